@@ -1,0 +1,42 @@
+# The one door. Everything but `clean` sets up what it needs first (scripts/bootstrap).
+.PHONY: help setup demo test lint lock clean
+ARGS ?=
+
+help:
+	@echo "make demo   see it work: an embedded S3, a mount, and what to try"
+	@echo "make test   run the tests            (ARGS='-k name' for some of them)"
+	@echo "make lint   ruff, mypy, import contracts, C warnings, formats"
+	@echo "make setup  only set up .venv        make lock   renew the lock files"
+	@echo "make clean  remove what was built, .venv too"
+
+setup:
+	@scripts/bootstrap
+
+demo: setup
+	@if [ -t 0 ]; then .venv/bin/fsxsync demo $(ARGS); else .venv/bin/fsxsync demo --check $(ARGS); fi
+
+test: setup
+	.venv/bin/pytest -q $(ARGS)
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/python -m mypy.stubtest fsxsync._core
+	.venv/bin/clang-format --dry-run --Werror c_ext/*.[ch] tests/c/*.c
+	@build=$$(mktemp -d) && trap 'rm -rf "$$build"' EXIT && \
+	FSXSYNC_WERROR=1 .venv/bin/python setup.py -q build_ext --force --build-lib "$$build" --build-temp "$$build" \
+	&& echo "C core: no warnings"
+
+lock: setup
+	.venv/bin/pip install -q uv
+	$(COMPILE) --group build --output-file requirements-build.lock
+	$(COMPILE) pyproject.toml --extra demo --group test --group lint --output-file requirements.lock
+
+COMPILE = .venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --strip-extras --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock"
+
+clean:
+	rm -rf .venv build *.egg-info fsxsync/*.so .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find fsxsync tests -name __pycache__ -exec rm -rf {} +

@@ -1,0 +1,207 @@
+"""The base of every synced path: what both sides were when they last agreed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from fsxsync.catalog.connection import Connection, Row
+from fsxsync.catalog.numbers import Numbers
+from fsxsync.model.identity import Base, Kind, Posix
+
+KINDS = (Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK, Kind.OTHER)
+"""Index = value of the column ``kind``: append only."""
+_KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
+
+_COLUMNS = (
+    "association, sort_key, kind, ino, size, mtime_ns, ctime_ns, mode, uid, gid, etag, remote_size,"
+    " last_modified_ns, version_id, posix_mode, posix_uid, posix_gid, posix_mtime_ns, posix_atime_ns,"
+    " posix_known, storage_class, released, content_hash, target"
+)
+_NAMES = _COLUMNS.replace(" ", "").split(",")
+_MARKS = ", ".join("?" * len(_NAMES))
+_SET = ", ".join(f"{name} = excluded.{name}" for name in _NAMES[2:])
+
+# All below find their rows by the primary key (association, sort_key), but by_inode: index files_ino (ino).
+_SELECT = f"SELECT {_COLUMNS} FROM files"  # noqa: S608  names are ours
+_GET = f"{_SELECT} WHERE association = ? AND sort_key IN (?, ?)"
+_FROM = f"{_SELECT} WHERE association = ? AND sort_key >= ? ORDER BY sort_key LIMIT ?"
+_BETWEEN = f"{_SELECT} WHERE association = ? AND sort_key >= ? AND sort_key < ? ORDER BY sort_key LIMIT ?"
+_BY_INODE = f"{_SELECT} WHERE ino = ?"
+_PUT = f"""INSERT INTO files ({_COLUMNS}) VALUES ({_MARKS})
+    ON CONFLICT (association, sort_key) DO UPDATE SET {_SET}"""  # noqa: S608
+_DELETE_ONE = "DELETE FROM files WHERE association = ? AND sort_key = ?"
+_DELETE = "DELETE FROM files WHERE association = ? AND sort_key IN (?, ?)"
+_DELETE_ALL = "DELETE FROM files WHERE association = ?"
+_ANY_BETWEEN = "SELECT 1 FROM files WHERE association = ? AND sort_key > ? AND sort_key < ? LIMIT 1"
+_ANY = "SELECT 1 FROM files WHERE association = ? LIMIT 1"
+
+
+def sort_key(base: Base) -> bytes:
+    """Where a row stands in a walk: as its key, below the prefix, stands in an S3 listing."""
+    return base.path + b"/" if base.kind is Kind.DIRECTORY else base.path
+
+
+class Files:
+    """Rows are `Base`; at most one a path. Rows of an association that was deleted are not written any
+    more."""
+
+    def __init__(self, connection: Connection, numbers: Numbers) -> None:
+        self._connection = connection
+        self._numbers = numbers
+
+    sort_key = staticmethod(sort_key)
+
+    def get(self, association: str, path: bytes) -> Base | None:
+        """The row of a path, be it a file's or a directory's."""
+        row = self._connection.row(_GET, (self._numbers.get(association), path, path + b"/"))
+        return self._base(row) if row is not None else None
+
+    def put(self, base: Base) -> None:
+        """Write a path's row in place of the one it had."""
+        row = self._row(base)
+        if row is not None:
+            with self._connection.transaction():
+                self._connection.run(_DELETE_ONE, _other_form(row))
+                self._connection.run(_PUT, row)
+
+    def put_many(self, bases: Iterable[Base]) -> None:
+        """Write many rows; all or none."""
+        with self._connection.transaction():
+            # By path: if one comes twice, as a file and as a directory, the last counts.
+            rows = {
+                (base.association, base.path): row for base in bases if (row := self._row(base)) is not None
+            }
+            self._connection.run_many(_DELETE_ONE, [_other_form(row) for row in rows.values()])
+            self._connection.run_many(_PUT, rows.values())
+
+    def delete(self, association: str, path: bytes) -> None:
+        """Forget a path; not what lies below it."""
+        self._connection.run(_DELETE, (self._numbers.get(association), path, path + b"/"))
+
+    def delete_all(self, association: str) -> None:
+        self._connection.run(_DELETE_ALL, (self._numbers.get(association),))
+
+    def after(self, association: str, start_after: bytes, limit: int, under: bytes = b"") -> list[Base]:
+        """Up to ``limit`` rows with a sort key strictly after ``start_after``, in the order of an S3 listing.
+
+        With ``under``: the row of that path and those below it.
+        """
+        number = self._numbers.get(association)
+        start = start_after + b"\0"  # the next possible key
+        if not under:
+            rows = self._connection.rows(_FROM, (number, start, limit))
+        else:
+            # 'a' sorts before 'a-b' and 'a.b', which lie not in it; 'a/' and all below it have their own
+            # range.
+            itself = self._connection.rows(_BETWEEN, (number, max(start, under), under + b"\0", limit))
+            low, high = below(under)
+            rows = itself + self._connection.rows(
+                _BETWEEN, (number, max(start, low), high, limit - len(itself))
+            )
+        return [self._base(row) for row in rows]
+
+    def iterate(self, association: str, under: bytes = b"", page: int = 1000) -> Iterator[Base]:
+        """All rows in the order of an S3 listing, flat in memory. Rows written meanwhile show up if they
+        come later."""
+        start = b""
+        while rows := self.after(association, start, page, under):
+            yield from rows
+            start = sort_key(rows[-1])
+
+    def by_inode(self, ino: int) -> list[Base]:
+        """Rows of every association whose local side was that host inode."""
+        return [self._base(row) for row in self._connection.rows(_BY_INODE, (signed(ino),))]
+
+    def children_exist(self, association: str, path: bytes) -> bool:
+        """There is a row strictly below the directory."""
+        number = self._numbers.get(association)
+        if not path:
+            return self._connection.row(_ANY, (number,)) is not None
+        return self._connection.row(_ANY_BETWEEN, (number, *below(path))) is not None
+
+    def count(self, association: str) -> int:
+        return self._numbers.counts(association)[0]
+
+    def counts(self, association: str) -> tuple[int, int]:
+        """(rows, those that are released)."""
+        return self._numbers.counts(association)[:2]
+
+    def _row(self, base: Base) -> tuple[Any, ...] | None:
+        number = self._numbers.get_or_make(base.association)
+        if number is None:
+            return None
+        if not base.path:
+            raise ValueError("an association's own directory has no row")
+        posix = base.posix
+        return (
+            number,
+            base.path + b"/" if base.kind is Kind.DIRECTORY else base.path,
+            _KIND_NUMBERS[base.kind],
+            signed(base.ino),
+            base.size,
+            base.mtime_ns,
+            base.ctime_ns,
+            base.mode,
+            base.uid,
+            base.gid,
+            base.etag,
+            base.remote_size,
+            base.last_modified_ns,
+            base.version_id,
+            posix.mode,
+            posix.uid,
+            posix.gid,
+            posix.mtime_ns,
+            posix.atime_ns,
+            base.posix_known,
+            base.storage_class,
+            base.released,
+            base.content_hash,
+            base.target,
+        )
+
+    def _base(self, row: Row) -> Base:
+        kind = KINDS[row[2]]
+        return Base(
+            association=self._numbers.id_of(row[0]),
+            path=row[1][:-1] if kind is Kind.DIRECTORY else row[1],
+            kind=kind,
+            ino=unsigned(row[3]),
+            size=row[4],
+            mtime_ns=row[5],
+            ctime_ns=row[6],
+            mode=row[7],
+            uid=row[8],
+            gid=row[9],
+            etag=row[10],
+            remote_size=row[11],
+            last_modified_ns=row[12],
+            version_id=row[13],
+            posix=Posix(*row[14:19]),
+            posix_known=bool(row[19]),
+            storage_class=row[20],
+            released=bool(row[21]),
+            content_hash=row[22],
+            target=row[23],
+        )
+
+
+def _other_form(row: Row) -> tuple[int, bytes]:
+    """The primary key that the path would have as a directory, or, if it is one, as a file."""
+    number, key = row[0], row[1]
+    return number, key[:-1] if key.endswith(b"/") else key + b"/"
+
+
+def below(path: bytes) -> tuple[bytes, bytes]:
+    """First key of a directory's own range, and the first one after it: '0' follows '/'."""
+    return path + b"/", path + b"0"
+
+
+def signed(ino: int) -> int:
+    """Inode numbers have 64 unsigned bits, SQLite's integers are signed."""
+    return ino - 2**64 if ino >= 2**63 else ino
+
+
+def unsigned(ino: int) -> int:
+    return ino + 2**64 if ino < 0 else ino

@@ -1,0 +1,198 @@
+"""The schema. A migration is frozen once released: a change is a new migration.
+
+All times are nanoseconds since the epoch. Paths are BLOB: SQLite compares them as memcmp does, which is
+S3's order of UTF-8 keys, and a name that is no UTF-8 fits too.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+from sqlite_utils import Database, Migrations
+
+catalog = Migrations("fsxsync.catalog")
+
+
+def unknown(db: Database) -> set[str]:
+    """Migrations that a newer version applied to this database."""
+    with closing(sqlite3.connect(":memory:")) as empty:
+        known = {migration.name for migration in catalog.pending(Database(empty, execute_plugins=False))}
+    return {migration.name for migration in catalog.applied(db)} - known
+
+
+@catalog()
+def m0001_associations(db: Database) -> None:
+    # numbers: an association's small integer in the other tables (an id in each of a million rows costs 20
+    # MB an index), with the counts of its rows, which triggers keep: counting a million rows takes too
+    # long to ask often.
+    #   number    order of creation; AUTOINCREMENT: the number of a deleted association never comes back
+    # associations: the document is all of model.association.Association as JSON
+    db.conn.execute(
+        """CREATE TABLE numbers (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            files INTEGER NOT NULL DEFAULT 0,
+            released INTEGER NOT NULL DEFAULT 0,
+            pending INTEGER NOT NULL DEFAULT 0,
+            pending_local INTEGER NOT NULL DEFAULT 0,
+            pending_remote INTEGER NOT NULL DEFAULT 0
+        ) STRICT"""
+    )
+    db.conn.execute(
+        """CREATE TABLE associations (
+            association INTEGER PRIMARY KEY,
+            document TEXT NOT NULL
+        ) STRICT"""
+    )
+
+
+@catalog()
+def m0002_files(db: Database) -> None:
+    # files: one row a synced path = model.identity.Base, the base of reconcile.
+    #   sort_key      path, for a directory with '/' at its end: a walk of the rows is in the order of an
+    #                 S3 listing
+    #   kind          files.KINDS
+    #   ino           64 unsigned bits, kept as signed
+    #   etag          without quotes, the If-Match of our next write; NULL: an implied directory
+    #   posix_*       what the object's user metadata said; NULL: nothing
+    #   content_hash  XXH3-128 of the bytes; NULL: never read here (imported, still a stub)
+    db.conn.execute(
+        """CREATE TABLE files (
+            association INTEGER NOT NULL,
+            sort_key BLOB NOT NULL CHECK (length(sort_key) > 0),
+            kind INTEGER NOT NULL,
+            ino INTEGER NOT NULL,
+            size INTEGER NOT NULL,
+            mtime_ns INTEGER NOT NULL,
+            ctime_ns INTEGER NOT NULL,
+            mode INTEGER NOT NULL,
+            uid INTEGER NOT NULL,
+            gid INTEGER NOT NULL,
+            etag TEXT,
+            remote_size INTEGER NOT NULL,
+            last_modified_ns INTEGER NOT NULL,
+            version_id TEXT,
+            posix_mode INTEGER,
+            posix_uid INTEGER,
+            posix_gid INTEGER,
+            posix_mtime_ns INTEGER,
+            posix_atime_ns INTEGER,
+            posix_known INTEGER NOT NULL,
+            storage_class TEXT NOT NULL,
+            released INTEGER NOT NULL,
+            content_hash BLOB CHECK (length(content_hash) = 16),
+            target BLOB,
+            PRIMARY KEY (association, sort_key)
+        ) STRICT, WITHOUT ROWID"""
+    )
+    db.conn.execute("CREATE INDEX files_ino ON files (ino)")
+    db.conn.execute(
+        """CREATE TRIGGER files_insert AFTER INSERT ON files BEGIN
+            UPDATE numbers SET files = files + 1, released = released + NEW.released
+                WHERE number = NEW.association;
+        END"""
+    )
+    db.conn.execute(
+        """CREATE TRIGGER files_update AFTER UPDATE OF released ON files
+            WHEN OLD.released <> NEW.released BEGIN
+            UPDATE numbers SET released = released + NEW.released - OLD.released
+                WHERE number = NEW.association;
+        END"""
+    )
+    db.conn.execute(
+        """CREATE TRIGGER files_delete AFTER DELETE ON files BEGIN
+            UPDATE numbers SET files = files - 1, released = released - OLD.released
+                WHERE number = OLD.association;
+        END"""
+    )
+
+
+@catalog()
+def m0003_changelog(db: Database) -> None:
+    # changelog: one pending row a path = "look at it".
+    #   first_seen_ns   when the oldest change happened that no look has settled
+    #   window_ns       first hint since the last look: the cap of the delay counts from here; NULL: none
+    #                   since
+    #   not_before_ns   due from then on
+    #   seq             the hint that came last, counted over all rows: what tells a newer hint from the
+    #                   one looked at
+    #   attempts        looks that failed since the last hint; last_error and last_code stay until one
+    #                   succeeds
+    db.conn.execute(
+        """CREATE TABLE changelog (
+            association INTEGER NOT NULL,
+            path BLOB NOT NULL,
+            local INTEGER NOT NULL,
+            remote INTEGER NOT NULL,
+            ino INTEGER,
+            first_seen_ns INTEGER NOT NULL,
+            window_ns INTEGER,
+            not_before_ns INTEGER NOT NULL,
+            seq INTEGER NOT NULL,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            last_error TEXT,
+            last_code TEXT,
+            waiting_for TEXT NOT NULL DEFAULT '',
+            PRIMARY KEY (association, path)
+        ) STRICT, WITHOUT ROWID"""
+    )
+    db.conn.execute("CREATE INDEX changelog_due ON changelog (association, not_before_ns)")
+    db.conn.execute("CREATE INDEX changelog_oldest ON changelog (association, first_seen_ns)")
+    db.conn.execute("CREATE INDEX changelog_ino ON changelog (ino) WHERE ino IS NOT NULL")
+    db.conn.execute(
+        "CREATE INDEX changelog_errors ON changelog (association, attempts DESC) WHERE last_error IS NOT NULL"
+    )
+    db.conn.execute(
+        """CREATE TRIGGER changelog_insert AFTER INSERT ON changelog BEGIN
+            UPDATE numbers SET pending = pending + 1, pending_local = pending_local + NEW.local,
+                pending_remote = pending_remote + NEW.remote WHERE number = NEW.association;
+        END"""
+    )
+    db.conn.execute(
+        """CREATE TRIGGER changelog_update AFTER UPDATE OF local, remote ON changelog
+            WHEN OLD.local <> NEW.local OR OLD.remote <> NEW.remote BEGIN
+            UPDATE numbers SET pending_local = pending_local + NEW.local - OLD.local,
+                pending_remote = pending_remote + NEW.remote - OLD.remote WHERE number = NEW.association;
+        END"""
+    )
+    db.conn.execute(
+        """CREATE TRIGGER changelog_delete AFTER DELETE ON changelog BEGIN
+            UPDATE numbers SET pending = pending - 1, pending_local = pending_local - OLD.local,
+                pending_remote = pending_remote - OLD.remote WHERE number = OLD.association;
+        END"""
+    )
+
+
+@catalog()
+def m0004_rest(db: Database) -> None:
+    # uploads: multipart uploads that were begun and not ended; what is left of them is aborted at the next
+    # start
+    #   association   whatever the caller groups them by; not a number, for they outlive associations
+    # facts: small things to remember, as JSON: the instance's id, what a store was seen to obey
+    # problems: what a person should see; one row a path and kind
+    #   kept_as       where a conflict's local version went
+    db.conn.execute(
+        """CREATE TABLE uploads (
+            upload_id TEXT PRIMARY KEY,
+            association TEXT NOT NULL,
+            path BLOB NOT NULL,
+            key TEXT NOT NULL,
+            started_ns INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID"""
+    )
+    db.conn.execute("CREATE INDEX uploads_association ON uploads (association)")
+    db.conn.execute("CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID")
+    db.conn.execute(
+        """CREATE TABLE problems (
+            association INTEGER NOT NULL,
+            path BLOB NOT NULL,
+            kind TEXT NOT NULL,
+            code TEXT NOT NULL,
+            message TEXT NOT NULL,
+            detected_ns INTEGER NOT NULL,
+            kept_as BLOB,
+            PRIMARY KEY (association, path, kind)
+        ) STRICT, WITHOUT ROWID"""
+    )
+    db.conn.execute("CREATE INDEX problems_kind ON problems (association, kind)")

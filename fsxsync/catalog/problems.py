@@ -1,0 +1,107 @@
+"""What a person should see: conflicts, files that can't be exported, data that is lost or damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from fsxsync.catalog.connection import Connection, Row, text
+from fsxsync.catalog.numbers import Numbers
+
+_COLUMNS = "association, path, kind, code, message, detected_ns, kept_as"
+# Primary key (association, path, kind); where the path is not given, index problems_kind (association, kind).
+_PUT = f"""INSERT INTO problems ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (association, path, kind) DO UPDATE SET code = excluded.code, message = excluded.message,
+    detected_ns = excluded.detected_ns, kept_as = excluded.kept_as"""  # noqa: S608  names are ours
+_CLEAR = "DELETE FROM problems WHERE association = ? AND path = ?"
+_CLEAR_KIND = "DELETE FROM problems WHERE association = ? AND path = ? AND kind = ?"
+_GET = f"SELECT {_COLUMNS} FROM problems WHERE association = ? AND path = ? ORDER BY kind"  # noqa: S608
+_LIST = f"SELECT {_COLUMNS} FROM problems WHERE association = ? ORDER BY path, kind"  # noqa: S608
+_LIST_KIND = f"SELECT {_COLUMNS} FROM problems WHERE association = ? AND kind = ? ORDER BY path"  # noqa: S608
+_COUNT = "SELECT count(*) FROM problems WHERE association = ?"
+_COUNT_KIND = "SELECT count(*) FROM problems WHERE association = ? AND kind = ?"
+_DELETE_ALL = "DELETE FROM problems WHERE association = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """``kind`` is conflict, not-exportable, lost, refused or damaged; ``kept_as`` is where a conflict's
+    local version went."""
+
+    association: str
+    path: bytes
+    kind: str
+    code: str
+    message: str
+    detected_ns: int
+    kept_as: bytes | None = None
+
+
+class Problems:
+    """At most one a path and kind."""
+
+    def __init__(self, connection: Connection, numbers: Numbers) -> None:
+        self._connection = connection
+        self._numbers = numbers
+
+    def put(self, problem: Problem) -> None:
+        """Write one in place of what was known of that path and kind."""
+        with self._connection.transaction():
+            number = self._numbers.get_or_make(problem.association)
+            if number is None:
+                return
+            self._connection.run(
+                _PUT,
+                (
+                    number,
+                    problem.path,
+                    problem.kind,
+                    problem.code,
+                    text(problem.message),
+                    problem.detected_ns,
+                    problem.kept_as,
+                ),
+            )
+
+    def clear(self, association: str, path: bytes, kinds: Collection[str] | None = None) -> None:
+        """Forget what was wrong with a path; with ``kinds``, only these."""
+        number = self._numbers.get(association)
+        if kinds is None:
+            self._connection.run(_CLEAR, (number, path))
+            return
+        with self._connection.transaction():
+            self._connection.run_many(_CLEAR_KIND, [(number, path, kind) for kind in kinds])
+
+    def _problems(self, rows: Collection[Row]) -> list[Problem]:
+        return [Problem(self._numbers.id_of(row[0]), *row[1:]) for row in rows]
+
+    def get(self, association: str, path: bytes) -> list[Problem]:
+        """What is wrong with one path."""
+        return self._problems(self._connection.rows(_GET, (self._numbers.get(association), path)))
+
+    def list(self, association: str | None = None, kind: str | None = None) -> list[Problem]:
+        """By association and path."""
+        numbers = self._numbers.all() if association is None else [self._numbers.get(association)]
+        rows: list[Row] = []
+        for number in numbers:
+            if kind is None:
+                rows += self._connection.rows(_LIST, (number,))
+            else:
+                rows += self._connection.rows(_LIST_KIND, (number, kind))
+        return self._problems(rows)
+
+    def count(self, association: str | None = None, kind: str | None = None) -> int:
+        numbers = self._numbers.all() if association is None else [self._numbers.get(association)]
+        total = 0
+        for number in numbers:
+            row = (
+                self._connection.row(_COUNT, (number,))
+                if kind is None
+                else self._connection.row(_COUNT_KIND, (number, kind))
+            )
+            assert row is not None
+            total += row[0]
+        return total
+
+    def delete_all(self, association: str) -> None:
+        self._connection.run(_DELETE_ALL, (self._numbers.get(association),))

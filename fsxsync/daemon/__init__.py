@@ -1,0 +1,1 @@
+"""Start, signals, supervision; `wiring` is the only place that builds objects."""

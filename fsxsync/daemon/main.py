@@ -1,0 +1,229 @@
+"""The daemon: start, serve, end. ``run_mount`` and ``run_watch`` are what the CLI calls."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from fsxsync.config import Settings, load
+from fsxsync.control.server import serve_control
+from fsxsync.daemon.background import run_in_background
+from fsxsync.daemon.lock import lock_state_dir, open_state_dir
+from fsxsync.daemon.notify import notify, watchdog_interval_s
+from fsxsync.daemon.wiring import Parts, build
+from fsxsync.errors import BadInput, FsxSyncError, InvariantBroken
+from fsxsync.mount.session import Session, serve_mount
+from fsxsync.telemetry.log import setup_logging
+
+SWITCH_INTERVAL_S = 0.001
+"""How long a worker thread may hold the GIL while a FUSE request waits; Python's default of 5 ms is felt in `ls`."""
+
+
+def run_mount(
+    state_dir: Path,
+    mountpoint: Path,
+    *,
+    options: Mapping[str, str | bool],
+    daemonize: bool,
+    config_file: Path | None,
+    flags: Mapping[str, object],
+) -> int:
+    """Serve the tree of ``state_dir`` at ``mountpoint`` until told to end; the exit code.
+
+    Raises:
+        FsxSyncError: it could not start.
+    """
+    settings = _settings(state_dir, config_file, {**flags, **_known(options)})
+    session = Session()
+    return _run(
+        settings,
+        state_dir,
+        state_dir / "tree",
+        daemonize=daemonize,
+        eager=False,
+        front=partial(_serve_front, session=session, mountpoint=mountpoint.absolute()),
+        session=session,
+    )
+
+
+def run_watch(
+    state_dir: Path, directory: Path, *, daemonize: bool, config_file: Path | None, flags: Mapping[str, object]
+) -> int:
+    """The same without FUSE: ``directory`` is the tree."""
+    settings = _settings(state_dir, config_file, flags)
+    directory = directory.absolute()
+    if not directory.is_dir():
+        raise BadInput(f"{directory} can't be watched", "there is no such directory", advice="make it first")
+    state = state_dir.absolute()
+    if state == directory or directory in state.parents or state in directory.parents:
+        raise BadInput(f"{directory} can't be watched", f"the state directory {state} lies in it or around it")
+    return _run(
+        settings, state_dir, directory, daemonize=daemonize, eager=True, front=None, session=None
+    )
+
+
+def _settings(state_dir: Path, config_file: Path | None, flags: Mapping[str, object]) -> Settings:
+    return load(config_file, os.environ, {**flags, "state_dir": str(state_dir)})
+
+
+def _known(options: Mapping[str, str | bool]) -> dict[str, object]:
+    return {name: value for name, value in options.items() if name in {"allow_other", "attr_timeout_s"}}
+
+
+Front = Callable[..., Awaitable[None]]
+
+
+def _run(
+    settings: Settings,
+    state_dir: Path,
+    tree_root: Path,
+    *,
+    daemonize: bool,
+    eager: bool,
+    front: Front | None,
+    session: Session | None,
+) -> int:
+    state_dir = state_dir.absolute()
+    open_state_dir(state_dir)
+
+    def serve(ready: Callable[[], None]) -> int:
+        lock = lock_state_dir(state_dir)
+        try:
+            setup_logging(settings.log_level)
+            sys.setswitchinterval(SWITCH_INTERVAL_S)
+            os.umask(0)
+            return _serve(settings, state_dir, tree_root, eager=eager, front=front, session=session, ready=ready)
+        finally:
+            os.close(lock)
+
+    if daemonize:
+        return run_in_background(serve, state_dir / "daemon.log")
+
+    def say_ready() -> None:
+        sys.stderr.write("ready\n")
+        sys.stderr.flush()
+
+    return serve(say_ready)
+
+
+def _serve(
+    settings: Settings,
+    state_dir: Path,
+    tree_root: Path,
+    *,
+    eager: bool,
+    front: Front | None,
+    session: Session | None,
+    ready: Callable[[], None],
+) -> int:
+    parts = build(
+        settings,
+        state_dir,
+        tree_root,
+        eager=eager,
+        mount=lambda: session.mountpoint if session else None,
+        data_path=lambda: session.data_path if session else ("none", "no mount: the directory itself is the tree"),
+    )
+    try:
+        trio.run(partial(_main, parts, state_dir, front, ready))
+    except* FsxSyncError as failures:
+        raise _leaf(failures) from None
+    finally:
+        parts.tree.close()
+        left = sum(parts.catalog.changelog.count(row.id)[1] for row in parts.catalog.associations.all())
+        parts.catalog.close()
+        if left:
+            sys.stderr.write(f"fsxsync: {left} changes are not exported yet; they are kept for the next start\n")
+    return 0
+
+
+def _leaf(group: BaseExceptionGroup[FsxSyncError]) -> FsxSyncError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if not isinstance(error, FsxSyncError):
+        raise InvariantBroken(f"not an expected error: {error!r}")
+    return error
+
+
+async def _main(parts: Parts, state_dir: Path, front: Front | None, ready: Callable[[], None]) -> None:
+    """The supervision tree (TASTE §2.3). Whoever ends first ends the daemon."""
+    ending = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_end_on_signal, ending, name="signals")
+        await nursery.start(parts.engine.run, name="engine")
+        if front is not None:
+            await nursery.start(partial(_front_task, front, parts, ending), name="mount")
+        await nursery.start(
+            partial(
+                serve_control,
+                parts.engine,
+                state_dir / "control.sock",
+                eventlog=parts.eventlog,
+                instance=parts.instance,
+            ),
+            name="control",
+        )
+        nursery.start_soon(_end_on_request, parts, ending, name="stop requests")
+        nursery.start_soon(_watchdog, parts, name="watchdog")
+        ready()
+        notify("READY=1")
+        await ending.wait()
+        notify("STOPPING=1")
+        nursery.cancel_scope.cancel()
+
+
+async def _front_task(
+    front: Front, parts: Parts, ending: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    await front(parts, task_status=task_status)
+    ending.set()  # somebody unmounted from outside: there is nothing left to serve
+
+
+async def _serve_front(
+    parts: Parts,
+    *,
+    session: Session,
+    mountpoint: Path,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    session.prepare(
+        parts.tree.root,
+        mountpoint,
+        state_dir=Path(parts.settings.state_dir),
+        attr_timeout_s=parts.settings.attr_timeout_s,
+        allow_other=parts.settings.allow_other,
+    )
+    parts.shared.front = session.front
+    await serve_mount(session, parts.engine.hydrator, task_status=task_status)
+
+
+async def _end_on_signal(ending: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+        async for number in received:
+            if number != signal.SIGHUP:
+                ending.set()
+
+
+async def _end_on_request(parts: Parts, ending: trio.Event) -> None:
+    await parts.engine.stopped()
+    ending.set()
+
+
+async def _watchdog(parts: Parts) -> None:
+    """Tell systemd that we live, but only after a real round trip through the mount (PEERS §3.24)."""
+    interval_s = watchdog_interval_s()
+    if interval_s is None:
+        return
+    while True:
+        status = parts.engine.status()
+        if status.mount is not None:
+            await trio.to_thread.run_sync(os.stat, status.mount)
+        notify("WATCHDOG=1")
+        await trio.sleep(interval_s)

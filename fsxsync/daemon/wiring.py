@@ -1,0 +1,102 @@
+"""The only place that builds objects: who gets what, in one page."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fsxsync import __version__
+from fsxsync.catalog.database import Catalog
+from fsxsync.config import Settings
+from fsxsync.model.association import Access, Association
+from fsxsync.ports import Conditions, EventQueue, ObjectStore
+from fsxsync.repository.queue import open_queue
+from fsxsync.repository.store import open_store
+from fsxsync.sync.engine import Engine
+from fsxsync.sync.served import Shared
+from fsxsync.sync.statusing import StatusFacts
+from fsxsync.telemetry.eventlog import EventLog
+from fsxsync.transfer.engine import ThreadMover
+from fsxsync.tree.tree import Tree
+
+
+@dataclass(slots=True)
+class Parts:
+    """What the daemon holds while it runs."""
+
+    settings: Settings
+    catalog: Catalog
+    tree: Tree
+    eventlog: EventLog
+    shared: Shared
+    engine: Engine
+    instance: str
+
+
+class _Journal:
+    """`transfer.upload.UploadJournal` over the catalog."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def started(self, store: ObjectStore, key: str, upload_id: str) -> None:
+        self._catalog.uploads.started(getattr(store, "bucket", ""), b"", key, upload_id, time.time_ns())
+
+    def finished(self, upload_id: str) -> None:
+        self._catalog.uploads.finished(upload_id)
+
+
+def build(
+    settings: Settings,
+    state_dir: Path,
+    tree_root: Path,
+    *,
+    eager: bool,
+    mount: Callable[[], str | None],
+    data_path: Callable[[], tuple[str, str]],
+) -> Parts:
+    """Open catalog and tree and build the engine around them.
+
+    Raises:
+        CatalogCorrupt, TreeMoved, NoUserXattrs: a person has to mend something first.
+    """
+    catalog = Catalog.open(state_dir / "catalog.db")
+    instance = catalog.facts.get("instance")
+    if not isinstance(instance, str):
+        instance = uuid.uuid4().hex
+        catalog.facts.set("instance", instance)
+    tree = Tree.open(tree_root, state_dir / "staging", instance=instance)
+    eventlog = EventLog(
+        state_dir / "events.jsonl", max_bytes=settings.event_log_max_bytes, keep=settings.event_log_keep
+    )
+    mover = ThreadMover(
+        fetch_workers=settings.fetch_workers,
+        upload_workers=settings.upload_workers,
+        part_size=settings.part_size,
+        journal=_Journal(catalog),
+    )
+    shared = Shared(settings=settings, catalog=catalog, tree=tree, mover=mover, eventlog=eventlog, eager=eager)
+    engine = Engine(
+        shared,
+        open_store=_open_store,
+        open_queue=_open_queue,
+        facts=StatusFacts(
+            version=__version__,
+            state_dir=str(state_dir),
+            started_s=time.time(),
+            mount=mount,
+            data_path=data_path,
+        ),
+    )
+    return Parts(settings, catalog, tree, eventlog, shared, engine, instance)
+
+
+def _open_store(bucket: str, access: Access, conditions: Conditions | None) -> ObjectStore:
+    return open_store(bucket, access, conditions)
+
+
+def _open_queue(url: str, association: Association) -> EventQueue:
+    return open_queue(url, association.access)

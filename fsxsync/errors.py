@@ -1,0 +1,230 @@
+"""One tree of errors: every class is something a caller can act on.
+
+FsxSyncError                       errno, FSx code, advice, exit code
+├── BadInput                       the caller's words are off (exit 2)
+│   ├── AssociationOverlap         path or prefix lies in another association's
+│   ├── KeyNotPosix                an object key that is no path in the tree
+│   └── NotExportable              a file that S3 can't hold (kind, name, length)
+├── AssociationNotFound
+├── NoDaemon                       nobody answers on this state directory (exit 3)
+├── DaemonRunning                  somebody else serves this state directory
+├── StillPending                   changes are left after a time-out
+├── MountError
+│   ├── MountPointUnusable         missing, not a directory, busy, not empty
+│   └── FuseUnavailable            no /dev/fuse, or no right to use it
+├── CatalogError
+│   └── CatalogCorrupt
+├── TreeError
+│   ├── NoUserXattrs               the file system can't mark stubs
+│   ├── TreeMoved                  the root or an association's directory is not the one we know
+│   ├── LocalChanged               the file is no longer what was judged: look again
+│   ├── PathEscapes                a path would leave the tree
+│   ├── StubDamaged                a stub whose data was touched by something other than us
+│   └── NoSpace
+└── RepositoryError
+    ├── AccessDenied, BadCredentials, BucketMissing, EndpointUnreachable, Throttled
+    ├── ObjectChanged              the object is no longer what was judged: look again
+    ├── ObjectMissing
+    ├── ObjectArchived             a storage class that must be restored first
+    ├── TypeClash                  a file here, a directory there
+    └── KeyRefused                 the store does not take this key or request
+
+InvariantBroken is a BaseException on purpose: no `except Exception` may swallow a bug that could cost data.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+
+
+class InvariantBroken(BaseException):
+    """A rule that the design calls unbreakable was broken; the daemon ends and a restart converges."""
+
+
+class FsxSyncError(Exception):
+    """Base of everything expected to go wrong. Reads as ``what: why; what to do``."""
+
+    errno: int = _errno.EIO
+    code: str = "InternalError"
+    advice: str = ""
+    exit_code: int = 1
+
+    def __init__(self, what: str, why: str = "", *, advice: str | None = None) -> None:
+        super().__init__(what, why)
+        self.what = what
+        self.why = why
+        if advice is not None:
+            self.advice = advice
+
+    def __str__(self) -> str:
+        text = f"{self.what}: {self.why}" if self.why else self.what
+        return f"{text}; {self.advice}" if self.advice else text
+
+
+class BadInput(FsxSyncError):
+    errno = _errno.EINVAL
+    code = "BadRequest"
+    exit_code = 2
+
+
+class AssociationOverlap(BadInput):
+    advice = "associations must not contain each other; choose another path or prefix"
+
+
+class KeyNotPosix(BadInput):
+    code = "S3ObjectPathNotPosixCompliant"
+    advice = "the object stays where it is; give it a key without empty, '.' or '..' parts to see it as a file"
+
+
+class NotExportable(BadInput):
+    """Carries the report code of FSX-FACTS §4.5 as ``code``."""
+
+    code = "OperationNotPermitted"
+    advice = "the file stays local"
+
+    def __init__(self, what: str, why: str = "", *, code: str | None = None, advice: str | None = None) -> None:
+        super().__init__(what, why, advice=advice)
+        if code is not None:
+            self.code = code
+
+
+class AssociationNotFound(FsxSyncError):
+    errno = _errno.ENOENT
+    code = "DataRepositoryAssociationNotFound"
+    advice = "'fsxsync associations' lists what there is"
+
+
+class NoDaemon(FsxSyncError):
+    exit_code = 3
+    advice = "start one with 'fsxsync mount' or 'fsxsync watch', or name another --state-dir"
+
+
+class DaemonRunning(FsxSyncError):
+    errno = _errno.EBUSY
+    advice = "'fsxsync status' asks it, 'fsxsync unmount' ends it"
+
+
+class StillPending(FsxSyncError):
+    errno = _errno.ETIMEDOUT
+    advice = "'fsxsync status' says what holds it up"
+
+
+class MountError(FsxSyncError):
+    pass
+
+
+class MountPointUnusable(MountError):
+    errno = _errno.EBUSY
+    exit_code = 1
+
+
+class FuseUnavailable(MountError):
+    errno = _errno.ENODEV
+    advice = "load the module with 'modprobe fuse' and install fuse3, or use 'fsxsync watch'"
+
+
+class CatalogError(FsxSyncError):
+    pass
+
+
+class CatalogCorrupt(CatalogError):
+    advice = (
+        "stop the daemon, move catalog.db* out of the state directory and associate again: "
+        "the tree and the repository hold all data, and equal files are adopted without transfer"
+    )
+
+
+class TreeError(FsxSyncError):
+    pass
+
+
+class NoUserXattrs(TreeError):
+    errno = _errno.EOPNOTSUPP
+    advice = "use a state directory on ext4, xfs or btrfs"
+
+
+class TreeMoved(TreeError):
+    code = "S3ExportLocalObjectNotMatchDra"
+    advice = "mount the right file system there and restart; nothing was deleted"
+
+
+class LocalChanged(TreeError):
+    """Not shown to users: the path goes back to the changelog."""
+
+    errno = _errno.EAGAIN
+    code = "ResourceBusy"
+
+
+class PathEscapes(TreeError):
+    errno = _errno.EXDEV
+
+
+class StubDamaged(TreeError):
+    code = "S3ExportLocalObjectReleaseWithoutS3Source"
+    advice = "write to released files through the mount; remove the file to get the object's version back"
+
+
+class NoSpace(TreeError):
+    errno = _errno.ENOSPC
+    code = "NoDiskSpace"
+    advice = "free some space on the file system of the state directory"
+
+
+class RepositoryError(FsxSyncError):
+    code = "S3Error"
+
+
+class AccessDenied(RepositoryError):
+    errno = _errno.EACCES
+    code = "S3AccessDenied"
+    advice = "grant s3:ListBucket on the bucket and s3:GetObject, s3:PutObject, s3:DeleteObject on the prefix"
+
+
+class BadCredentials(RepositoryError):
+    errno = _errno.EACCES
+    code = "S3AccessDenied"
+    advice = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a --profile"
+
+
+class BucketMissing(RepositoryError):
+    errno = _errno.ENOENT
+    code = "S3ImportBucketDoesNotExist"
+    advice = "create the bucket, or check the spelling, the region and the endpoint"
+
+
+class EndpointUnreachable(RepositoryError):
+    errno = _errno.EHOSTUNREACH
+    advice = "check --endpoint-url and the network; pending changes are kept and tried again"
+
+
+class Throttled(RepositoryError):
+    errno = _errno.EAGAIN
+
+
+class ObjectChanged(RepositoryError):
+    """A condition (If-Match, If-None-Match) failed: the object is not the version that was judged."""
+
+    errno = _errno.ESTALE
+    code = "S3Error"
+
+
+class ObjectMissing(RepositoryError):
+    errno = _errno.ENOENT
+    code = "S3ObjectNotFound"
+
+
+class ObjectArchived(RepositoryError):
+    errno = _errno.ENODATA
+    code = "S3ObjectInUnsupportedTier"
+    advice = "restore the object from its archive storage class first"
+
+
+class TypeClash(RepositoryError):
+    errno = _errno.ENOTDIR
+    code = "S3ObjectTypeMismatch"
+    advice = "rename or remove one of the two; both are left as they are"
+
+
+class KeyRefused(RepositoryError):
+    errno = _errno.EINVAL
+    advice = "the file stays local; rename it to a name the store takes"

@@ -1,0 +1,220 @@
+"""What makes two versions of a path one: the three identities that reconcile compares (DESIGN §2).
+
+Paths are bytes, relative to the association's directory, components joined by ``/``, without a
+leading or trailing slash. Times are nanoseconds since the epoch, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+from fsxsync.model.stub import StubMark
+
+
+class Kind(enum.Enum):
+    """What stands at a path. OTHER is a FIFO, socket or device: it never leaves the tree."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Posix:
+    """POSIX metadata as an object carries it; ``None`` where the object says nothing.
+
+    ``mode`` holds permission bits only (0o7777): the type is the path's `Kind`.
+    """
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    mtime_ns: int | None = None
+    atime_ns: int | None = None
+
+    def or_else(self, other: Posix) -> Posix:
+        """Fill what is missing here from ``other``."""
+        return Posix(
+            mode=self.mode if self.mode is not None else other.mode,
+            uid=self.uid if self.uid is not None else other.uid,
+            gid=self.gid if self.gid is not None else other.gid,
+            mtime_ns=self.mtime_ns if self.mtime_ns is not None else other.mtime_ns,
+            atime_ns=self.atime_ns if self.atime_ns is not None else other.atime_ns,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """The file in the tree, now, as `tree.identify` saw it without following a symlink."""
+
+    kind: Kind
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    mode: int
+    uid: int
+    gid: int
+    nlink: int = 1
+    atime_ns: int = 0
+    blocks: int = 0
+    stub: StubMark | None = None
+    target: bytes | None = None
+    content_hash: bytes | None = None
+    """XXH3-128 of the bytes, where somebody read them for this comparison; not part of what lstat says."""
+
+    def same_state(self, other: Local | None) -> bool:
+        """Nothing at all happened between the two looks, as far as the file system tells."""
+        return other is not None and (
+            (self.kind, self.ino, self.size, self.mtime_ns, self.ctime_ns, self.mode, self.uid, self.gid, self.stub)
+            == (
+                other.kind,
+                other.ino,
+                other.size,
+                other.mtime_ns,
+                other.ctime_ns,
+                other.mode,
+                other.uid,
+                other.gid,
+                other.stub,
+            )
+        )
+
+    @property
+    def posix(self) -> Posix:
+        return Posix(self.mode, self.uid, self.gid, self.mtime_ns, self.atime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """The object in the repository, now.
+
+    ``posix_known`` is False when only a listing was read: a listing has no user metadata, so neither
+    the kind (symlinks are told by it) nor ``posix`` can be believed yet.
+    """
+
+    kind: Kind
+    etag: str
+    size: int
+    last_modified_ns: int
+    version_id: str | None = None
+    posix: Posix = Posix()
+    posix_known: bool = True
+    storage_class: str = "STANDARD"
+    archived: bool = False
+    """True where a GET would be refused until the object is restored."""
+    crc64nvme: int | None = None
+    """Full-object checksum, where the store told one."""
+    content_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The catalog row: both sides of one path when they were last in sync.
+
+    ``etag`` is None for an implied directory: one that exists in the repository only because keys lie
+    below it. ``content_hash`` is None where the bytes were never read here (imported, still a stub).
+    """
+
+    association: str
+    path: bytes
+    kind: Kind
+    # local side
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    mode: int
+    uid: int
+    gid: int
+    # remote side
+    etag: str | None
+    remote_size: int
+    last_modified_ns: int
+    version_id: str | None = None
+    posix: Posix = Posix()
+    posix_known: bool = True
+    storage_class: str = "STANDARD"
+    # both
+    released: bool = False
+    content_hash: bytes | None = None
+    target: bytes | None = None
+
+    @property
+    def is_implied(self) -> bool:
+        return self.kind is Kind.DIRECTORY and self.etag is None
+
+    def with_local(self, local: Local) -> Base:
+        """The same base with its local side as seen now (mtime or ctime moved, content did not)."""
+        return replace(
+            self,
+            ino=local.ino,
+            size=local.size,
+            mtime_ns=local.mtime_ns,
+            ctime_ns=local.ctime_ns,
+            mode=local.mode,
+            uid=local.uid,
+            gid=local.gid,
+            released=local.stub is not None,
+        )
+
+    def with_remote(self, remote: Remote) -> Base:
+        """The same base with its remote side as seen now."""
+        return replace(
+            self,
+            etag=remote.etag,
+            remote_size=remote.size,
+            last_modified_ns=remote.last_modified_ns,
+            version_id=remote.version_id,
+            posix=remote.posix if remote.posix_known else self.posix,
+            posix_known=remote.posix_known,
+            storage_class=remote.storage_class,
+        )
+
+    def matches_listing(self, etag: str, size: int, last_modified_ns: int) -> bool:
+        """A listing shows the version that this row knows.
+
+        A row written by our own PUT holds the ``Date`` of the store's answer instead of the object's
+        last-modified, so a listing may show the same second or an earlier one; never a later one.
+        """
+        return self.etag == etag and self.remote_size == size and last_modified_ns <= self.last_modified_ns + 10**9
+
+    def matches_local(self, local: Local) -> bool:
+        """The tree shows exactly what this row knows, ctime included: nothing to look at."""
+        return (
+            self.kind is local.kind
+            and self.ino == local.ino
+            and (self.kind is Kind.DIRECTORY or (self.size == local.size and self.mtime_ns == local.mtime_ns))
+            and (self.kind is Kind.DIRECTORY or self.ctime_ns == local.ctime_ns)
+            and (self.mode, self.uid, self.gid) == (local.mode, local.uid, local.gid)
+        )
+
+
+def base_of(
+    association: str, path: bytes, local: Local, remote: Remote | None, *, content_hash: bytes | None = None
+) -> Base:
+    """The row for a pair that is in sync now. ``remote`` None makes an implied directory's row."""
+    return Base(
+        association=association,
+        path=path,
+        kind=local.kind,
+        ino=local.ino,
+        size=local.size,
+        mtime_ns=local.mtime_ns,
+        ctime_ns=local.ctime_ns,
+        mode=local.mode,
+        uid=local.uid,
+        gid=local.gid,
+        etag=remote.etag if remote else None,
+        remote_size=remote.size if remote else 0,
+        last_modified_ns=remote.last_modified_ns if remote else 0,
+        version_id=remote.version_id if remote else None,
+        posix=remote.posix if remote else Posix(),
+        posix_known=remote.posix_known if remote else True,
+        storage_class=remote.storage_class if remote else "STANDARD",
+        released=local.stub is not None,
+        content_hash=content_hash if content_hash is not None else local.content_hash,
+        target=local.target,
+    )

@@ -1,0 +1,47 @@
+"""The stub mark: which object version a sparse file stands for, as the extended attribute holds it.
+
+The mark is what keeps "not downloaded yet" from ever being exported as zeros (DESIGN §3.4): it is set
+before a stub becomes visible and removed only after the data is on disk.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+XATTR = b"user.fsxsync.stub"
+RESERVED_PREFIX = b"user.fsxsync."
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StubMark:
+    """``etag`` without quotes, ``size`` in bytes; ``key`` is the full object key at the time of import."""
+
+    etag: str
+    size: int
+    key: str
+    version_id: str | None = None
+
+    def encode(self) -> bytes:
+        return json.dumps(
+            {"v": _VERSION, "etag": self.etag, "size": self.size, "key": self.key, "version_id": self.version_id},
+            separators=(",", ":"),
+            ensure_ascii=False,
+        ).encode()
+
+    @classmethod
+    def decode(cls, raw: bytes) -> StubMark:
+        """Read a mark. An unreadable one still means "no data here": it decodes to a mark that matches nothing."""
+        try:
+            document = json.loads(raw)
+            if document["v"] != _VERSION:
+                return cls(etag="", size=-1, key="")
+            return cls(
+                etag=str(document["etag"]),
+                size=int(document["size"]),
+                key=str(document["key"]),
+                version_id=document.get("version_id"),
+            )
+        except (ValueError, KeyError, TypeError):
+            return cls(etag="", size=-1, key="")

@@ -1,0 +1,1 @@
+"""The remote side: all the boto3 there is. Everything blocks; call it from a worker thread."""

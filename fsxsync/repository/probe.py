@@ -1,0 +1,208 @@
+"""Which conditional requests a store obeys, found out on a key of our own.
+
+A 2xx never proves that the condition was looked at (SERVERS.md), so every kind of request is sent twice: with
+a condition that must fail, and with one that must not. Only a store that tells them apart is believed.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from fsxsync.errors import AccessDenied, BadCredentials, BucketMissing, ObjectChanged
+from fsxsync.ports import Conditions
+from fsxsync.repository.answers import plain_etag, quoted_etag
+from fsxsync.repository.translate import one_line, status_of, translate
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+log = logging.getLogger(__name__)
+
+PROBE_NAME = ".fsxsync-probe-"
+_WRONG = quoted_etag("0" * 32)
+_BUSY = frozenset({429, 503})
+
+
+Condition = dict[str, Any]
+
+
+class _Outcome(enum.Enum):
+    DONE = enum.auto()
+    REFUSED = enum.auto()
+    """The condition failed: 412, or 409 where two writers met."""
+    FAILED = enum.auto()
+    """Anything else: the store does not know the request, or we may not send it."""
+
+
+class _ReadOnlyError(Exception):
+    """We may not write here: there is nothing to find out, and nothing to clean up."""
+
+
+def find_conditions(client: S3Client, bucket: str, prefix: str, placing: Mapping[str, Any]) -> Conditions:
+    """Try every kind of conditional request below ``prefix`` and remove what that left, versions included.
+
+    ``placing`` goes with each new object (ACL, encryption, requester pays). Where we may not write, nothing
+    is found out, and all is False.
+
+    Raises:
+        ClientError, BotoCoreError: bad credentials, no bucket, throttled, unreachable.
+    """
+    versioning = _versioning(client, bucket)
+    probe = _Probe(client, bucket, f"{prefix}{PROBE_NAME}{secrets.token_hex(8)}", placing)
+    try:
+        found = probe.run(versioned=versioning == "Enabled")
+    except _ReadOnlyError:
+        return Conditions(versioned=versioning == "Enabled")
+    except BaseException:
+        probe.clean_up(has_versions=bool(versioning))
+        raise
+    probe.clean_up(has_versions=bool(versioning))
+    return found
+
+
+def _versioning(client: S3Client, bucket: str) -> str:
+    """``Enabled``, ``Suspended`` (old versions may lie there) or '' (never, or not for us to know)."""
+    try:
+        return client.get_bucket_versioning(Bucket=bucket).get("Status", "")
+    except ClientError as error:
+        _raise_if_final(error)
+        return ""
+
+
+def _raise_if_final(error: ClientError) -> None:
+    """An answer that has nothing to do with conditions ends the probe."""
+    if status_of(error) in _BUSY or isinstance(translate(error, ""), (BadCredentials, BucketMissing)):
+        raise error
+
+
+class _Probe:
+    def __init__(self, client: S3Client, bucket: str, key: str, placing: Mapping[str, Any]) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._key = key
+        self._at: dict[str, Any] = {"Bucket": bucket, "Key": key}
+        self._placing = placing
+        self._payer = {name: value for name, value in placing.items() if name == "RequestPayer"}
+        self._etag = ""
+        self._uploads: list[str] = []
+
+    def run(self, *, versioned: bool) -> Conditions:
+        """Each line needs what the lines before it left: the object, then its absence."""
+        put, complete, copy, delete = self._put, self._complete, self._copy, self._delete
+        none: Condition = {"IfNoneMatch": "*"}
+        put_none_ok = self._first_put(none)
+        put_none = self._refuses(put, none) and put_none_ok
+        put_match = self._refuses(put, {"IfMatch": _WRONG}) and self._accepts(put, "IfMatch")
+        complete_match = self._refuses(complete, {"IfMatch": _WRONG}) and self._accepts(complete, "IfMatch")
+        complete_none_refused = self._refuses(complete, none)
+        copy_match = self._refuses(copy, {"CopySourceIfMatch": _WRONG}) and self._accepts(
+            copy, "CopySourceIfMatch"
+        )
+        delete_match = self._refuses(delete, {"IfMatch": _WRONG}) and self._accepts(delete, "IfMatch")
+        # A deleted key is no key: one store takes a delete marker for an object here, and for nothing there.
+        put_match = put_match and self._when_gone(put, "IfMatch") is not _Outcome.DONE
+        complete_match = complete_match and self._when_gone(complete, "IfMatch") is not _Outcome.DONE
+        put_none = put_none and self._when_gone(put, "IfNoneMatch") is _Outcome.DONE
+        complete_none = complete_none_refused and self._when_gone(complete, "IfNoneMatch") is _Outcome.DONE
+        return Conditions(
+            put_if_match=put_match,
+            put_if_none_match=put_none,
+            complete_if_match=complete_match,
+            complete_if_none_match=complete_none,
+            copy_source_if_match=copy_match,
+            delete_if_match=delete_match,
+            versioned=versioned,
+        )
+
+    def _first_put(self, condition: Condition) -> bool:
+        """Make the object, with the condition if the store takes it so."""
+        try:
+            self._put(condition)
+        except ClientError as error:
+            _raise_if_final(error)
+            if isinstance(translate(error, ""), AccessDenied):
+                raise _ReadOnlyError from error
+        else:
+            return True
+        if self._try(self._put, {}) is not _Outcome.DONE:
+            raise _ReadOnlyError
+        return False
+
+    def _refuses(self, request: Callable[[Condition], str], condition: Condition) -> bool:
+        return self._try(request, condition) is _Outcome.REFUSED
+
+    def _accepts(self, request: Callable[[Condition], str], name: str) -> bool:
+        return self._try(request, {name: quoted_etag(self._etag)}) is _Outcome.DONE
+
+    def _when_gone(self, request: Callable[[Condition], str], name: str) -> _Outcome:
+        """What comes of a request on a key that was deleted right before."""
+        self._try(self._put, {})
+        value = "*" if name == "IfNoneMatch" else quoted_etag(self._etag)
+        self._try(self._delete, {})
+        return self._try(request, {name: value})
+
+    def _try(self, request: Callable[[Condition], str], condition: Condition) -> _Outcome:
+        try:
+            self._etag = request(condition)
+        except ClientError as error:
+            _raise_if_final(error)
+            return _Outcome.REFUSED if isinstance(translate(error, ""), ObjectChanged) else _Outcome.FAILED
+        return _Outcome.DONE
+
+    def _put(self, condition: Condition) -> str:
+        body = secrets.token_bytes(8)  # another etag each time
+        answer = self._client.put_object(**self._at, Body=body, **condition, **self._placing)
+        self._etag = plain_etag(answer["ETag"])
+        return self._etag
+
+    def _complete(self, condition: Condition) -> str:
+        """One upload for each try: a refused completion may end it."""
+        upload_id = self._client.create_multipart_upload(**self._at, **self._placing)["UploadId"]
+        self._uploads.append(upload_id)
+        upload: dict[str, Any] = {**self._at, "UploadId": upload_id, **self._payer}
+        part = self._client.upload_part(**upload, PartNumber=1, Body=secrets.token_bytes(8))
+        parts: Any = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+        answer = self._client.complete_multipart_upload(**upload, MultipartUpload=parts, **condition)
+        self._uploads.remove(upload_id)
+        return plain_etag(answer["ETag"])
+
+    def _copy(self, condition: Condition) -> str:
+        answer = self._client.copy_object(
+            **self._at,
+            CopySource={"Bucket": self._bucket, "Key": self._key},
+            MetadataDirective="REPLACE",  # a copy onto itself has to change something
+            Metadata={"probe": secrets.token_hex(4)},
+            **condition,
+            **self._placing,
+        )
+        return plain_etag(answer["CopyObjectResult"]["ETag"])
+
+    def _delete(self, condition: Condition) -> str:
+        self._client.delete_object(**self._at, **condition, **self._payer)
+        return ""
+
+    def clean_up(self, *, has_versions: bool) -> None:
+        """Remove whatever is left. What can't be removed is said, and ends nothing."""
+        try:
+            for upload_id in self._uploads:
+                self._client.abort_multipart_upload(**self._at, UploadId=upload_id, **self._payer)
+            if has_versions:
+                self._delete_versions()
+            else:
+                self._client.delete_object(**self._at, **self._payer)
+        except ClientError as error:
+            left = f"s3://{self._bucket}/{self._key}"
+            log.warning("a probe of the store could not be removed: %s", translate(error, one_line(left)))
+
+    def _delete_versions(self) -> None:
+        listed = self._client.list_object_versions(Bucket=self._bucket, Prefix=self._key)
+        for entry in [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]:
+            if entry.get("Key") == self._key:
+                version: dict[str, Any] = {"VersionId": entry["VersionId"]}
+                self._client.delete_object(**self._at, **version, **self._payer)

@@ -1,0 +1,137 @@
+"""An SQS queue of object events."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from botocore.exceptions import ClientError
+
+from fsxsync.errors import AccessDenied, BadInput, RepositoryError
+from fsxsync.model.association import Access
+from fsxsync.model.events import parse_message
+from fsxsync.ports import ObjectHint, QueueMessage
+from fsxsync.repository.session import Connection, sqs_client
+from fsxsync.repository.translate import code_of, one_line
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+_BATCH = 10
+"""SQS gives and takes at most ten messages in one request."""
+_EXCERPT = 200
+_LONGEST_WAIT_S = 20
+_AWS_HOST = re.compile(
+    r"(?:(?:sqs|vpce-[a-z0-9-]+\.sqs)\.)?([a-z]{2}(?:-[a-z]+)+-[0-9]+)(?:\.queue|\.vpce)?"
+    r"\.(?:amazonaws\.com(?:\.cn)?|api\.aws)"
+)
+_GRANT = "grant sqs:ReceiveMessage and sqs:DeleteMessage on the queue"
+_MISSING = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"})
+
+
+def open_queue(url: str, access: Access) -> SqsQueue:
+    """The queue behind ``url``; asks nothing over the network yet.
+
+    Raises:
+        BadInput: not the URL of a queue.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.path.strip("/"):
+        raise BadInput(
+            f"'{one_line(url)}' is no queue URL",
+            "it is not like https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
+            advice="'aws sqs get-queue-url --queue-name NAME' prints it",
+        )
+    matched = _AWS_HOST.fullmatch(parts.hostname)
+    return SqsQueue(url, f"{parts.scheme}://{parts.netloc}", matched[1] if matched else None, access)
+
+
+class SqsQueue:
+    """See `ports.EventQueue`. Blocking, safe for use in threads."""
+
+    def __init__(self, url: str, endpoint_url: str, region: str | None, access: Access) -> None:
+        self.url = url
+        self._connection = Connection(lambda: sqs_client(endpoint_url, region, access))
+
+    def check(self) -> None:
+        """The queue exists and may be read; raises what a person has to mend."""
+        with self._ask("check") as client:
+            # Without hiding what it reads: whoever serves the queue must not wait for it.
+            client.receive_message(
+                QueueUrl=self.url, MaxNumberOfMessages=1, VisibilityTimeout=0, WaitTimeSeconds=0
+            )
+
+    def receive(self, wait_s: int) -> list[QueueMessage]:
+        """Up to ten messages; waits at most ``wait_s`` (0 to 20) for the first.
+
+        Raises:
+            RepositoryError
+        """
+        with self._ask("reading") as client:
+            answer = client.receive_message(
+                QueueUrl=self.url,
+                MaxNumberOfMessages=_BATCH,
+                WaitTimeSeconds=min(max(wait_s, 0), _LONGEST_WAIT_S),
+            )
+        return [
+            _message(message["ReceiptHandle"], message.get("Body", ""))
+            for message in answer.get("Messages", [])
+        ]
+
+    def delete(self, receipts: Sequence[str]) -> None:
+        """Take messages out of the queue. One that could not be deleted comes again, and costs one more look.
+
+        Raises:
+            RepositoryError
+        """
+        for start in range(0, len(receipts), _BATCH):
+            batch = receipts[start : start + _BATCH]
+            with self._ask("deleting messages") as client:
+                client.delete_message_batch(
+                    QueueUrl=self.url,
+                    Entries=[
+                        {"Id": str(index), "ReceiptHandle": receipt} for index, receipt in enumerate(batch)
+                    ],
+                )
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._connection.close()
+
+    @contextmanager
+    def _ask(self, what: str) -> Iterator[SQSClient]:
+        what = f"{what} of the queue {self.url}"
+        try:
+            with self._connection.ask(what) as client:
+                yield client
+        except AccessDenied as error:
+            raise AccessDenied(error.what, error.why, advice=_GRANT) from error
+        except RepositoryError as error:
+            cause = error.__cause__
+            if isinstance(cause, ClientError) and code_of(cause) in _MISSING:
+                advice = "create the queue, or check the URL and the region"
+                raise RepositoryError(one_line(what), "there is no such queue", advice=advice) from cause
+            raise
+
+
+def _message(receipt: str, body: str) -> QueueMessage:
+    parsed = parse_message(body)
+    return QueueMessage(
+        receipt=receipt,
+        hints=tuple(
+            ObjectHint(
+                bucket=hint.bucket,
+                key=hint.key,
+                etag=hint.etag,
+                version_id=hint.version_id,
+                happened_ns=hint.happened_ns,
+                is_copy=hint.is_copy,
+            )
+            for hint in parsed.hints
+        ),
+        poison=parsed.poison,
+        body_excerpt=one_line(body[:_EXCERPT]),
+    )

@@ -1,0 +1,136 @@
+"""Clients of S3 and SQS from an `Access`. Credentials come from boto3's own chain, and stay in it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from fsxsync.errors import BadCredentials, BadInput
+from fsxsync.model.association import Access
+from fsxsync.repository.translate import translated
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+_DEFAULT_REGION = "us-east-1"
+_CONNECT_TIMEOUT_S = 5
+_READ_TIMEOUT_S = 60
+"""Also longer than SQS's longest poll (20 s)."""
+_ATTEMPTS = 3
+_CONNECTIONS = 32
+_AWS_SUFFIXES = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+
+_making = threading.Lock()  # making a client is the one thing that boto3 does not do safely in threads
+
+C = TypeVar("C", "S3Client", "SQSClient")
+
+
+class Connection(Generic[C]):
+    """A client made at its first use, so that what is wrong with it shows where somebody handles it."""
+
+    def __init__(self, make: Callable[[], C]) -> None:
+        self._make: Callable[[], C] = make
+        self._client: C | None = None
+
+    @contextmanager
+    def ask(self, what: str) -> Iterator[C]:
+        """The client, for one operation: ``what`` names it in the error that comes of it.
+
+        Raises:
+            FsxSyncError: whatever botocore raised, translated.
+        """
+        try:
+            with translated(what):
+                client = self._client or self._make()
+                self._client = client
+                yield client
+        except BadCredentials:
+            # A client keeps what it found when it was made: the next one sees what a person mended meanwhile.
+            self._client = None
+            raise
+
+    def close(self) -> None:
+        """Close idle connections; the next use opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+
+def s3_client(access: Access) -> S3Client:
+    """An S3 client, safe for use in threads. May ask the network for credentials (an instance's role).
+
+    Raises:
+        BotoCoreError: no such profile, bad credentials files. BadInput: the endpoint is no URL.
+    """
+    with _making, _endpoint_checked(access.endpoint_url):
+        client = _s3(access, path_style=access.endpoint_url is not None)
+        if access.endpoint_url is None and not _is_aws(client.meta.endpoint_url):
+            # AWS_ENDPOINT_URL or the profile named another store: few of those have a host name per bucket.
+            client = _s3(access, path_style=True)
+        return client
+
+
+def sqs_client(endpoint_url: str, region: str | None, access: Access) -> SQSClient:
+    """An SQS client for one endpoint. Same rules as `s3_client`."""
+    with _making, _endpoint_checked(endpoint_url):
+        session = boto3.session.Session(profile_name=access.profile)
+        return session.client(
+            "sqs",
+            endpoint_url=endpoint_url,
+            region_name=region or access.region or session.region_name or _DEFAULT_REGION,
+            config=_config(access, "v4"),
+        )
+
+
+def _s3(access: Access, *, path_style: bool) -> S3Client:
+    session = boto3.session.Session(profile_name=access.profile)
+    config = _config(
+        access,
+        "s3v4",  # also for presigning (SERVERS.md)
+        s3={"addressing_style": "path"} if path_style else {},
+        # We send our own CRC64NVME, and compare ETags and lengths: a second checksum would cost, and prove
+        # nothing more. Several stores refuse the trailers that "when_supported" makes.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    return session.client(
+        "s3",
+        endpoint_url=access.endpoint_url,
+        region_name=access.region or session.region_name or _DEFAULT_REGION,
+        config=config,
+    )
+
+
+def _config(access: Access, signature_version: str, **more: Any) -> Config:
+    return Config(
+        signature_version=UNSIGNED if access.anonymous else signature_version,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        read_timeout=_READ_TIMEOUT_S,
+        max_pool_connections=_CONNECTIONS,
+        **more,
+    )
+
+
+@contextmanager
+def _endpoint_checked(endpoint_url: str | None) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, BotoCoreError):
+            raise
+        advice = "write it as http://host:port"
+        raise BadInput(f"the endpoint '{endpoint_url}' can't be used", str(error), advice=advice) from error
+
+
+def _is_aws(endpoint_url: str) -> bool:
+    return (urlsplit(endpoint_url).hostname or "").endswith(_AWS_SUFFIXES)

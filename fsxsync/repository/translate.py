@@ -1,0 +1,193 @@
+"""The one place where botocore's exceptions become ours (errors.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
+
+from fsxsync.errors import (
+    AccessDenied,
+    BadCredentials,
+    BadInput,
+    BucketMissing,
+    EndpointUnreachable,
+    FsxSyncError,
+    KeyRefused,
+    ObjectArchived,
+    ObjectChanged,
+    ObjectMissing,
+    RepositoryError,
+    Throttled,
+    TypeClash,
+)
+
+_BY_CODE: dict[str, type[RepositoryError]] = {
+    **dict.fromkeys(
+        ("AccessDenied", "AllAccessDisabled", "AccountProblem", "InvalidPayer", "KMS.AccessDeniedException"),
+        AccessDenied,
+    ),
+    **dict.fromkeys(
+        (
+            "InvalidAccessKeyId",
+            "SignatureDoesNotMatch",
+            "ExpiredToken",
+            "InvalidToken",
+            "TokenRefreshRequired",
+            "InvalidClientTokenId",
+            "UnrecognizedClientException",
+            "ExpiredTokenException",
+            "MissingAuthenticationToken",
+            "AuthorizationHeaderMalformed",
+            "AuthFailure",
+            "NotSignedUp",
+            "RequestTimeTooSkewed",
+        ),
+        BadCredentials,
+    ),
+    **dict.fromkeys(("NoSuchBucket", "PermanentRedirect", "InvalidBucketName"), BucketMissing),
+    **dict.fromkeys(("NoSuchKey", "NoSuchVersion"), ObjectMissing),
+    **dict.fromkeys(
+        ("PreconditionFailed", "ConditionalRequestConflict", "InvalidRange", "RequestedRangeNotSatisfiable"),
+        ObjectChanged,
+    ),
+    **dict.fromkeys(
+        ("InvalidObjectState", "ObjectNotInActiveTierError", "RestoreAlreadyInProgress"), ObjectArchived
+    ),
+    **dict.fromkeys(
+        (
+            "SlowDown",
+            "SlowDownRead",
+            "SlowDownWrite",
+            "Throttling",
+            "ThrottlingException",
+            "RequestThrottled",
+            "RequestLimitExceeded",
+            "TooManyRequests",
+            "ServiceUnavailable",
+            "OperationAborted",
+            "RequestTimeout",
+            # bytes damaged on their way: they are sent again
+            "BadDigest",
+            "InvalidDigest",
+            "XAmzContentChecksumMismatch",
+        ),
+        Throttled,
+    ),
+    # versitygw keeps files: an object can't lie below another one (SERVERS.md)
+    **dict.fromkeys(("ObjectParentIsFile", "ExistingObjectIsDirectory", "XMinioParentIsObject"), TypeClash),
+    **dict.fromkeys(
+        (
+            "KeyTooLongError",
+            "KeyTooLong",
+            "InvalidURI",
+            "InvalidArgument",
+            "InvalidRequest",
+            "InvalidStorageClass",
+            "MetadataTooLarge",
+            "MethodNotAllowed",
+            "NotImplemented",
+            "EntityTooLarge",
+            "XMinioInvalidObjectName",
+            "XMinioInvalidResourceName",
+        ),
+        KeyRefused,
+    ),
+}
+
+# Where the answer has no body (HEAD), botocore gives the status as the code.
+_BY_STATUS: dict[int, type[RepositoryError]] = {
+    301: BucketMissing,
+    400: KeyRefused,
+    401: BadCredentials,
+    403: AccessDenied,
+    404: ObjectMissing,
+    405: KeyRefused,
+    409: Throttled,
+    412: ObjectChanged,
+    416: ObjectChanged,
+    429: Throttled,
+    501: KeyRefused,
+    503: Throttled,
+}
+
+_ADVICE = {
+    "RequestTimeTooSkewed": "set this machine's clock",
+    "InvalidPayer": "the bucket's owner has to enable requester pays, or grant the access",
+    "PermanentRedirect": "name the bucket's own --region or --endpoint-url",
+    "AuthorizationHeaderMalformed": "name the bucket's own --region",
+    "InvalidStorageClass": "name another --storage-class",
+}
+
+_CREDENTIALS = (
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.CredentialRetrievalError,
+    boto.ProfileNotFound,
+    boto.TokenRetrievalError,
+    boto.SSOError,
+    boto.NoAuthTokenError,
+    boto.LoginError,
+    boto.RefreshWithMFAUnsupportedError,
+    boto.ConfigParseError,
+    boto.InvalidConfigError,
+)
+_NETWORK = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError)
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Raise our errors for botocore's. ``what`` names the operation and its object: ``upload to s3://b/k``."""
+    try:
+        yield
+    except (boto.ClientError, boto.BotoCoreError) as error:
+        raise translate(error, what) from error
+    except ResponseParserError as error:
+        why = "the answer is none of S3's: is the endpoint right?"
+        raise EndpointUnreachable(one_line(what), why) from error
+
+
+def translate(error: boto.ClientError | boto.BotoCoreError, what: str) -> FsxSyncError:
+    """Our error for one of botocore's."""
+    what = one_line(what)
+    if isinstance(error, boto.ClientError):
+        return _of_answer(error, what)
+    why = one_line(str(error))
+    if isinstance(error, _CREDENTIALS):
+        return BadCredentials(what, why)
+    if isinstance(error, _NETWORK):
+        return EndpointUnreachable(what, why)
+    if isinstance(error, (boto.ParamValidationError, boto.UnsupportedS3ArnError)):
+        return KeyRefused(what, why)
+    if isinstance(error, (boto.InvalidRegionError, boto.UnknownEndpointError, boto.EndpointProviderError)):
+        return BadInput(what, why, advice="check --region and --endpoint-url")
+    return RepositoryError(what, why)
+
+
+def _of_answer(error: boto.ClientError, what: str) -> RepositoryError:
+    code, status = code_of(error), status_of(error)
+    cls = _BY_CODE.get(code) or _BY_STATUS.get(status)
+    if cls is None:
+        cls = Throttled if status >= 500 else RepositoryError
+    message = one_line(str(error.response.get("Error", {}).get("Message", ""))).rstrip(".")
+    why = f"{status or code} from the store" if code == str(status) else f"{code} ({status})"
+    if message and code != str(status):
+        why = f"{why}, {message}"
+    return cls(what, why, advice=_ADVICE.get(code))
+
+
+def code_of(error: boto.ClientError) -> str:
+    """S3's code, or the HTTP status as text where the answer had no body (HEAD)."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def status_of(error: boto.ClientError) -> int:
+    """The HTTP status; 0 if there is none."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def one_line(text: str) -> str:
+    """Names come from outside: nothing in them may start a line of its own or move a terminal's cursor."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

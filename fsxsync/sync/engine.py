@@ -1,0 +1,323 @@
+"""The engine of a daemon: its associations, and what may be asked of them (`ports.Administration`)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+
+import trio
+
+from fsxsync.errors import AssociationNotFound, BadInput, FsxSyncError, StillPending
+from fsxsync.model.association import Association, Lifecycle, check_overlap
+from fsxsync.model.identity import Kind
+from fsxsync.ports import EventQueue, FileState, PendingItem, Status, StoreFactory
+from fsxsync.sync.hydrator import StubHydrator
+from fsxsync.sync.intake import Intake
+from fsxsync.sync.removal import hydrate_all, released_count, remove_tree
+from fsxsync.sync.served import Served, Shared
+from fsxsync.sync.serving import Service
+from fsxsync.sync.sources import QueueReader
+from fsxsync.sync.states import state_of
+from fsxsync.sync.statusing import StatusFacts, collect
+from fsxsync.sync.waiting import Waiter
+from fsxsync.tree.watch import Watcher
+
+DRAIN_BEFORE_DELETE_S = 300.0
+IMMUTABLE = "the path and the repository of an association can't be changed; delete it and associate again"
+
+
+class Engine:
+    """Holds all state of the daemon; lives in one trio thread."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        *,
+        open_store: StoreFactory,
+        open_queue: Callable[[str, Association], EventQueue],
+        facts: StatusFacts,
+    ) -> None:
+        self._shared = shared
+        self._open_store = open_store
+        self._open_queue = open_queue
+        self._facts = facts
+        self._services: dict[str, Service] = {}
+        self._served: dict[str, Served] = {}
+        self._readers: dict[str, QueueReader] = {}
+        self._nursery: trio.Nursery | None = None
+        self._stopping = trio.Event()
+        self.intake = Intake(shared, self.served_for, self._served)
+        self.hydrator = StubHydrator(shared, self.intake, self.served_for)
+        self.hydrator.set_roots(self.is_association_root)
+        self.watcher = Watcher(
+            shared.tree,
+            on_change=self._tree_changed,
+            on_moved=self._tree_moved,
+            on_subtree=self._tree_appeared,
+            on_gone=self.intake.gone,
+            on_overflow=self._overflow,
+        )
+        self.waiter = Waiter(lambda: self._services.values(), self.intake, self.watcher)
+
+    # ------------------------------------------------------------- running
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve everything until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(self.hydrator.run)
+            await nursery.start(self.watcher.run)
+            nursery.start_soon(self.intake.run, name="intake")
+            for association in self._shared.catalog.associations.all():
+                self._start(association)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def stopped(self) -> None:
+        """Return when somebody asked the daemon to end."""
+        await self._stopping.wait()
+
+    def _start(self, association: Association) -> Service:
+        assert self._nursery is not None
+        store = self._open_store(association.bucket, association.access, None)
+        served = Served(shared=self._shared, association=association, store=store)
+        service = Service(served, self.intake, reader_for=self._reader_for, watch=self.watcher.add_root)
+        self._served[association.id] = served
+        self._services[association.id] = service
+        self._nursery.start_soon(service.run, name=f"association {association.id}")
+        return service
+
+    async def _end(self, association_id: str) -> None:
+        service = self._services.pop(association_id)
+        await service.stop()
+        del self._served[association_id]
+        self.watcher.remove_root(service.served.association.directory)
+
+    def _reader_for(self, association: Association) -> QueueReader | None:
+        """One reader per queue, shared by the associations that name it."""
+        url = association.events
+        if url is None:
+            return None
+        if url not in self._readers:
+            assert self._nursery is not None
+            queue = self._open_queue(url, association)
+            self._readers[url] = QueueReader(queue, self.intake, self._served_by_queue)
+            self._nursery.start_soon(self._readers[url].run, name=f"queue {url}")
+        return self._readers[url]
+
+    def _served_by_queue(self, url: str) -> list[Served]:
+        return [served for served in self._served.values() if served.association.events == url]
+
+    # ------------------------------------------------------------- paths
+
+    def served_for(self, tree_path: bytes) -> Served | None:
+        """The association that a path of the tree belongs to."""
+        for served in self._served.values():
+            if served.association.relative(tree_path) is not None:
+                return served
+        return None
+
+    def is_association_root(self, tree_path: bytes) -> bool:
+        """An association's directory or an ancestor of one: the front refuses to move or remove it."""
+        for served in self._served.values():
+            directory = served.association.directory
+            if directory == tree_path or directory.startswith(tree_path + b"/"):
+                return True
+        return False
+
+    def _tree_changed(self, tree_path: bytes) -> None:
+        self.intake.changed(tree_path)
+        local = self._shared.tree.identify(tree_path)
+        self._shared.invalidate(tree_path, *([local.ino] if local else []), data=False)
+
+    def _tree_moved(self, old: bytes, new: bytes, is_directory: bool) -> None:  # noqa: FBT001 - the watcher's callback
+        self.intake.renamed(old, new, is_directory)
+        self._shared.invalidate(old, data=False)
+        self._shared.invalidate(new, data=False)
+
+    def _tree_appeared(self, tree_path: bytes) -> None:
+        self.intake.appeared(tree_path)
+        self._shared.invalidate(tree_path, data=False)
+
+    def _overflow(self) -> None:
+        self._shared.eventlog.emit(
+            level="WARN",
+            code="InotifyOverflow",
+            flow="export",
+            association="",
+            message="inotify lost records; the tree is scanned",
+        )
+        for service in self._services.values():
+            service.want_rescan()
+
+    # ------------------------------------------------------------- ports.Administration
+
+    def associations(self) -> tuple[Association, ...]:
+        return tuple(served.association for served in self._served.values())
+
+    def _service(self, association_id: str) -> Service:
+        service = self._services.get(association_id)
+        if service is None:
+            raise AssociationNotFound(f"association {association_id}", "there is none of that id")
+        return service
+
+    async def create(self, association: Association, *, wait: bool) -> Association:
+        check_overlap(association, self.associations())
+        if not association.directory and self._served:
+            raise BadInput("/ can't be associated", "it is allowed only as the only association")
+        made = self._make_directory(association)
+        local = self._shared.tree.identify(association.directory)
+        association = replace(
+            association,
+            id=f"dra-{secrets.token_hex(9)[:17]}",
+            directory_ino=local.ino if local else 0,
+            lifecycle=Lifecycle.CREATING,
+            created_s=self._shared.now_ns() / 1e9,
+        )
+        store = self._open_store(association.bucket, association.access, None)
+        try:
+            await trio.to_thread.run_sync(store.check)
+            if association.events is not None:
+                queue = self._open_queue(association.events, association)
+                await trio.to_thread.run_sync(queue.receive, 0)
+        except FsxSyncError:
+            self._unmake(made)
+            raise
+        check_overlap(association, self.associations())  # somebody may have been faster while the store was asked
+        self._shared.catalog.associations.put(association)
+        service = self._start(association)
+        if not wait:
+            return association
+        return await self._until_available(service, made)
+
+    def _make_directory(self, association: Association) -> list[bytes]:
+        existing = self._shared.tree.identify(association.directory)
+        if existing is not None and existing.kind is not Kind.DIRECTORY:
+            raise BadInput(f"{association.file_system_path} can't be associated", "it is a file")
+        if existing is not None:
+            return []
+        defaults = association.defaults
+        uid = defaults.uid if defaults.uid is not None and self._shared.is_root else -1
+        gid = defaults.gid if defaults.gid is not None and self._shared.is_root else -1
+        return self._shared.tree.make_directories(association.directory, mode=defaults.dir_mode, uid=uid, gid=gid)
+
+    def _unmake(self, made: Sequence[bytes]) -> None:
+        """Take back the directories that a refused request made; they are empty."""
+        for path in reversed(made):
+            local = self._shared.tree.identify(path)
+            if local is not None:
+                self._shared.tree.remove(path, local)
+
+    async def _until_available(self, service: Service, made: Sequence[bytes]) -> Association:
+        while not service.available.is_set():
+            if service.failed is not None:
+                error = service.failed
+                association = service.served.association
+                imported = self._shared.catalog.files.count(association.id) > 0
+                if imported:  # it began well: keep it, and let it heal as a misconfigured one
+                    service.set_lifecycle(Lifecycle.MISCONFIGURED, str(error))
+                    raise error
+                await self._end(association.id)
+                self._shared.catalog.associations.delete(association.id)
+                self._unmake(made)
+                raise error
+            await trio.sleep(0.02)
+        return service.served.association
+
+    async def update(self, association: Association) -> Association:
+        service = self._service(association.id)
+        before = service.served.association
+        if (association.bucket, association.prefix, association.directory) != (
+            before.bucket,
+            before.prefix,
+            before.directory,
+        ):
+            raise BadInput(f"update of {association.id}", IMMUTABLE)
+        await self._end(association.id)
+        after = replace(
+            association,
+            lifecycle=Lifecycle.UPDATING,
+            failure="",
+            directory_ino=before.directory_ino,
+            created_s=before.created_s,
+        )
+        self._shared.catalog.associations.put(after)
+        service = self._start(after)
+        with trio.move_on_after(10):  # it goes on by itself; the answer says how far it is
+            while not service.available.is_set() and service.failed is None:
+                await trio.sleep(0.02)
+        if service.failed is not None and not service.available.is_set():
+            service.set_lifecycle(Lifecycle.MISCONFIGURED, str(service.failed))
+        return service.served.association
+
+    def accept_deletes(self, association_id: str) -> None:
+        """Believe the next listing, however much is missing from it (DESIGN §3.6)."""
+        self._service(association_id).poller.accept_deletes = True
+
+    async def delete(self, association_id: str, *, delete_data: bool, force: bool, hydrate: bool) -> Association:
+        service = self._service(association_id)
+        before = service.served.association
+        released = released_count(service.served)
+        if released and not (delete_data or force or hydrate):
+            raise StillPending(
+                f"association {association_id} can't be deleted",
+                f"{released} released files have their data only in {before.uri}",
+                advice="add --hydrate to load them first, --delete-data to remove them here, or --force to give them up",
+            )
+        service.set_lifecycle(Lifecycle.DELETING, "")
+        try:
+            if not force:
+                await self._drain_for_delete(service)
+            if hydrate:
+                await hydrate_all(service.served, self.hydrator)
+        except FsxSyncError:
+            service.set_lifecycle(before.lifecycle, before.failure)
+            raise
+        gone = service.served.association
+        await self._end(association_id)
+        if delete_data:
+            await remove_tree(self._shared, gone.directory)
+        self._shared.catalog.associations.delete(association_id)
+        return gone
+
+    async def _drain_for_delete(self, service: Service) -> None:
+        served = service.served
+        await self.waiter.settle_local()
+        with trio.move_on_after(DRAIN_BEFORE_DELETE_S) as deadline:
+            while served.association.policy.exports and served.shared.catalog.changelog.count(served.id)[1] > 0:
+                if service.failed is not None:
+                    deadline.cancel()
+                await trio.sleep(0.05)
+        left = served.shared.catalog.changelog.count(served.id)[1] if served.association.policy.exports else 0
+        if left:
+            why = f"{left} changes are not exported yet" + (f": {service.failed}" if service.failed else "")
+            raise StillPending(f"association {served.id} can't be deleted", why, advice="wait, or add --force")
+
+    def status(self) -> Status:
+        return collect(self._shared, self._services, self._facts, self.watcher, self.waiter)
+
+    async def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[FileState]:
+        tree = self._shared.tree
+        for path in tree_paths:
+            local = tree.identify(path)
+            if local is None:
+                raise BadInput(f"/{path.decode('utf-8', 'backslashreplace')}", "no such file or directory")
+            yield state_of(self.served_for(path), path, local, self.hydrator.resident_bytes(local.ino))
+            if recursive and local.kind is Kind.DIRECTORY:
+                batches = tree.walk_batches(path)
+                while batch := await trio.to_thread.run_sync(next, batches, None):
+                    for below, _ in batch:
+                        found = tree.identify(below)
+                        if found is not None:
+                            yield state_of(self.served_for(below), below, found, self.hydrator.resident_bytes(found.ino))
+
+    async def wait(self, tree_path: bytes, timeout_s: float) -> tuple[PendingItem, ...]:
+        return await self.waiter.wait(tree_path, timeout_s)
+
+    async def drain(self, timeout_s: float) -> int:
+        return await self.waiter.drain(timeout_s)
+
+    def stop(self) -> None:
+        self._stopping.set()
+

@@ -1,0 +1,193 @@
+"""Tree -> repository: every write carries the version it replaces, and the file is checked once more before it shows."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import trio
+
+from fsxsync.errors import LocalChanged, NotExportable
+from fsxsync.model.association import Event
+from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
+from fsxsync.model.metadata import from_user_metadata, guess_content_type, to_user_metadata
+from fsxsync.model.stub import XATTR, StubMark
+from fsxsync.ports import ObjectHeaders, Written
+from fsxsync.sync.intake import exportable_key
+from fsxsync.sync.reconcile import Action
+from fsxsync.sync.served import Served
+
+
+def as_stored(kind: Kind, posix: Posix, key: str) -> Posix:
+    """What a HEAD will read back of this metadata: setuid for one is written and never read (FSX-FACTS §2.4)."""
+    return from_user_metadata(to_user_metadata(kind, posix), key=key)[1]
+
+
+def remote_after(kind: Kind, key: str, size: int, posix: Posix, written: Written, before: Remote | None) -> Remote:
+    """The object as our write left it. Its last-modified is the store's clock at the answer (`Base.matches_listing`)."""
+    return Remote(
+        kind=kind,
+        etag=written.etag,
+        size=size,
+        last_modified_ns=written.date_ns,
+        version_id=written.version_id,
+        posix=as_stored(kind, posix, key),
+        storage_class=before.storage_class if before else "STANDARD",
+    )
+
+
+def _key(served: Served, path: bytes, kind: Kind) -> str:
+    key = exportable_key(served, path, kind)
+    if isinstance(key, NotExportable):
+        raise key
+    return key
+
+
+async def export(served: Served, path: bytes, action: Action) -> Base:
+    """Upload what stands at the path; the row to record.
+
+    Raises:
+        LocalChanged, ObjectChanged: the world moved; look again. NotExportable. RepositoryError.
+    """
+    local = action.local
+    assert local is not None
+    key = _key(served, path, local.kind)
+    posix = action.posix or local.posix
+    if local.kind is Kind.FILE:
+        written, digest = await _upload(served, path, key, local, posix, action.remote)
+        size = local.size
+    else:
+        body = local.target or b"" if local.kind is Kind.SYMLINK else b""
+        headers = ObjectHeaders(posix=posix, kind=local.kind, content_type=guess_content_type(path))
+        _still(served, path, local)
+        written = await trio.to_thread.run_sync(
+            lambda: served.store.put(key, body, headers, replaces=action.remote)
+        )
+        digest, size = None, len(body)
+    served.expect_echo(key, written.etag)
+    served.exported += 1
+    if action.posix is not None:
+        local = _apply(served, path, local, action.posix)
+    remote = remote_after(local.kind, key, size, posix, written, action.remote)
+    return base_of(served.id, path, local, remote, content_hash=digest)
+
+
+async def _upload(
+    served: Served, path: bytes, key: str, local: Local, posix: Posix, replaces: Remote | None
+) -> tuple[Written, bytes]:
+    if local.stub is not None:
+        raise LocalChanged(f"export of {key}", "the file is a stub: its data is not here")  # DESIGN §3.4
+    fd = served.shared.tree.open_read(served.tree_path(path), local)
+    try:
+
+        def still() -> None:
+            now = os.fstat(fd)
+            if (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (local.size, local.mtime_ns, local.ctime_ns):
+                raise LocalChanged(f"export of {key}", "the file was changed during the upload")
+            if local.ino in served.shared.writers:
+                raise LocalChanged(f"export of {key}", "the file was opened for writing during the upload")
+
+        headers = ObjectHeaders(posix=posix, kind=Kind.FILE, content_type=guess_content_type(path))
+        return await served.shared.mover.upload(
+            served.store, key, fd, local.size, headers, replaces=replaces, still=still
+        )
+    finally:
+        os.close(fd)
+
+
+def _still(served: Served, path: bytes, local: Local) -> None:
+    now = served.shared.tree.identify(served.tree_path(path))
+    if now is None or (now.kind, now.ino, now.target) != (local.kind, local.ino, local.target):
+        raise LocalChanged(f"export of {path!r}", "it was changed meanwhile")
+
+
+def _apply(served: Served, path: bytes, local: Local, posix: Posix) -> Local:
+    """Give the file the merged metadata; if it moved on meanwhile, the next look sees the difference."""
+    try:
+        return set_metadata(served, path, local, posix)
+    except LocalChanged:
+        return local
+
+
+def set_metadata(served: Served, path: bytes, local: Local, posix: Posix) -> Local:
+    """Change the file's metadata and tell the kernel."""
+    tree_path = served.tree_path(path)
+    after = served.shared.tree.set_metadata(
+        tree_path,
+        local,
+        mode=posix.mode if local.kind is not Kind.SYMLINK else None,
+        uid=posix.uid,
+        gid=posix.gid,
+        mtime_ns=posix.mtime_ns,
+        atime_ns=posix.atime_ns,
+    )
+    served.shared.front.invalidate_inode(after.ino, data=False)
+    return after
+
+
+async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
+    """Change the object's metadata in place; content, tags and foreign metadata stay (DESIGN §6)."""
+    local, remote, base = action.local, action.remote, action.base
+    assert local is not None
+    assert base is not None
+    if remote is None:  # an implied directory: its first own metadata makes a marker
+        return await export(served, path, action)
+    key = _key(served, path, local.kind)
+    posix = action.posix or local.posix
+    written = await trio.to_thread.run_sync(
+        lambda: served.store.copy(key, key, posix, local.kind, expect=remote, replaces=remote)
+    )
+    served.expect_echo(key, written.etag)
+    served.exported += 1
+    if action.posix is not None:
+        local = _apply(served, path, local, action.posix)
+    after = remote_after(local.kind, key, remote.size, posix, written, remote)
+    if local.stub is not None:
+        local = remark(served, path, local, replace(local.stub, etag=after.etag, version_id=after.version_id, key=key))
+    return base_of(served.id, path, local, after, content_hash=base.content_hash)
+
+
+def remark(served: Served, path: bytes, local: Local, mark: StubMark) -> Local:
+    """Let a stub stand for the same bytes under another etag or key (a copy made them)."""
+    if local.stub == mark:
+        return local
+    tree = served.shared.tree
+    fd = tree.open_write(served.tree_path(path), local.ino)
+    try:
+        if os.getxattr(fd, XATTR) != (local.stub.encode() if local.stub else b""):
+            raise LocalChanged(f"marking {path!r}", "its mark was changed meanwhile")
+        os.setxattr(fd, XATTR, mark.encode())
+        return tree.identify_fd(fd)
+    finally:
+        os.close(fd)
+
+
+async def export_delete(served: Served, path: bytes, action: Action) -> None:
+    """Delete the object, if it still is the version that the file stood for; then drop the row."""
+    base, remote = action.base, action.remote
+    assert base is not None
+    if remote is not None:
+        key = _key(served, path, base.kind)
+        await trio.to_thread.run_sync(lambda: served.store.delete(key, expect=remote))
+        served.expect_echo(key, None)
+        served.expect_echo(key, base.etag)  # some stores name the etag that went (FSX-FACTS §11.5)
+        served.deleted_remote += 1
+    served.shared.catalog.files.delete(served.id, path)
+    _keep_empty_parent(served, path)
+
+
+def _keep_empty_parent(served: Served, path: bytes) -> None:
+    """A directory that existed only through its keys, and whose last file was removed here, gets a marker.
+
+    Otherwise it would be in the tree and nowhere in the repository: the next host would not have it.
+    """
+    parent = path.rpartition(b"/")[0]
+    if not parent or Event.NEW not in served.association.policy.exports:
+        return
+    files = served.shared.catalog.files
+    row = files.get(served.id, parent)
+    if row is None or not row.is_implied or files.children_exist(served.id, parent):
+        return
+    if served.shared.tree.identify(served.tree_path(parent)) is not None:
+        files.delete(served.id, parent)
+        served.add_hint(parent, local=True, delay_s=served.shared.settings.export_delay_s)

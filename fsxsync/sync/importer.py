@@ -1,0 +1,238 @@
+"""Repository -> tree: stage outside, set the mark first, exchange in, check what came out (DESIGN §3.2, §3.4)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import trio
+
+from fsxsync.errors import LocalChanged, TypeClash
+from fsxsync.model.conflict import conflict_name
+from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
+from fsxsync.model.parts import plan_chunks
+from fsxsync.model.stub import StubMark
+from fsxsync.ports import ChunkJob, Priority
+from fsxsync.sync.exporter import set_metadata
+from fsxsync.sync.reconcile import Action
+from fsxsync.sync.served import Served
+from fsxsync.tree.tree import Staged
+
+SYMLINK_LIMIT = 4095  # PATH_MAX without its NUL: symlink(2)
+
+
+def chown_ids(served: Served, posix: Posix) -> tuple[int, int]:
+    """Owner and group to give, -1 where only root could."""
+    if not served.shared.is_root:
+        return -1, -1
+    return posix.uid if posix.uid is not None else -1, posix.gid if posix.gid is not None else -1
+
+
+def ensure_parents(served: Served, path: bytes) -> None:
+    """Make the directories above a path; those made here exist in the repository only through their keys.
+
+    Raises:
+        TypeClash: a file stands where a directory is needed.
+    """
+    parent = path.rpartition(b"/")[0]
+    if not parent:
+        return
+    tree, defaults = served.shared.tree, served.association.defaults
+    tree_parent = served.tree_path(parent)
+    existing = tree.identify(tree_parent)
+    if existing is not None and existing.kind is Kind.DIRECTORY:
+        return
+    components = parent.split(b"/")
+    for count in range(1, len(components) + 1):
+        part = b"/".join(components[:count])
+        found = tree.identify(served.tree_path(part))
+        if found is not None and found.kind is not Kind.DIRECTORY:
+            raise TypeClash(f"import of {path!r}", f"a file stands at {part!r}, where a directory is needed")
+    uid = defaults.uid if defaults.uid is not None else -1
+    gid = defaults.gid if defaults.gid is not None else -1
+    for made in tree.make_directories(tree_parent, mode=defaults.dir_mode, uid=uid, gid=gid):
+        relative = served.association.relative(made)
+        local = tree.identify(made)
+        if relative and local is not None:
+            served.shared.catalog.files.put(base_of(served.id, relative, local, None))
+            served.shared.invalidate(made, data=False)
+
+
+async def stage(served: Served, path: bytes, remote: Remote, posix: Posix) -> tuple[Staged, bytes | None]:
+    """Prepare what shall stand at the path, outside the watched tree. Also its XXH3-128 where the data is here."""
+    tree = served.shared.tree
+    key = served.key(path, remote.kind)
+    uid, gid = chown_ids(served, posix)
+    mtime_ns = posix.mtime_ns or 0
+    atime_ns = posix.atime_ns if posix.atime_ns is not None else mtime_ns
+    mode = posix.mode if posix.mode is not None else 0o644
+    if remote.kind is Kind.SYMLINK:
+        target = await trio.to_thread.run_sync(
+            lambda: served.store.get(key, etag=remote.etag, limit=SYMLINK_LIMIT)
+        )
+        if not target or b"\0" in target:
+            raise TypeClash(f"import of {path!r}", "the object says symlink, and its body is no target")
+        return tree.stage_symlink(target, uid=uid, gid=gid, mtime_ns=mtime_ns), None
+    if remote.size > 0 and (not served.shared.eager or remote.archived):
+        mark = StubMark(etag=remote.etag, size=remote.size, key=key, version_id=remote.version_id)
+        return tree.stage_stub(mark, mode=mode, uid=uid, gid=gid, mtime_ns=mtime_ns, atime_ns=atime_ns), None
+    fd, name = tree.stage_file()
+    digest = None
+    try:
+        await _load(served, key, remote, fd)
+        digest = (await trio.to_thread.run_sync(tree.hash_file, fd, remote.size))[0]
+    except BaseException:
+        os.close(fd)
+        tree.discard_staged(name)
+        raise
+    staged = tree.finish_staged(fd, name, mode=mode, uid=uid, gid=gid, mtime_ns=mtime_ns, atime_ns=atime_ns)
+    return staged, digest
+
+
+async def _load(served: Served, key: str, remote: Remote, fd: int) -> None:
+    chunk_size = served.shared.settings.chunk_size
+
+    async def fetch(offset: int, length: int) -> None:
+        job = ChunkJob(served.store, key, remote.etag, remote.version_id, fd, offset, length)
+        await served.shared.mover.fetch(job, Priority.PRELOAD)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for chunk in plan_chunks(remote.size, chunk_size):
+                nursery.start_soon(fetch, chunk.offset, chunk.length)
+    except* Exception as failures:
+        raise first_leaf(failures) from failures
+
+
+def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a nursery's group: they fail for one reason, and callers act on its class."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def import_object(served: Served, path: bytes, action: Action) -> Base:
+    """Let the object take the path, replacing ``action.local`` and nothing else.
+
+    Raises:
+        LocalChanged, ObjectChanged: the world moved; look again. TypeClash. RepositoryError. NoSpace.
+    """
+    local, remote = action.local, action.remote
+    assert remote is not None
+    ensure_parents(served, path)
+    posix = action.posix or served.posix_for(remote, local.posix if local else None)
+    if remote.kind is Kind.DIRECTORY:
+        return _import_directory(served, path, local, remote, posix)
+    if local is not None and local.kind is Kind.DIRECTORY:
+        raise TypeClash(f"import of {path!r}", "a directory stands where the object is a file")
+    staged, digest = await stage(served, path, remote, posix)
+    tree_path = served.tree_path(path)
+    tree = served.shared.tree
+    try:
+        placed = tree.place(staged, tree_path) if local is None else tree.exchange_in(staged, tree_path, local)
+    except LocalChanged:
+        tree.discard_staged(staged.name)
+        raise
+    served.imported += 1
+    served.shared.invalidate(tree_path, *([local.ino] if local else []), data=True)
+    return base_of(served.id, path, placed, remote, content_hash=digest)
+
+
+def _import_directory(served: Served, path: bytes, local: Local | None, remote: Remote, posix: Posix) -> Base:
+    tree = served.shared.tree
+    tree_path = served.tree_path(path)
+    if local is not None and local.kind is not Kind.DIRECTORY:
+        raise TypeClash(f"import of {path!r}", "a file stands where the object is a directory")
+    if local is None:
+        uid, gid = chown_ids(served, posix)
+        mode = posix.mode if posix.mode is not None else served.association.defaults.dir_mode
+        tree.make_directories(tree_path, mode=mode, uid=uid, gid=gid)
+        local = tree.identify(tree_path)
+        if local is None:
+            raise LocalChanged(f"import of {path!r}", "the directory vanished again")
+        served.imported += 1
+    after = set_metadata(served, path, local, posix)
+    served.shared.invalidate(tree_path, data=False)
+    return base_of(served.id, path, after, remote)
+
+
+async def import_metadata(served: Served, path: bytes, action: Action) -> Base:
+    """Bring the object's mode, owner and times to the file; its content is untouched."""
+    base, local, remote = action.base, action.local, action.remote
+    assert base is not None
+    assert local is not None
+    assert remote is not None
+    posix = action.posix or remote.posix
+    if posix.atime_ns is None and posix.mtime_ns is not None:
+        posix = replace(posix, atime_ns=posix.mtime_ns)
+    after = set_metadata(served, path, local, posix)
+    return base_of(served.id, path, after, remote, content_hash=base.content_hash)
+
+
+async def import_delete(served: Served, path: bytes, action: Action) -> None:
+    """Remove the file, if it still is the one that was judged; then the directories that only its key made."""
+    base, local = action.base, action.local
+    assert base is not None
+    tree, files = served.shared.tree, served.shared.catalog.files
+    tree_path = served.tree_path(path)
+    if local is not None and local.kind is Kind.DIRECTORY and not _is_empty(served, tree_path):
+        # The marker is gone, the directory is not empty: from now on it exists through what lies in it.
+        files.put(replace(base, etag=None, version_id=None, remote_size=0, posix=Posix()))
+        return
+    if local is not None:
+        tree.remove(tree_path, local)
+        served.deleted_local += 1
+        served.shared.invalidate(tree_path, local.ino, data=True)
+    files.delete(served.id, path)
+    _remove_implied_parents(served, path)
+
+
+def _is_empty(served: Served, tree_path: bytes) -> bool:
+    return next(iter(served.shared.tree.walk(tree_path)), None) is None
+
+
+def _remove_implied_parents(served: Served, path: bytes) -> None:
+    """A directory that existed only because keys lay below it goes with the last of them, as in the bucket."""
+    tree, files = served.shared.tree, served.shared.catalog.files
+    parent = path.rpartition(b"/")[0]
+    while parent:
+        row = files.get(served.id, parent)
+        local = tree.identify(served.tree_path(parent))
+        if row is None or not row.is_implied or local is None or files.children_exist(served.id, parent):
+            return
+        if (local.mode, local.uid, local.gid) != (row.mode, row.uid, row.gid):
+            return  # somebody cared for it
+        try:
+            tree.remove(served.tree_path(parent), local)
+        except LocalChanged:
+            return  # a local file lies in it
+        served.shared.invalidate(served.tree_path(parent), local.ino, data=False)
+        files.delete(served.id, parent)
+        parent = parent.rpartition(b"/")[0]
+
+
+async def keep_both(served: Served, path: bytes, action: Action) -> tuple[Base, bytes]:
+    """The object takes the path, the file is kept beside it; the row, and the conflict copy's path."""
+    local, remote = action.local, action.remote
+    assert local is not None
+    assert remote is not None
+    tree = served.shared.tree
+    posix = served.posix_for(remote, None)
+    staged, digest = await stage(served, path, remote, posix)
+    directory, _, name = path.rpartition(b"/")
+    now_ns = served.shared.now_ns()
+    for attempt in range(1000):
+        beside = conflict_name(name, now_ns // 10**9, served.shared.host, attempt)
+        kept = directory + b"/" + beside if directory else beside
+        if tree.identify(served.tree_path(kept)) is None:
+            break
+    try:
+        placed = tree.exchange_in(staged, served.tree_path(path), local, keep_as=served.tree_path(kept))
+    except LocalChanged:
+        tree.discard_staged(staged.name)
+        raise
+    served.imported += 1
+    served.shared.invalidate(served.tree_path(path), local.ino, data=True)
+    served.shared.invalidate(served.tree_path(kept), data=False)
+    return base_of(served.id, path, placed, remote, content_hash=digest), kept

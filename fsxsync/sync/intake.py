@@ -1,0 +1,208 @@
+"""Where hints come in: from the watcher, the front, event queues and scans, into the changelog.
+
+Local hints are gathered for a moment, so that a burst costs one row, and dropped if the tree shows what the
+base knows: our own imports and hydrations trip inotify too (DESIGN §2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import trio
+
+from fsxsync.catalog.changelog import Hint
+from fsxsync.errors import KeyNotPosix, NotExportable
+from fsxsync.model.identity import Kind, Local
+from fsxsync.model.keys import key_of, path_of
+from fsxsync.ports import ObjectHint
+from fsxsync.sync.filters import is_wanted
+from fsxsync.sync.served import Served, Shared
+
+FLUSH_S = 0.05
+BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Expansion:
+    """A directory whose content must be looked at: what is there now, or what the catalog knows below it."""
+
+    tree_path: bytes
+    appeared: bool
+
+
+class Intake:
+    """Turns what happened into hints. All methods are called from the trio thread."""
+
+    def __init__(self, shared: Shared, served_for: Callable[[bytes], Served | None], by_id: dict[str, Served]) -> None:
+        self._shared = shared
+        self._served_for = served_for
+        self._by_id = by_id
+        self._paths: dict[bytes, None] = {}
+        self._wake = trio.Event()
+        self._expansions: list[_Expansion] = []
+        self._overflowed = False
+        self.on_overflow: Callable[[], None] = lambda: None
+
+    # ------------------------------------------------------------- local hints
+
+    def changed(self, tree_path: bytes) -> None:
+        """Look at one path of the tree."""
+        self._paths[tree_path] = None
+        self._wake.set()
+
+    def renamed(self, old: bytes, new: bytes, is_directory: bool) -> None:
+        """A path moved; for a directory, everything below moved with it."""
+        if is_directory:
+            self.appeared(new)
+            self.gone(old)
+        self.changed(new)
+        self.changed(old)
+
+    def appeared(self, tree_path: bytes) -> None:
+        """A directory with unknown content is there."""
+        self._expand(_Expansion(tree_path, appeared=True))
+
+    def gone(self, tree_path: bytes) -> None:
+        """A directory went away, with everything that the catalog knows below it."""
+        self._expand(_Expansion(tree_path, appeared=False))
+
+    def _expand(self, expansion: _Expansion) -> None:
+        if expansion not in self._expansions:
+            self._expansions.append(expansion)
+            self._shared.expanding += 1
+        self._wake.set()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._paths and not self._expansions and self._shared.expanding == 0
+
+    async def run(self) -> None:
+        """Flush what was gathered, for ever."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            await trio.sleep(FLUSH_S)
+            self.flush()
+            while self._expansions:
+                await self._expand_one(self._expansions[0])
+                del self._expansions[0]
+                self._shared.expanding -= 1
+                self.flush()
+
+    def flush(self) -> None:
+        """Write the gathered paths to the changelog."""
+        paths, self._paths = self._paths, {}
+        if paths:
+            self._add_local((path, self._shared.tree.identify(path)) for path in paths)
+
+    def _add_local(self, found: Iterable[tuple[bytes, Local | None]]) -> None:
+        hints: list[Hint] = []
+        for tree_path, local in found:
+            if local is not None and local.ino in self._shared.hydrating:
+                continue
+            served = self._served_for(tree_path)
+            if served is None:
+                continue
+            path = served.association.relative(tree_path)
+            if not path or not is_wanted(served.association, path):
+                continue
+            base = self._shared.catalog.files.get(served.id, path)
+            if base is None and local is None:
+                continue
+            if base is not None and local is not None and base.matches_local(local):
+                if base.kind is not Kind.DIRECTORY or base.mtime_ns == local.mtime_ns or local.mtime_ns == local.ctime_ns:
+                    served.echoes_dropped += 1
+                    continue
+            ino = local.ino if local is not None and local.kind is not Kind.DIRECTORY else None
+            hints.append(Hint(served.id, path, local=True, remote=False, ino=ino))
+            served.wake()
+        if hints:
+            settings = self._shared.settings
+            self._shared.catalog.changelog.add(
+                hints,
+                now_ns=self._shared.now_ns(),
+                delay_ns=int(settings.export_delay_s * 1e9),
+                cap_ns=int(settings.export_cap_s * 1e9),
+            )
+
+    async def _expand_one(self, expansion: _Expansion) -> None:
+        if expansion.appeared:
+            batches = self._shared.tree.walk_batches(expansion.tree_path, BATCH)
+            while batch := await trio.to_thread.run_sync(next, batches, None):
+                self._add_local(batch)
+        else:
+            for served in list(self._by_id.values()):
+                await self._hint_rows(served, expansion.tree_path)
+
+    async def _hint_rows(self, served: Served, tree_path: bytes) -> None:
+        """Every row below a directory that went away: each is looked at, and found gone or found again."""
+        under = served.association.relative(tree_path)
+        if under is None:
+            return  # an association's own directory never goes away by a hint (DESIGN §3.6)
+        files = self._shared.catalog.files
+        start = b""
+        while rows := files.after(served.id, start, BATCH, under):
+            start = files.sort_key(rows[-1])
+            self._add_local(
+                (tree_path_, self._shared.tree.identify(tree_path_))
+                for tree_path_ in (served.tree_path(row.path) for row in rows)
+            )
+            await trio.lowlevel.checkpoint()
+
+    # ------------------------------------------------------------- remote hints
+
+    def object_hints(self, served: Served, hints: Iterable[ObjectHint]) -> None:
+        """Write hints of events to the changelog; when this returns, the message may be deleted."""
+        rows: list[Hint] = []
+        for hint in hints:
+            try:
+                path, is_directory = path_of(hint.key, served.association.prefix)
+            except KeyNotPosix as error:
+                self.refuse_key(served, hint.key, error)
+                continue
+            if not path or not is_wanted(served.association, path):
+                continue
+            if served.is_echo(hint.key, hint.etag):
+                continue
+            base = self._shared.catalog.files.get(served.id, path)
+            if (
+                base is not None
+                and hint.version_id is not None
+                and (base.etag, base.version_id) == (hint.etag, hint.version_id)
+                and (base.kind is Kind.DIRECTORY) == is_directory
+            ):
+                served.echoes_dropped += 1
+                continue
+            rows.append(Hint(served.id, path, local=False, remote=True, happened_ns=hint.happened_ns))
+        if rows:
+            self._shared.catalog.changelog.add(
+                rows,
+                now_ns=self._shared.now_ns(),
+                delay_ns=0,
+                cap_ns=int(self._shared.settings.export_cap_s * 1e9),
+            )
+            served.wake()
+
+    def refuse_key(self, served: Served, key: str, error: KeyNotPosix) -> None:
+        """A key that is no path is reported once, never guessed at (DESIGN §7)."""
+        if key.rpartition("/")[2].startswith(".fsxsync-probe-"):
+            return
+        self._shared.eventlog.emit(
+            level="ERROR",
+            code="S3ImportObjectPathNotPosixCompliant",
+            flow="import",
+            association=served.id,
+            key=key,
+            message=str(error),
+        )
+
+
+def exportable_key(served: Served, path: bytes, kind: Kind) -> str | NotExportable:
+    """The key of a path, or why it has none."""
+    if kind is Kind.OTHER:
+        return NotExportable("FIFOs, sockets and devices", "S3 has no such objects")
+    try:
+        return key_of(path, served.association.prefix, directory=kind is Kind.DIRECTORY)
+    except NotExportable as error:
+        return error

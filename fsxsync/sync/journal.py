@@ -1,0 +1,91 @@
+"""What a look did or could not do, for people: event log entries and open problems."""
+
+from __future__ import annotations
+
+from fsxsync.catalog.problems import Problem
+from fsxsync.errors import FsxSyncError
+from fsxsync.sync.reconcile import Action, Verdict
+from fsxsync.sync.served import Served
+
+_DONE: dict[Verdict, tuple[str, str]] = {
+    Verdict.EXPORT: ("export", "exported"),
+    Verdict.MERGE_EXPORT: ("export", "exported with merged metadata"),
+    Verdict.EXPORT_META: ("export", "metadata exported"),
+    Verdict.EXPORT_DELETE: ("export", "object deleted"),
+    Verdict.IMPORT: ("import", "imported"),
+    Verdict.MERGE_IMPORT: ("import", "imported with merged metadata"),
+    Verdict.IMPORT_META: ("import", "metadata imported"),
+    Verdict.IMPORT_DELETE: ("import", "removed, as its object was"),
+    Verdict.KEEP_BOTH: ("import", "conflict: the object took the path, the file was kept beside it"),
+}
+
+
+def shown(served: Served, path: bytes) -> str:
+    """The path from the file system's root, for people."""
+    return "/" + served.tree_path(path).decode("utf-8", "backslashreplace")
+
+
+def record_action(served: Served, path: bytes, action: Action, kept: bytes | None) -> None:
+    """One line in the event log for a conflict; routine work is counted, not written down."""
+    problems = served.shared.catalog.problems
+    problems.clear(served.id, path)
+    if not action.conflict:
+        return
+    flow, what = _DONE[action.verdict]
+    name = kept.rpartition(b"/")[2].decode("utf-8", "backslashreplace") if kept else ""
+    message = f"both sides changed: {what}" + (f" as {name}" if name else "")
+    served.shared.eventlog.emit(
+        level="WARN", code="Conflict", flow=flow, association=served.id, path=shown(served, path), message=message
+    )
+    if kept is not None:
+        problems.put(
+            Problem(
+                association=served.id,
+                path=path,
+                kind="conflict",
+                code="Conflict",
+                message=message,
+                detected_ns=served.shared.now_ns(),
+                kept_as=kept,
+            )
+        )
+
+
+def record_problem(served: Served, path: bytes, kind: str, message: str, code: str) -> None:
+    """A state that a person should see; written to the event log when it is news."""
+    problems = served.shared.catalog.problems
+    known = any(p.path == path and p.message == message for p in problems.list(served.id, kind))
+    problems.put(
+        Problem(
+            association=served.id,
+            path=path,
+            kind=kind,
+            code=code,
+            message=message,
+            detected_ns=served.shared.now_ns(),
+            kept_as=None,
+        )
+    )
+    if not known:
+        served.shared.eventlog.emit(
+            level="WARN" if kind == "not-exportable" else "ERROR",
+            code=code,
+            flow="export" if kind in {"not-exportable", "damaged"} else "import",
+            association=served.id,
+            path=shown(served, path),
+            message=message,
+        )
+
+
+def record_failure(served: Served, path: bytes, error: FsxSyncError, *, first: bool, local: bool) -> None:
+    """A look failed and will be tried again; the first failure of a row is an event."""
+    if not first:
+        return
+    served.shared.eventlog.emit(
+        level="ERROR",
+        code=error.code,
+        flow="export" if local else "import",
+        association=served.id,
+        path=shown(served, path),
+        message=str(error),
+    )

@@ -1,0 +1,147 @@
+"""Listing against catalog: a streaming merge of two sorted sequences, flat in memory (DESIGN §4).
+
+A key that no row knows becomes a stub at once (`bulk`), everything else becomes a hint: the look decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import trio
+
+from fsxsync.catalog.changelog import Hint
+from fsxsync.errors import KeyNotPosix, RepositoryError
+from fsxsync.model.association import Event
+from fsxsync.model.identity import Base
+from fsxsync.model.keys import path_of
+from fsxsync.ports import Listed
+from fsxsync.sync import brakes
+from fsxsync.sync.bulk import import_new
+from fsxsync.sync.filters import is_wanted
+from fsxsync.sync.intake import Intake
+from fsxsync.sync.served import Served
+
+PAGE = 1000
+
+
+class ListingRefused(RepositoryError):
+    """The listing is not believed; nothing was deleted."""
+
+    advice = brakes.ADVICE
+
+
+@dataclass(slots=True)
+class _Progress:
+    listed: int = 0
+    known: int = 0
+    new: list[tuple[bytes, Listed]] = field(default_factory=list)
+    hints: list[bytes] = field(default_factory=list)
+    missing: list[bytes] = field(default_factory=list)
+
+
+async def reconcile_listing(served: Served, intake: Intake, *, accept_deletes: bool = False) -> int:
+    """Read the whole listing and hint at every difference; returns the number of keys listed.
+
+    Raises:
+        RepositoryError: the listing could not be read. ListingRefused: it was read and is implausible.
+    """
+    progress = _Progress()
+    rows = _Rows(served)
+    pages: Iterator[list[Listed]] = iter(())
+    started_ns = served.shared.now_ns()
+    pages = served.store.list_pages(served.association.prefix)
+    while page := await trio.to_thread.run_sync(next, pages, None):
+        for listed in page:
+            _compare(served, intake, rows, listed, progress)
+        await _flush(served, progress)
+    for row in rows.rest():
+        _missing(row, progress)
+    why = brakes.implausible_listing(progress.known, len(progress.missing), progress.listed)
+    if why and Event.DELETED in served.association.policy.imports and not accept_deletes:
+        raise ListingRefused(f"listing of {served.association.uri}", why)
+    progress.hints.extend(progress.missing)
+    await _flush(served, progress)
+    served.source_read_ns = started_ns
+    return progress.listed
+
+
+class _Rows:
+    """The association's rows in listing order, with one row of look-ahead."""
+
+    def __init__(self, served: Served) -> None:
+        files = served.shared.catalog.files
+        self._sort_key = files.sort_key
+        self._rows = files.iterate(served.id)
+        self._head = next(self._rows, None)
+
+    def before(self, sort_key: bytes) -> Iterator[Base]:
+        """Take the rows that come before a key."""
+        while self._head is not None and self._sort_key(self._head) < sort_key:
+            row, self._head = self._head, next(self._rows, None)
+            yield row
+
+    def take(self, sort_key: bytes) -> Base | None:
+        """The row of exactly this key, if there is one."""
+        if self._head is None or self._sort_key(self._head) != sort_key:
+            return None
+        row, self._head = self._head, next(self._rows, None)
+        return row
+
+    def rest(self) -> Iterator[Base]:
+        while self._head is not None:
+            row, self._head = self._head, next(self._rows, None)
+            yield row
+
+
+def _missing(row: Base, progress: _Progress) -> None:
+    if row.is_implied:
+        return
+    progress.known += 1
+    progress.missing.append(row.path)
+
+
+def _compare(served: Served, intake: Intake, rows: _Rows, listed: Listed, progress: _Progress) -> None:
+    progress.listed += 1
+    try:
+        path, is_directory = path_of(listed.key, served.association.prefix)
+    except KeyNotPosix as error:
+        intake.refuse_key(served, listed.key, error)
+        return
+    if not path:
+        return
+    sort_key = path + b"/" if is_directory else path
+    for row in rows.before(sort_key):
+        _missing(row, progress)
+    row_here = rows.take(sort_key)
+    if not is_wanted(served.association, path):
+        return
+    if row_here is None:
+        progress.new.append((path, listed))
+        return
+    if row_here.is_implied:
+        progress.hints.append(path)
+        return
+    progress.known += 1
+    if not row_here.matches_listing(listed.etag, listed.size, listed.last_modified_ns):
+        progress.hints.append(path)
+
+
+async def _flush(served: Served, progress: _Progress) -> None:
+    """Act on one page: stubs for what is new, hints for what differs."""
+    new, progress.new = progress.new, []
+    hints, progress.hints = progress.hints, []
+    if new and Event.NEW in served.association.policy.imports:
+        hints.extend(await import_new(served, new))
+    else:
+        hints.extend(path for path, _ in new)
+    for start in range(0, len(hints), PAGE):
+        served.shared.catalog.changelog.add(
+            [Hint(served.id, path, local=False, remote=True) for path in hints[start : start + PAGE]],
+            now_ns=served.shared.now_ns(),
+            delay_ns=0,
+            cap_ns=0,
+        )
+        await trio.lowlevel.checkpoint()
+    if hints:
+        served.wake()

@@ -1,0 +1,262 @@
+"""One hint, one look: identify, reconcile, act, record. Start reading the engine here.
+
+    hint (association, path)
+      -> base from the catalog, local from the tree, remote from the repository
+      -> reconcile(base, local, remote, policy): one verdict
+      -> its executor, which must find that state again or raise LocalChanged / ObjectChanged
+      -> the new base, or a later look
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+import trio
+
+from fsxsync.catalog.changelog import Entry
+from fsxsync.errors import ObjectChanged, TypeClash
+from fsxsync.model.identity import Base, Kind, Local, Remote
+from fsxsync.sync import exporter, importer, renames
+from fsxsync.sync.digests import content_hash, same_bytes
+from fsxsync.sync.journal import record_action, record_problem
+from fsxsync.sync.reconcile import QUIET, Action, Delta, Verdict, local_delta, needs_digest, reconcile
+from fsxsync.sync.renames import base_as_remote
+from fsxsync.sync.served import Served
+
+
+class Next(enum.Enum):
+    """What becomes of the changelog entry."""
+
+    DONE = "done"
+    AGAIN = "look again at once"
+    LATER = "not now: something else has to happen first"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``remote`` asks that the next look reads the repository; ``reason`` is shown as what the path waits for."""
+
+    next: Next
+    reason: str = ""
+    remote: bool = False
+    local: bool = False
+
+
+DONE = Outcome(Next.DONE)
+
+
+async def look(served: Served, entry: Entry) -> Outcome:
+    """Handle one hint.
+
+    Raises:
+        LocalChanged, ObjectChanged: the state moved between decision and deed: look again.
+        NotExportable, TypeClash, KeyRefused: a person decides. RepositoryError, NoSpace: try again later.
+    """
+    shared, path = served.shared, entry.path
+    base = shared.catalog.files.get(served.id, path)
+    local = shared.tree.identify(served.tree_path(path))
+    if local is not None and local.kind is not Kind.DIRECTORY and local.ino in shared.writers:
+        return Outcome(Next.LATER, "open for writing")
+    if base is None and local is not None and local.kind is Kind.OTHER:
+        raise_not_exportable(served, path)
+    if base is not None and local is not None and (base.kind is Kind.DIRECTORY) != (local.kind is Kind.DIRECTORY):
+        # File here, directory there: the old key goes first, then the path is new.
+        outcome = await _settle(served, path, base, None, entry)
+        return replace(outcome, local=True, next=Next.AGAIN) if outcome.next is Next.DONE else outcome
+    return await _settle(served, path, base, local, entry)
+
+
+def raise_not_exportable(served: Served, path: bytes) -> None:
+    """Raise what keeps a special file local."""
+    exporter._key(served, path, Kind.OTHER)  # noqa: SLF001
+
+
+async def _settle(served: Served, path: bytes, base: Base | None, local: Local | None, entry: Entry) -> Outcome:
+    shared = served.shared
+    hinted = entry.remote or entry.attempts > 0  # after a failure the row's knowledge is no longer enough
+    if base is None and local is not None and not hinted:
+        source = await renames.source_of(served, path, local)
+        if source is not None:
+            row = await renames.export_rename(served, path, local, source) if _may_rename(served) else None
+            if row is not None:
+                _record(served, row)
+                served.add_hint(source.path, local=True)
+                return DONE
+    remote, other_form = await _see_remote(served, path, base, local, hinted=hinted)
+    if local is not None and remote is not None and (local.kind is Kind.DIRECTORY) != (remote.kind is Kind.DIRECTORY):
+        raise TypeClash(f"sync of {path!r}", f"{local.kind.value} in the tree, {remote.kind.value} in the repository")
+    known: bool | None = None
+    if local is not None and needs_digest(base, local):
+        digest = await trio.to_thread.run_sync(content_hash, shared.tree, served.tree_path(path), local)
+        local = replace(local, content_hash=digest)
+    if _worth_comparing(base, local, remote):
+        assert local is not None
+        assert remote is not None
+        known, local = await _compare(served, path, local, remote)
+    action = reconcile(base, local, remote, served.association.policy, same_bytes=known)
+    outcome = await _act(served, path, action)
+    if other_form and outcome.next is Next.DONE:
+        return Outcome(Next.AGAIN, remote=True)
+    return outcome
+
+
+def _may_rename(served: Served) -> bool:
+    return bool(served.association.policy.exports)
+
+
+async def _see_remote(
+    served: Served, path: bytes, base: Base | None, local: Local | None, *, hinted: bool
+) -> tuple[Remote | None, bool]:
+    """The object at the path as far as this look needs it. Also: whether its other form (``a``, ``a/``) waits.
+
+    Where a conditional request will check it anyway (a new file, a delete), the row's knowledge is enough.
+    """
+    if not hinted:
+        delta = local_delta(base, local)
+        if base is None:
+            return None, False
+        if delta in {Delta.SAME, Delta.GONE} or (delta is Delta.META and base.is_implied):
+            return base_as_remote(base), False
+    directory_first = (base.kind if base else local.kind if local else Kind.FILE) is Kind.DIRECTORY
+    kinds = [Kind.DIRECTORY, Kind.FILE] if directory_first else [Kind.FILE, Kind.DIRECTORY]
+    remote = await trio.to_thread.run_sync(served.store.head, served.key(path, kinds[0]))
+    if remote is not None:
+        return remote, False
+    if base is not None:
+        return None, hinted and not base.is_implied
+    return await trio.to_thread.run_sync(served.store.head, served.key(path, kinds[1])), False
+
+
+def _worth_comparing(base: Base | None, local: Local | None, remote: Remote | None) -> bool:
+    """Both sides may hold equal bytes: a crash between upload and row, or data that was on both sides before."""
+    if local is None or remote is None or local.stub is not None or local.kind is not remote.kind:
+        return False
+    if local.kind is Kind.DIRECTORY:
+        return False
+    if base is None:
+        return True
+    changed = local_delta(base, local) is Delta.CONTENT
+    return changed and (base.released or (remote.etag, remote.size) != (base.etag, base.remote_size))
+
+
+async def _compare(served: Served, path: bytes, local: Local, remote: Remote) -> tuple[bool | None, Local]:
+    if local.kind is Kind.SYMLINK:
+        body = await trio.to_thread.run_sync(
+            lambda: served.store.get(served.key(path, Kind.SYMLINK), etag=remote.etag, limit=importer.SYMLINK_LIMIT)
+        )
+        return body == local.target, local
+    known, digest = await trio.to_thread.run_sync(
+        same_bytes, served.shared.tree, served.tree_path(path), local, remote
+    )
+    return known, replace(local, content_hash=digest) if digest is not None else local
+
+
+async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: C901, PLR0912
+    files = served.shared.catalog.files
+    base, local, remote = action.base, action.local, action.remote
+    kept: bytes | None = None
+    again = DONE
+    match action.verdict:
+        case Verdict.NOTHING:
+            if action.suppressed is Verdict.IMPORT_DELETE and local is not None and local.stub is not None:
+                record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")
+            return DONE
+        case Verdict.FORGET:
+            files.delete(served.id, path)
+            return DONE
+        case Verdict.REFRESH:
+            _record(served, refreshed(action))
+            return DONE
+        case Verdict.ADOPT:
+            again = _adopt(served, path, action)
+        case Verdict.EXPORT | Verdict.MERGE_EXPORT:
+            _record(served, await exporter.export(served, path, action))
+        case Verdict.EXPORT_META:
+            _record(served, await exporter.export_metadata(served, path, action))
+        case Verdict.EXPORT_DELETE:
+            assert base is not None
+            if held := renames.may_delete(served, base):
+                return Outcome(Next.LATER, held)
+            await exporter.export_delete(served, path, action)
+        case Verdict.IMPORT:
+            _record(served, await importer.import_object(served, path, action))
+        case Verdict.MERGE_IMPORT:
+            row = await importer.import_object(served, path, action)
+            _record(served, as_remote_says(row))
+            again = Outcome(Next.AGAIN, local=True)
+        case Verdict.IMPORT_META:
+            _record(served, await importer.import_metadata(served, path, action))
+        case Verdict.IMPORT_DELETE:
+            await importer.import_delete(served, path, action)
+        case Verdict.KEEP_BOTH:
+            row, kept = await importer.keep_both(served, path, action)
+            _record(served, row)
+            served.add_hint(kept, local=True, delay_s=served.shared.settings.export_delay_s)
+        case Verdict.LOST:
+            record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")
+            return DONE
+        case Verdict.DAMAGED:
+            record_problem(
+                served,
+                path,
+                "damaged",
+                "a released file lost its mark or was written behind the mount; it is not exported",
+                "S3ExportLocalObjectReleaseWithoutS3Source",
+            )
+            return DONE
+        case Verdict.BLOCKED:
+            record_problem(served, path, "conflict", "both sides changed and the policy lets neither move", "Conflict")
+            return DONE
+        case _:  # CONFLICT and META_CONFLICT never leave reconcile
+            raise ObjectChanged(f"sync of {path!r}", f"undecided: {action.verdict}")
+    if action.verdict not in QUIET:
+        record_action(served, path, action, kept)
+    elif remote is not None:
+        served.shared.catalog.problems.clear(served.id, path)
+    return again
+
+
+def _record(served: Served, row: Base) -> None:
+    served.shared.catalog.files.put(row)
+
+
+def refreshed(action: Action) -> Base:
+    """The row with both sides as seen now; content and metadata are known to be the same."""
+    base = action.base
+    assert base is not None
+    if action.local is not None:
+        base = base.with_local(action.local)
+    if action.remote is not None:
+        base = base.with_remote(action.remote)
+    return base
+
+
+def as_remote_says(row: Base) -> Base:
+    """The row with the object's metadata on its local side: what the tree has beyond that is a local change."""
+    return replace(
+        row,
+        mode=row.posix.mode if row.posix.mode is not None else row.mode,
+        uid=row.posix.uid if row.posix.uid is not None else row.uid,
+        gid=row.posix.gid if row.posix.gid is not None else row.gid,
+    )
+
+
+def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
+    """Equal bytes on both sides: write the row. Metadata is brought together as the policy says."""
+    local, remote = action.local, action.remote
+    assert local is not None
+    assert remote is not None
+    if action.posix is not None and remote.posix_known:
+        local = exporter.set_metadata(served, path, local, action.posix)
+    row = exporter.base_of(
+        served.id,
+        path,
+        local,
+        remote,
+        content_hash=action.local.content_hash if action.local else None,
+    )
+    told = as_remote_says(row)
+    _record(served, told)
+    served.shared.catalog.problems.clear(served.id, path)
+    return DONE if told == row else Outcome(Next.AGAIN, local=True)

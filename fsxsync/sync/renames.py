@@ -1,0 +1,100 @@
+"""A rename is a copy on the server: the base's inode shows up under another path (DESIGN §6).
+
+The new key is written before the old one is deleted: `may_delete` holds a delete back while a pending hint says
+that the inode may live on elsewhere. For a stub this is no optimisation: its data is nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import trio
+
+from fsxsync.errors import ObjectChanged, ObjectMissing
+from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
+from fsxsync.sync.digests import content_hash
+from fsxsync.sync.exporter import remark, remote_after
+from fsxsync.sync.served import Served
+
+
+def base_as_remote(base: Base) -> Remote | None:
+    """The object as the row knows it: what a conditional request will hold the store to."""
+    if base.etag is None:
+        return None
+    return Remote(
+        kind=base.kind,
+        etag=base.etag,
+        size=base.remote_size,
+        last_modified_ns=base.last_modified_ns,
+        version_id=base.version_id,
+        posix=base.posix,
+        posix_known=base.posix_known,
+        storage_class=base.storage_class,
+    )
+
+
+async def source_of(served: Served, path: bytes, local: Local) -> Base | None:
+    """The row of the object that holds this file's bytes under another path of the association, if there is one."""
+    if local.kind is not Kind.FILE or local.size == 0:
+        return None
+    tree = served.shared.tree
+    for row in served.shared.catalog.files.by_inode(local.ino):
+        if row.association != served.id or row.path == path or row.kind is not Kind.FILE or row.etag is None:
+            continue
+        if row.size != local.size or row.mtime_ns != local.mtime_ns:
+            continue
+        if local.stub is not None:
+            if local.stub.etag == row.etag and local.stub.size == row.remote_size:
+                return row
+            continue
+        if row.content_hash is None or row.released:
+            continue
+        digest = await trio.to_thread.run_sync(content_hash, tree, served.tree_path(path), local)
+        if digest == row.content_hash:
+            return row
+    return None
+
+
+async def export_rename(served: Served, path: bytes, local: Local, source: Base) -> Base | None:
+    """Copy the object to its new key; the row for the new path, or None if there is nothing to copy any more.
+
+    Raises:
+        ObjectChanged: something is at the new key. LocalChanged. RepositoryError.
+    """
+    expect = base_as_remote(source)
+    assert expect is not None
+    old_key, new_key = served.key(source.path, Kind.FILE), served.key(path, Kind.FILE)
+    if await trio.to_thread.run_sync(served.store.head, new_key) is not None:
+        raise ObjectChanged(f"rename to {new_key}", "an object is there")  # a copy never guards its target (SERVERS.md)
+    try:
+        written = await trio.to_thread.run_sync(
+            lambda: served.store.copy(old_key, new_key, local.posix, Kind.FILE, expect=expect, replaces=None)
+        )
+    except ObjectMissing:
+        return None
+    except ObjectChanged:
+        if local.stub is None:
+            return None  # somebody changed the old object: it comes back there, and our bytes are uploaded
+        current = await trio.to_thread.run_sync(served.store.head, old_key)
+        if current is None:
+            return None
+        raise
+    served.expect_echo(new_key, written.etag)
+    served.exported += 1
+    remote = remote_after(Kind.FILE, new_key, local.size, local.posix, written, expect)
+    if local.stub is not None:
+        mark = replace(local.stub, etag=remote.etag, version_id=remote.version_id, key=new_key)
+        local = remark(served, path, local, mark)
+    return base_of(served.id, path, local, remote, content_hash=source.content_hash)
+
+
+def may_delete(served: Served, base: Base) -> str:
+    """'' if the object may go; else what has to be seen first."""
+    if base.kind is not Kind.FILE:
+        return ""
+    if served.shared.expanding:
+        return "a directory is being looked through"
+    for entry in served.shared.catalog.changelog.by_inode(base.ino):
+        if (entry.association, entry.path) != (base.association, base.path):
+            return "the file may have moved"
+    return ""

@@ -1,0 +1,158 @@
+"""What an association needs while it is served, and what all of them share."""
+
+from __future__ import annotations
+
+import collections
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+
+import trio
+
+from fsxsync.catalog.changelog import Hint
+from fsxsync.catalog.database import Catalog
+from fsxsync.config import Settings
+from fsxsync.model.association import Association
+from fsxsync.model.identity import Kind, Posix, Remote
+from fsxsync.model.keys import key_of
+from fsxsync.ports import Front, Mover, ObjectStore
+from fsxsync.telemetry.eventlog import EventLog
+from fsxsync.tree.tree import Tree
+
+
+class NoFront:
+    """`ports.Front` where nothing is mounted (watch mode, or before the mount is up)."""
+
+    def invalidate_entry(self, parent_ino: int, name: bytes) -> None:
+        return
+
+    def invalidate_inode(self, ino: int, *, data: bool) -> None:
+        return
+
+    def open_handles(self, ino: int) -> int:
+        return 0
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all associations of one daemon share. ``eager`` loads data at import (watch mode)."""
+
+    settings: Settings
+    catalog: Catalog
+    tree: Tree
+    mover: Mover
+    eventlog: EventLog
+    eager: bool
+    front: Front = field(default_factory=NoFront)
+    writers: dict[int, int] = field(default_factory=dict)
+    """Host inode -> how many handles of the mount are open for writing on it."""
+    hydrating: set[int] = field(default_factory=set)
+    """Host inodes whose data is being loaded: their inotify records are our own."""
+    expanding: int = 0
+    """Directories whose content is still to be turned into hints; no file is deleted remotely meanwhile,
+    because a hint to come may say that it only moved."""
+    is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
+    host: str = field(default_factory=socket.gethostname)
+
+    @staticmethod
+    def now_ns() -> int:
+        return time.time_ns()
+
+    def invalidate(self, tree_path: bytes, *inodes: int, data: bool) -> None:
+        """The kernel forgets what it knows of a path, of the directory it lies in and of these inodes."""
+        parent, _, name = tree_path.rpartition(b"/")
+        directory = self.tree.identify(parent)
+        if directory is not None:
+            self.front.invalidate_entry(directory.ino, name)
+            self.front.invalidate_inode(directory.ino, data=False)
+        for ino in inodes:
+            self.front.invalidate_inode(ino, data=data)
+
+
+ECHO_MEMORY = 20_000
+"""Own writes whose events may still come; an event that is not recognised costs one HEAD, nothing else."""
+
+
+@dataclass(slots=True)
+class Served:
+    """One association with its store and its counters."""
+
+    shared: Shared
+    association: Association
+    store: ObjectStore
+    imported: int = 0
+    exported: int = 0
+    deleted_local: int = 0
+    deleted_remote: int = 0
+    hydrated: int = 0
+    echoes_dropped: int = 0
+    hints: trio.Event = field(default_factory=trio.Event)
+    """Set when there may be something due earlier than the looker thinks."""
+    source_read_ns: int = 0
+    listing_wanted: trio.Event = field(default_factory=trio.Event)
+    ready: trio.Event = field(default_factory=trio.Event)
+    in_flight: int = 0
+    _echoes: collections.OrderedDict[tuple[str, str | None], int] = field(default_factory=collections.OrderedDict)
+
+    @property
+    def id(self) -> str:
+        return self.association.id
+
+    def key(self, path: bytes, kind: Kind) -> str:
+        return key_of(path, self.association.prefix, directory=kind is Kind.DIRECTORY)
+
+    def tree_path(self, path: bytes) -> bytes:
+        return self.association.tree_path(path)
+
+    def wake(self) -> None:
+        self.hints.set()
+
+    def add_hint(
+        self, path: bytes, *, local: bool = False, remote: bool = False, ino: int | None = None, delay_s: float = 0.0
+    ) -> None:
+        """Ask for a look at one path."""
+        settings = self.shared.settings
+        self.shared.catalog.changelog.add(
+            [Hint(self.id, path, local=local, remote=remote, ino=ino)],
+            now_ns=self.shared.now_ns(),
+            delay_ns=int(delay_s * 1e9),
+            cap_ns=int(settings.export_cap_s * 1e9),
+        )
+        self.wake()
+
+    def expect_echo(self, key: str, etag: str | None) -> None:
+        """Our own write or delete will come back as an event; ``etag`` None for a delete."""
+        self._echoes[key, etag] = self._echoes.get((key, etag), 0) + 1
+        self._echoes.move_to_end((key, etag))
+        while len(self._echoes) > ECHO_MEMORY:
+            self._echoes.popitem(last=False)
+
+    def is_echo(self, key: str, etag: str | None) -> bool:
+        """Take one expected echo back. The state decides elsewhere; this only saves a row and a HEAD."""
+        left = self._echoes.get((key, etag), 0)
+        if left == 0:
+            return False
+        if left == 1:
+            del self._echoes[key, etag]
+        else:
+            self._echoes[key, etag] = left - 1
+        self.echoes_dropped += 1
+        return True
+
+    def posix_for(self, remote: Remote, existing: Posix | None) -> Posix:
+        """Metadata for a file that an object takes: the object's own, what the file had, the defaults."""
+        defaults = self.association.defaults
+        directory = remote.kind is Kind.DIRECTORY
+        fallback = Posix(
+            mode=defaults.dir_mode if directory else defaults.file_mode,
+            uid=defaults.uid if defaults.uid is not None else os.geteuid(),
+            gid=defaults.gid if defaults.gid is not None else os.getegid(),
+            mtime_ns=remote.last_modified_ns,
+            atime_ns=remote.posix.mtime_ns if remote.posix.mtime_ns is not None else remote.last_modified_ns,
+        )
+        known = remote.posix
+        if existing is not None:
+            # The object changed: its own times count; owner and mode stay where it says nothing (FSX-FACTS §2.1).
+            known = known.or_else(Posix(mode=existing.mode, uid=existing.uid, gid=existing.gid))
+        return known.or_else(fallback)

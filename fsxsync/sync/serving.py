@@ -1,0 +1,159 @@
+"""Serve one association until cancelled. Its repository's failures stay its own; a bug ends the daemon (TASTE §2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+import trio
+
+from fsxsync.errors import FsxSyncError, RepositoryError, TreeError
+from fsxsync.model.association import Association, Lifecycle
+from fsxsync.ports import Conditions
+from fsxsync.sync.importer import first_leaf
+from fsxsync.sync.intake import Intake
+from fsxsync.sync.looker import backoff_s, run_lookers
+from fsxsync.sync.rescan import check_directory, rescan
+from fsxsync.sync.served import Served
+from fsxsync.sync.sources import Poller, QueueReader
+
+RETRY_MAX_S = 30.0
+"""A misconfigured association is tried again at least this often; FSx takes up to 15 minutes (FSX-FACTS §1.3)."""
+
+
+class Service:
+    """The life of one association: its life cycle, its sources, its lookers."""
+
+    def __init__(
+        self,
+        served: Served,
+        intake: Intake,
+        *,
+        reader_for: Callable[[Association], QueueReader | None],
+        watch: Callable[[bytes], None],
+    ) -> None:
+        self.served = served
+        self._intake = intake
+        self._reader_for = reader_for
+        self._watch = watch
+        self.reader: QueueReader | None = None
+        self.poller = Poller(served, intake, on_listed=self._on_listed)
+        self.scope = trio.CancelScope()
+        self.ended = trio.Event()
+        self.available = trio.Event()
+        self.failed: FsxSyncError | None = None
+        self.first_failure = trio.Event()
+        self._scanned = False
+        self._rescan_wanted = trio.Event()
+
+    async def run(self) -> None:
+        """Serve, and start again after failures, until `scope` is cancelled."""
+        try:
+            with self.scope:
+                attempts = 0
+                while True:
+                    try:
+                        await self._serve()
+                    except* (RepositoryError, TreeError) as failures:
+                        error = first_leaf(failures)
+                        assert isinstance(error, FsxSyncError)
+                        if self.available.is_set():
+                            attempts = 0
+                        self._misconfigured(error)
+                    await trio.sleep(min(backoff_s(attempts), RETRY_MAX_S))
+                    attempts += 1
+        finally:
+            self.ended.set()
+
+    async def _serve(self) -> None:
+        served = self.served
+        check_directory(served)
+        await trio.to_thread.run_sync(served.store.check)
+        await self._find_conditions()
+        self.reader = self._reader_for(served.association)
+        self._watch(served.association.directory)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_lookers, served)
+            nursery.start_soon(self._scans)
+            if self._wants_listing():
+                nursery.start_soon(self.poller.run)
+            else:
+                self._on_listed()
+            served.shared.catalog.changelog.wake(served.id, served.shared.now_ns())
+            served.wake()
+            await trio.sleep_forever()
+
+    def _wants_listing(self) -> bool:
+        """A daemon that starts reads the listing once: events may have come and gone while nobody read them."""
+        association = self.served.association
+        if not association.policy.imports:
+            return False
+        return association.import_metadata or self.served.shared.catalog.files.count(association.id) > 0
+
+    async def _find_conditions(self) -> None:
+        """What the store obeys is found out once per bucket and remembered (SERVERS.md)."""
+        served, facts = self.served, self.served.shared.catalog.facts
+        name = f"conditions {served.association.access.endpoint_url or 'aws'} {served.association.bucket}"
+        known = facts.get(name)
+        if isinstance(known, dict):
+            served.store.conditions = Conditions(**known)
+        elif served.association.policy.exports:
+            conditions = await trio.to_thread.run_sync(served.store.probe, served.association.prefix)
+            facts.set(name, asdict(conditions))
+
+    async def _scans(self) -> None:
+        """Tree against catalog: at the start, and whenever records were lost."""
+        while True:
+            wanted, self._rescan_wanted = self._rescan_wanted, trio.Event()
+            if not self._scanned or wanted.is_set():
+                await rescan(self.served, self._intake)
+                self._scanned = True
+            await self._rescan_wanted.wait()
+            self._scanned = False
+
+    def want_rescan(self) -> None:
+        """inotify lost records: only the tree itself knows what happened."""
+        self._rescan_wanted.set()
+
+    def _on_listed(self) -> None:
+        """The first listing after a start or a failure is in: the association is usable."""
+        lifecycle = self.served.association.lifecycle
+        if lifecycle not in {Lifecycle.AVAILABLE, Lifecycle.DELETING}:
+            self.set_lifecycle(Lifecycle.AVAILABLE, "")
+        self.failed = None
+        self.available.set()
+
+    def _misconfigured(self, error: FsxSyncError) -> None:
+        self.failed = error
+        self.available = trio.Event()
+        self.first_failure.set()
+        lifecycle = self.served.association.lifecycle
+        if lifecycle in {Lifecycle.DELETING, Lifecycle.CREATING}:
+            return  # the request that made or ends it says what is wrong
+        if (lifecycle, self.served.association.failure) != (Lifecycle.MISCONFIGURED, str(error)):
+            self.served.shared.eventlog.emit(
+                level="ERROR",
+                code=error.code,
+                flow="association",
+                association=self.served.id,
+                path=self.served.association.file_system_path,
+                message=f"MISCONFIGURED: {error}",
+            )
+            self.set_lifecycle(Lifecycle.MISCONFIGURED, str(error))
+
+    def set_lifecycle(self, lifecycle: Lifecycle, failure: str) -> None:
+        """Change the state and write it down."""
+        self.served.association = replace(self.served.association, lifecycle=lifecycle, failure=failure)
+        self.served.shared.catalog.associations.put(self.served.association)
+
+    async def read_sources_up_to_now(self) -> None:
+        """Return when all that happened in the repository before the call, as far as sources tell, is in the changelog."""
+        if self.reader is not None:
+            await self.reader.read_up_to_now()
+        elif self.served.association.poll_s and self.served.association.policy.imports:
+            await self.poller.read_up_to_now()
+
+    async def stop(self) -> None:
+        """End the service; what is in flight is finished or put back."""
+        self.scope.cancel()
+        await self.ended.wait()

@@ -1,0 +1,107 @@
+"""`fsxsync status`: what the daemon knows about itself, and what needs a person."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fsxsync.model.association import Lifecycle
+from fsxsync.ports import AssociationStatus, Status
+from fsxsync.sync.served import Served, Shared
+from fsxsync.sync.serving import Service
+from fsxsync.sync.sources import describe
+from fsxsync.sync.waiting import Waiter, pending_item
+from fsxsync.tree.watch import Watcher
+
+NEEDS_PERSON_AFTER = 3
+"""Failed attempts at one path after which somebody should look."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusFacts:
+    """What only the daemon's wiring knows."""
+
+    version: str
+    state_dir: str
+    started_s: float
+    mount: Callable[[], str | None]
+    data_path: Callable[[], tuple[str, str]]
+
+
+def collect(
+    shared: Shared, services: Mapping[str, Service], facts: StatusFacts, watcher: Watcher, waiter: Waiter
+) -> Status:
+    """The whole status, from counters and indexed counts."""
+    del waiter
+    rows = tuple(association_status(service) for service in services.values())
+    disk = os.statvfs(shared.tree.root)
+    data_path, reason = facts.data_path()
+    watch = f"inotify, {watcher.watches} directories"
+    if watcher.degraded_reason:
+        watch += f", degraded: {watcher.degraded_reason}"
+    return Status(
+        version=facts.version,
+        state_dir=facts.state_dir,
+        tree=str(shared.tree.root),
+        mount=facts.mount(),
+        data_path=data_path,
+        data_path_reason=reason,
+        watch=watch,
+        pid=os.getpid(),
+        started_s=facts.started_s,
+        associations=rows,
+        open_for_writing=len(shared.writers),
+        cache_bytes=(disk.f_blocks - disk.f_bfree) * disk.f_frsize,
+        cache_free_bytes=disk.f_bavail * disk.f_frsize,
+        transfers=_transfers(shared),
+        needs_person=tuple(_complaints(rows, watcher)),
+    )
+
+
+def _transfers(shared: Shared) -> dict[str, float]:
+    return {
+        name: float(getattr(shared.mover, name, 0)) for name in ("bytes_down", "bytes_up", "in_flight")
+    }
+
+
+def association_status(service: Service) -> AssociationStatus:
+    """One association with its counters."""
+    served: Served = service.served
+    catalog = served.shared.catalog
+    total, local, remote = catalog.changelog.count(served.id)
+    oldest = catalog.changelog.oldest_ns(served.id)
+    errors = catalog.changelog.errors(served.id, 10)
+    problems = {
+        kind: catalog.problems.count(served.id, kind)
+        for kind in ("conflict", "not-exportable", "lost", "refused", "damaged")
+    }
+    return AssociationStatus(
+        association=served.association,
+        pending=total,
+        pending_imports=remote,
+        pending_exports=local,
+        oldest_pending_s=max(0.0, (served.shared.now_ns() - oldest) / 1e9) if oldest else 0.0,
+        conflicts=problems["conflict"],
+        errors=len(errors) + problems["lost"] + problems["refused"] + problems["damaged"],
+        not_exportable=problems["not-exportable"],
+        imported=served.imported,
+        exported=served.exported,
+        conditions=served.store.conditions,
+        source=describe(served, service.reader),
+        recent_errors=tuple(pending_item(served, entry.path, entry) for entry in errors),
+    )
+
+
+def _complaints(rows: tuple[AssociationStatus, ...], watcher: Watcher) -> list[str]:
+    found: list[str] = []
+    for row in rows:
+        association = row.association
+        if association.lifecycle in {Lifecycle.MISCONFIGURED, Lifecycle.FAILED}:
+            found.append(f"{association.id} ({association.file_system_path}): {association.failure}")
+        found.extend(
+            f"{item.path}: {item.error}" for item in row.recent_errors if item.attempts >= NEEDS_PERSON_AFTER
+        )
+    if watcher.degraded_reason:
+        found.append(f"inotify: {watcher.degraded_reason}")
+    return found

@@ -1,0 +1,1 @@
+"""What the daemon tells about itself: the event log (for users and scripts), the log, the metrics."""

@@ -1,0 +1,1 @@
+"""Bytes between repository and file: chunk jobs with priorities, single and multipart uploads."""

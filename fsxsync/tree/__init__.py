@@ -1,0 +1,1 @@
+"""The local side, below the root only: identify, stage, exchange, scan, watch."""

@@ -1,0 +1,212 @@
+"""Files and their marks: opening them as what was judged, settling hydrated bytes, releasing synced ones, metadata.
+
+The one rule (DESIGN §3.4): the mark is there before the data is not, and goes only after the data is on disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from fsxsync import _core
+from fsxsync.errors import LocalChanged, TreeError
+from fsxsync.model.identity import Kind, Local
+from fsxsync.model.stub import XATTR, StubMark
+from fsxsync.tree.beneath import open_beneath, open_pinned, proc_path, shown, translated
+from fsxsync.tree.identify import identify_fd, same_file
+from fsxsync.tree.leases import alone_with
+
+# O_NONBLOCK: what was a file when it was judged may be a FIFO now, and opening that would wait for ever.
+_OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+
+
+def open_read(root_fd: int, dev: int, path: bytes, expect: Local) -> int:
+    """Open for reading exactly the state ``expect``; reading leaves no trace in atime where that is allowed.
+
+    Raises:
+        LocalChanged: it is something else now, or gone. PathEscapes. TreeError.
+    """
+    with translated("opening", path):
+        try:
+            fd = open_beneath(root_fd, path, os.O_RDONLY | os.O_NOATIME | _OPEN)
+        except PermissionError:  # O_NOATIME is the owner's right
+            fd = open_beneath(root_fd, path, os.O_RDONLY | _OPEN)
+        try:
+            if not identify_fd(fd, dev).same_state(expect):
+                raise LocalChanged(f"opening {shown(path)}", "it was changed meanwhile")
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+
+def open_write(root_fd: int, dev: int, path: bytes, expect_ino: int) -> int:
+    """Open a regular file for reading and writing, for hydration. A read-only file of our own is made writable for
+    the moment of the open: the mode binds applications, not the one who keeps the file.
+
+    Raises:
+        LocalChanged: another inode stands there, or none. PathEscapes. TreeError.
+    """
+    with translated("opening", path):
+        try:
+            fd = open_beneath(root_fd, path, os.O_RDWR | _OPEN)
+        except PermissionError:
+            fd = _open_read_only_file(root_fd, path, expect_ino)
+        status = os.fstat(fd)
+        if (status.st_ino, status.st_dev) == (expect_ino, dev) and stat.S_ISREG(status.st_mode):
+            return fd
+        os.close(fd)
+        raise LocalChanged(f"opening {shown(path)}", "another file stands there")
+
+
+def _open_read_only_file(root_fd: int, path: bytes, expect_ino: int) -> int:
+    pinned = open_pinned(root_fd, path)
+    try:
+        status = os.fstat(pinned)
+        mine = status.st_uid == os.geteuid() and stat.S_ISREG(status.st_mode)
+        if status.st_ino != expect_ino or not mine:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        mode = stat.S_IMODE(status.st_mode)
+        os.chmod(proc_path(pinned), mode | stat.S_IRUSR | stat.S_IWUSR)
+        try:
+            return os.open(proc_path(pinned), os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        finally:
+            os.chmod(proc_path(pinned), mode)
+    finally:
+        os.close(pinned)
+
+
+def unmark(fd: int, dev: int, mark: StubMark, *, mtime_ns: int, atime_ns: int) -> Local:
+    """Settle: the bytes are durable first, then the times are the object's again, the mark goes last.
+
+    Raises:
+        LocalChanged: the mark is another one or gone, or the size is not the object's. NoSpace. TreeError.
+    """
+    with translated("settling", mark.key.encode()):
+        os.fdatasync(fd)
+        os.utime(fd, ns=(atime_ns, mtime_ns))
+        now = identify_fd(fd, dev)
+        if now.stub != mark or now.size != mark.size:
+            raise LocalChanged(f"settling {mark.key}", "its mark or size was changed meanwhile")
+        os.removexattr(fd, XATTR)
+        os.fsync(fd)
+        return identify_fd(fd, dev)
+
+
+def mark_released(root_fd: int, dev: int, path: bytes, expect: Local, mark: StubMark) -> Local:
+    """Drop the data of a synced file: the mark is durable before the first byte goes.
+
+    Raises:
+        LocalChanged: it is not ``expect`` any more, or somebody has it open. TreeError: the file system can't punch.
+    """
+    what = f"releasing {shown(path)}"
+    if expect.kind is not Kind.FILE or expect.stub is not None or expect.size != mark.size:
+        raise LocalChanged(what, "it is no resident file of the object's size")
+    fd = open_write(root_fd, dev, path, expect.ino)
+    try:
+        with translated("releasing", path), alone_with(fd, what):
+            if not same_file(expect, identify_fd(fd, dev)):
+                raise LocalChanged(what, "it was changed meanwhile")
+            os.setxattr(fd, XATTR, mark.encode(), os.XATTR_CREATE)
+            os.fsync(fd)
+            _punch(fd, expect, what)
+            os.utime(fd, ns=(expect.atime_ns, expect.mtime_ns))
+            return identify_fd(fd, dev)
+    finally:
+        os.close(fd)
+
+
+def _punch(fd: int, expect: Local, what: str) -> None:
+    now = os.fstat(fd)
+    if (now.st_size, now.st_mtime_ns) != (expect.size, expect.mtime_ns):  # where no lease was to be had
+        os.removexattr(fd, XATTR)
+        raise LocalChanged(what, "it was written meanwhile")
+    if expect.size == 0:
+        return
+    try:
+        _core.fallocate(fd, _core.FALLOC_FL_PUNCH_HOLE | _core.FALLOC_FL_KEEP_SIZE, 0, expect.size)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:  # then nothing was punched; after any other error the mark stays
+            os.removexattr(fd, XATTR)
+            raise TreeError(what, "the file system can't punch holes") from error
+        raise
+
+
+def set_metadata(
+    root_fd: int,
+    dev: int,
+    path: bytes,
+    expect: Local,
+    *,
+    mode: int | None,
+    uid: int | None,
+    gid: int | None,
+    mtime_ns: int | None,
+    atime_ns: int | None,
+) -> Local:
+    """Change metadata of exactly the inode ``expect``; None leaves a field. Returns the state afterwards.
+
+    Without privilege a new owner is skipped silently: only root can give files away. atime is set along with a new
+    mtime only: setting an unchanged mtime once more could hide a write that came in between.
+
+    Raises:
+        LocalChanged: it is not ``expect`` any more. PathEscapes. TreeError.
+    """
+    with translated("changing the metadata of", path):
+        fd = open_pinned(root_fd, path)
+        try:
+            _check_judged(identify_fd(fd, dev), expect, path)
+            mode = _give(fd, expect, mode, uid, gid)
+            if mode is not None and mode != stat.S_IMODE(os.fstat(fd).st_mode):
+                os.chmod(proc_path(fd), mode)
+            if mtime_ns is not None and mtime_ns != expect.mtime_ns:
+                _set_times(fd, expect, mtime_ns, atime_ns, path)
+            now = identify_fd(fd, dev)
+        finally:
+            os.close(fd)
+    untouched = now.mtime_ns == expect.mtime_ns if mtime_ns is None else True
+    if expect.kind is Kind.FILE and not (now.size == expect.size and untouched):
+        raise LocalChanged(f"changing the metadata of {shown(path)}", "it was written meanwhile")
+    return now
+
+
+def _check_judged(now: Local, expect: Local, path: bytes) -> None:
+    if expect.kind is Kind.DIRECTORY:  # its size and times move with what is put into it
+        judged = (now.kind, now.ino, now.mode, now.uid, now.gid) == (
+            expect.kind,
+            expect.ino,
+            expect.mode,
+            expect.uid,
+            expect.gid,
+        )
+    else:
+        judged = now.same_state(expect)
+    if not judged:
+        raise LocalChanged(f"changing the metadata of {shown(path)}", "it was changed meanwhile")
+
+
+def _give(fd: int, expect: Local, mode: int | None, uid: int | None, gid: int | None) -> int | None:
+    """Change the owner where it differs; the mode to set afterwards: chown clears set-id bits."""
+    new_uid = -1 if uid is None or uid == expect.uid else uid
+    new_gid = -1 if gid is None or gid == expect.gid else gid
+    wanted = None if expect.kind is Kind.SYMLINK else mode
+    if new_uid == new_gid == -1:
+        return wanted
+    try:
+        os.chown(proc_path(fd), new_uid, new_gid)
+    except PermissionError:
+        if os.geteuid() == 0:
+            raise
+        return wanted
+    if wanted is None and expect.kind is not Kind.SYMLINK:
+        return expect.mode
+    return wanted
+
+
+def _set_times(fd: int, expect: Local, mtime_ns: int, atime_ns: int | None, path: bytes) -> None:
+    now = os.fstat(fd)
+    if expect.kind is Kind.FILE and (now.st_size, now.st_mtime_ns) != (expect.size, expect.mtime_ns):
+        # Setting mtime now would hide that write from everybody who compares times, us included.
+        raise LocalChanged(f"changing the metadata of {shown(path)}", "it was written meanwhile")
+    os.utime(proc_path(fd), ns=(now.st_atime_ns if atime_ns is None else atime_ns, mtime_ns))

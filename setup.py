@@ -1,0 +1,43 @@
+"""Builds fsxsync._core, and nothing else: everything that is data stands in pyproject.toml.
+
+FSXSYNC_WERROR=1 turns warnings into errors, FSXSYNC_SANITIZE=1 builds with ASan and UBSan.
+"""
+
+import os
+import shlex
+import subprocess
+
+from setuptools import Extension, setup
+
+SOURCES = ["module.c", "hashing.c", "crc64nvme.c", "syscalls.c", "getdents.c", "stub.c"]
+HEADERS = ["module.h", "crc64nvme.h"]
+PACKAGES = ["libxxhash"]
+WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Wvla"]
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+
+
+def pkg_config(what: str) -> list[str]:
+    return shlex.split(
+        subprocess.run(["pkg-config", what, *PACKAGES], check=True, capture_output=True, text=True).stdout
+    )
+
+
+compile_args = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", *WARNINGS, *pkg_config("--cflags")]
+link_args = pkg_config("--libs")
+if os.environ.get("FSXSYNC_WERROR") == "1":
+    compile_args += ["-Werror"]
+if os.environ.get("FSXSYNC_SANITIZE") == "1":
+    compile_args += [*SANITIZE, "-O1", "-g"]
+    link_args += SANITIZE
+
+setup(
+    ext_modules=[
+        Extension(
+            "fsxsync._core",
+            sources=[f"c_ext/{name}" for name in SOURCES],
+            depends=[f"c_ext/{name}" for name in HEADERS],
+            extra_compile_args=compile_args,
+            extra_link_args=link_args,
+        )
+    ]
+)

@@ -1,0 +1,252 @@
+"""Answers of stores as values and errors: what no server on this machine says, hand-made."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from botocore import exceptions as boto
+
+from fsxsync import errors
+from fsxsync.errors import RepositoryError
+from fsxsync.model.identity import Kind, Posix
+from fsxsync.repository.answers import described_again, remote_of, written
+from fsxsync.repository.listing import parse_page
+from fsxsync.repository.translate import one_line, translate
+
+# ---------------------------------------------------------------- errors
+
+
+def refused(code: str, status: int, message: str = "") -> boto.ClientError:
+    answer: Any = {
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    return boto.ClientError(answer, "PutObject")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "wanted"),
+    [
+        ("AccessDenied", 403, errors.AccessDenied),
+        ("403", 403, errors.AccessDenied),
+        ("InvalidAccessKeyId", 403, errors.BadCredentials),
+        ("SignatureDoesNotMatch", 403, errors.BadCredentials),
+        ("ExpiredToken", 400, errors.BadCredentials),
+        ("RequestTimeTooSkewed", 403, errors.BadCredentials),
+        ("NoSuchBucket", 404, errors.BucketMissing),
+        ("PermanentRedirect", 301, errors.BucketMissing),
+        ("NoSuchKey", 404, errors.ObjectMissing),
+        ("404", 404, errors.ObjectMissing),
+        ("PreconditionFailed", 412, errors.ObjectChanged),
+        ("412", 412, errors.ObjectChanged),
+        ("ConditionalRequestConflict", 409, errors.ObjectChanged),
+        ("InvalidRange", 416, errors.ObjectChanged),
+        ("InvalidObjectState", 403, errors.ObjectArchived),
+        ("SlowDown", 503, errors.Throttled),
+        ("InternalError", 500, errors.Throttled),
+        ("OperationAborted", 409, errors.Throttled),
+        ("BadDigest", 400, errors.Throttled),
+        ("ObjectParentIsFile", 409, errors.TypeClash),
+        ("KeyTooLongError", 400, errors.KeyRefused),
+        ("XMinioInvalidObjectName", 400, errors.KeyRefused),
+        ("SomethingNew", 400, errors.KeyRefused),
+        ("SomethingNew", 418, errors.RepositoryError),
+    ],
+)
+def test_every_refusal_has_a_class(code: str, status: int, wanted: type[Exception]) -> None:
+    assert type(translate(refused(code, status), "upload to s3://b/k")) is wanted
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (boto.NoCredentialsError(), errors.BadCredentials),
+        (boto.PartialCredentialsError(provider="env", cred_var="x"), errors.BadCredentials),
+        (boto.ProfileNotFound(profile="x"), errors.BadCredentials),
+        (boto.CredentialRetrievalError(provider="x", error_msg="y"), errors.BadCredentials),
+        (boto.EndpointConnectionError(endpoint_url="http://x"), errors.EndpointUnreachable),
+        (boto.ConnectTimeoutError(endpoint_url="http://x"), errors.EndpointUnreachable),
+        (boto.ReadTimeoutError(endpoint_url="http://x"), errors.EndpointUnreachable),
+        (boto.ConnectionClosedError(endpoint_url="http://x"), errors.EndpointUnreachable),
+        (boto.SSLError(endpoint_url="http://x", error="y"), errors.EndpointUnreachable),
+        (boto.IncompleteReadError(actual_bytes=1, expected_bytes=2), errors.EndpointUnreachable),
+        (boto.ParamValidationError(report="bad key"), errors.KeyRefused),
+        (boto.InvalidRegionError(region_name="x y"), errors.BadInput),
+    ],
+)
+def test_what_goes_wrong_earlier_has_a_class(error: boto.BotoCoreError, wanted: type) -> None:
+    assert type(translate(error, "listing of s3://b")) is wanted
+
+
+def test_a_message_is_one_line_that_says_what_why_and_what_to_do() -> None:
+    error = translate(refused("AccessDenied", 403, "Access Denied."), "upload of s3://b/a\nb\x1b[2J")
+
+    assert str(error) == (
+        "upload of s3://b/a\\nb\\x1b[2J: AccessDenied (403), Access Denied; grant s3:ListBucket on the "
+        "bucket and s3:GetObject, s3:PutObject, s3:DeleteObject on the prefix"
+    )
+
+
+def test_an_answer_without_a_body_is_told_by_its_status() -> None:
+    assert str(translate(refused("404", 404, "Not Found"), "HEAD of s3://b/k")) == (
+        "HEAD of s3://b/k: 404 from the store"
+    )
+
+
+def test_printable_text_stays_as_it_is() -> None:
+    assert one_line("a ü€😀") == "a ü€😀"
+    assert one_line("\u202e\u2028\0\ud800") == "\\u202e\\u2028\\x00\\ud800"
+
+
+# ---------------------------------------------------------------- HEAD
+
+HEAD: dict[str, Any] = {
+    "ETag": '"e1"',
+    "ContentLength": 3,
+    "LastModified": datetime(2026, 11, 24, 10, tzinfo=UTC),
+    "ContentType": "text/plain",
+    "Metadata": {"file-permissions": "0100600"},
+}
+MULTIPART = '"d41d8cd98f00b204e9800998ecf8427e-2"'
+
+
+@pytest.mark.parametrize(
+    ("said", "archived"),
+    [
+        ({}, False),
+        ({"StorageClass": "STANDARD_IA"}, False),
+        ({"StorageClass": "GLACIER_IR"}, False),
+        ({"StorageClass": "GLACIER"}, True),
+        ({"StorageClass": "DEEP_ARCHIVE", "Restore": 'ongoing-request="true"'}, True),
+        ({"StorageClass": "GLACIER", "Restore": 'ongoing-request="false", expiry-date="x"'}, False),
+        ({"StorageClass": "INTELLIGENT_TIERING"}, False),
+        ({"StorageClass": "INTELLIGENT_TIERING", "ArchiveStatus": "ARCHIVE_ACCESS"}, True),
+    ],
+)
+def test_archived_means_that_a_get_would_be_refused(said: dict[str, Any], archived: bool) -> None:
+    assert remote_of(HEAD | said, "f").archived is archived
+
+
+CRC = base64.b64encode((5).to_bytes(8, "big")).decode()
+
+
+@pytest.mark.parametrize(
+    ("said", "crc"),
+    [
+        ({}, None),
+        ({"ChecksumCRC64NVME": CRC}, 5),
+        ({"ChecksumCRC64NVME": CRC, "ChecksumType": "FULL_OBJECT", "ETag": MULTIPART}, 5),
+        ({"ChecksumCRC64NVME": CRC, "ChecksumType": "COMPOSITE"}, None),
+        ({"ChecksumCRC64NVME": CRC, "ETag": MULTIPART}, None),
+        ({"ChecksumCRC64NVME": CRC + "-2"}, None),
+        ({"ChecksumCRC64NVME": "AAAA"}, None),
+        ({"ChecksumCRC64NVME": "nonsense!"}, None),
+    ],
+)
+def test_only_a_checksum_of_the_whole_object_counts(said: dict[str, Any], crc: int | None) -> None:
+    assert remote_of(HEAD | said, "f").crc64nvme == crc
+
+
+def test_the_null_version_is_no_version() -> None:
+    assert remote_of(HEAD | {"VersionId": "null"}, "f").version_id is None
+    assert remote_of(HEAD | {"VersionId": "v1"}, "f").version_id == "v1"
+
+
+def test_the_date_of_an_answer_is_the_stores_own() -> None:
+    headers = {"date": "Tue, 24 Nov 2026 10:00:00 GMT"}
+    answer = {"ETag": '"e1"', "VersionId": "null", "ResponseMetadata": {"HTTPHeaders": headers}}
+
+    assert written(answer).date_ns == 1795514400 * 10**9
+    assert (written(answer).etag, written(answer).version_id) == ("e1", None)
+    assert written({"ETag": '"e1"', "ResponseMetadata": {"HTTPHeaders": {"date": "soon"}}}).date_ns > 10**18
+
+
+def test_a_copy_is_told_everything_again_that_s3_would_forget() -> None:
+    expires = datetime(2030, 1, 1, tzinfo=UTC)
+    kept = {
+        "CacheControl": "no-store",
+        "ContentDisposition": "attachment",
+        "ContentEncoding": "gzip",
+        "ContentLanguage": "de",
+        "ContentType": "text/plain",
+        "Expires": expires,
+        "WebsiteRedirectLocation": "/x",
+        "StorageClass": "STANDARD_IA",
+        "ServerSideEncryption": "aws:kms",
+        "SSEKMSKeyId": "key",
+    }
+    head = HEAD | kept | {"Metadata": {"File-Owner": "1", "project": "x", "name": "\xc3\xbc"}}
+
+    params = described_again(head, Kind.FILE, Posix(0o644), encryption=True)
+
+    assert params == kept | {
+        "Metadata": {
+            "project": "x",
+            "name": "=?utf-8?b?w7w=?=",
+            "file-permissions": "0100644",
+            "user-agent": "aws-fsx-lustre",
+        }
+    }
+    without = described_again(head, Kind.FILE, Posix(), encryption=False)
+    assert not {"ServerSideEncryption", "SSEKMSKeyId"} & without.keys()
+
+
+# ---------------------------------------------------------------- listings
+
+ENTRY = (
+    "<Contents><Key>{key}</Key><LastModified>2026-11-24T10:00:00.123Z</LastModified><ETag>&quot;e&quot;</ETag>"
+    "<Size>3</Size><Owner><ID>x</ID><DisplayName>Key</DisplayName></Owner>"
+    "<RestoreStatus><IsRestoreInProgress>false</IsRestoreInProgress></RestoreStatus></Contents>"
+)
+
+
+def listing(*keys: str, top: str = "<EncodingType>url</EncodingType>") -> bytes:
+    entries = "".join(ENTRY.format(key=key) for key in keys)
+    return f'<?xml version="1.0"?><ListBucketResult xmlns="x">{top}{entries}</ListBucketResult>'.encode()
+
+
+def test_a_page_is_read() -> None:
+    page = parse_page(
+        listing(
+            "a%0Ab+c%2Bd%C3%BC",
+            top="<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+            "<EncodingType>url</EncodingType><Name>b</Name><Prefix>p</Prefix><KeyCount>1</KeyCount>",
+        )
+    )
+
+    (listed,) = page.entries
+    assert (page.is_truncated, page.token) == (True, "t")
+    assert (listed.key, listed.etag, listed.size) == ("a\nb c+dü", "e", 3)
+    assert (listed.last_modified_ns, listed.storage_class) == (1795514400123000000, "STANDARD")
+
+
+def test_keys_are_decoded_only_where_the_store_encoded_them() -> None:
+    assert parse_page(listing("a+b%20", top="")).entries[0].key == "a+b%20"
+
+
+def test_the_last_page_is_the_last() -> None:
+    page = parse_page(listing(top="<IsTruncated>false</IsTruncated>"))
+
+    assert (page.entries, page.is_truncated, page.token) == ([], False, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html/>",
+        b"<Error><Code>x</Code></Error>",
+        listing("a")[:-5],
+        listing("%ff"),
+        listing("a").replace(b"<Size>3", b"<Size>three"),
+        listing("a").replace(b"<Key>a</Key>", b""),
+        listing("a").replace(b"2026-11-24T10", b"yesterday"),
+        b'<!DOCTYPE x [<!ENTITY a "aaaa">]><ListBucketResult/>',
+    ],
+)
+def test_what_is_no_listing_is_refused_whole(body: bytes) -> None:
+    with pytest.raises(RepositoryError):
+        parse_page(body)

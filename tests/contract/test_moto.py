@@ -1,0 +1,381 @@
+"""What only a store over HTTP has: probing, paging, checksums, and errors that a person can act on."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.moto_server import MotoServer
+
+from fsxsync import _core
+from fsxsync.errors import (
+    AccessDenied,
+    BadCredentials,
+    BadInput,
+    BucketMissing,
+    EndpointUnreachable,
+    FsxSyncError,
+    ObjectChanged,
+    RepositoryError,
+)
+from fsxsync.model.association import Access
+from fsxsync.model.identity import Kind, Posix
+from fsxsync.ports import Conditions, Listed, ObjectHeaders
+from fsxsync.repository.listing import Page
+from fsxsync.repository.store import S3Store, open_store
+
+if TYPE_CHECKING:
+    from contract.conftest import MotoWorld
+
+MIB = 1 << 20
+FILE = ObjectHeaders(Posix(0o644), Kind.FILE)
+MakeWorld = Callable[..., "MotoWorld"]
+
+
+def deny(world: MotoWorld, *actions: str) -> None:
+    listed = ", ".join(f'"s3:{action}"' for action in actions)
+    arn = f"arn:aws:s3:::{world.bucket}"
+    world.client.put_bucket_policy(
+        Bucket=world.bucket,
+        Policy='{"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Principal": "*", '
+        f'"Action": [{listed}], "Resource": ["{arn}", "{arn}/*"]}}]}}',
+    )
+
+
+# ---------------------------------------------------------------- probing
+
+MOTO = Conditions(
+    put_if_match=True,
+    put_if_none_match=True,
+    complete_if_match=False,
+    complete_if_none_match=True,
+    copy_source_if_match=False,
+    delete_if_match=True,
+)
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+def test_the_probe_finds_what_moto_obeys_and_leaves_nothing(make_world: MakeWorld, versioned: bool) -> None:
+    world = make_world(versioned=versioned, probed=False)
+    world.put("p/f", b"mine")
+
+    found = world.store.probe("p/")
+
+    assert found == world.store.conditions == replace(MOTO, versioned=versioned)
+    assert world.versions() == ["p/f"]
+    assert world.uploads() == 0
+
+
+def test_the_probe_cleans_up_where_versions_were_suspended(make_world: MakeWorld) -> None:
+    world = make_world(versioned=True, probed=False)
+    suspended = {"Status": "Suspended"}
+    world.client.put_bucket_versioning(Bucket=world.bucket, VersioningConfiguration=suspended)
+
+    assert not world.store.probe("p/").versioned
+
+    assert world.versions() == []
+
+
+def test_where_nothing_may_be_written_the_probe_finds_nothing(make_world: MakeWorld) -> None:
+    world = make_world(probed=False)
+    deny(world, "PutObject", "GetBucketVersioning")
+
+    assert world.store.probe("p/") == Conditions()
+    assert world.versions() == []
+
+
+@pytest.mark.parametrize("operation", ["CompleteMultipartUpload", "CopyObject", "DeleteObject"])
+def test_the_probe_leaves_nothing_when_it_fails_midway(
+    make_world: MakeWorld, moto: MotoServer, operation: str
+) -> None:
+    world = make_world(versioned=True, probed=False)
+    store = open_store(world.bucket, moto.access, None)
+    with store._connection.ask("setup") as client:
+        pass
+    failures = iter([EndpointUnreachable("the test", "pulls the plug")])
+
+    def fail(**_unused: object) -> None:
+        for failure in failures:
+            raise failure
+
+    client.meta.events.register(f"before-call.s3.{operation}", fail)
+
+    with pytest.raises(EndpointUnreachable):
+        store.probe("p/")
+
+    assert world.versions() == []
+    assert world.uploads() == 0
+    store.close()
+
+
+def test_the_probe_of_a_missing_bucket_says_so(make_world: MakeWorld) -> None:
+    store = make_world(probed=False).store
+    store.bucket = "nobody-made-it"
+
+    with pytest.raises(BucketMissing):
+        store.probe("")
+
+
+# ---------------------------------------------------------------- looking
+
+
+def test_a_listing_of_many_pages_has_every_key_once(make_world: MakeWorld) -> None:
+    world = make_world()
+    for number in range(12):
+        world.put(f"p/{number:02}")
+    store = world.store
+    store._payer = {"MaxKeys": 5}  # goes with every request, so that twelve keys make three pages
+
+    pages = list(store.list_pages("p/"))
+
+    assert [len(page) for page in pages] == [5, 5, 2]
+    assert [listed.key for page in pages for listed in page] == [f"p/{number:02}" for number in range(12)]
+
+
+@pytest.mark.parametrize("keys", [["b", "a"], ["a", "a"], ["é", "z"]])
+def test_a_listing_out_of_order_is_refused_before_anything_looks_deleted(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, keys: list[str]
+) -> None:
+    store = make_world().store
+    entries = [Listed(key, "e", 1, 0) for key in keys]
+    monkeypatch.setattr(S3Store, "_page", lambda *_unused: Page(entries, None, is_truncated=False))
+
+    with pytest.raises(RepositoryError, match="byte order"):
+        list(store.list_pages(""))
+
+
+def test_a_listing_that_never_ends_is_refused(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_world().store
+    monkeypatch.setattr(S3Store, "_page", lambda *_unused: Page([], "again", is_truncated=True))
+
+    with pytest.raises(RepositoryError, match="more"):
+        list(store.list_pages(""))
+
+
+def test_the_checksum_comes_back_from_a_head(make_world: MakeWorld) -> None:
+    store = make_world().store
+    crc = _core.crc64nvme(b"hello")
+
+    store.put("f", b"hello", replace(FILE, crc64nvme=crc), replaces=None)
+
+    found = store.head("f")
+    assert found is not None
+    assert found.crc64nvme == crc
+
+
+def test_a_missing_bucket_is_not_a_missing_object(make_world: MakeWorld) -> None:
+    store = make_world().store
+    store.bucket = "nobody-made-it"
+
+    for ask in (
+        store.check,
+        lambda: store.head("f"),
+        lambda: list(store.list_pages("")),
+        lambda: store.get("f", limit=1),
+        lambda: store.put("f", b"", FILE, replaces=None),
+        lambda: store.start_upload("f", FILE),
+    ):
+        with pytest.raises(BucketMissing) as missing:
+            ask()
+        assert "nobody-made-it" in str(missing.value)
+
+
+def test_access_denied_names_the_object_and_what_to_grant(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.put("f", b"1")
+    deny(world, "GetObject", "PutObject", "DeleteObject")
+    store = world.store
+
+    for ask in (
+        lambda: store.get("f", limit=1),
+        lambda: store.put("g", b"", FILE, replaces=None),
+    ):
+        with pytest.raises(AccessDenied, match=r"s3://.*/[fg]: .*grant s3:") as denied:
+            ask()
+        assert "\n" not in str(denied.value)
+
+
+# ---------------------------------------------------------------- writing
+
+
+def test_association_wide_properties_go_with_every_write(make_world: MakeWorld, moto: MotoServer) -> None:
+    world = make_world()
+    access = replace(
+        moto.access, storage_class="STANDARD_IA", sse="aws:kms:key-1", acl="bucket-owner-full-control"
+    )
+    store = open_store(world.bucket, access, None)
+
+    store.put("f", b"1", FILE, replaces=None)
+    store.put("l", b"t", ObjectHeaders(Posix(), Kind.SYMLINK), replaces=None)
+
+    head = world.client.head_object(Bucket=world.bucket, Key="f")
+    assert (head["StorageClass"], head["ServerSideEncryption"]) == ("STANDARD_IA", "aws:kms")
+    assert head["SSEKMSKeyId"].endswith("key-1")
+    assert world.raw("l").storage_class == "STANDARD"
+    store.close()
+
+
+@pytest.fixture
+def in_parts(make_world: MakeWorld) -> MotoWorld:
+    """A store that copies anything over 5 MiB in parts."""
+    world = make_world()
+    world.store._copy_limit = world.store._copy_part = 5 * MIB
+    return world
+
+
+def test_a_large_copy_in_parts_keeps_all_but_the_posix_metadata(in_parts: MotoWorld) -> None:
+    body = bytes(5 * MIB) + b"end"
+    in_parts.put(
+        "f", body, metadata={"project": "x"}, content_type="text/html", cache_control="no", tags={"a": "b"}
+    )
+    seen = in_parts.store.head("f")
+    assert seen is not None
+
+    answer = in_parts.store.copy("f", "g", Posix(0o600), Kind.FILE, expect=seen, replaces=None)
+
+    after = in_parts.raw("g")
+    assert answer.etag.endswith("-2")
+    assert after.body == body
+    assert (after.content_type, after.cache_control, after.tags) == ("text/html", "no", {"a": "b"})
+    assert after.metadata["project"] == "x"
+    assert after.metadata["file-permissions"] == "0100600"
+
+
+def test_a_large_copy_overwrites_nothing_unseen_and_leaves_no_upload(in_parts: MotoWorld) -> None:
+    in_parts.put("f", bytes(5 * MIB + 1))
+    in_parts.put("g", b"there")
+    seen = in_parts.store.head("f")
+    assert seen is not None
+
+    with pytest.raises(ObjectChanged):
+        in_parts.store.copy("f", "g", Posix(0o600), Kind.FILE, expect=seen, replaces=None)
+
+    assert in_parts.raw("g").body == b"there"
+    assert in_parts.uploads() == 0
+
+
+def test_foreign_metadata_beyond_ascii_survives_a_copy(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.put("f", b"1", metadata={"owner": "=?UTF-8?B?w7w=?="})
+    store = world.store
+    seen, head = store.head("f"), store._head
+    assert seen is not None
+    store._head = lambda key: head(key) | {"Metadata": {"owner": "\xc3\xbc"}}  # type: ignore[assignment,operator]
+
+    store.copy("f", "f", Posix(0o600), Kind.FILE, expect=seen, replaces=seen)
+
+    assert world.raw("f").metadata["owner"] in {"ü", "=?utf-8?b?w7w=?=", "=?utf-8?q?=C3=BC?="}
+
+
+# ---------------------------------------------------------------- what a person has to mend
+
+
+def one_line(error: FsxSyncError) -> bool:
+    return "\n" not in str(error) and len(str(error)) < 400 and bool(error.advice)
+
+
+def unused_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_a_dead_endpoint_is_said_to_be_one() -> None:
+    store = open_store("b", Access(endpoint_url=f"http://127.0.0.1:{unused_port()}"), None)
+
+    with pytest.raises(EndpointUnreachable, match="--endpoint-url") as refused:
+        store.check()
+    assert one_line(refused.value)
+    store.close()
+
+
+@pytest.fixture
+def web_server() -> Iterator[str]:
+    """Something that answers, and is no S3."""
+    import threading  # noqa: PLC0415
+    from http.server import BaseHTTPRequestHandler, HTTPServer  # noqa: PLC0415
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b"<html><p>Welcome!</html>"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_unused: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_endpoint_that_is_no_s3_is_refused(web_server: str) -> None:
+    store = open_store("b", Access(endpoint_url=web_server), None)
+
+    with pytest.raises(RepositoryError):
+        store.check()
+    store.close()
+
+
+def test_an_endpoint_that_is_no_url_is_the_callers_mistake() -> None:
+    with pytest.raises(BadInput, match="http://host:port"):
+        open_store("b", Access(endpoint_url="localhost:9000"), None).check()
+
+
+def test_no_credentials_and_no_such_profile(moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    for access in (moto.access, replace(moto.access, profile="nobody")):
+        store = open_store("b", access, None)
+        with pytest.raises(BadCredentials, match="--profile") as refused:
+            store.check()
+        assert one_line(refused.value)
+        store.close()
+
+
+def test_credentials_that_were_mended_are_taken_without_a_restart(
+    make_world: MakeWorld, moto: MotoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(make_world().bucket, moto.access, None)
+    with monkeypatch.context() as without:
+        without.delenv("AWS_ACCESS_KEY_ID")
+        with pytest.raises(BadCredentials):
+            store.check()
+
+    store.check()
+    store.close()
+
+
+def test_anonymous_needs_no_credentials(
+    make_world: MakeWorld, moto: MotoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world()
+    world.put("f", b"1")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    store = open_store(world.bucket, replace(moto.access, anonymous=True), None)
+
+    store.check()
+    store.close()
+
+
+def test_a_key_that_the_store_does_not_know_is_bad_credentials_on_every_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with MotoServer(env={"INITIAL_NO_AUTH_ACTION_COUNT": "0"}) as strict:
+        store: S3Store = open_store("b", strict.access, None)
+        for ask in (store.check, lambda: store.head("f"), lambda: store.put("f", b"", FILE, replaces=None)):
+            with pytest.raises(BadCredentials, match="InvalidAccessKeyId") as refused:
+                ask()
+            assert one_line(refused.value)
+            assert "testing-secret" not in str(refused.value)
+        store.close()

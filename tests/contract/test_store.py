@@ -1,0 +1,363 @@
+"""What an object store of ours promises: in memory, and over HTTP on one that ignores some conditions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsxsync.errors import KeyRefused, ObjectArchived, ObjectChanged, ObjectMissing, Throttled
+from fsxsync.model.identity import Kind, Posix, Remote
+from fsxsync.ports import Listed, ObjectHeaders, ObjectStore
+
+if TYPE_CHECKING:
+    from contract.conftest import World
+
+POSIX = Posix(0o640, 1000, 100, 1595002920123456789, 1595002920000000000)
+FILE = ObjectHeaders(POSIX, Kind.FILE, "text/plain")
+MIB = 1 << 20
+
+
+def now(store: ObjectStore, key: str) -> Remote:
+    found = store.head(key)
+    assert found is not None
+    return found
+
+
+def listing(store: ObjectStore, prefix: str = "", start_after: str = "") -> list[Listed]:
+    return [listed for page in store.list_pages(prefix, start_after=start_after) for listed in page]
+
+
+# ---------------------------------------------------------------- looking
+
+
+def test_what_is_put_is_seen(world: World) -> None:
+    answer = world.store.put("f", b"hello", FILE, replaces=None)
+
+    found = now(world.store, "f")
+    assert (found.etag, found.version_id, found.size) == (answer.etag, answer.version_id, 5)
+    assert (found.kind, found.posix, found.content_type) == (Kind.FILE, POSIX, "text/plain")
+    assert abs(found.last_modified_ns - answer.date_ns) <= 2 * 10**9
+    assert found.posix_known
+    assert not found.archived
+
+
+def test_nothing_is_none(world: World) -> None:
+    assert world.store.head("nothing") is None
+
+
+def test_directories_and_symlinks_are_told_by_their_metadata(world: World) -> None:
+    posix = replace(POSIX, mode=0o755)
+    world.store.put("d/", b"", ObjectHeaders(posix, Kind.DIRECTORY), replaces=None)
+    world.store.put("l", b"../target", ObjectHeaders(posix, Kind.SYMLINK), replaces=None)
+
+    assert now(world.store, "d/").kind is Kind.DIRECTORY
+    assert now(world.store, "l").kind is Kind.SYMLINK
+    assert world.store.get("l", limit=4096) == b"../target"
+
+
+ODD_KEYS = [
+    "p/ leading and  double spaces ",
+    "p/a+b",
+    "p/a%2Bb",
+    "p/control\x01\x1f\x7f",
+    "p/tab\treturn\r",
+    "p/ü€😀",
+    "p/&<>\"'",
+    "p/#?;=:@",
+    "p/~-._",
+    "p/back\\slash",
+    "p/u\u0308",
+]
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+def test_odd_keys_stay_as_they_are(world: World, key: str) -> None:
+    world.store.put(key, b"x", FILE, replaces=None)
+
+    assert [listed.key for listed in listing(world.store, "p/")] == [key]
+    assert now(world.store, key).size == 1
+    copied = world.store.copy(key, key + "2", POSIX, Kind.FILE, expect=now(world.store, key), replaces=None)
+    assert now(world.store, key + "2").etag == copied.etag
+    world.store.delete(key, expect=now(world.store, key))
+    assert world.store.head(key) is None
+
+
+def test_a_listing_has_what_a_head_has(world: World) -> None:
+    world.store.put("p/f", b"hello", FILE, replaces=None)
+
+    (listed,) = listing(world.store, "p/")
+
+    found = now(world.store, "p/f")
+    assert (listed.etag, listed.size, listed.storage_class) == (found.etag, found.size, found.storage_class)
+    assert abs(listed.last_modified_ns - found.last_modified_ns) < 10**9
+
+
+def test_a_listing_is_in_byte_order_below_the_prefix_and_after_a_key(world: World) -> None:
+    keys = ["p/B", "p/a", "p/a b", "p/a/", "p/a/x", "p/a0", "p/é", "p/\uffee", "p/😀"]
+    for key in reversed(keys):
+        world.put(key)
+    world.put("q")
+
+    assert [listed.key for listed in listing(world.store, "p/")] == keys == sorted(keys, key=str.encode)
+    assert [listed.key for listed in listing(world.store, "p/", "p/a/")] == keys[4:]
+    assert listing(world.store, "nothing/") == []
+
+
+def test_an_archived_object_is_seen_and_not_read(world: World) -> None:
+    world.put("f", b"cold", archived=True, storage_class="GLACIER")
+
+    found = now(world.store, "f")
+    assert (found.archived, found.storage_class) == (True, "GLACIER")
+    with pytest.raises(ObjectArchived):
+        world.store.get_range("f", 0, 4, etag=found.etag, version_id=found.version_id)
+    with pytest.raises(ObjectArchived):
+        world.store.copy("f", "g", POSIX, Kind.FILE, expect=found, replaces=None)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def test_a_range_is_exactly_those_bytes_of_that_version(world: World) -> None:
+    world.put("f", b"0123456789")
+    found = now(world.store, "f")
+
+    assert world.store.get_range("f", 3, 4, etag=found.etag, version_id=None) == b"3456"
+    assert world.store.get_range("f", 0, 10, etag=found.etag, version_id=found.version_id) == b"0123456789"
+    assert world.store.get_range("f", 10, 0, etag=found.etag, version_id=None) == b""
+
+
+def test_a_range_of_another_version_is_refused(world: World) -> None:
+    world.put("f", b"old")
+    old = now(world.store, "f")
+    world.put("f", b"new")
+
+    with pytest.raises(ObjectChanged):
+        world.store.get_range("f", 0, 3, etag=old.etag, version_id=None)
+    if old.version_id is not None:
+        assert world.store.get_range("f", 0, 3, etag=old.etag, version_id=old.version_id) == b"old"
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 11), (5, 6), (10, 1)])
+def test_a_range_beyond_the_end_is_refused(world: World, offset: int, length: int) -> None:
+    world.put("f", b"0123456789")
+
+    with pytest.raises(ObjectChanged):
+        world.store.get_range("f", offset, length, etag=now(world.store, "f").etag, version_id=None)
+
+
+def test_what_is_gone_is_missing(world: World) -> None:
+    with pytest.raises(ObjectMissing):
+        world.store.get_range("f", 0, 1, etag="0" * 32, version_id=None)
+    with pytest.raises(ObjectMissing):
+        world.store.get("f", limit=1)
+
+
+def test_a_small_object_is_read_whole_or_not_at_all(world: World) -> None:
+    world.put("f", b"12345")
+    found = now(world.store, "f")
+
+    assert world.store.get("f", etag=found.etag, limit=5) == b"12345"
+    with pytest.raises(KeyRefused, match="larger than 4"):
+        world.store.get("f", limit=4)
+    with pytest.raises(ObjectChanged):
+        world.store.get("f", etag="0" * 32, limit=5)
+
+
+# ---------------------------------------------------------------- writing
+
+
+def test_a_put_replaces_only_what_it_saw(world: World) -> None:
+    world.store.put("f", b"1", FILE, replaces=None)
+    first = now(world.store, "f")
+    world.store.put("f", b"22", FILE, replaces=first)
+
+    for stale in (first, None):
+        with pytest.raises(ObjectChanged):
+            world.store.put("f", b"333", FILE, replaces=stale)
+    assert world.raw("f").body == b"22"
+
+
+def test_a_put_does_not_bring_back_what_was_deleted(world: World) -> None:
+    world.store.put("f", b"1", FILE, replaces=None)
+    seen = now(world.store, "f")
+    world.delete("f")
+
+    with pytest.raises(ObjectChanged):
+        world.store.put("f", b"2", FILE, replaces=seen)
+    assert world.store.head("f") is None
+
+
+def test_a_deleted_key_is_free_for_every_kind_of_write(world: World) -> None:
+    store = world.store
+    world.put("source", b"1")
+
+    def upload() -> None:
+        upload_id = store.start_upload("f", FILE)
+        part = store.upload_part("f", upload_id, 1, b"1")
+        store.complete_upload("f", upload_id, [part], replaces=None)
+
+    def copy() -> None:
+        store.copy("source", "f", POSIX, Kind.FILE, expect=now(store, "source"), replaces=None)
+
+    for write in (lambda: store.put("f", b"1", FILE, replaces=None), upload, copy):
+        world.put("f", b"there")
+        world.delete("f")
+        write()
+        assert world.raw("f").body == b"1"
+
+
+def test_an_upload_does_not_bring_back_what_was_deleted(world: World) -> None:
+    store = world.store
+    world.put("f", b"1")
+    seen = now(store, "f")
+    upload_id = store.start_upload("f", FILE)
+    part = store.upload_part("f", upload_id, 1, b"2")
+    world.delete("f")
+
+    with pytest.raises(ObjectChanged):
+        store.complete_upload("f", upload_id, [part], replaces=seen)
+    store.abort_upload("f", upload_id)
+    assert store.head("f") is None
+
+
+def test_an_upload_replaces_only_what_it_saw(world: World) -> None:
+    store = world.store
+
+    def upload(body: bytes, replaces: Remote | None) -> None:
+        upload_id = store.start_upload("f", FILE)
+        part = store.upload_part("f", upload_id, 1, body)
+        try:
+            store.complete_upload("f", upload_id, [part], replaces=replaces)
+        except ObjectChanged:
+            store.abort_upload("f", upload_id)
+            raise
+
+    upload(b"1", None)
+    first = now(store, "f")
+    assert (first.posix, first.content_type) == (POSIX, "text/plain")
+    upload(b"22", first)
+    for stale in (first, None):
+        with pytest.raises(ObjectChanged):
+            upload(b"333", stale)
+
+    assert world.raw("f").body == b"22"
+    assert world.uploads() == 0
+
+
+def test_an_upload_joins_its_parts(world: World) -> None:
+    store = world.store
+    upload_id = store.start_upload("f", FILE)
+    second = store.upload_part("f", upload_id, 2, b"end")
+    first = store.upload_part("f", upload_id, 1, b"x" * 5 * MIB)
+
+    answer = store.complete_upload("f", upload_id, [first, second], replaces=None)
+
+    found = now(store, "f")
+    assert found.etag == answer.etag
+    assert found.etag.endswith("-2")
+    assert found.size == 5 * MIB + 3
+    assert store.get_range("f", 5 * MIB - 1, 4, etag=found.etag, version_id=None) == b"xend"
+
+
+def test_an_upload_that_is_gone_is_looked_at_again_and_aborting_it_is_fine(world: World) -> None:
+    store = world.store
+    upload_id = store.start_upload("f", FILE)
+    part = store.upload_part("f", upload_id, 1, b"1")
+    store.abort_upload("f", upload_id)
+
+    store.abort_upload("f", upload_id)
+    with pytest.raises((ObjectChanged, Throttled)):  # moto has a 500 for it; both mean another look
+        store.complete_upload("f", upload_id, [part], replaces=None)
+    assert store.head("f") is None
+
+
+def test_a_delete_removes_only_what_it_saw(world: World) -> None:
+    world.put("f", b"old")
+    old = now(world.store, "f")
+    world.put("f", b"newer")
+
+    with pytest.raises(ObjectChanged):
+        world.store.delete("f", expect=old)
+    assert world.raw("f").body == b"newer"
+
+    newer = now(world.store, "f")
+    world.store.delete("f", expect=newer)
+    assert world.store.head("f") is None
+    world.store.delete("f", expect=newer)
+
+
+# ---------------------------------------------------------------- copying
+
+FOREIGN = {"project": "x", "mtime": "1.5"}
+
+
+def foreign_object(world: World) -> Remote:
+    world.put(
+        "f",
+        b"hello",
+        metadata=FOREIGN | {"file-permissions": "0100600", "file-owner": "1", "user-agent": "aws-datasync"},
+        content_type="text/html",
+        cache_control="max-age=60",
+        tags={"team": "ab", "cost": "1"},
+        storage_class="STANDARD_IA",
+    )
+    return now(world.store, "f")
+
+
+@pytest.mark.parametrize("target", ["f", "g"])
+def test_a_copy_keeps_all_but_the_posix_metadata(world: World, target: str) -> None:
+    seen = foreign_object(world)
+    before = world.raw("f")
+
+    answer = world.store.copy(
+        "f", target, POSIX, Kind.FILE, expect=seen, replaces=seen if target == "f" else None
+    )
+
+    after = world.raw(target)
+    assert (after.body, after.content_type, after.cache_control) == (b"hello", "text/html", "max-age=60")
+    assert (after.tags, after.storage_class) == (before.tags, "STANDARD_IA")
+    assert {name: after.metadata[name] for name in FOREIGN} == FOREIGN
+    assert after.metadata["user-agent"] == "aws-fsx-lustre"
+    found = now(world.store, target)
+    assert found.posix == POSIX
+    assert (found.etag, found.version_id) == (answer.etag, answer.version_id)
+
+
+def test_a_copy_takes_only_the_version_it_saw(world: World) -> None:
+    world.put("f", b"old")
+    old = now(world.store, "f")
+    world.put("f", b"newer")
+
+    for target, replaces in [("f", old), ("g", None)]:
+        with pytest.raises(ObjectChanged):
+            world.store.copy("f", target, POSIX, Kind.FILE, expect=old, replaces=replaces)
+    assert world.raw("f").metadata == {}
+    assert world.store.head("g") is None
+
+
+def test_a_copy_overwrites_nothing_unseen(world: World) -> None:
+    world.put("f", b"source")
+    world.put("g", b"target")
+    seen, target = now(world.store, "f"), now(world.store, "g")
+    world.put("g", b"target, newer")
+
+    for stale in (None, target):
+        with pytest.raises(ObjectChanged):
+            world.store.copy("f", "g", POSIX, Kind.FILE, expect=seen, replaces=stale)
+    assert world.raw("g").body == b"target, newer"
+
+    world.store.copy("f", "g", POSIX, Kind.FILE, expect=seen, replaces=now(world.store, "g"))
+    assert world.raw("g").body == b"source"
+
+
+def test_a_copy_of_what_is_gone(world: World) -> None:
+    world.put("f", b"1")
+    seen = now(world.store, "f")
+    world.delete("f")
+
+    with pytest.raises(ObjectMissing):
+        world.store.copy("f", "g", POSIX, Kind.FILE, expect=seen, replaces=None)
+    with pytest.raises(ObjectChanged):
+        world.store.copy("f", "f", POSIX, Kind.FILE, expect=seen, replaces=seen)

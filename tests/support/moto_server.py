@@ -1,0 +1,116 @@
+"""moto's server (S3, SQS, SNS, EventBridge over real HTTP) as a process of its own on a free loopback port.
+
+    with MotoServer() as moto:
+        moto.client("s3").create_bucket(Bucket="b")
+
+It ends with the block, and also if the test run is killed: it reads its standard input to the end.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from types import TracebackType
+from typing import IO, Any, Self
+
+import boto3
+from botocore.config import Config
+
+from fsxsync.model.association import Access
+
+REGION = "us-east-1"
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing-secret",
+    "AWS_DEFAULT_REGION": REGION,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "NO_PROXY": "127.0.0.1,localhost",
+}
+"""What boto3's chain shall find, here and in processes that tests start; nothing of the machine's own."""
+
+_FORGOTTEN = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
+
+_SERVE = """
+import os, sys, threading
+from werkzeug.serving import make_server
+from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import MotoRequestHandler
+
+class Quiet(MotoRequestHandler):
+    def log(self, *args):
+        pass
+
+server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True,
+                     request_handler=Quiet)
+print(server.server_port, flush=True)
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+server.serve_forever()
+"""
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment with the credentials of `ENVIRONMENT` and no others."""
+    return {name: value for name, value in os.environ.items() if name not in _FORGOTTEN} | ENVIRONMENT
+
+
+class MotoServer:
+    """A context manager; ``url`` is known once it is entered. ``env`` adds settings of moto's own."""
+
+    def __init__(self, env: dict[str, str] | None = None) -> None:
+        self._env = clean_environment() | (env or {})
+        self._process: subprocess.Popen[str] | None = None
+        self._log: IO[bytes] | None = None
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self._log = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
+            [sys.executable, "-c", _SERVE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=self._env,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        port = self._process.stdout.readline().strip()  # it listens when it says so
+        if not port:
+            self.__exit__(None, None, None)
+            raise RuntimeError("moto's server did not start")
+        self.url = f"http://127.0.0.1:{port}"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        process, log = self._process, self._log
+        assert process is not None
+        assert log is not None
+        process.terminate()
+        process.communicate()
+        log.close()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def access(self) -> Access:
+        """For `open_store`; needs `ENVIRONMENT` in this process."""
+        return Access(endpoint_url=self.url, region=REGION)
+
+    def client(self, service: str, **config: Any) -> Any:
+        """A boto3 client of this server, as somebody else would use it."""
+        return boto3.session.Session().client(
+            service,
+            endpoint_url=self.url,
+            region_name=REGION,
+            aws_access_key_id=ENVIRONMENT["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=ENVIRONMENT["AWS_SECRET_ACCESS_KEY"],
+            config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, **config),
+        )

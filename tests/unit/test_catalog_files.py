@@ -1,0 +1,296 @@
+"""Files: one base a path, in the order of an S3 listing, whatever happens."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from fsxsync.catalog.database import Catalog
+from fsxsync.catalog.files import sort_key
+from fsxsync.model.identity import Base, Kind, Posix
+
+A, B = "dra-00000000000000001", "dra-00000000000000002"
+
+
+def base(
+    path: bytes, kind: Kind = Kind.FILE, *, association: str = A, ino: int = 7, released: bool = False
+) -> Base:
+    return Base(
+        association=association,
+        path=path,
+        kind=kind,
+        ino=ino,
+        size=3,
+        mtime_ns=1,
+        ctime_ns=2,
+        mode=0o644,
+        uid=1000,
+        gid=1000,
+        etag="e",
+        remote_size=3,
+        last_modified_ns=4,
+        released=released,
+    )
+
+
+def directory(path: bytes) -> Base:
+    return base(path, Kind.DIRECTORY)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    catalog = Catalog.open(tmp_path / "catalog.db")
+    yield catalog
+    catalog.close()
+
+
+INT = st.integers(-(2**63), 2**63 - 1)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+BASES = st.builds(
+    Base,
+    association=st.sampled_from([A, B]),
+    path=st.binary(min_size=1).filter(lambda path: not path.endswith(b"/")),
+    kind=st.sampled_from(Kind),
+    ino=st.integers(0, 2**64 - 1),
+    size=INT,
+    mtime_ns=INT,
+    ctime_ns=INT,
+    mode=st.integers(0, 0o7777),
+    uid=st.integers(0, 2**32 - 2),
+    gid=st.integers(0, 2**32 - 2),
+    etag=st.none() | TEXT,
+    remote_size=INT,
+    last_modified_ns=INT,
+    version_id=st.none() | TEXT,
+    posix=st.builds(Posix, *[st.none() | INT] * 5),
+    posix_known=st.booleans(),
+    storage_class=TEXT,
+    released=st.booleans(),
+    content_hash=st.none() | st.binary(min_size=16, max_size=16),
+    target=st.none() | st.binary(),
+)
+
+
+def test_every_field_comes_back_as_it_was_put() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        catalog = Catalog.open(Path(folder) / "catalog.db")
+
+        @settings(deadline=None, max_examples=100)
+        @given(BASES)
+        def round_trip(row: Base) -> None:
+            catalog.files.put(row)
+
+            assert catalog.files.get(row.association, row.path) == row
+            assert row in catalog.files.by_inode(row.ino)
+
+        round_trip()
+        catalog.close()
+
+
+def test_rows_come_in_the_order_of_an_s3_listing(catalog: Catalog) -> None:
+    rows = [
+        directory(b"a"),
+        base(b"a.b"),
+        base(b"a-b"),
+        base(b"a/c"),
+        base(b"a0"),
+        base("ä".encode()),
+        base(b"\xff"),
+    ]
+    catalog.files.put_many(rows)
+
+    keys = [sort_key(row) for row in catalog.files.iterate(A, page=2)]
+
+    assert keys == [b"a-b", b"a.b", b"a/", b"a/c", b"a0", "ä".encode(), b"\xff"]
+
+
+def test_under_means_the_path_itself_and_what_lies_below(catalog: Catalog) -> None:
+    catalog.files.put_many(
+        [base(b"a-b"), directory(b"a"), base(b"a/c"), directory(b"a/d"), base(b"a/d/e"), base(b"a0")]
+    )
+
+    assert [row.path for row in catalog.files.iterate(A, b"a", page=1)] == [b"a", b"a/c", b"a/d", b"a/d/e"]
+    assert [row.path for row in catalog.files.iterate(A, b"a-b")] == [b"a-b"]
+    assert [row.path for row in catalog.files.after(A, b"a/c", 1, b"a")] == [b"a/d"]
+    assert catalog.files.after(A, b"a0", 10, b"a") == []
+
+
+def test_a_file_row_above_other_rows_is_part_of_its_own_subtree(catalog: Catalog) -> None:
+    catalog.files.put_many([base(b"a"), base(b"a-b"), base(b"a/c")])
+
+    assert [row.path for row in catalog.files.iterate(A, b"a", page=1)] == [b"a", b"a/c"]
+
+
+def test_a_path_is_a_file_or_a_directory_never_both(catalog: Catalog) -> None:
+    catalog.files.put(base(b"a"))
+    catalog.files.put(directory(b"a"))
+    assert list(catalog.files.iterate(A)) == [directory(b"a")]
+
+    catalog.files.put_many([base(b"a")])
+    assert list(catalog.files.iterate(A)) == [base(b"a")]
+
+    catalog.files.put_many([directory(b"b"), base(b"b")])
+    assert catalog.files.get(A, b"b") == base(b"b")
+    assert catalog.files.count(A) == 2
+
+
+def test_rows_written_during_a_walk_do_not_disturb_it(catalog: Catalog) -> None:
+    catalog.files.put_many(base(b"%03d" % number) for number in range(10))
+    seen: list[bytes] = []
+
+    for row in catalog.files.iterate(A, page=2):
+        seen.append(row.path)
+        catalog.files.delete(A, row.path)
+        catalog.files.put(replace(row, path=b"0" + row.path))
+
+    assert [path for path in seen if len(path) == 3] == [b"%03d" % number for number in range(10)]
+
+
+def test_children_are_strictly_below(catalog: Catalog) -> None:
+    catalog.files.put_many([directory(b"a"), base(b"a-"), base(b"a0")])
+    assert not catalog.files.children_exist(A, b"a")
+
+    catalog.files.put(directory(b"a/b"))
+    assert catalog.files.children_exist(A, b"a")
+    assert not catalog.files.children_exist(A, b"a/b")
+    assert catalog.files.children_exist(A, b"")
+    assert not catalog.files.children_exist(B, b"")
+
+
+def test_associations_do_not_see_each_other(catalog: Catalog) -> None:
+    catalog.files.put(base(b"a"))
+    catalog.files.put(base(b"a", association=B))
+
+    catalog.files.delete_all(A)
+
+    assert catalog.files.get(A, b"a") is None
+    assert catalog.files.get(B, b"a") is not None
+    assert [row.association for row in catalog.files.by_inode(7)] == [B]
+
+
+def test_released_files_are_counted(catalog: Catalog) -> None:
+    catalog.files.put_many([base(b"a", released=True), base(b"b", released=True), base(b"c")])
+    assert catalog.files.counts(A) == (3, 2)
+
+    catalog.files.put(base(b"a"))
+    catalog.files.delete(A, b"b")
+    assert catalog.files.counts(A) == (2, 0)
+
+
+def test_many_rows_are_written_wholly_or_not_at_all(catalog: Catalog) -> None:
+    def rows() -> Iterator[Base]:
+        yield base(b"a")
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        catalog.files.put_many(rows())
+
+    assert catalog.files.count(A) == 0
+    catalog.files.put(base(b"a"))  # what was known in memory of the row's association was taken back too
+    assert catalog.files.get(A, b"a") == base(b"a")
+
+
+PATHS = st.sampled_from([b"a", b"a-", b"a/b", b"a/b/c", b"a0", b"b", b"b/\xff"])
+ASSOCIATIONS = st.sampled_from([A, B])
+ROWS = st.builds(
+    base,
+    PATHS,
+    st.sampled_from(Kind),
+    association=ASSOCIATIONS,
+    ino=st.integers(1, 3),
+    released=st.booleans(),
+)
+
+
+class FilesMachine(RuleBasedStateMachine):
+    """Against a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.file = Path(self.folder.name) / "catalog.db"
+        self.catalog = Catalog.open(self.file)
+        self.model: dict[tuple[str, bytes], Base] = {}
+        self.before: dict[tuple[str, bytes], Base] | None = None
+
+    def teardown(self) -> None:
+        self.catalog.close()
+        self.folder.cleanup()
+
+    @rule(row=ROWS)
+    def put(self, row: Base) -> None:
+        self.catalog.files.put(row)
+        self.model[row.association, row.path] = row
+
+    @rule(rows=st.lists(ROWS))
+    def put_many(self, rows: list[Base]) -> None:
+        self.catalog.files.put_many(rows)
+        self.model |= {(row.association, row.path): row for row in rows}
+
+    @rule(association=ASSOCIATIONS, path=PATHS)
+    def delete(self, association: str, path: bytes) -> None:
+        self.catalog.files.delete(association, path)
+        self.model.pop((association, path), None)
+
+    @rule(association=ASSOCIATIONS)
+    def delete_all(self, association: str) -> None:
+        self.catalog.files.delete_all(association)
+        self.model = {key: row for key, row in self.model.items() if key[0] != association}
+
+    @rule(rows=st.lists(ROWS, min_size=1))
+    def put_in_a_transaction_that_fails(self, rows: list[Base]) -> None:
+        with pytest.raises(KeyError), self.catalog.transaction():  # noqa: PT012  the block is what is tested
+            self.catalog.files.put_many(rows)
+            raise KeyError
+
+    @precondition(lambda self: self.model)
+    @rule()
+    def open_again(self) -> None:
+        self.catalog.close()
+        self.catalog = Catalog.open(self.file)
+
+    @rule(
+        association=ASSOCIATIONS,
+        under=st.just(b"") | PATHS,
+        start=st.just(b"") | PATHS,
+        limit=st.integers(1, 4),
+    )
+    def walk(self, association: str, under: bytes, start: bytes, limit: int) -> None:
+        wanted = sorted(
+            (
+                row
+                for (owner, path), row in self.model.items()
+                if owner == association and (not under or path == under or path.startswith(under + b"/"))
+            ),
+            key=sort_key,
+        )
+
+        assert list(self.catalog.files.iterate(association, under, page=limit)) == wanted
+        later = [row for row in wanted if sort_key(row) > start]
+        assert self.catalog.files.after(association, start, limit, under) == later[:limit]
+
+    @invariant()
+    def agrees(self) -> None:
+        files = self.catalog.files
+        for association in (A, B):
+            mine = {path: row for (owner, path), row in self.model.items() if owner == association}
+            assert files.counts(association) == (len(mine), sum(row.released for row in mine.values()))
+            assert {row.path: row for row in files.iterate(association)} == mine
+            for path in (b"a", b"a/b", b"b"):
+                assert files.get(association, path) == mine.get(path)
+                children = any(other.startswith(path + b"/") for other in mine)
+                assert files.children_exist(association, path) == children
+        for ino in (1, 2, 3):
+            same = {key for key, row in self.model.items() if row.ino == ino}
+            assert {(row.association, row.path) for row in files.by_inode(ino)} == same
+
+
+TestFilesMachine = FilesMachine.TestCase
+TestFilesMachine.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)

@@ -1,0 +1,228 @@
+"""reconcile: the cases that the small world of test_reconcile_whole does not hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from support.small_world import Version, base_of, local_of, remote_of
+
+from fsxsync.model.association import Event, OnConflict, Policy
+from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
+from fsxsync.model.stub import StubMark
+from fsxsync.sync.reconcile import Verdict, needs_digest, reconcile
+
+V = Verdict
+ONE, TWO, THREE = Version(1, 0o644), Version(2, 0o644), Version(3, 0o644)
+
+
+def sides(base: Version | None, tree: Version | None, bucket: Version | None, *, is_stub: bool = False):  # noqa: ANN201
+    return (
+        base_of(base, released=is_stub),
+        local_of(tree, base=base, is_stub=is_stub),
+        remote_of(bucket),
+    )
+
+
+def test_content_here_and_mode_there_are_both_applied() -> None:
+    action = reconcile(*sides(ONE, TWO, Version(1, 0o600)), Policy())
+
+    assert action.verdict is V.MERGE_EXPORT
+    assert action.posix is not None
+    assert action.posix.mode == 0o600
+
+
+def test_mode_here_and_content_there_are_both_applied() -> None:
+    action = reconcile(*sides(ONE, Version(1, 0o600), TWO), Policy())
+
+    assert action.verdict is V.MERGE_IMPORT
+    assert action.posix is not None
+    assert action.posix.mode == 0o600
+
+
+@pytest.mark.parametrize(
+    ("choice", "later", "verdict", "mode"),
+    [
+        (OnConflict.LOCAL, False, V.EXPORT_META, 0o600),
+        (OnConflict.REMOTE, True, V.IMPORT_META, 0o640),
+        (OnConflict.NEWEST, True, V.EXPORT_META, 0o600),
+        (OnConflict.NEWEST, False, V.IMPORT_META, 0o640),
+        (OnConflict.KEEP_BOTH, True, V.EXPORT_META, 0o600),
+        (OnConflict.KEEP_BOTH, False, V.IMPORT_META, 0o640),
+    ],
+)
+def test_metadata_against_metadata(choice: OnConflict, later: bool, verdict: Verdict, mode: int) -> None:  # noqa: FBT001
+    base, _, remote = sides(ONE, ONE, Version(1, 0o640))
+    local = local_of(Version(1, 0o600), base=ONE, is_stub=False, later=later)
+
+    action = reconcile(base, local, remote, Policy(on_conflict=choice))
+
+    assert (action.verdict, action.conflict) == (verdict, True)
+    assert action.posix is not None
+    assert action.posix.mode == mode
+
+
+@pytest.mark.parametrize(
+    ("tree", "bucket", "suppressed"),
+    [
+        (TWO, ONE, V.EXPORT),
+        (Version(1, 0o600), ONE, V.EXPORT_META),
+        (None, ONE, V.EXPORT_DELETE),
+        (ONE, TWO, V.IMPORT),
+        (ONE, Version(1, 0o600), V.IMPORT_META),
+        (ONE, None, V.IMPORT_DELETE),
+    ],
+)
+def test_what_the_policy_does_not_allow_is_not_done_and_named(
+    tree: Version | None, bucket: Version | None, suppressed: Verdict
+) -> None:
+    nothing = Policy(imports=frozenset(), exports=frozenset())
+
+    action = reconcile(*sides(ONE, tree, bucket), nothing)
+
+    assert (action.verdict, action.suppressed) == (V.NOTHING, suppressed)
+
+
+def test_new_and_changed_are_two_events() -> None:
+    only_new = Policy(exports=frozenset({Event.NEW}), imports=frozenset({Event.NEW}))
+
+    assert reconcile(*sides(None, ONE, None), only_new).verdict is V.EXPORT
+    assert reconcile(*sides(ONE, TWO, ONE), only_new).verdict is V.NOTHING
+    assert reconcile(*sides(None, None, ONE), only_new).verdict is V.IMPORT
+    assert reconcile(*sides(ONE, ONE, TWO), only_new).verdict is V.NOTHING
+
+
+def test_a_conflict_that_may_not_import_waits_for_a_person() -> None:
+    export_only = Policy(imports=frozenset())
+
+    action = reconcile(*sides(ONE, TWO, THREE), export_only, same_bytes=False)
+
+    assert (action.verdict, action.suppressed) == (V.BLOCKED, V.KEEP_BOTH)
+
+
+def test_an_export_only_association_with_policy_local_overwrites_what_it_saw() -> None:
+    export_only = Policy(imports=frozenset(), on_conflict=OnConflict.LOCAL)
+
+    action = reconcile(*sides(ONE, TWO, THREE), export_only, same_bytes=False)
+
+    assert action.verdict is V.EXPORT
+    assert action.remote is not None
+    assert action.remote.etag == "etag-3"
+
+
+def stub_without_base(etag: str) -> Local:
+    local = local_of(ONE, base=None, is_stub=True)
+    assert local is not None
+    return replace(local, stub=StubMark(etag, 5, "k"))
+
+
+def test_a_stub_that_lost_its_row_is_adopted_imported_or_lost_but_never_exported() -> None:
+    assert reconcile(None, stub_without_base("etag-1"), remote_of(ONE), Policy()).verdict is V.ADOPT
+    assert reconcile(None, stub_without_base("etag-1"), remote_of(TWO), Policy()).verdict is V.IMPORT
+    assert reconcile(None, stub_without_base("etag-1"), None, Policy()).verdict is V.LOST
+
+
+def test_an_unreadable_mark_means_no_data_here() -> None:
+    local = replace(stub_without_base("etag-1"), stub=StubMark.decode(b"garbage"))
+
+    assert reconcile(None, local, remote_of(ONE), Policy()).verdict is V.IMPORT
+    assert reconcile(base_of(ONE, released=True), local, remote_of(ONE), Policy()).verdict is V.IMPORT
+    assert reconcile(None, local, None, Policy()).verdict is V.LOST
+
+
+def test_a_truncated_stub_is_imported_again() -> None:
+    base, local, remote = sides(ONE, ONE, ONE, is_stub=True)
+    assert local is not None
+
+    assert reconcile(base, replace(local, size=0), remote, Policy()).verdict is V.IMPORT
+
+
+def test_a_stub_whose_mark_was_stripped_is_damaged_and_not_exported_as_zeros() -> None:
+    base, local, remote = sides(ONE, ONE, ONE, is_stub=True)
+    assert local is not None
+    stripped = replace(local, stub=None, content_hash=b"z" * 16, ctime_ns=999)
+
+    assert reconcile(base, stripped, remote, Policy(), same_bytes=False).verdict is V.DAMAGED
+    assert reconcile(base, stripped, remote, Policy(), same_bytes=None).verdict is V.DAMAGED
+    assert reconcile(base, stripped, remote, Policy(), same_bytes=True).verdict is V.ADOPT
+
+
+def directory(base: Base, **changes: object) -> tuple[Base, Local]:
+    row = replace(base, kind=Kind.DIRECTORY, content_hash=None)
+    local = Local(Kind.DIRECTORY, row.ino, 4096, row.mtime_ns, row.ctime_ns, row.mode, row.uid, row.gid)
+    return row, replace(local, **changes)  # type: ignore[arg-type]
+
+
+def marker(**changes: object) -> Remote:
+    return replace(
+        Remote(Kind.DIRECTORY, "etag-1", 0, 500, posix=Posix(0o644, 0, 0, None)), **changes  # type: ignore[arg-type]
+    )
+
+
+def test_an_entry_made_in_a_directory_is_no_change_of_the_directory() -> None:
+    base = base_of(ONE, released=False)
+    assert base is not None
+    row, local = directory(base, mtime_ns=700, ctime_ns=700)
+
+    assert reconcile(row, local, marker(), Policy()).verdict in {V.NOTHING, V.REFRESH}
+
+
+def test_times_that_somebody_set_on_a_directory_are_exported() -> None:
+    base = base_of(ONE, released=False)
+    assert base is not None
+    row, local = directory(base, mtime_ns=300, ctime_ns=700)
+
+    assert reconcile(row, local, marker(), Policy()).verdict is V.EXPORT_META
+
+
+def test_an_implied_directory_is_in_sync_without_a_marker() -> None:
+    base = base_of(ONE, released=False)
+    assert base is not None
+    row, local = directory(base)
+    row = replace(row, etag=None, posix=Posix())
+
+    assert reconcile(row, local, None, Policy()).verdict is V.NOTHING
+    assert reconcile(row, replace(local, mode=0o700), None, Policy()).verdict is V.EXPORT_META
+    assert reconcile(row, local, marker(), Policy()).verdict is V.IMPORT_META
+    assert reconcile(row, None, None, Policy()).verdict is V.EXPORT_DELETE
+
+
+def test_metadata_that_the_listing_could_not_tell_comes_with_the_head() -> None:
+    base, local, remote = sides(ONE, ONE, ONE, is_stub=True)
+    assert base is not None
+    unknown = replace(base, posix_known=False, posix=Posix())
+
+    assert reconcile(unknown, local, remote, Policy()).verdict is V.IMPORT_META
+    only_new = Policy(imports=frozenset({Event.NEW}))
+    assert reconcile(unknown, local, remote, only_new).verdict is V.IMPORT_META
+
+
+def test_a_touched_file_is_not_uploaded_again() -> None:
+    base, local, remote = sides(ONE, ONE, ONE)
+    assert base is not None
+    assert local is not None
+    touched = replace(local, mtime_ns=800, ctime_ns=800)
+
+    assert needs_digest(base, touched)
+    assert reconcile(base, touched, remote, Policy()).verdict is V.REFRESH
+
+
+def test_mtime_that_was_set_back_does_not_hide_a_write() -> None:
+    base, local, remote = sides(ONE, ONE, ONE)
+    assert base is not None
+    assert local is not None
+    rewritten = replace(local, ctime_ns=900, content_hash=b"x" * 16)
+
+    assert needs_digest(base, replace(rewritten, content_hash=None))
+    assert reconcile(base, rewritten, remote, Policy()).verdict is V.EXPORT
+
+
+def test_an_object_that_turned_out_to_be_a_symlink_replaces_its_stub() -> None:
+    base, local, remote = sides(ONE, ONE, ONE, is_stub=True)
+    assert base is not None
+    assert remote is not None
+    unknown = replace(base, posix_known=False, posix=Posix())
+
+    action = reconcile(unknown, local, replace(remote, kind=Kind.SYMLINK), Policy())
+
+    assert action.verdict is V.IMPORT

@@ -1,0 +1,182 @@
+"""The log tells no secrets and one fact a line; the metrics count what they say."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from fsxsync import errors
+from fsxsync.telemetry import metrics
+from fsxsync.telemetry.codes import CODES
+from fsxsync.telemetry.log import escape, redact, setup_logging
+from fsxsync.telemetry.metrics import COUNTERS, Metrics, render
+
+log = logging.getLogger("fsxsync.test")
+
+
+@pytest.fixture
+def root_logger() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "https://h/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=c0ffee&x=1",
+        "https://h/k?x-amz-security-token=c0ffee",
+        "https://h/k?X-Amz-Credential=c0ffee%2F20261123",
+        "Authorization: AWS4-HMAC-SHA256 Credential=c0ffee/2026, SignedHeaders=host, Signature=c0ffee",
+        "{'Authorization': b'AWS4-HMAC-SHA256 Credential=c0ffee/2026, SignedHeaders=host, Signature=c0ffee'}",
+        "authorization=Bearer c0ffee",
+        "{'X-Amz-Security-Token': 'c0ffee'}",
+        "AWS_SECRET_ACCESS_KEY=c0ffee",
+        "aws_session_token = c0ffee",
+        "'SecretAccessKey': 'c0ffee'",
+    ],
+)
+def test_secrets_are_taken_out(secret: str) -> None:
+    assert "c0ffee" not in redact(f"before {secret}")
+    assert redact(f"before {secret}").startswith("before ")
+
+
+def test_what_is_no_secret_stays() -> None:
+    plain = "GET https://h/bucket/key?partNumber=2&uploadId=abc: 403 AccessDenied, 'x-amz-request-id': 'E5'"
+
+    assert redact(plain) == plain
+
+
+def test_names_are_escaped() -> None:
+    assert escape("plain ä 漢 \U0001f600") == "plain ä 漢 \U0001f600"
+    assert escape("a\nb\x1b[0m\x7f\x85\u2028\u202e\udcff\ud800") == (
+        "a\\x0ab\\x1b[0m\\x7f\\x85\\u2028\\u202e\\xff\\ud800"
+    )
+
+
+def test_a_line_has_fields_and_no_name_can_forge_another(root_logger: None) -> None:
+    stream = io.StringIO()
+    setup_logging("info", stream=stream)
+
+    log.info("looked at", extra={"path": b"/a\n2026 ERROR x: forged", "attempts": 3})
+    log.debug("not told")
+
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith('Z INFO fsxsync.test: looked at path="/a\\x0a2026 ERROR x: forged" attempts=3'), line
+
+
+def test_a_traceback_is_told_apart_and_holds_no_secret(root_logger: None) -> None:
+    stream = io.StringIO()
+    setup_logging("INFO", stream=stream)
+
+    try:
+        int("https://h/k?X-Amz-Signature=c0ffee\n2026 ERROR forged")
+    except ValueError:
+        log.exception("bug")
+
+    first, *rest = stream.getvalue().splitlines()
+    assert first.endswith("ERROR fsxsync.test: bug")
+    assert rest
+    assert all(line.startswith("    | ") for line in rest)
+    assert "c0ffee" not in stream.getvalue()
+
+
+def test_json_is_one_document_a_line(root_logger: None) -> None:
+    stream = io.StringIO()
+    setup_logging("INFO", style="json", stream=stream)
+
+    log.warning("late", extra={"seconds": 1.5, "path": "/ä\n"})
+
+    document = json.loads(stream.getvalue())
+    del document["time"]
+    assert document == {
+        "level": "WARNING",
+        "logger": "fsxsync.test",
+        "message": "late",
+        "seconds": 1.5,
+        "path": "/ä\\x0a",
+    }
+
+
+def test_journald_gets_priorities_and_no_times(
+    root_logger: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    setup_logging("INFO")
+
+    log.error("disk full")
+
+    assert capsys.readouterr().err == "<3>fsxsync.test: disk full\n"
+
+
+def test_setting_up_twice_tells_once_and_foreign_debug_lines_never(root_logger: None) -> None:
+    setup_logging("DEBUG", stream=io.StringIO())
+    stream = io.StringIO()
+    setup_logging("DEBUG", stream=stream)
+
+    log.debug("mine")
+    logging.getLogger("botocore.auth").debug("StringToSign")
+
+    assert [line.rpartition(": ")[2] for line in stream.getvalue().splitlines()] == ["mine"]
+
+
+def test_counters_add_up_by_label() -> None:
+    counted = Metrics()
+    counted.add(metrics.FAILURES, "dra-1", "S3AccessDenied")
+    counted.add(metrics.FAILURES, "dra-1", "S3Error", amount=2)
+    counted.add(metrics.FAILURES, "dra-2", "S3Error")
+
+    assert counted.value(metrics.FAILURES) == 4
+    assert counted.value(metrics.FAILURES, "dra-1") == 3
+    assert counted.value(metrics.FAILURES, "dra-1", "S3Error") == 2
+    with pytest.raises(ValueError, match="labels"):
+        counted.add(metrics.FAILURES, "dra-1")
+
+    counted.add(metrics.REQUESTS, "HeadObject")
+    counted.forget("dra-1")
+    assert (counted.value(metrics.FAILURES), counted.value(metrics.REQUESTS)) == (1, 1)
+
+
+def test_prometheus_can_read_them() -> None:
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
+
+    counted = Metrics()
+    counted.add(metrics.BYTES_UP, 'dra-"1"\n', amount=2**53 + 2)
+
+    families = {family.name: family for family in text_string_to_metric_families(render(counted).decode())}
+
+    assert set(families) == set(COUNTERS)
+    (sample,) = families[metrics.BYTES_UP].samples
+    assert (sample.name, sample.labels, sample.value) == (
+        "fsxsync_uploaded_bytes_total",
+        {"association": 'dra-"1"\n'},
+        2**53 + 2,
+    )
+
+
+def test_counting_does_not_pay_for_prometheus() -> None:
+    modules = "fsxsync.telemetry.metrics, fsxsync.telemetry.log"
+    code = f"import sys, {modules}; print('prometheus_client' in sys.modules)"
+
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+
+    assert told.stdout == "False\n"
+
+
+def test_every_code_that_an_error_carries_is_known() -> None:
+    def classes(root: type[errors.FsxSyncError]) -> Iterator[type[errors.FsxSyncError]]:
+        yield root
+        for child in root.__subclasses__():
+            if child.__module__ == errors.__name__:
+                yield from classes(child)
+
+    wire_only = {"BadRequest", "DataRepositoryAssociationNotFound"}
+    assert {error.code for error in classes(errors.FsxSyncError)} - set(CODES) <= wire_only
