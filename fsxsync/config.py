@@ -80,9 +80,7 @@ def load(config_file: Path | None, env: Mapping[str, str], flags: Mapping[str, o
     settings = Settings(**{name: _checked(name, value, where) for name, (value, where) in given.items()})
     if settings.export_cap_s < settings.export_delay_s:
         where = next(given[name][1] for name in ("export_cap_s", "export_delay_s") if name in given)
-        raise BadInput(
-            where, f"export_cap_s is {settings.export_cap_s:g}, less than export_delay_s", advice=_HELP
-        )
+        raise BadInput(where, f"export_cap_s is {settings.export_cap_s:g}, less than export_delay_s", advice=_HELP)
     return settings
 
 
@@ -105,9 +103,7 @@ def default_state_dir(env: Mapping[str, str], uid: int) -> Path:
         try:
             home = pwd.getpwuid(uid).pw_dir
         except KeyError as error:
-            raise BadInput(
-                "no state directory", f"user {uid} has no home", advice="name a --state-dir"
-            ) from error
+            raise BadInput("no state directory", f"user {uid} has no home", advice="name a --state-dir") from error
     return Path(home) / ".local" / "state" / "fsxsync" / "default"
 
 
@@ -127,9 +123,7 @@ def _read(file: Path) -> dict[str, object]:
 def _known(name: str, where: str) -> str:
     if name in _CHECKS:
         return name
-    raise BadInput(
-        f"'{name}' {where}", "there is no such setting", advice=f"known are {', '.join(sorted(_CHECKS))}"
-    )
+    raise BadInput(f"'{name}' {where}", "there is no such setting", advice=f"known are {', '.join(sorted(_CHECKS))}")
 
 
 def _checked(name: str, value: object, where: str) -> Any:

@@ -108,7 +108,9 @@ class ObjectStore(Protocol):
 
     def abort_upload(self, key: str, upload_id: str) -> None: ...
 
-    def copy(self, source: str, target: str, headers: Posix, kind: Kind, *, expect: Remote, replaces: Remote | None) -> Written:
+    def copy(
+        self, source: str, target: str, headers: Posix, kind: Kind, *, expect: Remote, replaces: Remote | None
+    ) -> Written:
         """Server-side copy with new POSIX metadata; all else of the source (user metadata, content type and the
         other system headers, tags, storage class) is kept. ``source == target`` changes metadata in place."""
 
@@ -184,7 +186,15 @@ class Mover(Protocol):
     async def fetch(self, job: ChunkJob, priority: Priority) -> None: ...
 
     async def upload(
-        self, store: ObjectStore, key: str, fd: int, size: int, headers: ObjectHeaders, *, replaces: Remote | None, still: Any
+        self,
+        store: ObjectStore,
+        key: str,
+        fd: int,
+        size: int,
+        headers: ObjectHeaders,
+        *,
+        replaces: Remote | None,
+        still: Any,
     ) -> tuple[Written, bytes]:
         """Upload ``size`` bytes of ``fd`` and return (answer, XXH3-128 of what was sent).
 

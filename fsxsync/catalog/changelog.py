@@ -162,9 +162,7 @@ class Changelog:
             self._turn = (self._turn + 1) % len(due)
             due = due[self._turn :] + due[: self._turn]
         longest = max(map(len, due), default=0)
-        taken = [entries[place] for place in range(longest) for entries in due if place < len(entries)][
-            :limit
-        ]
+        taken = [entries[place] for place in range(longest) for entries in due if place < len(entries)][:limit]
         for entry in taken:
             number = self._numbers.get(entry.association)
             assert number is not None

@@ -69,9 +69,7 @@ class Files:
         """Write many rows; all or none."""
         with self._connection.transaction():
             # By path: if one comes twice, as a file and as a directory, the last counts.
-            rows = {
-                (base.association, base.path): row for base in bases if (row := self._row(base)) is not None
-            }
+            rows = {(base.association, base.path): row for base in bases if (row := self._row(base)) is not None}
             self._connection.run_many(_DELETE_ONE, [_other_form(row) for row in rows.values()])
             self._connection.run_many(_PUT, rows.values())
 
@@ -96,9 +94,7 @@ class Files:
             # range.
             itself = self._connection.rows(_BETWEEN, (number, max(start, under), under + b"\0", limit))
             low, high = below(under)
-            rows = itself + self._connection.rows(
-                _BETWEEN, (number, max(start, low), high, limit - len(itself))
-            )
+            rows = itself + self._connection.rows(_BETWEEN, (number, max(start, low), high, limit - len(itself)))
         return [self._base(row) for row in rows]
 
     def iterate(self, association: str, under: bytes = b"", page: int = 1000) -> Iterator[Base]:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from fsxsync.catalog.connection import Connection
 
-_STARTED = (
-    "INSERT OR REPLACE INTO uploads (upload_id, association, path, key, started_ns) VALUES (?, ?, ?, ?, ?)"
-)
+_STARTED = "INSERT OR REPLACE INTO uploads (upload_id, association, path, key, started_ns) VALUES (?, ?, ?, ?, ?)"
 _FINISHED = "DELETE FROM uploads WHERE upload_id = ?"
 _COLUMNS = "association, path, key, upload_id, started_ns"
 _OF = f"SELECT {_COLUMNS} FROM uploads WHERE association = ? ORDER BY started_ns"  # noqa: S608  names are ours
@@ -44,9 +42,7 @@ class Uploads:
 
     def all(self, association: str | None = None) -> list[Upload]:
         """The oldest first. Right after a start: those that nobody will end."""
-        rows = (
-            self._connection.rows(_ALL) if association is None else self._connection.rows(_OF, (association,))
-        )
+        rows = self._connection.rows(_ALL) if association is None else self._connection.rows(_OF, (association,))
         return [Upload(*row) for row in rows]
 
     def delete_all(self, association: str) -> None:

@@ -20,7 +20,9 @@ def open_state_dir(state_dir: Path) -> None:
         state_dir.chmod(0o700)
     except OSError as error:
         raise BadInput(
-            f"state directory {state_dir}", error.strerror or str(error), advice="name a directory that you own"
+            f"state directory {state_dir}",
+            error.strerror or str(error),
+            advice="name a directory that you own",
         ) from error
 
 

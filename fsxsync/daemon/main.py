@@ -53,7 +53,12 @@ def run_mount(
 
 
 def run_watch(
-    state_dir: Path, directory: Path, *, daemonize: bool, config_file: Path | None, flags: Mapping[str, object]
+    state_dir: Path,
+    directory: Path,
+    *,
+    daemonize: bool,
+    config_file: Path | None,
+    flags: Mapping[str, object],
 ) -> int:
     """The same without FUSE: ``directory`` is the tree."""
     settings = _settings(state_dir, config_file, flags)
@@ -63,9 +68,7 @@ def run_watch(
     state = state_dir.absolute()
     if state == directory or directory in state.parents or state in directory.parents:
         raise BadInput(f"{directory} can't be watched", f"the state directory {state} lies in it or around it")
-    return _run(
-        settings, state_dir, directory, daemonize=daemonize, eager=True, front=None, session=None
-    )
+    return _run(settings, state_dir, directory, daemonize=daemonize, eager=True, front=None, session=None)
 
 
 def _settings(state_dir: Path, config_file: Path | None, flags: Mapping[str, object]) -> Settings:
@@ -180,7 +183,11 @@ async def _main(parts: Parts, state_dir: Path, front: Front | None, ready: Calla
 
 
 async def _front_task(
-    front: Front, parts: Parts, ending: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    front: Front,
+    parts: Parts,
+    ending: trio.Event,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     await front(parts, task_status=task_status)
     ending.set()  # somebody unmounted from outside: there is nothing left to serve

@@ -167,7 +167,9 @@ def parse_directory(path: str) -> bytes:
     parts = [part for part in path.split("/") if part]
     for part in parts:
         if part in {".", ".."} or len(part.encode("utf-8", "surrogateescape")) > 255:
-            raise BadInput(f"'{path}' is no path in the file system", f"the part '{part}' is not allowed", advice=advice)
+            raise BadInput(
+                f"'{path}' is no path in the file system", f"the part '{part}' is not allowed", advice=advice
+            )
     return b"/".join(part.encode("utf-8", "surrogateescape") for part in parts)
 
 
@@ -184,7 +186,10 @@ def check_overlap(new: Association, existing: Iterable[Association]) -> None:
     for other in existing:
         if other.id == new.id:
             continue
-        mine, theirs = new.directory + b"/" if new.directory else b"", other.directory + b"/" if other.directory else b""
+        mine, theirs = (
+            new.directory + b"/" if new.directory else b"",
+            other.directory + b"/" if other.directory else b"",
+        )
         if _nested(mine, theirs):
             raise AssociationOverlap(
                 f"{new.file_system_path} can't be associated",

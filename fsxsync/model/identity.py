@@ -68,7 +68,17 @@ class Local:
     def same_state(self, other: Local | None) -> bool:
         """Nothing at all happened between the two looks, as far as the file system tells."""
         return other is not None and (
-            (self.kind, self.ino, self.size, self.mtime_ns, self.ctime_ns, self.mode, self.uid, self.gid, self.stub)
+            (
+                self.kind,
+                self.ino,
+                self.size,
+                self.mtime_ns,
+                self.ctime_ns,
+                self.mode,
+                self.uid,
+                self.gid,
+                self.stub,
+            )
             == (
                 other.kind,
                 other.ino,

@@ -25,7 +25,13 @@ class StubMark:
 
     def encode(self) -> bytes:
         return json.dumps(
-            {"v": _VERSION, "etag": self.etag, "size": self.size, "key": self.key, "version_id": self.version_id},
+            {
+                "v": _VERSION,
+                "etag": self.etag,
+                "size": self.size,
+                "key": self.key,
+                "version_id": self.version_id,
+            },
             separators=(",", ":"),
             ensure_ascii=False,
         ).encode()

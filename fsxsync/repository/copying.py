@@ -70,9 +70,7 @@ def copy_at_once(
     return written(answer, etag=answer["CopyObjectResult"]["ETag"])
 
 
-def start(
-    client: S3Client, source: Source, target: str, params: dict[str, Any], payer: dict[str, Any]
-) -> str:
+def start(client: S3Client, source: Source, target: str, params: dict[str, Any], payer: dict[str, Any]) -> str:
     """Begin a copy in parts with the source's tags, which only CopyObject takes along by itself."""
     where: dict[str, Any] = {"Bucket": source.bucket, "Key": source.key, **payer}
     if source.remote.version_id is not None:

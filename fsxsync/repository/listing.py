@@ -62,9 +62,7 @@ def fetch_page(client: S3Client, **params: Any) -> Page:
     return parse_page(answer[_RAW])
 
 
-def _take_body(
-    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_unused: object
-) -> None:
+def _take_body(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_unused: object) -> None:
     if response_dict["status_code"] == 200:
         customized_response_dict[_RAW] = response_dict["body"]
         response_dict["body"] = _NOTHING

@@ -101,9 +101,7 @@ class _Probe:
         put_match = self._refuses(put, {"IfMatch": _WRONG}) and self._accepts(put, "IfMatch")
         complete_match = self._refuses(complete, {"IfMatch": _WRONG}) and self._accepts(complete, "IfMatch")
         complete_none_refused = self._refuses(complete, none)
-        copy_match = self._refuses(copy, {"CopySourceIfMatch": _WRONG}) and self._accepts(
-            copy, "CopySourceIfMatch"
-        )
+        copy_match = self._refuses(copy, {"CopySourceIfMatch": _WRONG}) and self._accepts(copy, "CopySourceIfMatch")
         delete_match = self._refuses(delete, {"IfMatch": _WRONG}) and self._accepts(delete, "IfMatch")
         # A deleted key is no key: one store takes a delete marker for an object here, and for nothing there.
         put_match = put_match and self._when_gone(put, "IfMatch") is not _Outcome.DONE

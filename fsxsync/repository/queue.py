@@ -60,9 +60,7 @@ class SqsQueue:
         """The queue exists and may be read; raises what a person has to mend."""
         with self._ask("check") as client:
             # Without hiding what it reads: whoever serves the queue must not wait for it.
-            client.receive_message(
-                QueueUrl=self.url, MaxNumberOfMessages=1, VisibilityTimeout=0, WaitTimeSeconds=0
-            )
+            client.receive_message(QueueUrl=self.url, MaxNumberOfMessages=1, VisibilityTimeout=0, WaitTimeSeconds=0)
 
     def receive(self, wait_s: int) -> list[QueueMessage]:
         """Up to ten messages; waits at most ``wait_s`` (0 to 20) for the first.
@@ -76,10 +74,7 @@ class SqsQueue:
                 MaxNumberOfMessages=_BATCH,
                 WaitTimeSeconds=min(max(wait_s, 0), _LONGEST_WAIT_S),
             )
-        return [
-            _message(message["ReceiptHandle"], message.get("Body", ""))
-            for message in answer.get("Messages", [])
-        ]
+        return [_message(message["ReceiptHandle"], message.get("Body", "")) for message in answer.get("Messages", [])]
 
     def delete(self, receipts: Sequence[str]) -> None:
         """Take messages out of the queue. One that could not be deleted comes again, and costs one more look.
@@ -92,9 +87,7 @@ class SqsQueue:
             with self._ask("deleting messages") as client:
                 client.delete_message_batch(
                     QueueUrl=self.url,
-                    Entries=[
-                        {"Id": str(index), "ReceiptHandle": receipt} for index, receipt in enumerate(batch)
-                    ],
+                    Entries=[{"Id": str(index), "ReceiptHandle": receipt} for index, receipt in enumerate(batch)],
                 )
 
     def close(self) -> None:

@@ -86,9 +86,7 @@ class S3Store:
     def _head(self, key: str) -> dict[str, Any] | None:
         try:
             with self._ask("HEAD", key) as client:
-                return dict(
-                    client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED", **self._payer)
-                )
+                return dict(client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED", **self._payer))
         except ObjectMissing:
             self._check_bucket()
             return None
@@ -201,9 +199,7 @@ class S3Store:
         condition = self._condition(key, replaces, obeys=obeys)
         try:
             with self._ask("upload", key) as client:
-                return written(
-                    client.put_object(Bucket=self.bucket, Key=key, Body=body, **params, **condition)
-                )
+                return written(client.put_object(Bucket=self.bucket, Key=key, Body=body, **params, **condition))
         except ObjectMissing as error:
             if replaces is not None:  # If-Match on a key that is gone
                 raise ObjectChanged(error.what, "it was deleted") from error
@@ -227,9 +223,7 @@ class S3Store:
     ) -> Written:
         conditions = self.conditions
         obeys = conditions.complete_if_none_match if replaces is None else conditions.complete_if_match
-        listed: Any = {
-            "Parts": [{"PartNumber": part.number, "ETag": quoted_etag(part.etag)} for part in parts]
-        }
+        listed: Any = {"Parts": [{"PartNumber": part.number, "ETag": quoted_etag(part.etag)} for part in parts]}
         condition = self._condition(key, replaces, obeys=obeys)
         try:
             with self._ask("upload", key) as client:
@@ -268,9 +262,7 @@ class S3Store:
         if found.archived:
             raise ObjectArchived(what, f"its storage class is {found.storage_class}")
         placing = self._placing(None)
-        params = (
-            described_again(head, kind, headers, encryption="ServerSideEncryption" not in placing) | placing
-        )
+        params = described_again(head, kind, headers, encryption="ServerSideEncryption" not in placing) | placing
         copied_from = copying.Source(self.bucket, source, found)
         if found.size > self._copy_limit:
             return self._copy_large(copied_from, target, params, replaces)
@@ -333,13 +325,7 @@ class S3Store:
     def _compare(self, key: str, replaces: Remote | None) -> None:
         found = self.head(key)
         if not same_version(found, replaces):
-            why = (
-                "it was deleted"
-                if found is None
-                else "it is another version now"
-                if replaces
-                else "it is there"
-            )
+            why = "it was deleted" if found is None else "it is another version now" if replaces else "it is there"
             raise ObjectChanged(self._what("write", key), why)
 
     def _describing(self, headers: ObjectHeaders) -> dict[str, Any]:

@@ -53,9 +53,7 @@ _BY_CODE: dict[str, type[RepositoryError]] = {
         ("PreconditionFailed", "ConditionalRequestConflict", "InvalidRange", "RequestedRangeNotSatisfiable"),
         ObjectChanged,
     ),
-    **dict.fromkeys(
-        ("InvalidObjectState", "ObjectNotInActiveTierError", "RestoreAlreadyInProgress"), ObjectArchived
-    ),
+    **dict.fromkeys(("InvalidObjectState", "ObjectNotInActiveTierError", "RestoreAlreadyInProgress"), ObjectArchived),
     **dict.fromkeys(
         (
             "SlowDown",

@@ -131,7 +131,7 @@ class Engine:
         local = self._shared.tree.identify(tree_path)
         self._shared.invalidate(tree_path, *([local.ino] if local else []), data=False)
 
-    def _tree_moved(self, old: bytes, new: bytes, is_directory: bool) -> None:  # noqa: FBT001 - the watcher's callback
+    def _tree_moved(self, old: bytes, new: bytes, is_directory: bool) -> None:
         self.intake.renamed(old, new, is_directory)
         self._shared.invalidate(old, data=False)
         self._shared.invalidate(new, data=False)
@@ -310,7 +310,9 @@ class Engine:
                     for below, _ in batch:
                         found = tree.identify(below)
                         if found is not None:
-                            yield state_of(self.served_for(below), below, found, self.hydrator.resident_bytes(found.ino))
+                            yield state_of(
+                                self.served_for(below), below, found, self.hydrator.resident_bytes(found.ino)
+                            )
 
     async def wait(self, tree_path: bytes, timeout_s: float) -> tuple[PendingItem, ...]:
         return await self.waiter.wait(tree_path, timeout_s)
@@ -320,4 +322,3 @@ class Engine:
 
     def stop(self) -> None:
         self._stopping.set()
-

@@ -60,9 +60,7 @@ async def export(served: Served, path: bytes, action: Action) -> Base:
         body = local.target or b"" if local.kind is Kind.SYMLINK else b""
         headers = ObjectHeaders(posix=posix, kind=local.kind, content_type=guess_content_type(path))
         _still(served, path, local)
-        written = await trio.to_thread.run_sync(
-            lambda: served.store.put(key, body, headers, replaces=action.remote)
-        )
+        written = await trio.to_thread.run_sync(lambda: served.store.put(key, body, headers, replaces=action.remote))
         digest, size = None, len(body)
     served.expect_echo(key, written.etag)
     served.exported += 1
@@ -82,7 +80,11 @@ async def _upload(
 
         def still() -> None:
             now = os.fstat(fd)
-            if (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (local.size, local.mtime_ns, local.ctime_ns):
+            if (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (
+                local.size,
+                local.mtime_ns,
+                local.ctime_ns,
+            ):
                 raise LocalChanged(f"export of {key}", "the file was changed during the upload")
             if local.ino in served.shared.writers:
                 raise LocalChanged(f"export of {key}", "the file was opened for writing during the upload")

@@ -60,7 +60,9 @@ class Hydration:
 
     @property
     def resident_bytes(self) -> int:
-        return sum(chunk.length for chunk, state in zip(self.chunks, self.states, strict=True) if state is Residency.HERE)
+        return sum(
+            chunk.length for chunk, state in zip(self.chunks, self.states, strict=True) if state is Residency.HERE
+        )
 
     def touched(self, offset: int, length: int) -> range:
         """Indexes of the chunks that a byte range needs."""
@@ -90,9 +92,7 @@ class Hydration:
         self.states[index] = Residency.UNDER_WAY
         self.arrivals[index] = trio.Event()
         self.failures.pop(index, None)
-        job = ChunkJob(
-            self.store, self.key, self.mark.etag, self.mark.version_id, self.fd, chunk.offset, chunk.length
-        )
+        job = ChunkJob(self.store, self.key, self.mark.etag, self.mark.version_id, self.fd, chunk.offset, chunk.length)
         arrived = False
         try:
             await mover.fetch(job, priority)

@@ -268,4 +268,3 @@ class StubHydrator:
     def set_roots(self, is_root: Callable[[bytes], bool]) -> None:
         """How to tell an association's directory or an ancestor of one."""
         self._is_root = is_root
-

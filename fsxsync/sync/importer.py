@@ -67,9 +67,7 @@ async def stage(served: Served, path: bytes, remote: Remote, posix: Posix) -> tu
     atime_ns = posix.atime_ns if posix.atime_ns is not None else mtime_ns
     mode = posix.mode if posix.mode is not None else 0o644
     if remote.kind is Kind.SYMLINK:
-        target = await trio.to_thread.run_sync(
-            lambda: served.store.get(key, etag=remote.etag, limit=SYMLINK_LIMIT)
-        )
+        target = await trio.to_thread.run_sync(lambda: served.store.get(key, etag=remote.etag, limit=SYMLINK_LIMIT))
         if not target or b"\0" in target:
             raise TypeClash(f"import of {path!r}", "the object says symlink, and its body is no target")
         return tree.stage_symlink(target, uid=uid, gid=gid, mtime_ns=mtime_ns), None

@@ -111,7 +111,11 @@ class Intake:
             if base is None and local is None:
                 continue
             if base is not None and local is not None and base.matches_local(local):
-                if base.kind is not Kind.DIRECTORY or base.mtime_ns == local.mtime_ns or local.mtime_ns == local.ctime_ns:
+                if (
+                    base.kind is not Kind.DIRECTORY
+                    or base.mtime_ns == local.mtime_ns
+                    or local.mtime_ns == local.ctime_ns
+                ):
                     served.echoes_dropped += 1
                     continue
             ino = local.ino if local is not None and local.kind is not Kind.DIRECTORY else None

@@ -35,7 +35,12 @@ def record_action(served: Served, path: bytes, action: Action, kept: bytes | Non
     name = kept.rpartition(b"/")[2].decode("utf-8", "backslashreplace") if kept else ""
     message = f"both sides changed: {what}" + (f" as {name}" if name else "")
     served.shared.eventlog.emit(
-        level="WARN", code="Conflict", flow=flow, association=served.id, path=shown(served, path), message=message
+        level="WARN",
+        code="Conflict",
+        flow=flow,
+        association=served.id,
+        path=shown(served, path),
+        message=message,
     )
     if kept is not None:
         problems.put(

@@ -1,10 +1,10 @@
 """One hint, one look: identify, reconcile, act, record. Start reading the engine here.
 
-    hint (association, path)
-      -> base from the catalog, local from the tree, remote from the repository
-      -> reconcile(base, local, remote, policy): one verdict
-      -> its executor, which must find that state again or raise LocalChanged / ObjectChanged
-      -> the new base, or a later look
+hint (association, path)
+  -> base from the catalog, local from the tree, remote from the repository
+  -> reconcile(base, local, remote, policy): one verdict
+  -> its executor, which must find that state again or raise LocalChanged / ObjectChanged
+  -> the new base, or a later look
 """
 
 from __future__ import annotations
@@ -146,9 +146,7 @@ async def _compare(served: Served, path: bytes, local: Local, remote: Remote) ->
             lambda: served.store.get(served.key(path, Kind.SYMLINK), etag=remote.etag, limit=importer.SYMLINK_LIMIT)
         )
         return body == local.target, local
-    known, digest = await trio.to_thread.run_sync(
-        same_bytes, served.shared.tree, served.tree_path(path), local, remote
-    )
+    known, digest = await trio.to_thread.run_sync(same_bytes, served.shared.tree, served.tree_path(path), local, remote)
     return known, replace(local, content_hash=digest) if digest is not None else local
 
 

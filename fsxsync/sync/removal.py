@@ -61,4 +61,3 @@ async def remove_tree(shared: Shared, directory: bytes) -> None:
         except LocalChanged:
             return  # somebody put something there meanwhile: that stays
         shared.invalidate(directory, local.ino, data=False)
-

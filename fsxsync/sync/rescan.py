@@ -81,5 +81,6 @@ def check_directory(served: Served) -> None:
         raise TreeMoved(f"{association.file_system_path}", "the association's directory is gone")
     if association.directory_ino not in {0, local.ino}:
         raise TreeMoved(
-            f"{association.file_system_path}", "the association's directory is not the one that was associated"
+            f"{association.file_system_path}",
+            "the association's directory is not the one that was associated",
         )

@@ -109,7 +109,13 @@ class Served:
         self.hints.set()
 
     def add_hint(
-        self, path: bytes, *, local: bool = False, remote: bool = False, ino: int | None = None, delay_s: float = 0.0
+        self,
+        path: bytes,
+        *,
+        local: bool = False,
+        remote: bool = False,
+        ino: int | None = None,
+        delay_s: float = 0.0,
     ) -> None:
         """Ask for a look at one path."""
         settings = self.shared.settings

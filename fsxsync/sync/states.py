@@ -10,7 +10,13 @@ from fsxsync.sync.reconcile import Delta, local_delta
 from fsxsync.sync.served import Served
 
 EXISTS, DIRTY, RELEASED, ARCHIVED, LOST = 0x01, 0x02, 0x04, 0x08, 0x40
-WORDS = ((RELEASED, "released"), (EXISTS, "exists"), (DIRTY, "dirty"), (ARCHIVED, "archived"), (LOST, "lost_from_hsm"))
+WORDS = (
+    (RELEASED, "released"),
+    (EXISTS, "exists"),
+    (DIRTY, "dirty"),
+    (ARCHIVED, "archived"),
+    (LOST, "lost_from_hsm"),
+)
 
 
 def state_of(served: Served | None, tree_path: bytes, local: Local, resident_bytes: int | None) -> FileState:
@@ -20,7 +26,9 @@ def state_of(served: Served | None, tree_path: bytes, local: Local, resident_byt
     here = size if local.stub is None else resident_bytes or 0
     path = served.association.relative(tree_path) if served is not None else None
     if served is None or not path:
-        return FileState(shown, 0, (), local.kind, here, size, None, None, None, served.id if served else None, False, None)
+        return FileState(
+            shown, 0, (), local.kind, here, size, None, None, None, served.id if served else None, False, None
+        )
     catalog = served.shared.catalog
     base = catalog.files.get(served.id, path)
     pending = [entry for entry in catalog.changelog.pending(served.id, path, 1) if entry.path == path]

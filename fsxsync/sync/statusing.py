@@ -60,9 +60,7 @@ def collect(
 
 
 def _transfers(shared: Shared) -> dict[str, float]:
-    return {
-        name: float(getattr(shared.mover, name, 0)) for name in ("bytes_down", "bytes_up", "in_flight")
-    }
+    return {name: float(getattr(shared.mover, name, 0)) for name in ("bytes_down", "bytes_up", "in_flight")}
 
 
 def association_status(service: Service) -> AssociationStatus:
@@ -99,9 +97,7 @@ def _complaints(rows: tuple[AssociationStatus, ...], watcher: Watcher) -> list[s
         association = row.association
         if association.lifecycle in {Lifecycle.MISCONFIGURED, Lifecycle.FAILED}:
             found.append(f"{association.id} ({association.file_system_path}): {association.failure}")
-        found.extend(
-            f"{item.path}: {item.error}" for item in row.recent_errors if item.attempts >= NEEDS_PERSON_AFTER
-        )
+        found.extend(f"{item.path}: {item.error}" for item in row.recent_errors if item.attempts >= NEEDS_PERSON_AFTER)
     if watcher.degraded_reason:
         found.append(f"inotify: {watcher.degraded_reason}")
     return found

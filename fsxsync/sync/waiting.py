@@ -78,7 +78,8 @@ class Waiter:
     @staticmethod
     def _count(concerned: Sequence[tuple[Service, bytes]]) -> int:
         return sum(
-            service.served.shared.catalog.changelog.count_under(service.served.id, under) for service, under in concerned
+            service.served.shared.catalog.changelog.count_under(service.served.id, under)
+            for service, under in concerned
         )
 
     def pending(self, tree_path: bytes) -> tuple[PendingItem, ...]:

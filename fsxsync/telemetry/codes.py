@@ -40,9 +40,7 @@ _FSX: Mapping[str, Code] = {
     "S3ExportPathSizeTooLong": Code("ERROR", "export", "Export path too long"),
     "S3ExportFileSizeTooLarge": Code("ERROR", "export", "File too large"),
     "S3ExportResourceBusy": Code("ERROR", "export", "Resource busy"),
-    "S3ExportLocalObjectReleaseWithoutS3Source": Code(
-        "WARN", "export", "File released, object missing: skipped"
-    ),
+    "S3ExportLocalObjectReleaseWithoutS3Source": Code("WARN", "export", "File released, object missing: skipped"),
     "S3ExportLocalObjectNotMatchDra": Code("WARN", "export", "Data repository path mismatch: skipped"),
     "InternalAutoExportError": Code("ERROR", "export", "Internal failure (auto export)"),
     "S3CompletionReportUploadFailure": Code("ERROR", "export", "Completion report upload failure"),

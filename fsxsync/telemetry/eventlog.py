@@ -60,9 +60,7 @@ class Event:
 class EventLog:
     """``path`` is the file being written; ``path.1`` … ``path.<keep>`` are older, the higher the older."""
 
-    def __init__(
-        self, path: Path, *, max_bytes: int, keep: int, now_ns: Callable[[], int] = time.time_ns
-    ) -> None:
+    def __init__(self, path: Path, *, max_bytes: int, keep: int, now_ns: Callable[[], int] = time.time_ns) -> None:
         self.path = path
         self.dropped = 0
         """Events that could not be written since the start."""
@@ -97,9 +95,7 @@ class EventLog:
         told = (level, code, flow, association, escape(path), escape(key), _cut(escape(redact(message))))
         try:
             if self._unsaid:
-                self._write(
-                    "WARN", "EventsDropped", "daemon", "", "", "", f"{self._unsaid} events were dropped"
-                )
+                self._write("WARN", "EventsDropped", "daemon", "", "", "", f"{self._unsaid} events were dropped")
                 self._unsaid = 0
             self._write(*told)
         except OSError as error:
@@ -203,9 +199,7 @@ class EventLog:
         events: list[Event] = []
         for file in self._files():
             if len(events) < count:
-                events = [
-                    event for event in _events_after(file, 0) if _fits(event, level, association)
-                ] + events
+                events = [event for event in _events_after(file, 0) if _fits(event, level, association)] + events
         return events[max(0, len(events) - count) :], self._last
 
     async def wait_newer(self, since: int) -> None:

@@ -77,9 +77,7 @@ class KeyValueFormatter(logging.Formatter):
         self._journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
-        start = (
-            f"<{_SYSLOG.get(record.levelno, 6)}>" if self._journal else f"{_iso(record)} {record.levelname} "
-        )
+        start = f"<{_SYSLOG.get(record.levelno, 6)}>" if self._journal else f"{_iso(record)} {record.levelname} "
         fields = "".join(f" {name}={_value(value)}" for name, value in fields_of(record).items())
         lines = [f"{start}{record.name}: {_printable(record.getMessage())}{fields}"]
         lines += [f"    | {_printable(line)}" for line in _trace(self, record).splitlines()]

@@ -21,16 +21,18 @@ ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG
 """Nothing of ours stands at such a path. ELOOP too: below a symlink there is no path of the tree."""
 
 _DOTS = {b".", b".."}
-_MOVED = frozenset({
-    errno.EEXIST,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENOTEMPTY,
-    errno.ESTALE,
-    errno.EAGAIN,
-    errno.ETXTBSY,
-})
+_MOVED = frozenset(
+    {
+        errno.EEXIST,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENOTEMPTY,
+        errno.ESTALE,
+        errno.EAGAIN,
+        errno.ETXTBSY,
+    }
+)
 
 
 def shown(path: bytes) -> str:

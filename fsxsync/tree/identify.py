@@ -15,9 +15,7 @@ from fsxsync.tree.beneath import ABSENT, open_pinned, proc_path, shown, tree_err
 _KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
 
 
-def local_of(
-    status: os.stat_result, dev: int, *, stub: StubMark | None = None, target: bytes | None = None
-) -> Local:
+def local_of(status: os.stat_result, dev: int, *, stub: StubMark | None = None, target: bytes | None = None) -> Local:
     """`Local` from what stat says. What lies on another device than ``dev`` is OTHER: it is not our tree."""
     kind = _KINDS.get(stat.S_IFMT(status.st_mode), Kind.OTHER) if status.st_dev == dev else Kind.OTHER
     return Local(

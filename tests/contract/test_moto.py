@@ -88,9 +88,7 @@ def test_where_nothing_may_be_written_the_probe_finds_nothing(make_world: MakeWo
 
 
 @pytest.mark.parametrize("operation", ["CompleteMultipartUpload", "CopyObject", "DeleteObject"])
-def test_the_probe_leaves_nothing_when_it_fails_midway(
-    make_world: MakeWorld, moto: MotoServer, operation: str
-) -> None:
+def test_the_probe_leaves_nothing_when_it_fails_midway(make_world: MakeWorld, moto: MotoServer, operation: str) -> None:
     world = make_world(versioned=True, probed=False)
     store = open_store(world.bucket, moto.access, None)
     with store._connection.ask("setup") as client:
@@ -203,9 +201,7 @@ def test_access_denied_names_the_object_and_what_to_grant(make_world: MakeWorld)
 
 def test_association_wide_properties_go_with_every_write(make_world: MakeWorld, moto: MotoServer) -> None:
     world = make_world()
-    access = replace(
-        moto.access, storage_class="STANDARD_IA", sse="aws:kms:key-1", acl="bucket-owner-full-control"
-    )
+    access = replace(moto.access, storage_class="STANDARD_IA", sse="aws:kms:key-1", acl="bucket-owner-full-control")
     store = open_store(world.bucket, access, None)
 
     store.put("f", b"1", FILE, replaces=None)
@@ -228,9 +224,7 @@ def in_parts(make_world: MakeWorld) -> MotoWorld:
 
 def test_a_large_copy_in_parts_keeps_all_but_the_posix_metadata(in_parts: MotoWorld) -> None:
     body = bytes(5 * MIB) + b"end"
-    in_parts.put(
-        "f", body, metadata={"project": "x"}, content_type="text/html", cache_control="no", tags={"a": "b"}
-    )
+    in_parts.put("f", body, metadata={"project": "x"}, content_type="text/html", cache_control="no", tags={"a": "b"})
     seen = in_parts.store.head("f")
     assert seen is not None
 

@@ -110,9 +110,7 @@ def test_a_missing_queue_says_what_to_do(moto: MotoServer) -> None:
     queue = open_queue(f"{moto.url}/123456789012/nobody-made-it", moto.access)
 
     for ask in (queue.check, lambda: queue.receive(0)):
-        with pytest.raises(
-            RepositoryError, match=r"nobody-made-it: there is no such queue; create the queue"
-        ):
+        with pytest.raises(RepositoryError, match=r"nobody-made-it: there is no such queue; create the queue"):
             ask()
     queue.close()
 

@@ -311,9 +311,7 @@ def test_a_copy_keeps_all_but_the_posix_metadata(world: World, target: str) -> N
     seen = foreign_object(world)
     before = world.raw("f")
 
-    answer = world.store.copy(
-        "f", target, POSIX, Kind.FILE, expect=seen, replaces=seen if target == "f" else None
-    )
+    answer = world.store.copy("f", target, POSIX, Kind.FILE, expect=seen, replaces=seen if target == "f" else None)
 
     after = world.raw(target)
     assert (after.body, after.content_type, after.cache_control) == (b"hello", "text/html", "max-age=60")

@@ -105,9 +105,7 @@ def test_they_come_in_the_order_in_which_they_were_made(catalog: Catalog) -> Non
 
 def fill(catalog: Catalog, association: str) -> None:
     catalog.files.put(Base(association, b"a", Kind.FILE, 1, 2, 3, 4, 0o644, 0, 0, "e", 2, 5))
-    catalog.changelog.add(
-        [Hint(association, b"a", local=True, remote=True, ino=1)], now_ns=1, delay_ns=0, cap_ns=0
-    )
+    catalog.changelog.add([Hint(association, b"a", local=True, remote=True, ino=1)], now_ns=1, delay_ns=0, cap_ns=0)
     catalog.uploads.started(association, b"a", "k", f"upload-{association}", 1)
     catalog.problems.put(Problem(association, b"a", "conflict", "Conflict", "m", 1))
 

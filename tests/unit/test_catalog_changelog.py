@@ -302,9 +302,7 @@ class ChangelogMachine(RuleBasedStateMachine):
             row = self.model.get(key)
             if row is None:
                 # A look may still go on at a row that was deleted under it.
-                self.model[key] = Row(
-                    one.local, one.remote, one.ino, happened, self.now, self.now + delay, newer=True
-                )
+                self.model[key] = Row(one.local, one.remote, one.ino, happened, self.now, self.now + delay, newer=True)
                 continue
             row.local |= one.local
             row.remote |= one.remote
@@ -329,10 +327,7 @@ class ChangelogMachine(RuleBasedStateMachine):
         assert len(taken) == min(limit, len(due))
         for association in which:
             mine = [entry.not_before_ns for entry in taken if entry.association == association]
-            assert (
-                mine
-                == sorted(row.not_before for key, row in due.items() if key[0] == association)[: len(mine)]
-            )
+            assert mine == sorted(row.not_before for key, row in due.items() if key[0] == association)[: len(mine)]
             left = len([key for key in due if key[0] == association]) - len(mine)
             others = max(
                 (sum(e.association == other for e in taken) for other in which if other != association),
@@ -382,9 +377,7 @@ class ChangelogMachine(RuleBasedStateMachine):
     @rule(association=ASSOCIATIONS, under=st.just(b"") | PATHS)
     def delete_under(self, association: str, under: bytes) -> None:
         self.catalog.changelog.delete_under(association, under)
-        self.model = {
-            key: row for key, row in self.model.items() if not self.lies_in(key, association, under)
-        }
+        self.model = {key: row for key, row in self.model.items() if not self.lies_in(key, association, under)}
 
     @staticmethod
     def lies_in(key: tuple[str, bytes], association: str, under: bytes) -> bool:
@@ -422,13 +415,9 @@ class ChangelogMachine(RuleBasedStateMachine):
             assert log.oldest_ns(association) == min((row.first_seen for row in mine.values()), default=None)
             free = [row.not_before for path, row in mine.items() if not self.is_claimed((association, path))]
             assert log.next_due_ns([association]) == min(free, default=None)
-            assert {e.path for e in log.errors(association, 99)} == {
-                path for path, row in mine.items() if row.error
-            }
+            assert {e.path for e in log.errors(association, 99)} == {path for path, row in mine.items() if row.error}
             for under in (b"", b"a", b"a/b"):
-                inside = sorted(
-                    path for path in mine if self.lies_in((association, path), association, under)
-                )
+                inside = sorted(path for path in mine if self.lies_in((association, path), association, under))
                 assert [e.path for e in log.pending(association, under, 99)] == inside
                 assert log.count_under(association, under) == len(inside)
         for ino in (1, 2):

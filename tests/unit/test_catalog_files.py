@@ -19,9 +19,7 @@ from fsxsync.model.identity import Base, Kind, Posix
 A, B = "dra-00000000000000001", "dra-00000000000000002"
 
 
-def base(
-    path: bytes, kind: Kind = Kind.FILE, *, association: str = A, ino: int = 7, released: bool = False
-) -> Base:
+def base(path: bytes, kind: Kind = Kind.FILE, *, association: str = A, ino: int = 7, released: bool = False) -> Base:
     return Base(
         association=association,
         path=path,

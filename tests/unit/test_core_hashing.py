@@ -45,9 +45,7 @@ class TestBuffers:
         assert crc(CHECK_INPUT) == CHECK_VALUE
 
     @pytest.mark.parametrize("crc", CRCS)
-    def test_crc_agrees_with_awscrt_at_every_length_and_alignment(
-        self, crc: Callable[[memoryview], int]
-    ) -> None:
+    def test_crc_agrees_with_awscrt_at_every_length_and_alignment(self, crc: Callable[[memoryview], int]) -> None:
         view = memoryview(DATA)
 
         wrong = [
@@ -83,9 +81,7 @@ class TestBuffers:
 
     @pytest.mark.parametrize("function", [_core.xxh3_128, *CRCS])
     @pytest.mark.parametrize("hostile", ["text", 1, None, [1, 2]])
-    def test_what_is_no_buffer_is_refused(
-        self, function: Callable[[object], object], hostile: object
-    ) -> None:
+    def test_what_is_no_buffer_is_refused(self, function: Callable[[object], object], hostile: object) -> None:
         with pytest.raises(TypeError):
             function(hostile)
 
@@ -166,9 +162,7 @@ class TestRanges:
     def test_a_file_that_ends_inside_the_range_is_an_error_that_names_it(
         self, data_fd: int, function: Callable[[int, int, int], object]
     ) -> None:
-        with pytest.raises(
-            EOFError, match=rf"fd {data_fd} ends at {len(DATA)}, .* {len(DATA)} bytes from 1$"
-        ):
+        with pytest.raises(EOFError, match=rf"fd {data_fd} ends at {len(DATA)}, .* {len(DATA)} bytes from 1$"):
             function(data_fd, 1, len(DATA))
 
     @pytest.mark.parametrize("function", RANGES)
@@ -178,9 +172,7 @@ class TestRanges:
         assert function(data_fd, len(DATA) + 1, 0) is not None
 
     @pytest.mark.parametrize("function", RANGES)
-    @pytest.mark.parametrize(
-        ("offset", "length"), [(-1, 1), (0, -1), (-1, -1), (2**63 - 1, 1), (2, 2**63 - 1)]
-    )
+    @pytest.mark.parametrize(("offset", "length"), [(-1, 1), (0, -1), (-1, -1), (2**63 - 1, 1), (2, 2**63 - 1)])
     def test_a_range_that_cannot_be_is_refused(
         self, data_fd: int, function: Callable[[int, int, int], object], offset: int, length: int
     ) -> None:
@@ -217,8 +209,7 @@ class TestRanges:
         expected = _core.hash_range(data_fd, 0, len(DATA))
         answers: list[tuple[bytes, int]] = []
         threads = [
-            threading.Thread(target=lambda: answers.append(_core.hash_range(data_fd, 0, len(DATA))))
-            for _ in range(8)
+            threading.Thread(target=lambda: answers.append(_core.hash_range(data_fd, 0, len(DATA)))) for _ in range(8)
         ]
 
         for thread in threads:

@@ -61,9 +61,7 @@ class TestRenameat2:
             _core.renameat2(directory, b"a", directory, b"b", _core.RENAME_EXCHANGE)
 
     @pytest.mark.parametrize("flags", [-1, 1 << 30, _core.RENAME_NOREPLACE | _core.RENAME_EXCHANGE])
-    def test_flags_the_kernel_does_not_know_are_its_error(
-        self, tmp_path: Path, directory: int, flags: int
-    ) -> None:
+    def test_flags_the_kernel_does_not_know_are_its_error(self, tmp_path: Path, directory: int, flags: int) -> None:
         (tmp_path / "a").touch()
 
         with pytest.raises(OSError) as caught:  # noqa: PT011
@@ -111,9 +109,7 @@ class TestOpenat2:
             (b"n" * 256, errno.ENAMETOOLONG),
         ],
     )
-    def test_what_leads_out_is_refused(
-        self, tmp_path: Path, directory: int, path: bytes, number: int
-    ) -> None:
+    def test_what_leads_out_is_refused(self, tmp_path: Path, directory: int, path: bytes, number: int) -> None:
         (tmp_path / "d").mkdir()
         (tmp_path / "f").touch()
         (tmp_path / "out").symlink_to("/etc")
@@ -398,9 +394,7 @@ class TestCreateStub:
             {"xattr_name": b"user.a\0b"},
         ],
     )
-    def test_what_no_file_can_have_is_refused(
-        self, tmp_path: Path, create: Create, change: dict[str, object]
-    ) -> None:
+    def test_what_no_file_can_have_is_refused(self, tmp_path: Path, create: Create, change: dict[str, object]) -> None:
         with pytest.raises(ValueError, match=r"no such file|null byte"):
             create(**change)
 

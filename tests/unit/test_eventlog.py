@@ -28,19 +28,13 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def events(file: Path) -> Iterator[EventLog]:
-    events = EventLog(
-        file, max_bytes=10**6, keep=2, now_ns=itertools.count(1_795_456_349_123_456_789).__next__
-    )
+    events = EventLog(file, max_bytes=10**6, keep=2, now_ns=itertools.count(1_795_456_349_123_456_789).__next__)
     yield events
     events.close()
 
 
-def emit(
-    events: EventLog, message: str, *, level: str = "INFO", association: str = "dra-1", path: str = ""
-) -> None:
-    events.emit(
-        level=level, code="Conflict", flow="import", association=association, path=path, message=message
-    )
+def emit(events: EventLog, message: str, *, level: str = "INFO", association: str = "dra-1", path: str = "") -> None:
+    events.emit(level=level, code="Conflict", flow="import", association=association, path=path, message=message)
 
 
 def messages(events: EventLog, since: int | None = None, **filters: str) -> list[str]:
@@ -48,9 +42,7 @@ def messages(events: EventLog, since: int | None = None, **filters: str) -> list
 
 
 def test_an_event_is_one_line_of_json(events: EventLog, file: Path) -> None:
-    events.emit(
-        code="Conflict", flow="import", association="dra-1", path="/a", key="p/a", message="both changed"
-    )
+    events.emit(code="Conflict", flow="import", association="dra-1", path="/a", key="p/a", message="both changed")
 
     (line,) = file.read_text().splitlines()
     assert json.loads(line) == {
@@ -218,9 +210,7 @@ def test_a_link_in_its_place_is_not_followed(file: Path, tmp_path: Path) -> None
     since=st.integers(0, 45),
     limit=st.integers(1, 50),
 )
-def test_every_reader_sees_every_kept_event_once(
-    lines: list[int], max_bytes: int, since: int, limit: int
-) -> None:
+def test_every_reader_sees_every_kept_event_once(lines: list[int], max_bytes: int, since: int, limit: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         events = EventLog(Path(folder) / "e", max_bytes=max_bytes, keep=100)
         for length in lines:

@@ -71,9 +71,7 @@ def test_what_is_written_is_read_back(kind: Kind, posix: Posix) -> None:
         ("٠١٠٠٦٤٤", Kind.FILE, None),
     ],
 )
-def test_permissions_are_read_in_every_spelling_and_setuid_never(
-    text: str, kind: Kind, mode: int | None
-) -> None:
+def test_permissions_are_read_in_every_spelling_and_setuid_never(text: str, kind: Kind, mode: int | None) -> None:
     assert from_user_metadata({"file-permissions": text}, key="f") == (kind, Posix(mode=mode))
 
 
@@ -103,9 +101,7 @@ def test_a_key_with_a_slash_at_its_end_is_a_directory_whatever_the_type_bits(tex
         ({"mtime": "7", "file-mtime": "nonsense"}, 7000000000),
     ],
 )
-def test_times_are_read_to_the_nanosecond_in_every_dialect(
-    meta: dict[str, str], mtime_ns: int | None
-) -> None:
+def test_times_are_read_to_the_nanosecond_in_every_dialect(meta: dict[str, str], mtime_ns: int | None) -> None:
     assert from_user_metadata(meta, key="f")[1] == Posix(mtime_ns=mtime_ns)
 
 
@@ -154,11 +150,7 @@ def test_an_owner_that_is_none_is_ignored_and_the_rest_counts(text: str) -> None
     assert from_user_metadata(meta, key="f")[1] == Posix(gid=5)
 
 
-@given(
-    st.dictionaries(
-        st.sampled_from([*to_user_metadata(Kind.FILE, FULL), "mode", "uid", "gid", "mtime"]), st.text()
-    )
-)
+@given(st.dictionaries(st.sampled_from([*to_user_metadata(Kind.FILE, FULL), "mode", "uid", "gid", "mtime"]), st.text()))
 def test_nothing_that_an_object_says_raises(meta: dict[str, str]) -> None:
     _, posix = from_user_metadata(meta, key="f")
 

@@ -33,9 +33,7 @@ def covers(parts: list[Part], size: int) -> bool:
     )
 
 
-SIZES = st.one_of(
-    st.integers(1, GIB), st.integers(GIB, OBJECT_MAX), st.sampled_from([80000 * MIB, 80000 * MIB + 1])
-)
+SIZES = st.one_of(st.integers(1, GIB), st.integers(GIB, OBJECT_MAX), st.sampled_from([80000 * MIB, 80000 * MIB + 1]))
 
 
 @given(SIZES, st.integers(1, 6 * GIB))

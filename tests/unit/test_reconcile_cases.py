@@ -51,7 +51,7 @@ def test_mode_here_and_content_there_are_both_applied() -> None:
         (OnConflict.KEEP_BOTH, False, V.IMPORT_META, 0o640),
     ],
 )
-def test_metadata_against_metadata(choice: OnConflict, later: bool, verdict: Verdict, mode: int) -> None:  # noqa: FBT001
+def test_metadata_against_metadata(choice: OnConflict, later: bool, verdict: Verdict, mode: int) -> None:
     base, _, remote = sides(ONE, ONE, Version(1, 0o640))
     local = local_of(Version(1, 0o600), base=ONE, is_stub=False, later=later)
 
@@ -155,7 +155,8 @@ def directory(base: Base, **changes: object) -> tuple[Base, Local]:
 
 def marker(**changes: object) -> Remote:
     return replace(
-        Remote(Kind.DIRECTORY, "etag-1", 0, 500, posix=Posix(0o644, 0, 0, None)), **changes  # type: ignore[arg-type]
+        Remote(Kind.DIRECTORY, "etag-1", 0, 500, posix=Posix(0o644, 0, 0, None)),
+        **changes,  # type: ignore[arg-type]
     )
 
 

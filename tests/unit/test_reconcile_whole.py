@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import product
 
 import pytest
-
 from support.small_world import Version, base_of, local_of, remote_of
 
 from fsxsync.model.association import OnConflict, Policy
@@ -92,7 +91,7 @@ def contents(*versions: Version | None) -> set[int]:
     return {version.content for version in versions if version is not None}
 
 
-def broken(case: Case) -> str | None:  # noqa: C901, PLR0911, PLR0912
+def broken(case: Case) -> str | None:  # noqa: C901, PLR0912
     """Name the first sentence that does not hold for one case, or None."""
     action = decide(case)
     verdict = action.verdict
@@ -142,7 +141,7 @@ def broken(case: Case) -> str | None:  # noqa: C901, PLR0911, PLR0912
         return "one look settles it"
     if base and case.tree and case.bucket and verdict not in {V.KEEP_BOTH, *QUIET}:
         here, there = case.tree.mode != base.mode, case.bucket.mode != base.mode
-        replaced = verdict is V.IMPORT and edited_here and edited_there or verdict is V.EXPORT and edited_there
+        replaced = (verdict is V.IMPORT and edited_here and edited_there) or (verdict is V.EXPORT and edited_there)
         if here != there and tree is not None and not replaced:
             wanted_mode = case.tree.mode if here else case.bucket.mode
             if edited_here != edited_there or not (edited_here or edited_there):
@@ -204,9 +203,7 @@ SURVIVORS = {
 
 
 @pytest.mark.parametrize(("row", "other"), MUTANTS, ids=lambda value: str(getattr(value, "name", value)))
-def test_a_wrong_row_is_found(
-    row: tuple[Delta, Delta], other: Verdict, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_row_is_found(row: tuple[Delta, Delta], other: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
     if (row, other) in SURVIVORS:
         pytest.xfail(SURVIVORS[row, other])
     monkeypatch.setitem(TABLE, row, other)

@@ -1,0 +1,251 @@
+"""Changing names in the tree: only what was judged is ever replaced or removed (DESIGN §3.2).
+
+The way is always the same: put it in with one atomic call, look at what came *out*, and put that back if it is not
+what was judged. No window is left in which a write could be lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from fsxsync import _core
+from fsxsync.errors import LocalChanged
+from fsxsync.model.conflict import conflict_name
+from fsxsync.model.identity import Kind, Local
+from fsxsync.tree.beneath import keeping_times, open_beneath, parent_of, shown, translated
+from fsxsync.tree.identify import identify, identify_fd, same_file
+from fsxsync.tree.leases import is_open_for_writing
+from fsxsync.tree.staging import Note, Staged, Staging
+
+
+class Places:
+    """The names below one root, and the staging directory beside them."""
+
+    def __init__(self, root_fd: int, dev: int, staging: Staging) -> None:
+        self._root_fd = root_fd
+        self._dev = dev
+        self._staging = staging
+
+    def identify(self, path: bytes) -> Local | None:
+        """See `identify.identify`."""
+        return identify(self._root_fd, self._dev, path)
+
+    # ------------------------------------------------------------- new names
+
+    def make_directories(self, path: bytes, *, mode: int, uid: int, gid: int) -> list[bytes]:
+        """``mkdir -p``; the directories made, outermost first. -1 leaves the owner.
+
+        Raises:
+            LocalChanged: something that is no directory stands in the way. NoSpace. TreeError.
+        """
+        made: list[bytes] = []
+        components = path.split(b"/") if path else []
+        for count in range(1, len(components) + 1):
+            part = b"/".join(components[:count])
+            with translated("making the directory", part), parent_of(self._root_fd, part) as (parent, name):
+                try:
+                    with keeping_times(parent):
+                        os.mkdir(name, 0o700, dir_fd=parent)
+                except FileExistsError:
+                    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                    if not stat.S_ISDIR(status.st_mode):
+                        raise LocalChanged(f"making the directory {shown(part)}", "a file stands there") from None
+                    continue
+                made.append(part)
+                os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+                os.chmod(name, mode, dir_fd=parent)
+        return made
+
+    def place(self, staged: Staged, path: bytes) -> Local:
+        """Give something staged a name that is free.
+
+        Raises:
+            LocalChanged: the name is taken, or its directory is gone. NoSpace. TreeError.
+        """
+        with translated("placing", path), parent_of(self._root_fd, path) as (parent, name):
+            with keeping_times(parent):
+                _core.renameat2(self._staging.fd, staged.name, parent, name, _core.RENAME_NOREPLACE)
+            return self._as_placed(staged, parent, name)
+
+    def _as_placed(self, staged: Staged, parent: int, name: bytes) -> Local:
+        """Its state under the new name (the rename moved ctime); if somebody was faster, the state that we gave."""
+        try:
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        except FileNotFoundError:
+            return staged.local
+        try:
+            now = identify_fd(fd, self._dev)
+        finally:
+            os.close(fd)
+        return now if same_file(staged.local, now) else staged.local
+
+    # ------------------------------------------------------------- replacing and removing
+
+    def exchange_in(self, staged: Staged, path: bytes, expect: Local, keep_as: bytes | None = None) -> Local:
+        """Let something staged take the place of ``expect``, which is dropped, or kept under the free name ``keep_as``.
+
+        Raises:
+            LocalChanged: not ``expect`` stands there, or somebody writes to it, or ``keep_as`` is taken; nothing was
+                changed then. PathEscapes. TreeError.
+        """
+        what = f"replacing {shown(path)}"
+        if expect.kind is Kind.DIRECTORY:
+            raise LocalChanged(what, "a directory stands there")
+        self._check(path, expect, what)
+        with (
+            translated("replacing", path),
+            self._staging.note(path, expect, keep_as) as old,
+            parent_of(self._root_fd, path) as (parent, name),
+        ):
+            _core.renameat2(self._staging.fd, staged.name, self._staging.fd, old, _core.RENAME_NOREPLACE)
+            try:
+                with keeping_times(parent):
+                    _core.renameat2(self._staging.fd, old, parent, name, _core.RENAME_EXCHANGE)
+            except OSError:
+                self._unrename(old, staged.name)
+                raise
+            try:
+                self._check_out(old, expect, what)
+                if keep_as is not None:
+                    self._keep(old, keep_as)
+            except (LocalChanged, OSError):
+                self._put_back(old, staged, parent, name, path)
+                raise
+            if keep_as is None:
+                os.unlink(old, dir_fd=self._staging.fd)
+            return self._as_placed(staged, parent, name)
+
+    def _check(self, path: bytes, expect: Local, what: str) -> None:
+        """A look before the deed spares most of the putting back."""
+        now = self.identify(path)
+        if now is None or not now.same_state(expect):
+            raise LocalChanged(what, "it was changed meanwhile")
+
+    def _check_out(self, old: bytes, expect: Local, what: str) -> None:
+        if not same_file(expect, self._staging.identify(old)):
+            raise LocalChanged(what, "it was changed meanwhile")
+        if self._is_written(old, expect):
+            raise LocalChanged(what, "somebody has it open for writing")
+
+    def _keep(self, old: bytes, keep_as: bytes) -> None:
+        with parent_of(self._root_fd, keep_as) as (parent, name):
+            _core.renameat2(self._staging.fd, old, parent, name, _core.RENAME_NOREPLACE)
+
+    def _unrename(self, old: bytes, name: bytes) -> None:
+        _core.renameat2(self._staging.fd, old, self._staging.fd, name, _core.RENAME_NOREPLACE)
+
+    def _put_back(self, old: bytes, staged: Staged, parent: int, name: bytes, path: bytes) -> None:
+        """Undo an exchange. Whatever else came under the name meanwhile stays there, and what was taken out is kept."""
+        try:
+            with keeping_times(parent):
+                _core.renameat2(self._staging.fd, old, parent, name, _core.RENAME_EXCHANGE)
+        except FileNotFoundError:  # somebody removed or renamed what we had put there
+            self.rescue(old, path)
+            return
+        if self._staging.identify(old).ino == staged.local.ino:
+            self._unrename(old, staged.name)
+            return
+        # Somebody replaced what we had put there: that is the newest word on the name.
+        _core.renameat2(self._staging.fd, old, parent, name, _core.RENAME_EXCHANGE)
+        self.rescue(old, path)
+
+    def rescue(self, old: bytes, path: bytes) -> bytes | None:
+        """Give a file that was taken out a name beside where it stood; its new path, None if its directory is gone
+        (then it stays in the staging directory)."""
+        directory, _, name = path.rpartition(b"/")
+        now = self._staging.identify(old)
+        for attempt in range(1000):
+            beside = conflict_name(name, now.mtime_ns // 10**9, "recovered", attempt)
+            kept = directory + b"/" + beside if directory else beside
+            try:
+                self._keep(old, kept)
+            except FileExistsError:
+                continue
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return kept
+        return None
+
+    def remove(self, path: bytes, expect: Local) -> None:
+        """Remove exactly ``expect``; a directory only when it is empty.
+
+        Raises:
+            LocalChanged: something else stands there, somebody writes to it, or the directory is not empty; nothing
+                was changed then. PathEscapes. TreeError.
+        """
+        what = f"removing {shown(path)}"
+        with translated("removing", path):
+            if expect.kind is Kind.DIRECTORY:
+                self._remove_directory(path, expect, what)
+                return
+            self._check(path, expect, what)
+            with self._staging.note(path, expect) as old, parent_of(self._root_fd, path) as (parent, name):
+                with keeping_times(parent):
+                    _core.renameat2(parent, name, self._staging.fd, old, _core.RENAME_NOREPLACE)
+                try:
+                    self._check_out(old, expect, what)
+                except (LocalChanged, OSError):
+                    self._give_back(old, parent, name, path)
+                    raise
+                os.unlink(old, dir_fd=self._staging.fd)
+
+    def _give_back(self, old: bytes, parent: int, name: bytes, path: bytes) -> None:
+        try:
+            with keeping_times(parent):
+                _core.renameat2(self._staging.fd, old, parent, name, _core.RENAME_NOREPLACE)
+        except OSError as error:
+            if error.errno not in {errno.EEXIST, errno.ENOENT}:
+                raise
+            self.rescue(old, path)
+
+    def _remove_directory(self, path: bytes, expect: Local, what: str) -> None:
+        with parent_of(self._root_fd, path) as (parent, name):
+            fd = open_beneath(parent, name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if os.fstat(fd).st_ino != expect.ino:
+                    raise LocalChanged(what, "another directory stands there")
+            finally:
+                os.close(fd)
+            with keeping_times(parent):
+                os.rmdir(name, dir_fd=parent)
+
+    # ------------------------------------------------------------- after a crash
+
+    def recover(self) -> list[tuple[bytes, bytes | None]]:
+        """Clear what an earlier daemon left in the staging directory; what may be somebody's only copy goes back.
+
+        Returns (path it stood at, path it has now or None if it had to stay) of each such file.
+        """
+        rescued: list[tuple[bytes, bytes | None]] = []
+        for name, note in self._staging.leftovers():
+            if note is None or self._is_worthless(name, note):
+                self._staging.discard_leftover(name)
+                continue
+            rescued.append((note.path, self.rescue(name, note.keep_as or note.path)))
+            self._staging.discard_note(name)
+        return rescued
+
+    def _is_worthless(self, name: bytes, note: Note) -> bool:
+        now = self._staging.identify(name)
+        if now.stub is not None:
+            return True  # its data is in the repository
+        if now.ino != note.ino:
+            stands = self.identify(note.path)
+            return stands is not None and stands.ino == note.ino  # it was never exchanged in
+        if note.keep_as is not None or (now.size, now.mtime_ns) != (note.size, note.mtime_ns):
+            return False
+        return not self._is_written(name, now)
+
+    def _is_written(self, name: bytes, now: Local) -> bool:
+        if now.kind is not Kind.FILE:
+            return False
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self._staging.fd)
+        except PermissionError:
+            return False  # another user's file that we may replace and not read: the state has to do
+        try:
+            return is_open_for_writing(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,221 @@
+"""The staging directory: where new files are made before they take their place, outside what is watched.
+
+Two kinds of names live here. ``new-…`` is being made: nothing of value is lost with it. ``old-…`` is a file that was
+taken out of the tree to be checked; for a moment it may be the only copy of what somebody just wrote. Its note
+(``old-….note``), written before it is taken out, says where it came from, so that a start after a crash finds it again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fsxsync import _core
+from fsxsync.errors import NoUserXattrs
+from fsxsync.model.identity import Local
+from fsxsync.model.stub import RESERVED_PREFIX, XATTR, StubMark
+from fsxsync.tree.beneath import DIRECTORY, translated
+from fsxsync.tree.identify import identify_fd, local_of
+
+INSIDE = b".fsxsync-staging"
+"""Its name directly below the root, where the state directory lies on another file system than the tree."""
+NEW, OLD, NOTE = b"new-", b"old-", b".note"
+_PROBE = RESERVED_PREFIX + b"probe"
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Something ready to take its place: its name in the staging directory and its state there."""
+
+    name: bytes
+    local: Local
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Where a file was taken from, how it was judged there, and under which name it is to be kept, if any."""
+
+    path: bytes
+    ino: int
+    size: int
+    mtime_ns: int
+    keep_as: bytes | None
+
+    def encode(self) -> bytes:
+        return json.dumps(
+            {
+                "path": self.path.hex(),
+                "ino": self.ino,
+                "size": self.size,
+                "mtime_ns": self.mtime_ns,
+                "keep_as": self.keep_as.hex() if self.keep_as is not None else None,
+            }
+        ).encode()
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Note | None:
+        """None for a note that a crash left half-written: then nothing was taken out yet."""
+        try:
+            document = json.loads(raw)
+            kept = document["keep_as"]
+            return cls(
+                bytes.fromhex(document["path"]),
+                int(document["ino"]),
+                int(document["size"]),
+                int(document["mtime_ns"]),
+                bytes.fromhex(kept) if kept is not None else None,
+            )
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+class Staging:
+    """``path`` lies on the tree's file system; ``fd`` is open on it. Used by the trio thread and by workers."""
+
+    def __init__(self, path: Path, dev: int) -> None:
+        self.path = path
+        self.dev = dev
+        with translated("opening the staging directory", os.fsencode(path)):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.chmod(0o700)
+            self.fd = os.open(path, DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._numbers = itertools.count(1)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def _name(self, kind: bytes) -> bytes:
+        # The process id keeps apart what an earlier daemon left here.
+        return kind + f"{os.getpid()}-{next(self._numbers)}".encode()
+
+    # ------------------------------------------------------------- making
+
+    def stub(self, mark: StubMark, *, mode: int, uid: int, gid: int, mtime_ns: int, atime_ns: int) -> Staged:
+        """A sparse file that stands for an object. Raises NoSpace, TreeError."""
+        name = self._name(NEW)
+        with translated("staging", name):
+            _core.create_stub(self.fd, name, mark.size, mode, uid, gid, atime_ns, mtime_ns, XATTR, mark.encode())
+            status = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        return Staged(name, local_of(status, self.dev, stub=mark))
+
+    def symlink(self, target: bytes, *, uid: int, gid: int, mtime_ns: int) -> Staged:
+        """A symlink. Raises NoSpace, TreeError."""
+        name = self._name(NEW)
+        with translated("staging", name):
+            os.symlink(target, name, dir_fd=self.fd)
+            os.chown(name, uid, gid, dir_fd=self.fd, follow_symlinks=False)
+            os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=self.fd, follow_symlinks=False)
+        return Staged(name, self.identify(name))
+
+    def file(self) -> tuple[int, bytes]:
+        """An empty file to be written, open for that, and its name."""
+        name = self._name(NEW)
+        with translated("staging", name):
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            return os.open(name, flags, 0o600, dir_fd=self.fd), name
+
+    def finish(self, fd: int, name: bytes, *, mode: int, uid: int, gid: int, mtime_ns: int, atime_ns: int) -> Staged:
+        """Make a written file durable and give it its metadata; ``fd`` is closed."""
+        try:
+            with translated("staging", name):
+                os.fchown(fd, uid, gid)
+                os.fchmod(fd, mode)
+                os.utime(fd, ns=(atime_ns, mtime_ns))
+                os.fsync(fd)
+                return Staged(name, identify_fd(fd, self.dev))
+        finally:
+            os.close(fd)
+
+    def discard(self, name: bytes) -> None:
+        """Drop what was made for nothing."""
+        with translated("dropping", name):
+            os.unlink(name, dir_fd=self.fd)
+
+    def identify(self, name: bytes) -> Local:
+        """The state of something in here. Raises TreeError."""
+        with translated("looking at", name):
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+            try:
+                return identify_fd(fd, self.dev)
+            finally:
+                os.close(fd)
+
+    # ------------------------------------------------------------- taking out
+
+    @contextmanager
+    def note(self, path: bytes, judged: Local, keep_as: bytes | None = None) -> Iterator[bytes]:
+        """Write down what is about to be taken out; gives its name in here. The note goes with the block.
+
+        It goes too when the block fails: every failure that a program sees puts the file back before.
+        """
+        name = self._name(OLD)
+        note = Note(path, judged.ino, judged.size, judged.mtime_ns, keep_as)
+        with translated("staging", name):
+            fd = os.open(name + NOTE, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+            try:
+                os.write(fd, note.encode())
+            finally:
+                os.close(fd)
+        try:
+            yield name
+        finally:
+            if not self._exists(name):
+                os.unlink(name + NOTE, dir_fd=self.fd)
+
+    def _exists(self, name: bytes) -> bool:
+        try:
+            os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def leftovers(self) -> Iterator[tuple[bytes, Note | None]]:
+        """What an earlier daemon left behind, with its notes; the caller discards or places it."""
+        names = sorted(os.fsencode(name) for name in os.listdir(self.fd))
+        for name in names:
+            if name.endswith(NOTE):
+                if name.removesuffix(NOTE) not in names:
+                    self.discard(name)
+                continue
+            yield name, self._read_note(name)
+
+    def discard_leftover(self, name: bytes) -> None:
+        """Drop a leftover and its note."""
+        self.discard(name)
+        self.discard_note(name)
+
+    def discard_note(self, name: bytes) -> None:
+        """Drop the note of a leftover, if it has one and the leftover is gone."""
+        if self._exists(name + NOTE) and not self._exists(name):
+            self.discard(name + NOTE)
+
+    def _read_note(self, name: bytes) -> Note | None:
+        try:
+            fd = os.open(name + NOTE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        except FileNotFoundError:
+            return None
+        try:
+            return Note.decode(os.read(fd, 1 << 16))
+        finally:
+            os.close(fd)
+
+
+def check_xattrs(fd: int, root: Path) -> None:
+    """Files here can carry the stub mark.
+
+    Raises:
+        NoUserXattrs
+    """
+    try:
+        os.setxattr(fd, _PROBE, b"1")
+        os.removexattr(fd, _PROBE)
+    except OSError as error:
+        raise NoUserXattrs(
+            f"{root} can't hold the tree",
+            f"its file system has no user extended attributes ({error.strerror})",
+        ) from error

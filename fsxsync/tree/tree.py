@@ -1,0 +1,221 @@
+"""The tree: one directory of the host, and all that may be done below it (ports: what sync asks of the local side)."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from fsxsync import _core
+from fsxsync.errors import BadInput, TreeError, TreeMoved
+from fsxsync.model.identity import Local
+from fsxsync.model.stub import RESERVED_PREFIX, StubMark
+from fsxsync.tree import identify as identities
+from fsxsync.tree import stubs, walk
+from fsxsync.tree.beneath import DIRECTORY
+from fsxsync.tree.placing import Places
+from fsxsync.tree.staging import INSIDE, Staged, Staging, check_xattrs
+
+__all__ = ["Staged", "Tree"]
+
+_OWNER = RESERVED_PREFIX + b"tree"
+"""Extended attribute of the root: which instance's tree this is. An unmounted disk has none."""
+
+
+class Tree:
+    """``root`` opened once: every later call is relative to that descriptor, and through no symlink.
+
+    All paths are bytes below the root, without slashes at their ends; b"" is the root itself. Methods block, for the
+    time of a local file system call; they may be called from worker threads. Those that change something raise
+    LocalChanged where the state is not the one that was judged.
+    """
+
+    def __init__(
+        self, root: Path, root_fd: int, dev: int, instance: str, staging: Staging, staging_name: bytes | None
+    ) -> None:
+        self.root = root
+        self.root_fd = root_fd
+        self.dev = dev
+        self.instance = instance
+        self.staging_name = staging_name
+        """Where staging lies directly below the root, its name there; no scan and no watch looks into it."""
+        self.rescued: list[tuple[bytes, bytes | None]] = []
+        """Files that a crash had caught between two places: (where each stood, where it is now)."""
+        self._staging = staging
+        self._places = Places(root_fd, dev, staging)
+        self._hidden = frozenset({INSIDE})
+        self.place = self._places.place
+        self.exchange_in = self._places.exchange_in
+        self.remove = self._places.remove
+        self.make_directories = self._places.make_directories
+        self.stage_stub = staging.stub
+        self.stage_symlink = staging.symlink
+        self.stage_file = staging.file
+        self.finish_staged = staging.finish
+        self.discard_staged = staging.discard
+
+    @classmethod
+    def open(cls, root: Path, staging: Path, *, instance: str | None, new_instance: str) -> Tree:
+        """Open the tree of ``instance``; None (a catalog that is new) takes the root as whose it says it is, and marks
+        it with ``new_instance`` if it says nothing.
+
+        Raises:
+            TreeMoved: it is not the tree of that instance. NoUserXattrs. BadInput: no directory. TreeError.
+        """
+        try:
+            if instance is None:
+                root.mkdir(parents=True, exist_ok=True, mode=0o755)
+            root_fd = os.open(root, DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise TreeMoved(f"tree {root}", "there is no such directory any more") from error
+        except OSError as error:
+            raise BadInput(
+                f"tree {root}", error.strerror or str(error), advice="name a directory that you may write to"
+            ) from error
+        try:
+            check_xattrs(root_fd, root)
+            owner = _claim(root_fd, root, instance, new_instance)
+            dev = os.fstat(root_fd).st_dev
+            opened, name = _open_staging(root_fd, root, staging, dev)
+        except BaseException:
+            os.close(root_fd)
+            raise
+        tree = cls(root, root_fd, dev, owner, opened, name)
+        tree.rescued = tree._places.recover()
+        return tree
+
+    def close(self) -> None:
+        self._staging.close()
+        os.close(self.root_fd)
+
+    def verify(self) -> None:
+        """The root's path still leads to this tree.
+
+        Raises:
+            TreeMoved: another directory lies there now (a disk was unmounted), or it is not ours any more.
+        """
+        try:
+            now, known = os.stat(self.root), os.fstat(self.root_fd)
+        except OSError as error:
+            raise TreeMoved(f"tree {self.root}", error.strerror or str(error)) from error
+        if (now.st_ino, now.st_dev) != (known.st_ino, known.st_dev) or _owner(self.root_fd) != self.instance:
+            raise TreeMoved(f"tree {self.root}", "another directory lies there now")
+
+    # ------------------------------------------------------------- looking
+
+    def identify(self, path: bytes) -> Local | None:
+        """What stands at the path, no symlink followed; None if nothing does. Raises TreeError."""
+        return self._places.identify(path)
+
+    def identify_fd(self, fd: int) -> Local:
+        """The same for an open descriptor."""
+        return identities.identify_fd(fd, self.dev)
+
+    hash_file = staticmethod(identities.hash_file)
+
+    def walk(self, directory: bytes) -> Iterator[tuple[bytes, Local]]:
+        """See `walk.walk`."""
+        return walk.walk(self.root_fd, self.dev, directory, hidden=self._hidden)
+
+    def walk_batches(self, directory: bytes, size: int = 500) -> Iterator[list[tuple[bytes, Local]]]:
+        """The same, ``size`` entries at a time: one hop to a worker thread each."""
+        entries = self.walk(directory)
+        return iter(lambda: list(itertools.islice(entries, size)), [])
+
+    # ------------------------------------------------------------- files
+
+    def open_read(self, path: bytes, expect: Local) -> int:
+        """See `stubs.open_read`."""
+        return stubs.open_read(self.root_fd, self.dev, path, expect)
+
+    def open_write(self, path: bytes, expect_ino: int) -> int:
+        """See `stubs.open_write`."""
+        return stubs.open_write(self.root_fd, self.dev, path, expect_ino)
+
+    def set_metadata(
+        self,
+        path: bytes,
+        expect: Local,
+        *,
+        mode: int | None,
+        uid: int | None,
+        gid: int | None,
+        mtime_ns: int | None,
+        atime_ns: int | None,
+    ) -> Local:
+        """See `stubs.set_metadata`."""
+        return stubs.set_metadata(
+            self.root_fd,
+            self.dev,
+            path,
+            expect,
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            mtime_ns=mtime_ns,
+            atime_ns=atime_ns,
+        )
+
+    def unmark(self, fd: int, mark: StubMark, *, mtime_ns: int, atime_ns: int) -> Local:
+        """See `stubs.unmark`."""
+        return stubs.unmark(fd, self.dev, mark, mtime_ns=mtime_ns, atime_ns=atime_ns)
+
+    def mark_released(self, path: bytes, expect: Local, mark: StubMark) -> Local:
+        """See `stubs.mark_released`."""
+        return stubs.mark_released(self.root_fd, self.dev, path, expect, mark)
+
+
+def _owner(root_fd: int) -> str | None:
+    try:
+        return os.getxattr(root_fd, _OWNER).decode("ascii", "replace")
+    except OSError as error:
+        if error.errno == errno.ENODATA:
+            return None
+        raise
+
+
+def _claim(root_fd: int, root: Path, instance: str | None, new_instance: str) -> str:
+    found = _owner(root_fd)
+    if instance is not None and found != instance:
+        raise TreeMoved(
+            f"tree {root}",
+            "it is another instance's tree" if found else "it is not the directory that was served before",
+        )
+    if found is None:
+        os.setxattr(root_fd, _OWNER, new_instance.encode())
+        return new_instance
+    return found
+
+
+def _open_staging(root_fd: int, root: Path, wanted: Path, dev: int) -> tuple[Staging, bytes | None]:
+    """A staging directory from which files can be renamed into the tree: the state directory's, or one in the tree."""
+    inside = root / os.fsdecode(INSIDE)
+    # Files of value may have been left in either by an earlier daemon; the state directory may have moved since.
+    if not inside.exists():
+        staging = Staging(wanted, dev)
+        if os.fstat(staging.fd).st_dev == dev and _can_rename(staging, root_fd):
+            return staging, None
+        staging.close()
+    staging = Staging(inside, dev)
+    if not _can_rename(staging, root_fd):
+        staging.close()
+        raise TreeError(f"tree {root}", "files can't be renamed into it", advice="check its mount options and quotas")
+    return staging, INSIDE
+
+
+def _can_rename(staging: Staging, root_fd: int) -> bool:
+    """The same device is not enough: a bind mount of it is another mount, and rename(2) refuses that."""
+    fd, name = staging.file()
+    os.close(fd)
+    probe = b".fsxsync-probe-" + name
+    try:
+        _core.renameat2(staging.fd, name, root_fd, probe, _core.RENAME_NOREPLACE)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        staging.discard(name)
+        return False
+    os.unlink(probe, dir_fd=root_fd)
+    return True
