@@ -39,11 +39,12 @@ class Parts:
 class _Journal:
     """`transfer.upload.UploadJournal` over the catalog."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, owner_of: Callable[[ObjectStore], str]) -> None:
         self._catalog = catalog
+        self._owner_of = owner_of
 
     def started(self, store: ObjectStore, key: str, upload_id: str) -> None:
-        self._catalog.uploads.started(getattr(store, "bucket", ""), b"", key, upload_id, time.time_ns())
+        self._catalog.uploads.started(self._owner_of(store), b"", key, upload_id, time.time_ns())
 
     def finished(self, upload_id: str) -> None:
         self._catalog.uploads.finished(upload_id)
@@ -64,11 +65,14 @@ def build(
         CatalogCorrupt, TreeMoved, NoUserXattrs: a person has to mend something first.
     """
     catalog = Catalog.open(state_dir / "catalog.db")
-    instance = catalog.facts.get("instance")
-    if not isinstance(instance, str):
-        instance = uuid.uuid4().hex
-        catalog.facts.set("instance", instance)
-    tree = Tree.open(tree_root, state_dir / "staging", instance=instance)
+    known = catalog.facts.get("instance")
+    tree = Tree.open(
+        tree_root,
+        state_dir / "staging",
+        instance=known if isinstance(known, str) else None,
+        new_instance=uuid.uuid4().hex,
+    )
+    catalog.facts.set("instance", tree.instance)
     eventlog = EventLog(
         state_dir / "events.jsonl", max_bytes=settings.event_log_max_bytes, keep=settings.event_log_keep
     )
@@ -76,7 +80,7 @@ def build(
         fetch_workers=settings.fetch_workers,
         upload_workers=settings.upload_workers,
         part_size=settings.part_size,
-        journal=_Journal(catalog),
+        journal=_Journal(catalog, lambda store: engine.owner_of(store)),  # noqa: PLW0108  made below
     )
     shared = Shared(settings=settings, catalog=catalog, tree=tree, mover=mover, eventlog=eventlog, eager=eager)
     engine = Engine(
@@ -91,7 +95,7 @@ def build(
             data_path=data_path,
         ),
     )
-    return Parts(settings, catalog, tree, eventlog, shared, engine, instance)
+    return Parts(settings, catalog, tree, eventlog, shared, engine, tree.instance)
 
 
 def _open_store(bucket: str, access: Access, conditions: Conditions | None) -> ObjectStore:

@@ -11,7 +11,7 @@ import trio
 from fsxsync.errors import AssociationNotFound, BadInput, FsxSyncError, StillPending
 from fsxsync.model.association import Association, Lifecycle, check_overlap
 from fsxsync.model.identity import Kind
-from fsxsync.ports import EventQueue, FileState, PendingItem, Status, StoreFactory
+from fsxsync.ports import EventQueue, FileState, ObjectStore, PendingItem, Status, StoreFactory
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.removal import hydrate_all, released_count, remove_tree
@@ -58,7 +58,7 @@ class Engine:
             on_gone=self.intake.gone,
             on_overflow=self._overflow,
         )
-        self.waiter = Waiter(lambda: self._services.values(), self.intake, self.watcher)
+        self.waiter = Waiter(self._services.values, self.intake, self.watcher)
 
     # ------------------------------------------------------------- running
 
@@ -110,6 +110,10 @@ class Engine:
         return [served for served in self._served.values() if served.association.events == url]
 
     # ------------------------------------------------------------- paths
+
+    def owner_of(self, store: ObjectStore) -> str:
+        """The id of the association that a store serves; '' once it is gone."""
+        return next((served.id for served in self._served.values() if served.store is store), "")
 
     def served_for(self, tree_path: bytes) -> Served | None:
         """The association that a path of the tree belongs to."""
@@ -177,7 +181,7 @@ class Engine:
         )
         store = self._open_store(association.bucket, association.access, None)
         try:
-            await trio.to_thread.run_sync(store.check)
+            await trio.to_thread.run_sync(store.check, association.prefix)
             if association.events is not None:
                 queue = self._open_queue(association.events, association)
                 await trio.to_thread.run_sync(queue.receive, 0)
@@ -210,20 +214,17 @@ class Engine:
                 self._shared.tree.remove(path, local)
 
     async def _until_available(self, service: Service, made: Sequence[bytes]) -> Association:
-        while not service.available.is_set():
-            if service.failed is not None:
-                error = service.failed
-                association = service.served.association
-                imported = self._shared.catalog.files.count(association.id) > 0
-                if imported:  # it began well: keep it, and let it heal as a misconfigured one
-                    service.set_lifecycle(Lifecycle.MISCONFIGURED, str(error))
-                    raise error
-                await self._end(association.id)
-                self._shared.catalog.associations.delete(association.id)
-                self._unmake(made)
-                raise error
-            await trio.sleep(0.02)
-        return service.served.association
+        await service.decided()
+        association, error = service.served.association, service.failed
+        if error is None:
+            return association
+        if self._shared.catalog.files.count(association.id) > 0:
+            service.set_lifecycle(Lifecycle.MISCONFIGURED, str(error))  # it began well: keep it, it may heal
+            raise error
+        await self._end(association.id)
+        self._shared.catalog.associations.delete(association.id)
+        self._unmake(made)
+        raise error
 
     async def update(self, association: Association) -> Association:
         service = self._service(association.id)
@@ -245,8 +246,7 @@ class Engine:
         self._shared.catalog.associations.put(after)
         service = self._start(after)
         with trio.move_on_after(10):  # it goes on by itself; the answer says how far it is
-            while not service.available.is_set() and service.failed is None:
-                await trio.sleep(0.02)
+            await service.decided()
         if service.failed is not None and not service.available.is_set():
             service.set_lifecycle(Lifecycle.MISCONFIGURED, str(service.failed))
         return service.served.association
@@ -263,7 +263,7 @@ class Engine:
             raise StillPending(
                 f"association {association_id} can't be deleted",
                 f"{released} released files have their data only in {before.uri}",
-                advice="add --hydrate to load them first, --delete-data to remove them here, or --force to give them up",
+                advice="add --hydrate to load them, --delete-data to remove them here, or --force to give them up",
             )
         service.set_lifecycle(Lifecycle.DELETING, "")
         try:

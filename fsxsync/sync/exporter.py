@@ -1,4 +1,4 @@
-"""Tree -> repository: every write carries the version it replaces, and the file is checked once more before it shows."""
+"""Tree -> repository: every write carries the version it replaces; the file is checked once more before it shows."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def as_stored(kind: Kind, posix: Posix, key: str) -> Posix:
     return from_user_metadata(to_user_metadata(kind, posix), key=key)[1]
 
 
-def remote_after(kind: Kind, key: str, size: int, posix: Posix, written: Written, before: Remote | None) -> Remote:
-    """The object as our write left it. Its last-modified is the store's clock at the answer (`Base.matches_listing`)."""
+def remote_after(kind: Kind, key: str, size: int, posix: Posix, written: Written, storage_class: str) -> Remote:
+    """The object as our write left it; its last-modified is the store's clock at the answer."""
     return Remote(
         kind=kind,
         etag=written.etag,
@@ -32,11 +32,12 @@ def remote_after(kind: Kind, key: str, size: int, posix: Posix, written: Written
         last_modified_ns=written.date_ns,
         version_id=written.version_id,
         posix=as_stored(kind, posix, key),
-        storage_class=before.storage_class if before else "STANDARD",
+        storage_class=storage_class,
     )
 
 
-def _key(served: Served, path: bytes, kind: Kind) -> str:
+def exported_key(served: Served, path: bytes, kind: Kind) -> str:
+    """The key that a path is exported to. Raises NotExportable."""
     key = exportable_key(served, path, kind)
     if isinstance(key, NotExportable):
         raise key
@@ -51,14 +52,14 @@ async def export(served: Served, path: bytes, action: Action) -> Base:
     """
     local = action.local
     assert local is not None
-    key = _key(served, path, local.kind)
+    key = exported_key(served, path, local.kind)
     posix = action.posix or local.posix
     if local.kind is Kind.FILE:
         written, digest = await _upload(served, path, key, local, posix, action.remote)
         size = local.size
     else:
         body = local.target or b"" if local.kind is Kind.SYMLINK else b""
-        headers = ObjectHeaders(posix=posix, kind=local.kind, content_type=guess_content_type(path))
+        headers = ObjectHeaders(posix=posix, kind=local.kind, content_type=guess_content_type(path, local.kind))
         _still(served, path, local)
         written = await trio.to_thread.run_sync(lambda: served.store.put(key, body, headers, replaces=action.remote))
         digest, size = None, len(body)
@@ -66,7 +67,9 @@ async def export(served: Served, path: bytes, action: Action) -> Base:
     served.exported += 1
     if action.posix is not None:
         local = _apply(served, path, local, action.posix)
-    remote = remote_after(local.kind, key, size, posix, written, action.remote)
+    # A PUT takes the association's class, whatever the object before it had.
+    storage_class = served.association.access.storage_class or "STANDARD"
+    remote = remote_after(local.kind, key, size, posix, written, storage_class)
     return base_of(served.id, path, local, remote, content_hash=digest)
 
 
@@ -132,18 +135,19 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
     local, remote, base = action.local, action.remote, action.base
     assert local is not None
     assert base is not None
+    kind = local.kind
     if remote is None:  # an implied directory: its first own metadata makes a marker
         return await export(served, path, action)
-    key = _key(served, path, local.kind)
+    key = exported_key(served, path, local.kind)
     posix = action.posix or local.posix
     written = await trio.to_thread.run_sync(
-        lambda: served.store.copy(key, key, posix, local.kind, expect=remote, replaces=remote)
+        lambda: served.store.copy(key, key, posix, kind, expect=remote, replaces=remote)
     )
     served.expect_echo(key, written.etag)
     served.exported += 1
     if action.posix is not None:
         local = _apply(served, path, local, action.posix)
-    after = remote_after(local.kind, key, remote.size, posix, written, remote)
+    after = remote_after(local.kind, key, remote.size, posix, written, remote.storage_class)
     if local.stub is not None:
         local = remark(served, path, local, replace(local.stub, etag=after.etag, version_id=after.version_id, key=key))
     return base_of(served.id, path, local, after, content_hash=base.content_hash)
@@ -169,10 +173,8 @@ async def export_delete(served: Served, path: bytes, action: Action) -> None:
     base, remote = action.base, action.remote
     assert base is not None
     if remote is not None:
-        key = _key(served, path, base.kind)
+        key = exported_key(served, path, base.kind)
         await trio.to_thread.run_sync(lambda: served.store.delete(key, expect=remote))
-        served.expect_echo(key, None)
-        served.expect_echo(key, base.etag)  # some stores name the etag that went (FSX-FACTS §11.5)
         served.deleted_remote += 1
     served.shared.catalog.files.delete(served.id, path)
     _keep_empty_parent(served, path)

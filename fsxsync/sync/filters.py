@@ -24,15 +24,14 @@ def is_wanted(association: Association, path: bytes) -> bool:
     ``include``, where given, must match the path or one of its directories.
     """
     parts = path.decode("utf-8", "surrogateescape").split("/")
-    whole = "/".join(parts)
     if any(_pattern(EXCLUDED_BY_DEFAULT).fullmatch(part) for part in parts):
         return False
-    if association.exclude and _matches(association.exclude, parts, whole):
+    if association.exclude and _matches(association.exclude, parts):
         return False
-    return not association.include or _matches(association.include, parts, whole)
+    return not association.include or _matches(association.include, parts)
 
 
-def _matches(globs: tuple[str, ...], parts: list[str], whole: str) -> bool:
+def _matches(globs: tuple[str, ...], parts: list[str]) -> bool:
     for glob in globs:
         pattern = _pattern((glob.strip("/"),))
         if "/" in glob.strip("/"):

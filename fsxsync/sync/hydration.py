@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -111,7 +112,7 @@ class Hydration:
     def next_missing(self) -> int | None:
         """The next chunk that nobody brings: from where the last reader was, then from the front."""
         start = min(self.read_up_to // self.chunk_size, len(self.states))
-        for index in (*range(start, len(self.states)), *range(start)):
+        for index in itertools.chain(range(start, len(self.states)), range(start)):
             if self.states[index] is Residency.MISSING:
                 return index
         return None

@@ -13,7 +13,7 @@ import trio
 
 from fsxsync.catalog.changelog import Hint
 from fsxsync.errors import KeyNotPosix, NotExportable
-from fsxsync.model.identity import Kind, Local
+from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.keys import key_of, path_of
 from fsxsync.ports import ObjectHint
 from fsxsync.sync.filters import is_wanted
@@ -110,14 +110,9 @@ class Intake:
             base = self._shared.catalog.files.get(served.id, path)
             if base is None and local is None:
                 continue
-            if base is not None and local is not None and base.matches_local(local):
-                if (
-                    base.kind is not Kind.DIRECTORY
-                    or base.mtime_ns == local.mtime_ns
-                    or local.mtime_ns == local.ctime_ns
-                ):
-                    served.echoes_dropped += 1
-                    continue
+            if base is not None and local is not None and _is_known(base, local):
+                served.echoes_dropped += 1
+                continue
             ino = local.ino if local is not None and local.kind is not Kind.DIRECTORY else None
             hints.append(Hint(served.id, path, local=True, remote=False, ino=ino))
             served.wake()
@@ -167,9 +162,9 @@ class Intake:
                 continue
             if not path or not is_wanted(served.association, path):
                 continue
-            if served.is_echo(hint.key, hint.etag):
-                continue
             base = self._shared.catalog.files.get(served.id, path)
+            if served.is_echo(hint.key, hint.etag, base):
+                continue
             if (
                 base is not None
                 and hint.version_id is not None
@@ -200,6 +195,14 @@ class Intake:
             key=key,
             message=str(error),
         )
+
+
+def _is_known(base: Base, local: Local) -> bool:
+    """The tree shows what the row knows. A directory's mtime counts only where somebody set it: what the entries
+    below do to it is no change of its own, and leaves mtime equal to ctime."""
+    if not base.matches_local(local):
+        return False
+    return base.kind is not Kind.DIRECTORY or local.mtime_ns in {base.mtime_ns, local.ctime_ns}
 
 
 def exportable_key(served: Served, path: bytes, kind: Kind) -> str | NotExportable:

@@ -28,7 +28,7 @@ def shown(served: Served, path: bytes) -> str:
 def record_action(served: Served, path: bytes, action: Action, kept: bytes | None) -> None:
     """One line in the event log for a conflict; routine work is counted, not written down."""
     problems = served.shared.catalog.problems
-    problems.clear(served.id, path)
+    forget_problems(served, path)
     if not action.conflict:
         return
     flow, what = _DONE[action.verdict]
@@ -56,10 +56,19 @@ def record_action(served: Served, path: bytes, action: Action, kept: bytes | Non
         )
 
 
+def forget_problems(served: Served, path: bytes) -> None:
+    """A path is in order again. A conflict stays open as long as its copy lies there: a person decides on that."""
+    problems = served.shared.catalog.problems
+    for problem in problems.get(served.id, path):
+        kept = problem.kept_as
+        if kept is None or served.shared.tree.identify(served.tree_path(kept)) is None:
+            problems.clear(served.id, path, [problem.kind])
+
+
 def record_problem(served: Served, path: bytes, kind: str, message: str, code: str) -> None:
     """A state that a person should see; written to the event log when it is news."""
     problems = served.shared.catalog.problems
-    known = any(p.path == path and p.message == message for p in problems.list(served.id, kind))
+    known = any(p.kind == kind and p.message == message for p in problems.get(served.id, path))
     problems.put(
         Problem(
             association=served.id,

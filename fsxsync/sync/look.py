@@ -16,10 +16,10 @@ import trio
 
 from fsxsync.catalog.changelog import Entry
 from fsxsync.errors import ObjectChanged, TypeClash
-from fsxsync.model.identity import Base, Kind, Local, Remote
+from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
 from fsxsync.sync import exporter, importer, renames
 from fsxsync.sync.digests import content_hash, same_bytes
-from fsxsync.sync.journal import record_action, record_problem
+from fsxsync.sync.journal import forget_problems, record_action, record_problem
 from fsxsync.sync.reconcile import QUIET, Action, Delta, Verdict, local_delta, needs_digest, reconcile
 from fsxsync.sync.renames import base_as_remote
 from fsxsync.sync.served import Served
@@ -69,7 +69,7 @@ async def look(served: Served, entry: Entry) -> Outcome:
 
 def raise_not_exportable(served: Served, path: bytes) -> None:
     """Raise what keeps a special file local."""
-    exporter._key(served, path, Kind.OTHER)  # noqa: SLF001
+    exporter.exported_key(served, path, Kind.OTHER)
 
 
 async def _settle(served: Served, path: bytes, base: Base | None, local: Local | None, entry: Entry) -> Outcome:
@@ -211,7 +211,7 @@ async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa:
     if action.verdict not in QUIET:
         record_action(served, path, action, kept)
     elif remote is not None:
-        served.shared.catalog.problems.clear(served.id, path)
+        forget_problems(served, path)
     return again
 
 
@@ -247,7 +247,7 @@ def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
     assert remote is not None
     if action.posix is not None and remote.posix_known:
         local = exporter.set_metadata(served, path, local, action.posix)
-    row = exporter.base_of(
+    row = base_of(
         served.id,
         path,
         local,
@@ -256,5 +256,5 @@ def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
     )
     told = as_remote_says(row)
     _record(served, told)
-    served.shared.catalog.problems.clear(served.id, path)
+    forget_problems(served, path)
     return DONE if told == row else Outcome(Next.AGAIN, local=True)

@@ -179,7 +179,8 @@ def merge(base: Base | None, local: Local, remote: Remote, *, local_wins: bool) 
     mine, theirs = local.posix, remote.posix
 
     def pick(name: str) -> int | None:
-        ours, other = getattr(mine, name), getattr(theirs, name)
+        ours: int | None = getattr(mine, name)
+        other: int | None = getattr(theirs, name)
         if other is None:
             return ours  # the object says nothing: the file keeps what it has (FSX-FACTS §2.1)
         if base is None:

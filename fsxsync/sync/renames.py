@@ -81,7 +81,7 @@ async def export_rename(served: Served, path: bytes, local: Local, source: Base)
         raise
     served.expect_echo(new_key, written.etag)
     served.exported += 1
-    remote = remote_after(Kind.FILE, new_key, local.size, local.posix, written, expect)
+    remote = remote_after(Kind.FILE, new_key, local.size, local.posix, written, expect.storage_class)
     if local.stub is not None:
         mark = replace(local.stub, etag=remote.etag, version_id=remote.version_id, key=new_key)
         local = remark(served, path, local, mark)

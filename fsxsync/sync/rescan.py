@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from fsxsync.errors import TreeMoved
-from fsxsync.model.identity import Base, Kind, Local
+from fsxsync.model.identity import Kind
 from fsxsync.sync.intake import BATCH, Intake
 from fsxsync.sync.served import Served
 
@@ -52,7 +52,7 @@ async def _merge(served: Served, intake: Intake) -> tuple[list[bytes], int]:
                 gone.append(row.path)
                 row = next(rows, None)
             if row is not None and files.sort_key(row) == here:
-                if not _is_known(row, local):
+                if not row.matches_local(local):
                     intake.changed(tree_path)
                 row = next(rows, None)
             else:
@@ -62,10 +62,6 @@ async def _merge(served: Served, intake: Intake) -> tuple[list[bytes], int]:
         gone.append(row.path)
         row = next(rows, None)
     return gone, seen
-
-
-def _is_known(row: Base, local: Local) -> bool:
-    return row.matches_local(local)
 
 
 def check_directory(served: Served) -> None:

@@ -14,7 +14,7 @@ from fsxsync.catalog.changelog import Hint
 from fsxsync.catalog.database import Catalog
 from fsxsync.config import Settings
 from fsxsync.model.association import Association
-from fsxsync.model.identity import Kind, Posix, Remote
+from fsxsync.model.identity import Base, Kind, Posix, Remote
 from fsxsync.model.keys import key_of
 from fsxsync.ports import Front, Mover, ObjectStore
 from fsxsync.telemetry.eventlog import EventLog
@@ -53,6 +53,7 @@ class Shared:
     """Directories whose content is still to be turned into hints; no file is deleted remotely meanwhile,
     because a hint to come may say that it only moved."""
     is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
+    started_ns: int = field(default_factory=time.time_ns)
     host: str = field(default_factory=socket.gethostname)
 
     @staticmethod
@@ -90,10 +91,8 @@ class Served:
     hints: trio.Event = field(default_factory=trio.Event)
     """Set when there may be something due earlier than the looker thinks."""
     source_read_ns: int = 0
-    listing_wanted: trio.Event = field(default_factory=trio.Event)
-    ready: trio.Event = field(default_factory=trio.Event)
     in_flight: int = 0
-    _echoes: collections.OrderedDict[tuple[str, str | None], int] = field(default_factory=collections.OrderedDict)
+    _echoes: collections.OrderedDict[tuple[str, str], int] = field(default_factory=collections.OrderedDict)
 
     @property
     def id(self) -> str:
@@ -127,15 +126,20 @@ class Served:
         )
         self.wake()
 
-    def expect_echo(self, key: str, etag: str | None) -> None:
-        """Our own write or delete will come back as an event; ``etag`` None for a delete."""
+    def expect_echo(self, key: str, etag: str) -> None:
+        """Our own write will come back as an event."""
         self._echoes[key, etag] = self._echoes.get((key, etag), 0) + 1
         self._echoes.move_to_end((key, etag))
         while len(self._echoes) > ECHO_MEMORY:
             self._echoes.popitem(last=False)
 
-    def is_echo(self, key: str, etag: str | None) -> bool:
-        """Take one expected echo back. The state decides elsewhere; this only saves a row and a HEAD."""
+    def is_echo(self, key: str, etag: str | None, base: Base | None) -> bool:
+        """Take one expected echo back, if the state agrees that it is one: ``base`` holds what the event tells of.
+
+        It is also the only writer of that etag that we know of. Saves a row and a HEAD, decides nothing else.
+        """
+        if etag is None or base is None or base.etag != etag:
+            return False
         left = self._echoes.get((key, etag), 0)
         if left == 0:
             return False

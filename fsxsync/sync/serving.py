@@ -42,7 +42,7 @@ class Service:
         self.ended = trio.Event()
         self.available = trio.Event()
         self.failed: FsxSyncError | None = None
-        self.first_failure = trio.Event()
+        self._decision = trio.Event()
         self._scanned = False
         self._rescan_wanted = trio.Event()
 
@@ -68,8 +68,9 @@ class Service:
     async def _serve(self) -> None:
         served = self.served
         check_directory(served)
-        await trio.to_thread.run_sync(served.store.check)
+        await trio.to_thread.run_sync(served.store.check, served.association.prefix)
         await self._find_conditions()
+        await self._abort_uploads()
         self.reader = self._reader_for(served.association)
         self._watch(served.association.directory)
         async with trio.open_nursery() as nursery:
@@ -101,6 +102,14 @@ class Service:
             conditions = await trio.to_thread.run_sync(served.store.probe, served.association.prefix)
             facts.set(name, asdict(conditions))
 
+    async def _abort_uploads(self) -> None:
+        """Multipart uploads that a crash left behind cost money until somebody ends them."""
+        served, uploads = self.served, self.served.shared.catalog.uploads
+        for upload in uploads.all(served.id):
+            if upload.started_ns < served.shared.started_ns:
+                await trio.to_thread.run_sync(served.store.abort_upload, upload.key, upload.upload_id)
+                uploads.finished(upload.upload_id)
+
     async def _scans(self) -> None:
         """Tree against catalog: at the start, and whenever records were lost."""
         while True:
@@ -122,11 +131,12 @@ class Service:
             self.set_lifecycle(Lifecycle.AVAILABLE, "")
         self.failed = None
         self.available.set()
+        self._decision.set()
 
     def _misconfigured(self, error: FsxSyncError) -> None:
         self.failed = error
         self.available = trio.Event()
-        self.first_failure.set()
+        self._decision.set()
         lifecycle = self.served.association.lifecycle
         if lifecycle in {Lifecycle.DELETING, Lifecycle.CREATING}:
             return  # the request that made or ends it says what is wrong
@@ -141,13 +151,19 @@ class Service:
             )
             self.set_lifecycle(Lifecycle.MISCONFIGURED, str(error))
 
+    async def decided(self) -> None:
+        """Return when the association is either usable or has failed (``failed`` says why)."""
+        while not self.available.is_set() and self.failed is None:
+            self._decision = trio.Event()
+            await self._decision.wait()
+
     def set_lifecycle(self, lifecycle: Lifecycle, failure: str) -> None:
         """Change the state and write it down."""
         self.served.association = replace(self.served.association, lifecycle=lifecycle, failure=failure)
         self.served.shared.catalog.associations.put(self.served.association)
 
     async def read_sources_up_to_now(self) -> None:
-        """Return when all that happened in the repository before the call, as far as sources tell, is in the changelog."""
+        """Return when all that happened in the repository before the call is in the changelog."""
         if self.reader is not None:
             await self.reader.read_up_to_now()
         elif self.served.association.poll_s and self.served.association.policy.imports:

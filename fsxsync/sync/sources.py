@@ -74,15 +74,13 @@ class QueueReader:
 
     def _take(self, message: QueueMessage) -> bool:
         """Write a message's hints down. True if it may be deleted: it is recorded, one way or the other."""
-        if message.poison is not None:
-            return self._record_poison(message)
         for hint in message.hints:
             mine = [s for s in self._served_by(self._queue.url) if _is_for(s, hint)]
             for served in mine:
                 self._intake.object_hints(served, [hint])
             if not mine:
                 self._record_stray(hint)
-        return True
+        return message.poison is None or self._record_poison(message)
 
     def _record_poison(self, message: QueueMessage) -> bool:
         for served in self._served_by(self._queue.url):
@@ -91,7 +89,7 @@ class QueueReader:
                 code="PoisonMessage",
                 flow="import",
                 association=served.id,
-                message=f"a message of the queue can't be read and is dropped: {message.poison}: {message.body_excerpt}",
+                message=f"an unreadable message of the queue is dropped: {message.poison}: {message.body_excerpt}",
             )
             return True
         return False
@@ -113,6 +111,21 @@ class QueueReader:
             served.shared.eventlog.emit(
                 level="ERROR", code=error.code, flow="import", association=served.id, message=str(error)
             )
+
+
+def describe(served: Served, reader: QueueReader | None) -> str:
+    """The source of an association as ``status`` shows it: what it is, and when it was last read."""
+    association = served.association
+    if not association.policy.imports:
+        return "none: imports are off"
+    read = _ago(served) if served.source_read_ns else "not read yet"
+    if reader is not None:
+        return f"sqs {association.events}: {reader.failure or read}"
+    return f"poll every {association.poll_s:g} s: {read}" if association.poll_s else f"none: listed once, {read}"
+
+
+def _ago(served: Served) -> str:
+    return f"read {max(0.0, (served.shared.now_ns() - served.source_read_ns) / 1e9):.0f} s ago"
 
 
 def _is_for(served: Served, hint: ObjectHint) -> bool:

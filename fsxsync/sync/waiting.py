@@ -56,7 +56,7 @@ class Waiter:
             for service, _ in concerned:
                 await self._read_source(service)
             while True:
-                while self._count(concerned) > 0:
+                while self._count(concerned) > 0:  # noqa: ASYNC110  many rows, one look every now and then
                     await trio.sleep(LOOK_EVERY_S)
                 # What was done may have done something to the tree again (a conflict copy, a new marker).
                 await self.settle_local()
@@ -95,7 +95,7 @@ class Waiter:
         """Wait for local changes to be exported; how many are left."""
         with trio.move_on_after(timeout_s):
             await self.settle_local()
-            while self._local_left() > 0:
+            while self._local_left() > 0:  # noqa: ASYNC110  as above
                 await trio.sleep(LOOK_EVERY_S)
         return self._local_left()
 

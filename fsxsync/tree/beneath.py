@@ -109,7 +109,7 @@ def parent_of(root_fd: int, path: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def proc_path(fd: int) -> str:
-    """A name for the inode behind any descriptor, for calls that refuse O_PATH ones. Followed, it leads nowhere else."""
+    """A name for the inode behind any descriptor, for calls that refuse O_PATH ones."""
     return f"/proc/self/fd/{fd}"
 
 

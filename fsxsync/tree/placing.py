@@ -144,8 +144,12 @@ class Places:
         except FileNotFoundError:  # somebody removed or renamed what we had put there
             self.rescue(old, path)
             return
-        if self._staging.identify(old).ino == staged.local.ino:
-            self._unrename(old, staged.name)
+        out = self._staging.identify(old)
+        if out.ino == staged.local.ino:
+            if same_file(staged.local, out) and not self._is_written(old, out):
+                self._unrename(old, staged.name)
+            else:  # for a moment it stood there, and somebody wrote to it
+                self.rescue(old, path)
             return
         # Somebody replaced what we had put there: that is the newest word on the name.
         _core.renameat2(self._staging.fd, old, parent, name, _core.RENAME_EXCHANGE)

@@ -7,6 +7,7 @@ taken out of the tree to be checked; for a moment it may be the only copy of wha
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -132,8 +133,8 @@ class Staging:
             os.close(fd)
 
     def discard(self, name: bytes) -> None:
-        """Drop what was made for nothing."""
-        with translated("dropping", name):
+        """Drop what was made for nothing; fine if somebody made use of it after all (`Places.rescue`)."""
+        with translated("dropping", name), contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.fd)
 
     def identify(self, name: bytes) -> Local:

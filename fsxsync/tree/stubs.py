@@ -33,12 +33,14 @@ def open_read(root_fd: int, dev: int, path: bytes, expect: Local) -> int:
         except PermissionError:  # O_NOATIME is the owner's right
             fd = open_beneath(root_fd, path, os.O_RDONLY | _OPEN)
         try:
-            if not identify_fd(fd, dev).same_state(expect):
-                raise LocalChanged(f"opening {shown(path)}", "it was changed meanwhile")
+            same = identify_fd(fd, dev).same_state(expect)
         except BaseException:
             os.close(fd)
             raise
-        return fd
+        if same:
+            return fd
+        os.close(fd)
+        raise LocalChanged(f"opening {shown(path)}", "it was changed meanwhile")
 
 
 def open_write(root_fd: int, dev: int, path: bytes, expect_ino: int) -> int:

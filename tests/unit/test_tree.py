@@ -1,0 +1,459 @@
+"""The tree: what was judged is what is changed, nothing else; scans in listing order; the way back after a crash."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsxsync import _core
+from fsxsync.errors import LocalChanged, NoUserXattrs, PathEscapes, TreeMoved
+from fsxsync.model.conflict import is_conflict_name
+from fsxsync.model.identity import Kind, Local
+from fsxsync.model.stub import XATTR, StubMark
+from fsxsync.tree.staging import Note
+from fsxsync.tree.tree import Staged, Tree
+
+MARK = StubMark(etag="e1", size=5000, key="p/a")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Tree]:
+    opened = open_tree(tmp_path)
+    yield opened
+    opened.close()
+
+
+def open_tree(base: Path, instance: str | None = None) -> Tree:
+    return Tree.open(base / "tree", base / "staging", instance=instance, new_instance="one")
+
+
+def stub(tree: Tree, mark: StubMark = MARK, **metadata: int) -> Staged:
+    wanted = {"mode": 0o640, "uid": -1, "gid": -1, "mtime_ns": 10**18 + 1, "atime_ns": 10**18 + 2} | metadata
+    return tree.stage_stub(mark, **wanted)  # type: ignore[arg-type]
+
+
+def seen(tree: Tree, path: bytes) -> Local:
+    local = tree.identify(path)
+    assert local is not None
+    return local
+
+
+def staged_names(base: Path) -> list[str]:
+    return sorted(os.listdir(base / "staging"))
+
+
+# ---------------------------------------------------------------- stubs and places
+
+
+def test_a_stub_appears_whole(tree: Tree, tmp_path: Path) -> None:
+    placed = tree.place(stub(tree), b"a")
+    status = (tmp_path / "tree/a").stat()
+    assert (status.st_size, status.st_blocks, status.st_mtime_ns, status.st_mode & 0o7777) == (
+        5000,
+        placed.blocks,
+        10**18 + 1,
+        0o640,
+    )
+    assert placed.stub == MARK
+    assert placed == seen(tree, b"a")
+    assert staged_names(tmp_path) == []
+
+
+def test_a_taken_name_is_left_alone(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "tree/a").write_text("mine")
+    staged = stub(tree)
+    with pytest.raises(LocalChanged):
+        tree.place(staged, b"a")
+    assert (tmp_path / "tree/a").read_text() == "mine"
+    tree.discard_staged(staged.name)
+    assert staged_names(tmp_path) == []
+
+
+def test_placing_does_not_touch_the_directorys_times(tree: Tree, tmp_path: Path) -> None:
+    tree.make_directories(b"d", mode=0o755, uid=-1, gid=-1)
+    os.utime(tmp_path / "tree/d", ns=(5, 7))
+    tree.place(stub(tree), b"d/a")
+    assert (tmp_path / "tree/d").stat().st_mtime_ns == 7
+    tree.remove(b"d/a", seen(tree, b"d/a"))
+    assert (tmp_path / "tree/d").stat().st_mtime_ns == 7
+
+
+def test_an_exchange_replaces_what_was_judged(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "tree/a").write_text("old")
+    placed = tree.exchange_in(stub(tree), b"a", seen(tree, b"a"))
+    assert placed == seen(tree, b"a")
+    assert placed.stub == MARK
+    assert staged_names(tmp_path) == []
+
+
+@pytest.mark.parametrize("what", ["write", "chmod", "replace", "remove", "directory"])
+def test_an_exchange_refuses_what_was_not_judged(tree: Tree, tmp_path: Path, what: str) -> None:
+    file = tmp_path / "tree/a"
+    file.write_text("old")
+    judged = seen(tree, b"a")
+    if what == "write":
+        file.write_text("newer")
+    elif what == "chmod":
+        file.chmod(0o600)
+    elif what == "replace":
+        (tmp_path / "tree/b").write_text("newer")
+        (tmp_path / "tree/b").rename(file)
+    else:
+        file.unlink()
+        if what == "directory":
+            file.mkdir()
+    before = seen(tree, b"a") if what != "remove" else None
+    staged = stub(tree)
+    with pytest.raises(LocalChanged):
+        tree.exchange_in(staged, b"a", judged)
+    assert tree.identify(b"a") == before
+    tree.discard_staged(staged.name)
+    assert staged_names(tmp_path) == []
+
+
+@pytest.mark.parametrize("operation", ["exchange", "remove", "keep"])
+def test_a_writer_with_an_open_descriptor_keeps_its_file(tree: Tree, tmp_path: Path, operation: str) -> None:
+    file = tmp_path / "tree/a"
+    file.write_text("old")
+    judged = seen(tree, b"a")
+    operations: dict[str, Callable[[], object]] = {
+        "remove": lambda: tree.remove(b"a", judged),
+        "exchange": lambda: tree.exchange_in(stub(tree), b"a", judged),
+        "keep": lambda: tree.exchange_in(stub(tree), b"a", judged, keep_as=b"kept"),
+    }
+    with file.open("a") as writer:
+        with pytest.raises(LocalChanged, match="open for writing"):
+            operations[operation]()
+        writer.write(" and new")
+    assert file.read_text() == "old and new"
+    assert not (tmp_path / "tree/kept").exists()
+
+
+def test_keeping_both(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "tree/a").write_text("mine")
+    tree.exchange_in(stub(tree), b"a", seen(tree, b"a"), keep_as=b"a.conflict")
+    assert (tmp_path / "tree/a.conflict").read_text() == "mine"
+    assert seen(tree, b"a").stub == MARK
+    assert staged_names(tmp_path) == []
+
+
+def test_keeping_both_under_a_taken_name_changes_nothing(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "tree/a").write_text("mine")
+    (tmp_path / "tree/kept").write_text("other")
+    staged = stub(tree)
+    with pytest.raises(LocalChanged):
+        tree.exchange_in(staged, b"a", seen(tree, b"a"), keep_as=b"kept")
+    assert (tmp_path / "tree/a").read_text() == "mine"
+    assert (tmp_path / "tree/kept").read_text() == "other"
+    tree.discard_staged(staged.name)
+    assert staged_names(tmp_path) == []
+
+
+def test_a_write_between_look_and_exchange_is_put_back(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window that a check beforehand leaves open."""
+    file = tmp_path / "tree/a"
+    file.write_text("old")
+    judged = seen(tree, b"a")
+    rename = _core.renameat2
+
+    def late(olddir: int, old: bytes, newdir: int, new: bytes, flags: int) -> None:
+        if flags == _core.RENAME_EXCHANGE and new == b"a" and file.read_text() == "old":
+            file.write_text("a late write")
+        rename(olddir, old, newdir, new, flags)
+
+    monkeypatch.setattr(_core, "renameat2", late)
+    staged = stub(tree)
+    with pytest.raises(LocalChanged):
+        tree.exchange_in(staged, b"a", judged)
+    assert file.read_text() == "a late write"
+    tree.discard_staged(staged.name)
+    assert staged_names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", [b"../x", b"/etc/x", b"d/../../x", b"", b"a/.", b"a\0b"])
+def test_paths_that_lead_out_are_refused(tree: Tree, name: bytes) -> None:
+    with pytest.raises(PathEscapes):
+        tree.place(stub(tree), name)
+
+
+def test_a_symlink_on_the_way_is_not_followed(tree: Tree, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "tree/d").symlink_to(outside)
+    with pytest.raises((PathEscapes, LocalChanged)):
+        tree.place(stub(tree), b"d/a")
+    with pytest.raises((PathEscapes, LocalChanged)):
+        tree.make_directories(b"d/e", mode=0o755, uid=-1, gid=-1)
+    assert tree.identify(b"d/a") is None
+    assert list(outside.iterdir()) == []
+
+
+def test_directories_are_made_with_their_modes_and_named(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "tree/a").mkdir(mode=0o700)
+    assert tree.make_directories(b"a/b/c", mode=0o751, uid=-1, gid=-1) == [b"a/b", b"a/b/c"]
+    assert (tmp_path / "tree/a/b/c").stat().st_mode & 0o7777 == 0o751
+    assert (tmp_path / "tree/a").stat().st_mode & 0o7777 == 0o700
+    (tmp_path / "tree/f").touch()
+    with pytest.raises(LocalChanged):
+        tree.make_directories(b"f/x", mode=0o755, uid=-1, gid=-1)
+
+
+def test_only_an_empty_directory_goes(tree: Tree, tmp_path: Path) -> None:
+    tree.make_directories(b"d", mode=0o755, uid=-1, gid=-1)
+    (tmp_path / "tree/d/f").touch()
+    with pytest.raises(LocalChanged):
+        tree.remove(b"d", seen(tree, b"d"))
+    (tmp_path / "tree/d/f").unlink()
+    tree.remove(b"d", seen(tree, b"d"))
+    assert tree.identify(b"d") is None
+
+
+def test_symlinks_are_files_of_their_own(tree: Tree, tmp_path: Path) -> None:
+    staged = tree.stage_symlink(b"/etc/passwd", uid=-1, gid=-1, mtime_ns=10**18)
+    placed = tree.place(staged, b"link")
+    assert (placed.kind, placed.target, placed.mtime_ns) == (Kind.SYMLINK, b"/etc/passwd", 10**18)
+    tree.exchange_in(tree.stage_symlink(b"b", uid=-1, gid=-1, mtime_ns=1), b"link", placed)
+    assert os.readlink(tmp_path / "tree/link") == "b"
+    tree.remove(b"link", seen(tree, b"link"))
+    assert not (tmp_path / "tree/link").is_symlink()
+
+
+def test_no_write_is_lost_to_exchanges_under_load(tree: Tree, tmp_path: Path) -> None:
+    """A writer that appends by open-write-close, and an importer that replaces whenever it thinks it may."""
+    file = tmp_path / "tree/a"
+    file.write_text("")
+    stop = threading.Event()
+    acknowledged: list[int] = []
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            try:
+                with file.open("r+") as handle:
+                    handle.seek(0, 2)
+                    handle.write(f"{number}\n")
+                acknowledged.append(number)
+            except FileNotFoundError:
+                continue
+            number += 1
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    kept = 0
+    try:
+        for _ in range(300):
+            local = tree.identify(b"a")
+            assert local is not None
+            staged = stub(tree, StubMark("e", 0, "k"))
+            try:
+                tree.exchange_in(staged, b"a", local, keep_as=f"kept-{kept}".encode())
+                kept += 1
+            except LocalChanged:
+                tree.discard_staged(staged.name)
+    finally:
+        stop.set()
+        thread.join()
+    found = [int(line) for path in (tmp_path / "tree").iterdir() for line in path.read_text().split()]
+    assert sorted(found) == acknowledged
+
+
+# ---------------------------------------------------------------- after a crash
+
+
+def _until_done(tmp_path: Path, operation: Callable[[Tree], None], prepare: Callable[[Path], None]) -> Iterator[Path]:
+    """Run the operation in a child that dies before its 1st, 2nd, … system call that changes something."""
+    for step in range(1, 40):
+        base = tmp_path / f"crash-{step}"
+        (base / "tree").mkdir(parents=True)
+        prepare(base / "tree")
+        pid = os.fork()
+        if pid == 0:
+            _die_before_step(base, operation, step)
+        _, status = os.waitpid(pid, 0)
+        assert status in {0, 9 << 8}, status
+        yield base
+        if status == 0:
+            assert step > 3, "the operation has steps"
+            return
+    raise AssertionError("it never came to its end")
+
+
+def _die_before_step(base: Path, operation: Callable[[Tree], None], step: int) -> None:
+    left = step
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os._exit(9)
+            return call(*args, **kwargs)
+
+        return run
+
+    try:
+        tree = open_tree(base)
+        _core.renameat2 = counted(_core.renameat2)
+        for name in ("unlink", "write", "utime", "open"):
+            setattr(os, name, counted(getattr(os, name)))
+        operation(tree)
+        os._exit(0)
+    finally:
+        os._exit(3)
+
+
+def contents(root: Path) -> dict[str, str]:
+    return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_crash_in_a_removal_leaves_all_or_nothing(tmp_path: Path) -> None:
+    def prepare(root: Path) -> None:
+        (root / "a").write_text("old")
+
+    for base in _until_done(tmp_path, lambda tree: tree.remove(b"a", seen(tree, b"a")), prepare):
+        tree = open_tree(base)
+        assert contents(base / "tree") in ({"a": "old"}, {})
+        assert staged_names(base) == []
+        tree.close()
+
+
+def test_a_crash_while_keeping_both_loses_neither(tmp_path: Path) -> None:
+    def prepare(root: Path) -> None:
+        (root / "a").write_text("mine")
+
+    def operation(tree: Tree) -> None:
+        fd, name = tree.stage_file()
+        os.pwrite(fd, b"theirs", 0)
+        staged = tree.finish_staged(fd, name, mode=0o644, uid=-1, gid=-1, mtime_ns=1, atime_ns=1)
+        tree.exchange_in(staged, b"a", seen(tree, b"a"), keep_as=b"kept")
+
+    for base in _until_done(tmp_path, operation, prepare):
+        tree = open_tree(base)
+        found = contents(base / "tree")
+        assert found in ({"a": "mine"}, {"a": "theirs", "kept": "mine"}) or (
+            found.pop("a") == "theirs"
+            and all(is_conflict_name(name.encode()) and text == "mine" for name, text in found.items())
+            and len(found) == 1
+        )
+        assert staged_names(base) == []
+        tree.close()
+
+
+def test_what_was_written_while_it_was_taken_out_comes_back(tmp_path: Path) -> None:
+    """The daemon died between exchange and check, and a writer still had the old file open."""
+    tree = open_tree(tmp_path)
+    (tmp_path / "tree/a").write_text("old")
+    judged = seen(tree, b"a")
+    note = Note(b"a", judged.ino, judged.size, judged.mtime_ns, None)
+    (tmp_path / "staging/old-1.note").write_bytes(note.encode())
+    (tmp_path / "tree/a").rename(tmp_path / "staging/old-1")
+    (tmp_path / "staging/old-1").write_text("newer")
+    tree.close()
+    again = open_tree(tmp_path)
+    ((was, now),) = again.rescued
+    assert was == b"a"
+    assert now is not None
+    assert (tmp_path / "tree" / os.fsdecode(now)).read_text() == "newer"
+    assert staged_names(tmp_path) == []
+    again.close()
+
+
+# ---------------------------------------------------------------- whose tree
+
+
+def test_another_directory_is_not_ours(tmp_path: Path) -> None:
+    tree = open_tree(tmp_path)
+    (tmp_path / "tree").rename(tmp_path / "moved")
+    (tmp_path / "tree").mkdir()
+    with pytest.raises(TreeMoved):
+        tree.verify()
+    tree.close()
+    with pytest.raises(TreeMoved):
+        open_tree(tmp_path, "one")
+    (tmp_path / "tree").rmdir()
+    with pytest.raises(TreeMoved):
+        open_tree(tmp_path, "one")
+    assert not (tmp_path / "tree").exists()
+    (tmp_path / "moved").rename(tmp_path / "tree")
+    again = open_tree(tmp_path, "one")
+    again.verify()
+    again.close()
+
+
+def test_a_new_catalog_takes_the_tree_as_it_is(tmp_path: Path) -> None:
+    open_tree(tmp_path).close()
+    again = Tree.open(tmp_path / "tree", tmp_path / "staging", instance=None, new_instance="two")
+    assert again.instance == "one"
+    again.close()
+
+
+def test_no_user_xattrs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_more: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    with pytest.raises(NoUserXattrs, match="ext4"):
+        open_tree(tmp_path)
+
+
+# ---------------------------------------------------------------- scans
+
+NAMES = st.sampled_from([b"a", b"a-", b"a0", b"b", b"\xff", "é".encode(), b"a b", b"."])
+
+
+@given(st.lists(st.lists(NAMES.filter(lambda name: name != b"."), min_size=1, max_size=4), max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_a_scan_is_in_the_order_of_a_listing(
+    tmp_path_factory: pytest.TempPathFactory, paths: list[list[bytes]]
+) -> None:
+    base = tmp_path_factory.mktemp("scan")
+    tree = open_tree(base)
+    for parts in paths:
+        *parents, name = parts
+        here = bytes(base / "tree")
+        try:
+            os.makedirs(os.path.join(here, *parents), exist_ok=True)
+            with open(os.path.join(here, *parents, name), "x"):
+                pass
+        except OSError:
+            continue
+    keys = [path + b"/" if local.kind is Kind.DIRECTORY else path for path, local in tree.walk(b"")]
+    expected: list[bytes] = []
+    for directory, directories, files in os.walk(bytes(base / "tree")):
+        below = os.path.relpath(directory, bytes(base / "tree"))
+        prefix = b"" if below == b"." else below + b"/"
+        expected += [prefix + name + b"/" for name in directories] + [prefix + name for name in files]
+    assert keys == sorted(expected)
+    tree.close()
+
+
+def test_a_scan_leaves_out_its_own_names_and_goes_in_batches(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "tree/.fsxsync-staging").mkdir()
+    for number in range(0, 1000, 40):
+        (tmp_path / f"tree/{number:03}").touch()
+    batches = list(tree.walk_batches(b"", 10))
+    assert [len(batch) for batch in batches] == [10, 10, 5]
+    names = [path for batch in batches for path, _ in batch]
+    assert names == sorted(names)
+    assert b".fsxsync-staging" not in names
+
+
+def test_settling_takes_the_mark_last(tree: Tree) -> None:
+    tree.place(stub(tree), b"a")
+    fd = tree.open_write(b"a", seen(tree, b"a").ino)
+    os.pwrite(fd, b"x" * 5000, 0)
+    local = tree.unmark(fd, MARK, mtime_ns=10**18, atime_ns=10**18)
+    assert (local.stub, local.mtime_ns, local.size) == (None, 10**18, 5000)
+    os.setxattr(fd, XATTR, StubMark("other", 5000, "k").encode())
+    with pytest.raises(LocalChanged):
+        tree.unmark(fd, MARK, mtime_ns=1, atime_ns=1)
+    os.close(fd)
