@@ -78,7 +78,7 @@ class ObjectStore(Protocol):
 
     conditions: Conditions
 
-    def check(self) -> None:
+    def check(self, prefix: str) -> None:
         """The bucket exists and may be listed; raises what a person has to mend."""
 
     def probe(self, prefix: str) -> Conditions:
@@ -124,7 +124,7 @@ class StoreFactory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ObjectHint:
-    """Look at ``key`` in ``bucket``. ``etag``/``version_id`` where the event told them; ``happened_ns`` for queue age."""
+    """Look at ``key`` in ``bucket``; ``etag`` and ``version_id`` where the event told them."""
 
     bucket: str
     key: str
@@ -149,6 +149,9 @@ class EventQueue(Protocol):
     """An SQS queue. Blocking. Raises RepositoryError."""
 
     url: str
+
+    def check(self) -> None:
+        """The queue exists and may be read; raises what a person has to mend."""
 
     def receive(self, wait_s: int) -> list[QueueMessage]: ...
 
@@ -244,7 +247,7 @@ class Hydrator(Protocol):
         different repositories, like two file systems."""
 
     def is_association_root(self, path: bytes) -> bool:
-        """True for an association's directory or an ancestor of one: the front refuses to remove or rename it (EBUSY)."""
+        """True for an association's directory or an ancestor of one: the front does not let it go (EBUSY)."""
 
 
 class Front(Protocol):
@@ -341,6 +344,9 @@ class Administration(Protocol):
         (nothing is left behind then); without, returns it CREATING at once after the cheap checks."""
 
     async def update(self, association: Association) -> Association: ...
+
+    def accept_deletes(self, association_id: str) -> None:
+        """Believe the next listing, however much is missing from it (DESIGN §3.6)."""
 
     async def delete(self, association_id: str, *, delete_data: bool, force: bool, hydrate: bool) -> Association:
         """Drains first. Returns it DELETING (or gone). Never deletes an object (DESIGN §3.6)."""

@@ -184,7 +184,7 @@ class Engine:
             await trio.to_thread.run_sync(store.check, association.prefix)
             if association.events is not None:
                 queue = self._open_queue(association.events, association)
-                await trio.to_thread.run_sync(queue.receive, 0)
+                await trio.to_thread.run_sync(queue.check)
         except FsxSyncError:
             self._unmake(made)
             raise

@@ -1,0 +1,126 @@
+"""``events``: the event log, read from its files, so that it tells also why a daemon is not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fsxsync.cli.associations import AS_JSON
+from fsxsync.cli.context import Instance
+from fsxsync.errors import BadInput
+from fsxsync.telemetry.log import escape
+
+if TYPE_CHECKING:
+    from fsxsync.telemetry.eventlog import Event, EventLog
+
+EVERY_S = 0.2
+"""How often `--follow` looks at the file."""
+KEPT_MAX = 100
+"""Rotated files that a daemon may have been told to keep."""
+LEVELS = ("INFO", "WARN", "ERROR")
+ROTATED_MAX_BYTES = 1 << 30
+
+
+@click.command()
+@click.option("--follow", "-f", is_flag=True, help="Go on with new events as they come.")
+@AS_JSON
+@click.option("--association", metavar="ID|PATH", help="Only events of this association.")
+@click.option("--level", type=click.Choice(LEVELS, case_sensitive=False), help="Only these and worse ones.")
+@click.pass_obj
+def events(instance: Instance, /, *, follow: bool, as_json: bool, association: str | None, level: str | None) -> None:
+    """Show the event log, the oldest event first, with FSx's codes. Needs no daemon.
+
+    --json prints one list; with --follow, which has no end, it prints one object a line.
+
+    \b
+    Example:
+      fsxsync events --level WARN
+      fsxsync events --follow --json | jq -r .message
+    """
+    if not instance.state_dir.is_dir():
+        raise BadInput(
+            "no events can be shown",
+            f"there is no state directory {instance.state_dir}",
+            advice="name another --state-dir",
+        )
+    if association is not None and association.startswith("/"):
+        association = instance.client.association(association)["id"]
+    found = _events(instance.state_dir, level, association, follow=follow)
+    if as_json and not follow:
+        _print_list(found)
+        return
+    for event in found:
+        click.echo(json.dumps(_document(event)) if as_json else _line(event))
+
+
+def _events(state_dir: Path, level: str | None, association: str | None, *, follow: bool) -> Iterator[Event]:
+    file = state_dir / "events.jsonl"
+    cursor = 0
+    while True:
+        seen = _mark(file)
+        log = _open(file)
+        while True:
+            page, after = log.read(cursor, level=level, association=association)
+            yield from page
+            if after == cursor:
+                break
+            cursor = after
+        if not follow:
+            return
+        while _mark(file) == seen:
+            time.sleep(EVERY_S)
+
+
+def _open(file: Path) -> EventLog:
+    from fsxsync.telemetry.eventlog import EventLog  # noqa: PLC0415 - it takes trio along
+
+    return EventLog(file, max_bytes=ROTATED_MAX_BYTES, keep=KEPT_MAX)
+
+
+def _mark(file: Path) -> tuple[int, int] | None:
+    """Another one as soon as the file has grown or was rotated."""
+    try:
+        found = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size
+
+
+def _print_list(found: Iterator[Event]) -> None:
+    separator = "[\n"
+    for event in found:
+        click.echo(separator + json.dumps(_document(event)), nl=False)
+        separator = ",\n"
+    click.echo("[]" if separator == "[\n" else "\n]")
+
+
+def _document(event: Event) -> dict[str, object]:
+    return {
+        "seq": event.seq,
+        "time": _time(event),
+        "time_ns": event.time_ns,
+        "level": event.level,
+        "code": event.code,
+        "type": event.type,
+        "flow": event.flow,
+        "association": event.association,
+        "path": event.path,
+        "key": event.key,
+        "message": event.message,
+    }
+
+
+def _line(event: Event) -> str:
+    parts = (_time(event), f"{event.level:<5}", event.code, event.association, event.path, event.message)
+    return "  ".join(escape(part) for part in parts if part)
+
+
+def _time(event: Event) -> str:
+    seconds, rest = divmod(event.time_ns, 10**9)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest // 10**6:03d}Z"

@@ -1,0 +1,111 @@
+"""``state`` and ``wait``: what becomes of files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+
+import click
+
+from fsxsync.cli.associations import AS_JSON
+from fsxsync.cli.context import Instance
+from fsxsync.cli.hostpaths import tree_paths
+from fsxsync.control.client import Document
+from fsxsync.control.protocol import DaemonError
+from fsxsync.errors import StillPending
+from fsxsync.telemetry.log import escape
+
+SHOWN = 3
+"""How many pending paths the one line of a time-out names."""
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@AS_JSON
+@click.option("-r", "--recursive", is_flag=True, help="Also everything below directories.")
+@click.pass_context
+def state(context: click.Context, paths: Sequence[str], *, as_json: bool, recursive: bool) -> None:
+    """Tell where the data of files is, in the words of `lfs hsm_state`.
+
+    released: here is only a stub, the data is in the repository. exists, archived: the repository has the
+    file. dirty: the file was changed since. lost_from_hsm: the object is gone. Nothing: never exported.
+
+    \b
+    Example:
+      fsxsync state /fsx/datasets/a.bin
+      fsxsync state -r --json /fsx/datasets | jq '[.[] | select(.pending)] | length'
+    """
+    instance: Instance = context.obj
+    client = instance.client
+    asked = tree_paths(paths, client.status())
+    failures: list[Document] = []
+    found = _named(client.states(asked, recursive=recursive), paths, asked, failures)
+    if as_json:
+        _print_document(found)
+    else:
+        for name, row in found:
+            told = f"{escape(name)}: (0x{row['state']:08x}) {' '.join(row['flags'])}".rstrip()
+            click.echo(told)
+    for failure in failures:
+        click.echo(f"fsxsync: {escape(str(DaemonError(failure)))}", err=True)
+    context.exit(1 if failures else 0)
+
+
+def _named(
+    lines: Iterator[Document], paths: Sequence[str], asked: Sequence[bytes], failures: list[Document]
+) -> Iterator[tuple[str, Document]]:
+    """Each state with the name that the user would write for it."""
+    for line in lines:
+        if "error" in line:
+            failures.append(line["error"])
+            continue
+        row, index = line["state"], line["index"]
+        below = os.fsencode(row["path"])[len(asked[index]) :].lstrip(b"/")
+        name = os.path.join(os.fsencode(paths[index]), below) if below else os.fsencode(paths[index])
+        yield os.fsdecode(name), row
+
+
+def _print_document(found: Iterator[tuple[str, Document]]) -> None:
+    """A list, printed while it comes: a tree may have a million files."""
+    separator = "[\n"
+    for name, row in found:
+        click.echo(separator + json.dumps(row | {"path": name}), nl=False)
+        separator = ",\n"
+    click.echo("[]" if separator == "[\n" else "\n]")
+
+
+@click.command()
+@click.argument("path", required=False)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0, 30 * 86400),
+    default=3600,
+    show_default=True,
+    metavar="S",
+    help="Seconds after which to give up, with exit code 1.",
+)
+@click.pass_obj
+def wait(instance: Instance, /, path: str | None, *, timeout_s: float) -> None:
+    """Return when nothing is pending below PATH (without: anywhere), in either direction.
+
+    All changes that were made before, on both sides, are then on the other side: queue and listing are read up
+    to now first. Says what is pending still if that takes too long.
+
+    \b
+    Example:
+      cp results.csv /fsx/out/ && fsxsync wait /fsx/out --timeout 60
+    """
+    client = instance.client
+    tree_path = tree_paths([path], client.status())[0] if path is not None else b""
+    left = client.wait(tree_path, timeout_s)
+    if left:
+        named = ", ".join(_reason(item) for item in left[:SHOWN])
+        more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+        raise StillPending(f"changes are pending after {timeout_s:g} s", named + more)
+
+
+def _reason(item: Document) -> str:
+    why = item["error"] or item["waiting_for"]
+    return f"{item['path']} ({why})" if why else str(item["path"])

@@ -1,0 +1,140 @@
+"""``fsxsync``: the group, and the one place that turns errors into a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from fsxsync import __version__
+from fsxsync.cli.associations import associate, association, associations
+from fsxsync.cli.context import Instance
+from fsxsync.cli.events import events
+from fsxsync.cli.files import state, wait
+from fsxsync.cli.serving import demo, mount, unmount, watch
+from fsxsync.cli.status import status
+from fsxsync.config import default_state_dir
+from fsxsync.errors import FsxSyncError
+from fsxsync.telemetry.log import escape
+
+WRONG_USAGE = 2
+INTERRUPTED = 128 + 2
+BROKEN_PIPE = 128 + 13
+"""What a shell reports for SIGINT and SIGPIPE."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The daemon's state directory. Default: $FSXSYNC_STATE_DIR, else /var/lib/fsxsync/default as root"
+    " and ~/.local/state/fsxsync/default otherwise.",
+)
+@click.version_option(__version__, prog_name="fsxsync", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(context: click.Context, state_dir: Path | None) -> None:
+    """Keeps directories and object-store prefixes in sync, in both directions.
+
+    \b
+    Example:
+      fsxsync mount /fsx --daemon
+      fsxsync associate s3://bucket/datasets/ /datasets
+      ls /fsx/datasets
+    """
+    is_named = state_dir is not None or bool(os.environ.get("FSXSYNC_STATE_DIR"))
+    chosen = state_dir if state_dir is not None else default_state_dir(os.environ, os.geteuid())
+    context.obj = Instance(state_dir=chosen.absolute(), is_named=is_named)
+
+
+for command in (
+    mount,
+    watch,
+    unmount,
+    demo,
+    associate,
+    associations,
+    association,
+    state,
+    wait,
+    status,
+    events,
+):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    if "_FSXSYNC_COMPLETE" in os.environ:  # a shell asks for completions
+        cli.main(prog_name="fsxsync")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _run(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough. Python would complain at exit when it flushes what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        with cli.make_context("fsxsync", _as_mount(arguments)) as context:
+            cli.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return WRONG_USAGE
+    except click.ClickException as error:
+        _complain(_sentence(error))
+        return WRONG_USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except FsxSyncError as error:
+        _complain(str(error))
+        return error.exit_code
+    except BaseExceptionGroup as group:
+        return _of_group(group)
+    return 0
+
+
+def _of_group(group: BaseExceptionGroup[BaseException]) -> int:
+    """A daemon that ends in several tasks at once: one line each if all was expected, a traceback if not."""
+    expected, others = group.split(FsxSyncError)
+    if others is not None or expected is None:
+        raise group
+    leaf: BaseException = expected
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = leaf.exceptions[0]
+    assert isinstance(leaf, FsxSyncError)
+    _complain(str(leaf))
+    return leaf.exit_code
+
+
+def _complain(text: str) -> None:
+    click.echo(f"fsxsync: {escape(text)}", err=True)
+
+
+def _sentence(error: click.ClickException) -> str:
+    """click's message as one line in our form, with the way to the help."""
+    text = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "fsxsync"
+    return f"wrong usage: {text[:1].lower()}{text[1:]}; see '{path} --help'"
+
+
+def _as_mount(arguments: list[str]) -> list[str]:
+    """mount(8) and /etc/fstab call ``fsxsync STATE_DIR MOUNTPOINT -o OPTIONS`` (mount.fuse3(8))."""
+    if len(arguments) < 2 or not arguments[0].startswith("/") or not arguments[1].startswith("/"):
+        return arguments
+    state_dir, mountpoint, *rest = arguments
+    return ["--state-dir", state_dir, "mount", "--daemon", mountpoint, *rest]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The client of a daemon: HTTP over its unix socket. Standard library only, so that a command starts fast."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from fsxsync.control.listening import reachable
+from fsxsync.control.protocol import CONTENT_TYPE, FSXSYNC, LAST_LINE, SOCKET_NAME, DaemonError, encode
+from fsxsync.errors import NoDaemon
+
+Document = dict[str, Any]
+
+
+class _Connection(http.client.HTTPConnection):
+    """There is no read time-out: creating an association over a million objects takes its time, and a daemon
+    that dies closes the connection."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=None)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with reachable(self._path) as name:
+            self.sock.connect(name)
+
+
+class Client:
+    """Asks the daemon of one state directory.
+
+    All methods raise NoDaemon (nobody answers) and DaemonError (what the daemon answered).
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
+
+    def status(self) -> Document:
+        return self.call("Status")
+
+    def associations(self) -> list[Document]:
+        rows: list[Document] = self.call("Associations")["associations"]
+        return rows
+
+    def association(self, word: str) -> Document:
+        """``word`` is an id or a path in the file system."""
+        row: Document = self.call("Associations", association=word)["associations"][0]
+        return row
+
+    def associate(self, wanted: Mapping[str, object]) -> Document:
+        made: Document = self.call("Associate", **wanted)["association"]
+        return made
+
+    def update(self, word: str, changes: Mapping[str, object], *, accept_deletes: bool) -> Document:
+        more = {"changes": dict(changes)} if changes else {}
+        made: Document = self.call("UpdateAssociation", association=word, accept_deletes=accept_deletes, **more)[
+            "association"
+        ]
+        return made
+
+    def delete(self, word: str, *, delete_data: bool, force: bool, hydrate: bool) -> Document:
+        gone: Document = self.call(
+            "DeleteAssociation", association=word, delete_data=delete_data, force=force, hydrate=hydrate
+        )["association"]
+        return gone
+
+    def states(self, tree_paths: Sequence[bytes], *, recursive: bool) -> Iterator[Document]:
+        """See `Operations._states`."""
+        paths = [path.decode("utf-8", "surrogateescape") for path in tree_paths]
+        return self.lines("State", paths=paths, recursive=recursive)
+
+    def wait(self, tree_path: bytes, timeout_s: float) -> list[Document]:
+        """What is pending still; empty if nothing is."""
+        path = tree_path.decode("utf-8", "surrogateescape")
+        left: list[Document] = self.call("Wait", path=path, timeout_s=timeout_s)["pending"]
+        return left
+
+    def drain(self, timeout_s: float) -> int:
+        return int(self.call("Drain", timeout_s=timeout_s)["pending"])
+
+    def stop(self) -> None:
+        self.call("Stop")
+
+    # ------------------------------------------------------------- requests
+
+    def call(self, operation: str, **members: object) -> Document:
+        """One document for one request."""
+        with closing(_Connection(self.state_dir / SOCKET_NAME)) as connection:
+            response = self._ask(connection, operation, members)
+            try:
+                document: Document = json.loads(response.read())
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                raise self._lost() from error
+        if response.status != http.client.OK:
+            raise DaemonError(document)
+        return document
+
+    def lines(self, operation: str, **members: object) -> Iterator[Document]:
+        """A document for each line of the answer, while they come."""
+        with closing(_Connection(self.state_dir / SOCKET_NAME)) as connection:
+            response = self._ask(connection, operation, members)
+            try:
+                if response.status != http.client.OK:
+                    raise DaemonError(json.loads(response.read()))
+                for line in response:
+                    document = json.loads(line)
+                    if document == LAST_LINE:
+                        return
+                    yield document
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                raise self._lost() from error
+        raise self._lost()  # readline() takes a chunked answer that was cut off for a short one
+
+    def _ask(self, connection: _Connection, operation: str, members: Mapping[str, object]) -> http.client.HTTPResponse:
+        headers = {"Content-Type": CONTENT_TYPE, "X-Amz-Target": f"{FSXSYNC}.{operation}"}
+        try:
+            connection.connect()
+        except PermissionError as error:
+            raise NoDaemon(
+                f"the daemon of {self.state_dir} can't be asked",
+                "its socket belongs to somebody else",
+                advice="run this as the user who runs the daemon",
+            ) from error
+        except OSError as error:
+            raise NoDaemon(f"no daemon answers for {self.state_dir}", error.strerror or str(error)) from error
+        try:
+            connection.request("POST", "/", encode(members), headers)
+            return connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._lost() from error
+
+    def _lost(self) -> NoDaemon:
+        return NoDaemon(
+            f"the daemon of {self.state_dir} ended before it answered",
+            "its log says why",
+            advice="start it again; what was pending is kept",
+        )

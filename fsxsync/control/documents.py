@@ -1,0 +1,128 @@
+"""Values as JSON documents: what `--json` prints, and what our client reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from fsxsync.model.association import Association, Event
+from fsxsync.ports import AssociationStatus, FileState, PendingItem, Status
+
+Document = dict[str, Any]
+
+
+def event_words(events: Iterable[Event]) -> list[str]:
+    """A policy in the words of the command line, in their order there."""
+    chosen = set(events)
+    return [event.value.lower() for event in Event if event in chosen]
+
+
+def of_association(association: Association) -> Document:
+    """What was configured, and its life cycle."""
+    access, defaults = association.access, association.defaults
+    return {
+        "id": association.id,
+        "path": association.file_system_path,
+        "repository": association.uri,
+        "bucket": association.bucket,
+        "prefix": association.prefix,
+        "state": association.lifecycle.value,
+        "failure": association.failure,
+        "import": event_words(association.policy.imports),
+        "export": event_words(association.policy.exports),
+        "on_conflict": association.policy.on_conflict.value,
+        "events": f"sqs:{association.events}" if association.events else None,
+        "poll_s": association.poll_s,
+        "read_only": association.read_only,
+        "import_metadata": association.import_metadata,
+        "include": list(association.include),
+        "exclude": list(association.exclude),
+        "endpoint_url": access.endpoint_url,
+        "region": access.region,
+        "profile": access.profile,
+        "anonymous": access.anonymous,
+        "requester_pays": access.requester_pays,
+        "acl": access.acl,
+        "sse": access.sse,
+        "storage_class": access.storage_class,
+        "restore_archived": association.restore_archived,
+        "uid": defaults.uid,
+        "gid": defaults.gid,
+        "file_mode": f"{defaults.file_mode:04o}",
+        "dir_mode": f"{defaults.dir_mode:04o}",
+        "created_s": association.created_s,
+        "tags": dict(association.tags),
+    }
+
+
+def of_row(row: AssociationStatus) -> Document:
+    """An association with its counters."""
+    return of_association(row.association) | {
+        "pending": row.pending,
+        "pending_imports": row.pending_imports,
+        "pending_exports": row.pending_exports,
+        "oldest_pending_s": round(row.oldest_pending_s, 3),
+        "conflicts": row.conflicts,
+        "errors": row.errors,
+        "not_exportable": row.not_exportable,
+        "imported": row.imported,
+        "exported": row.exported,
+        "source": row.source,
+        "features": asdict(row.conditions) if row.conditions is not None else None,
+        "recent_errors": [of_pending(item) for item in row.recent_errors],
+    }
+
+
+def of_pending(item: PendingItem) -> Document:
+    return {
+        "path": item.path,
+        "association": item.association,
+        "age_s": round(item.age_s, 3),
+        "attempts": item.attempts,
+        "error": item.error,
+        "waiting_for": item.waiting_for,
+    }
+
+
+def of_status(status: Status) -> Document:
+    rows = status.associations
+    return {
+        "version": status.version,
+        "state_dir": status.state_dir,
+        "tree": status.tree,
+        "mount": status.mount,
+        "data_path": status.data_path,
+        "data_path_reason": status.data_path_reason,
+        "watch": status.watch,
+        "pid": status.pid,
+        "started_s": status.started_s,
+        "pending": sum(row.pending for row in rows),
+        "oldest_pending_s": round(max((row.oldest_pending_s for row in rows), default=0.0), 3),
+        "conflicts": sum(row.conflicts for row in rows),
+        "errors": sum(row.errors for row in rows),
+        "open_for_writing": status.open_for_writing,
+        "cache_bytes": status.cache_bytes,
+        "cache_free_bytes": status.cache_free_bytes,
+        "transfers": dict(status.transfers),
+        "associations": [of_row(row) for row in rows],
+        "needs_person": list(status.needs_person),
+    }
+
+
+def of_state(state: FileState) -> Document:
+    """``state`` is Lustre's bits as a number; ``path`` is below the tree's root."""
+    return {
+        "path": state.path,
+        "state": state.bits,
+        "flags": list(state.flags),
+        "kind": state.kind.value,
+        "resident_bytes": state.resident_bytes,
+        "size": state.size,
+        "etag": state.etag,
+        "version_id": state.version_id,
+        "key": state.key,
+        "association": state.association,
+        "pending": state.pending,
+        "error": state.error,
+    }

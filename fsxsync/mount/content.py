@@ -1,0 +1,260 @@
+"""Handlers for the bytes of files: open, read, write, and cutting to a size.
+
+Before a reader gets bytes of a stub they are asked for; before the first writer is let in the file is made an
+ordinary one. Both wait for the network, so both can be cancelled and neither holds a lock of another inode.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FileNameT,
+    FlagT,
+    FUSEError,
+    InodeT,
+    ModeT,
+    RequestContext,
+)
+
+from fsxsync.mount.base import Base
+from fsxsync.mount.descriptors import proc_path
+from fsxsync.mount.handles import Handle
+from fsxsync.mount.nodes import Node
+from fsxsync.mount.replies import replies
+
+WRITTEN_INLINE = 256 * 1024
+"""Copying this much into the page cache takes less time than handing it to a thread."""
+
+# The kernel sends every offset itself and has resolved the name: what would act on these again is left out.
+# O_NONBLOCK: a file whose lease is being broken must not stop the thread that serves everybody.
+_KEPT_FLAGS = os.O_ACCMODE | os.O_NOATIME
+_OPEN = os.O_NONBLOCK | os.O_NOCTTY
+
+
+class Content(Base):
+    """open, create, read, write, flush, fsync, release."""
+
+    # ------------------------------------------------------------- opening
+
+    @replies
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        node = self._nodes.named(inode)
+        path = self._path(node)
+        truncates = bool(flags & os.O_TRUNC)
+        writes = truncates or flags & os.O_ACCMODE != os.O_RDONLY
+        if writes:
+            self._check_may_write(path)
+        async with self._opening(node, flags) as handle:
+            if writes:
+                await self._let_writer_in(handle, path, truncates=truncates)
+            elif self._find_out(handle):
+                await self._waiting(self._hydrator.open_for_read(path, handle.fd))
+            if truncates:
+                self._hydrator.changed(path)
+            return self._opened(handle, ctx, writes=writes)
+
+    @asynccontextmanager
+    async def _opening(self, node: Node, flags: int) -> AsyncIterator[Handle]:
+        """A handle that counts as open from the first moment on; closed again if opening fails in the block."""
+        handle = self._handles.open(node, await self._open_host(node, flags))
+        try:
+            yield handle
+        except BaseException:
+            self._handles.close(handle)
+            raise
+
+    async def _open_host(self, node: Node, flags: int) -> int:
+        kept = flags & _KEPT_FLAGS
+        if flags & os.O_TRUNC and kept & os.O_ACCMODE == os.O_RDONLY:
+            kept |= os.O_RDWR  # open(2) allows it, and somebody has to cut the file
+        inode = self._handles.inode(node.ino)
+        if inode is not None and self._nodes.path(node) is None:
+            # Without a name it can still be opened again: through /proc/self/fd of somebody who has it open.
+            return os.open(proc_path(next(iter(inode.handles)).fd), kept | os.O_CLOEXEC)
+        try:
+            return self._descriptors.open(node, kept | _OPEN)
+        except BlockingIOError:  # a lease: our own releaser is just making up its mind
+            with self._descriptors.pinned(node) as fd:
+                return await trio.to_thread.run_sync(os.open, proc_path(fd), kept | os.O_CLOEXEC, limiter=self._disk)
+
+    def _find_out(self, handle: Handle) -> bool:
+        """Whether the inode is a stub. Asked at each open: released files become stubs when nobody has them open."""
+        inode = handle.inode
+        if not inode.is_stub and self._hydrator.is_stub(handle.fd):
+            inode.is_stub = True
+            inode.mtime_ns = os.fstat(handle.fd).st_mtime_ns
+        return inode.is_stub
+
+    async def _let_writer_in(self, handle: Handle, path: bytes, *, truncates: bool) -> None:
+        """Make the file one that may be written. Asked of each first writer, marked or not: a file whose last bytes
+        just came may have lost its mark and not be settled yet."""
+        inode = handle.inode
+        async with inode.turn:
+            self._find_out(handle)
+            if truncates:
+                await self._waiting(self._hydrator.discard(path, handle.fd))
+                os.ftruncate(handle.fd, 0)
+            elif inode.writers == 0:
+                await self._waiting(self._hydrator.make_resident(path, handle.fd))
+            inode.is_stub = False
+            # No await between here and `_opened`: the file is settled, and the writer counts before anyone looks.
+            self._count_writer(handle, path)
+
+    def _count_writer(self, handle: Handle, path: bytes) -> None:
+        handle.is_writer = True
+        handle.inode.writers += 1
+        self._hydrator.writer_opened(path, handle.inode.node.ino)
+
+    def _opened(self, handle: Handle, ctx: RequestContext, *, writes: bool) -> FileInfo:
+        """Hand the handle to the kernel. Its pages of the file stay if they still are the file's."""
+        handle.strips_set_id = writes and ctx.uid != 0
+        status = os.fstat(handle.fd)
+        node = handle.inode.node
+        seen = (handle.inode.mtime_ns if handle.inode.is_stub else status.st_mtime_ns, status.st_size)
+        same = node.cached == seen
+        node.cached = seen
+        return FileInfo(fh=self._handles.give(handle), keep_cache=same)
+
+    @replies
+    async def create(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        parent = self._nodes.named(parent_inode)
+        path = self._writable_path_in(parent, name)
+        parent_fd = self._descriptors.directory(parent)
+        try:
+            fd = os.open(
+                name,
+                flags & _KEPT_FLAGS | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+                mode & 0o7777,
+                dir_fd=parent_fd,
+            )
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+            # It came behind the mount after the kernel had looked. ESTALE makes the kernel look again, and then
+            # open it with its own check of the mode.
+            raise FUSEError(errno.ESTALE) from None
+        try:
+            self._give_to(ctx, parent_fd, fd, mode)
+            status = os.fstat(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        entry = self._entry(parent, name, status)
+        node = self._nodes.named(entry.st_ino)
+        handle = self._handles.open(node, fd)
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            self._count_writer(handle, path)
+        self._hydrator.changed(path)
+        return self._opened(handle, ctx, writes=handle.is_writer), entry
+
+    # ------------------------------------------------------------- bytes
+
+    @replies
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes | memoryview:
+        handle = self._handles.file(fh)
+        if handle.inode.is_stub:
+            await self._ensure(handle, off, size)
+        buffer = bytearray(size)
+        try:
+            got = os.preadv(handle.fd, [buffer], off, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno not in {errno.EAGAIN, errno.EOPNOTSUPP}:
+                raise
+            got = 0
+        if got < size and off + got < os.fstat(handle.fd).st_size:
+            return await trio.to_thread.run_sync(os.pread, handle.fd, size, off, limiter=self._disk)
+        return memoryview(buffer)[:got]
+
+    async def _ensure(self, handle: Handle, off: int, size: int) -> None:
+        inode = handle.inode
+        inode.waiting += 1
+        try:
+            path = self._path_of_open(inode)
+            if not await self._waiting(self._hydrator.ensure(path, handle.fd, off, size)):
+                inode.is_stub = False
+        finally:
+            inode.waiting -= 1
+            if inode.waiting == 0 and inode.idle is not None:
+                inode.idle.set()
+                inode.idle = None
+
+    @replies
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        handle = self._handles.file(fh)
+        handle.wrote = True
+        if handle.strips_set_id:
+            self._strip_set_id(handle.fd)
+        if len(buf) <= WRITTEN_INLINE:
+            return os.pwrite(handle.fd, buf, off)
+        return await trio.to_thread.run_sync(os.pwrite, handle.fd, buf, off, limiter=self._disk)
+
+    @replies
+    async def flush(self, fh: FileHandleT) -> None:
+        """A close(2). Unlike release it is waited for: who closed a file and then asks for what is pending shall
+        find it."""
+        handle = self._handles.file(fh)
+        if handle.wrote:
+            handle.wrote = False
+            self._hydrator.changed(self._path_of_open(handle.inode))
+
+    @replies
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        fd = self._handles.file(fh).fd
+        await trio.to_thread.run_sync(os.fdatasync if datasync else os.fsync, fd, limiter=self._disk)
+
+    @replies
+    async def release(self, fh: FileHandleT) -> None:
+        handle = self._handles.release(fh)
+        self._writer_left(handle)
+        self._handles.close(handle)
+
+    def _writer_left(self, handle: Handle) -> None:
+        if handle.is_writer:
+            handle.is_writer = False
+            handle.inode.writers -= 1
+            self._hydrator.writer_closed(self._path_of_open(handle.inode), handle.inode.node.ino)
+
+    def close_all(self) -> None:
+        """The mount is gone, and with it the applications' handles."""
+        self._handles.close_all(self._writer_left)
+
+    # ------------------------------------------------------------- size
+
+    async def _set_size(self, node: Node, path: bytes, size: int, fh: FileHandleT | None, ctx: RequestContext) -> None:
+        """truncate(2) and ftruncate(2)."""
+        if fh is not None:
+            handle = self._handles.file(fh)
+            handle.wrote = True
+            os.ftruncate(handle.fd, size)  # it was opened for writing, so the file is no stub
+            self._strip_after_cut(handle, ctx)
+            return
+        async with self._opening(node, os.O_WRONLY) as handle:
+            inode = handle.inode
+            async with inode.turn:
+                self._find_out(handle)
+                if size == 0:
+                    await self._waiting(self._hydrator.discard(path, handle.fd))
+                elif inode.writers == 0:
+                    await self._waiting(self._hydrator.make_resident(path, handle.fd))
+                inode.is_stub = False
+                self._count_writer(handle, path)
+            try:
+                os.ftruncate(handle.fd, size)
+                self._strip_after_cut(handle, ctx)
+            finally:
+                self._writer_left(handle)
+        self._handles.close(handle)
+
+    def _strip_after_cut(self, handle: Handle, ctx: RequestContext) -> None:
+        if ctx.uid != 0:
+            self._strip_set_id(handle.fd)

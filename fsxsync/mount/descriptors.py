@@ -1,0 +1,180 @@
+"""How the front reaches the host: descriptors of directories, and names relative to them. No path is ever walked.
+
+Each step opens one component, follows no symlink, and checks that the inode found is the node's and lies on the
+tree's own file system. So neither a symlink nor a move behind the mount leads out of the tree (DESIGN §3.7).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fsxsync.mount.nodes import LONGEST_WALK, Node, Nodes
+
+KEPT = 512
+"""Directory descriptors kept open; the least recently used one is closed first."""
+
+_PIN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = _PIN | os.O_DIRECTORY
+
+STAGING_PREFIX = b".fsxsync-staging"
+"""Where a bulk import may stage, at the tree's root: not for applications."""
+
+
+def proc_path(fd: int) -> str:
+    """A name for the inode behind any descriptor, for calls that refuse O_PATH ones."""
+    return f"/proc/self/fd/{fd}"
+
+
+class Descriptors:
+    """O_PATH descriptors of directories, keyed by node, and what is done through them.
+
+    Every method is done when it returns: a descriptor it gave is good until the next call, and must not be kept
+    across an await.
+    """
+
+    def __init__(self, nodes: Nodes, root_fd: int) -> None:
+        self._nodes = nodes
+        self._root_fd = root_fd
+        self.dev = os.fstat(root_fd).st_dev
+        self._kept: OrderedDict[Node, int] = OrderedDict()
+
+    def close(self) -> None:
+        while self._kept:
+            os.close(self._kept.popitem()[1])
+        os.close(self._root_fd)
+
+    def drop(self, node: Node) -> None:
+        """The directory is gone or forgotten."""
+        fd = self._kept.pop(node, None)
+        if fd is not None:
+            os.close(fd)
+
+    # ------------------------------------------------------------- directories
+
+    def directory(self, node: Node) -> int:
+        """An O_PATH descriptor of a directory.
+
+        Raises:
+            OSError: ESTALE, it is not where we knew it; ENOTDIR.
+        """
+        if node is self._nodes.root:
+            return self._root_fd
+        fd = self._kept.get(node)
+        if fd is not None:
+            self._kept.move_to_end(node)
+            return fd
+        way: list[Node] = []
+        above = node
+        while above is not self._nodes.root and above not in self._kept:
+            if above.parent is None or len(way) > LONGEST_WALK:
+                raise OSError(errno.ESTALE, "a directory on the way is gone")
+            way.append(above)
+            above = above.parent
+        fd = self._root_fd if above is self._nodes.root else self._kept[above]
+        for step in reversed(way):
+            fd = self._open_known(step, fd, _DIRECTORY)
+            self._kept[step] = fd
+            # The one just opened is the newest, so it is never the one that is closed.
+            while len(self._kept) > KEPT:
+                os.close(self._kept.popitem(last=False)[1])
+        return fd
+
+    def _open_known(self, node: Node, parent_fd: int, flags: int) -> int:
+        """Open a node by its primary link below ``parent_fd``."""
+        try:
+            fd = os.open(node.name, flags, dir_fd=parent_fd)
+        except FileNotFoundError as error:
+            raise OSError(errno.ESTALE, "it is not where the kernel knows it") from error
+        status = os.fstat(fd)
+        if status.st_ino != node.ino or status.st_dev != self.dev:
+            os.close(fd)
+            raise OSError(errno.ESTALE, "something else is where the kernel knows it")
+        return fd
+
+    # ------------------------------------------------------------- inodes
+
+    def open(self, node: Node, flags: int) -> int:
+        """Open an inode wherever it has a name, and only that inode.
+
+        Raises:
+            OSError: ESTALE, none of its names leads to it any more; whatever open(2) says.
+        """
+        if node is self._nodes.root:
+            return os.open(".", flags | os.O_CLOEXEC, dir_fd=self._root_fd)
+        for parent, name in node.links():
+            try:
+                fd = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.directory(parent))
+            except OSError as error:
+                # ELOOP: a symlink stands there now. ENXIO, ENOTDIR likewise: not what the kernel opened.
+                if error.errno in {errno.ENOENT, errno.ELOOP, errno.ESTALE, errno.ENOTDIR}:
+                    continue
+                raise
+            status = os.fstat(fd)
+            if status.st_ino == node.ino and status.st_dev == self.dev:
+                return fd
+            os.close(fd)
+            self._nodes.unlink(node, parent, name)
+        raise OSError(errno.ESTALE, "the inode is not where the kernel knows it")
+
+    @contextmanager
+    def pinned(self, node: Node) -> Iterator[int]:
+        """An O_PATH descriptor on the inode itself, a symlink included."""
+        fd = self.open(node, os.O_PATH)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def status(self, node: Node) -> os.stat_result:
+        """lstat of an inode by any of its names.
+
+        Raises:
+            OSError: ESTALE, none of its names leads to it any more.
+        """
+        if node is self._nodes.root:
+            return os.fstat(self._root_fd)
+        kept = self._kept.get(node)
+        if kept is not None:
+            return os.fstat(kept)
+        for parent, name in node.links():
+            try:
+                status = os.lstat(name, dir_fd=self.directory(parent))
+            except OSError as error:
+                if error.errno in {errno.ENOENT, errno.ESTALE, errno.ENOTDIR}:
+                    continue
+                raise
+            if status.st_ino == node.ino and status.st_dev == self.dev:
+                return status
+            self._nodes.unlink(node, parent, name)
+        raise OSError(errno.ESTALE, "the inode is not where the kernel knows it")
+
+    # ------------------------------------------------------------- names
+
+    def is_hidden(self, parent: Node, name: bytes) -> bool:
+        return parent is self._nodes.root and name.startswith(STAGING_PREFIX)
+
+    def look(self, parent: Node, name: bytes) -> os.stat_result:
+        """lstat of a name in a directory.
+
+        Raises:
+            OSError: ENOENT; EXDEV, another file system is mounted there.
+        """
+        if self.is_hidden(parent, name):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        status = os.stat(name, dir_fd=self.directory(parent), follow_symlinks=False)
+        if status.st_dev != self.dev:
+            raise OSError(errno.EXDEV, "another file system is mounted in the tree")
+        return status
+
+    def look_if_there(self, parent: Node, name: bytes) -> os.stat_result | None:
+        try:
+            return self.look(parent, name)
+        except FileNotFoundError:
+            return None
+
+    def statvfs(self) -> os.statvfs_result:
+        return os.statvfs(self._root_fd)

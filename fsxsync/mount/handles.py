@@ -1,0 +1,131 @@
+"""Open files and directories, and per inode what its handles share."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import trio
+from pyfuse3 import FileHandleT
+
+from fsxsync.mount.nodes import Node
+
+Entry = tuple[bytes, int, int, int]
+"""(name, inode number, d_type, offset of the next entry), as the C core's getdents gives it."""
+
+
+@dataclass(slots=True, eq=False)
+class OpenInode:
+    """What the handles of one inode have in common.
+
+    ``turn`` is held while data is loaded or thrown away for somebody who wants to write: nobody slips in between.
+    ``is_stub``: reads must ask for their data first. While it holds, ``mtime_ns`` is the time to show, since loading
+    moves the host's (settling sets it back).
+    ``last_path`` is where the inode was when it lost its last name.
+    """
+
+    node: Node
+    turn: trio.Lock = field(default_factory=trio.Lock)
+    handles: set[Handle] = field(default_factory=set)
+    writers: int = 0
+    is_stub: bool = False
+    mtime_ns: int = 0
+    waiting: int = 0
+    """Reads that wait for data: the kernel holds their pages locked."""
+    idle: trio.Event | None = None
+    last_path: bytes = b""
+
+
+@dataclass(slots=True, eq=False)
+class Handle:
+    """One open(2) of an application; dup'ed and inherited descriptors share it.
+
+    ``strips_set_id``: a write through it must clear set-id bits, for its opener is not privileged.
+    """
+
+    fd: int
+    inode: OpenInode
+    is_writer: bool = False
+    strips_set_id: bool = False
+    wrote: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class DirectoryHandle:
+    """One opendir(3). ``ahead`` was read from the host and not yet given; it starts at offset ``ahead_from``."""
+
+    fd: int
+    node: Node
+    ahead: list[Entry] = field(default_factory=list)
+    ahead_from: int = 0
+
+
+class Handles:
+    """All that is open through the mount."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._files: dict[int, Handle] = {}
+        self._directories: dict[int, DirectoryHandle] = {}
+        self._inodes: dict[int, OpenInode] = {}
+
+    # ------------------------------------------------------------- files
+
+    def open(self, node: Node, fd: int) -> Handle:
+        """Count a descriptor as an open handle, from now on. It has no number until it is `give`n to the kernel."""
+        inode = self._inodes.get(node.ino)
+        if inode is None:
+            inode = self._inodes[node.ino] = OpenInode(node)
+        handle = Handle(fd, inode)
+        inode.handles.add(handle)
+        return handle
+
+    def give(self, handle: Handle) -> FileHandleT:
+        number = next(self._numbers)
+        self._files[number] = handle
+        return FileHandleT(number)
+
+    def file(self, number: int) -> Handle:
+        return self._files[number]
+
+    def release(self, number: int) -> Handle:
+        """The kernel is done with it. The caller still has to `close` it."""
+        return self._files.pop(number)
+
+    def close(self, handle: Handle) -> None:
+        inode = handle.inode
+        inode.handles.discard(handle)
+        if not inode.handles:
+            del self._inodes[inode.node.ino]
+        os.close(handle.fd)
+
+    def inode(self, ino: int) -> OpenInode | None:
+        """What is open of a host inode number; None if nothing is."""
+        return self._inodes.get(ino)
+
+    def __iter__(self) -> Iterator[Handle]:
+        return iter(list(self._files.values()))
+
+    def close_all(self, closed: Callable[[Handle], None]) -> None:
+        """The mount is gone: no release will come for these any more."""
+        for number in list(self._files):
+            handle = self.release(number)
+            closed(handle)
+            self.close(handle)
+        for number in list(self._directories):
+            self.release_directory(number)
+
+    # ------------------------------------------------------------- directories
+
+    def open_directory(self, node: Node, fd: int) -> FileHandleT:
+        number = next(self._numbers)
+        self._directories[number] = DirectoryHandle(fd, node)
+        return FileHandleT(number)
+
+    def directory(self, number: int) -> DirectoryHandle:
+        return self._directories[number]
+
+    def release_directory(self, number: int) -> None:
+        os.close(self._directories.pop(number).fd)

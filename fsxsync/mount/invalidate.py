@@ -1,0 +1,116 @@
+"""`ports.Front`: making the kernel forget what changed without it.
+
+Notifications block in the kernel: on a directory that is being worked in, on a page that waits for its data. So they
+are queued, and sent from worker threads, never from a request's handler. What the kernel can't know is not sent.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+from functools import partial
+
+import pyfuse3
+import trio
+from pyfuse3 import FileNameT, InodeT
+
+from fsxsync.mount.handles import Handles
+from fsxsync.mount.nodes import Nodes
+
+log = logging.getLogger(__name__)
+
+DATA_TASKS = 8
+"""Files whose pages are dropped at the same time; one that waits for a slow page holds up nobody else."""
+
+_FINE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTEMPTY})
+"""The kernel does not know it, or does not any more. ENOTEMPTY: a directory that is a mount point."""
+_GONE = frozenset({errno.ENOTCONN, errno.ENODEV, errno.EBADF})
+"""The mount is gone: there is nothing to forget."""
+
+
+class KernelCache:
+    """What the kernel knows of the tree, and how it is told that this is no longer so."""
+
+    def __init__(self) -> None:
+        self._nodes: Nodes | None = None
+        self._handles = Handles()
+        self._entries: dict[tuple[int, bytes], None] = {}
+        self._attributes: dict[int, None] = {}
+        self._data: dict[int, None] = {}
+        self._work = trio.Event()
+
+    def attach(self, nodes: Nodes, handles: Handles) -> None:
+        """From now on there is something to forget."""
+        self._nodes, self._handles = nodes, handles
+
+    # ------------------------------------------------------------- ports.Front
+
+    def invalidate_entry(self, parent_ino: int, name: bytes) -> None:
+        if self._nodes is not None and self._nodes.find(parent_ino) is not None:
+            self._entries[parent_ino, name] = None
+            self._work.set()
+
+    def invalidate_inode(self, ino: int, *, data: bool) -> None:
+        node = self._nodes.find(ino) if self._nodes is not None else None
+        if node is None:
+            return
+        if data:
+            node.cached = None
+            self._data[ino] = None
+        else:
+            self._attributes[ino] = None
+        self._work.set()
+
+    def open_handles(self, ino: int) -> int:
+        inode = self._handles.inode(ino)
+        return len(inode.handles) if inode is not None else 0
+
+    # ------------------------------------------------------------- the task
+
+    async def run(self) -> None:
+        """Send notifications until cancelled; what is being sent then is sent to its end."""
+        limiter = trio.CapacityLimiter(DATA_TASKS)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._work.wait()
+                self._work = trio.Event()
+                for ino in self._data:
+                    nursery.start_soon(self._drop_data, ino, limiter)
+                batch = self._batch()
+                self._data, self._attributes, self._entries = {}, {}, {}
+                if batch:
+                    await trio.to_thread.run_sync(_send_all, batch)
+
+    def _batch(self) -> list[Callable[[], None]]:
+        nodes = self._nodes
+        assert nodes is not None
+        batch: list[Callable[[], None]] = [
+            partial(pyfuse3.invalidate_entry, nodes.nodeid(parent_ino), FileNameT(name))
+            for parent_ino, name in self._entries
+        ]
+        batch += [partial(pyfuse3.invalidate_inode, nodes.nodeid(ino), attr_only=True) for ino in self._attributes]
+        return batch
+
+    async def _drop_data(self, ino: int, limiter: trio.CapacityLimiter) -> None:
+        inode = self._handles.inode(ino)
+        while inode is not None and inode.waiting:
+            # A page that waits for its data is locked, and the kernel would wait for that lock unkillably.
+            inode.idle = inode.idle or trio.Event()
+            await inode.idle.wait()
+        assert self._nodes is not None
+        nodeid: InodeT = self._nodes.nodeid(ino)
+        drop: list[Callable[[], None]] = [partial(pyfuse3.invalidate_inode, nodeid, attr_only=False)]
+        await trio.to_thread.run_sync(_send_all, drop, limiter=limiter)
+
+
+def _send_all(notifications: list[Callable[[], None]]) -> None:
+    """In a worker thread, since each of them may block."""
+    for notify in notifications:
+        try:
+            notify()
+        except OSError as error:
+            if error.errno in _GONE:
+                return
+            if error.errno not in _FINE:
+                log.warning("the kernel did not forget", extra={"why": str(error)})

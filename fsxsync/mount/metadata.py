@@ -1,0 +1,159 @@
+"""Handlers for attributes, extended attributes, and the file system as a whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from pyfuse3 import (
+    ENOATTR,
+    EntryAttributes,
+    FileHandleT,
+    FileNameT,
+    FUSEError,
+    InodeT,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+    XAttrNameT,
+)
+
+from fsxsync.model.stub import RESERVED_PREFIX
+from fsxsync.mount.base import Base
+from fsxsync.mount.descriptors import proc_path
+from fsxsync.mount.nodes import Node
+from fsxsync.mount.replies import replies
+
+_USER = b"user."
+_SECURITY = b"security."
+
+_STATVFS: tuple[
+    Literal["f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail"], ...
+]
+_STATVFS = ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail")
+
+
+class Metadata(Base):
+    """getattr, setattr, readlink; the user.* attributes; statfs."""
+
+    @replies
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        node = self._nodes.named(inode)
+        return self._attributes(self._status(node), node)
+
+    @replies
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        with self._descriptors.pinned(self._nodes.named(inode)) as fd:
+            return FileNameT(os.readlink(b"", dir_fd=fd))  # an empty name: the symlink behind the descriptor
+
+    @replies
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        host = self._descriptors.statvfs()
+        data = StatvfsData()
+        for field in _STATVFS:
+            setattr(data, field, getattr(host, field))
+        data.f_namemax = host.f_namemax
+        return data
+
+    # ------------------------------------------------------------- setattr
+
+    @replies
+    async def setattr(
+        self,
+        inode: InodeT,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: FileHandleT | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        node = self._nodes.named(inode)
+        path = self._writable_path(node)
+        if fields.update_size:
+            await self._set_size(node, path, attr.st_size, fh, ctx)
+        with self._any_descriptor(node) as fd:
+            name = proc_path(fd)
+            if fields.update_uid or fields.update_gid:
+                self._chown(name, attr, fields)
+            if fields.update_mode:
+                os.chmod(name, stat.S_IMODE(attr.st_mode))
+            if fields.update_atime or fields.update_mtime:
+                self._set_times(fd, node, attr, fields)
+            status = os.fstat(fd)
+        self._hydrator.changed(path)
+        return self._attributes(status, node)
+
+    async def _set_size(self, node: Node, path: bytes, size: int, fh: FileHandleT | None, ctx: RequestContext) -> None:
+        raise NotImplementedError  # content.py
+
+    def _chown(self, name: str, attr: EntryAttributes, fields: SetattrFields) -> None:
+        """To another owner as root only; without privilege giving a file to its own owner is all that goes."""
+        os.chown(name, attr.st_uid if fields.update_uid else -1, attr.st_gid if fields.update_gid else -1)
+
+    def _set_times(self, fd: int, node: Node, attr: EntryAttributes, fields: SetattrFields) -> None:
+        now = os.fstat(fd)
+        inode = self._handles.inode(node.ino)
+        if inode is not None and inode.is_stub:
+            if fields.update_mtime:
+                inode.mtime_ns = attr.st_mtime_ns
+            mtime_ns = inode.mtime_ns
+        else:
+            mtime_ns = attr.st_mtime_ns if fields.update_mtime else now.st_mtime_ns
+        atime_ns = attr.st_atime_ns if fields.update_atime else now.st_atime_ns
+        os.utime(proc_path(fd), ns=(atime_ns, mtime_ns))
+
+    @contextmanager
+    def _any_descriptor(self, node: Node) -> Iterator[int]:
+        """A descriptor on the inode, whatever it is good for: an open handle's, or one that only names it."""
+        inode = self._handles.inode(node.ino)
+        if inode is not None:
+            yield next(iter(inode.handles)).fd
+        else:
+            with self._descriptors.pinned(node) as fd:
+                yield fd
+
+    # ------------------------------------------------------------- extended attributes
+
+    @replies
+    async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+        if not name.startswith(_USER):
+            # The kernel asks for security.capability before every write.
+            raise FUSEError(ENOATTR if name.startswith(_SECURITY) else errno.EOPNOTSUPP)
+        if name.startswith(RESERVED_PREFIX):
+            raise FUSEError(ENOATTR)
+        with self._any_descriptor(self._nodes.named(inode)) as fd:
+            return os.getxattr(proc_path(fd), name)
+
+    @replies
+    async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
+        path = self._checked(inode, name)
+        with self._any_descriptor(self._nodes.named(inode)) as fd:
+            os.setxattr(proc_path(fd), name, value)
+        self._hydrator.changed(path)
+
+    @replies
+    async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
+        path = self._checked(inode, name)
+        with self._any_descriptor(self._nodes.named(inode)) as fd:
+            os.removexattr(proc_path(fd), name)
+        self._hydrator.changed(path)
+
+    def _checked(self, inode: InodeT, name: bytes) -> bytes:
+        """The path of an inode whose attribute may be changed. Raises FUSEError: EOPNOTSUPP, EPERM, EROFS."""
+        if not name.startswith(_USER):
+            raise FUSEError(errno.EOPNOTSUPP)
+        if name.startswith(RESERVED_PREFIX):
+            raise FUSEError(errno.EPERM)  # a forged mark could make zeros of data (DESIGN §3.4)
+        return self._writable_path(self._nodes.named(inode))
+
+    @replies
+    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> list[XAttrNameT]:
+        node = self._nodes.named(inode)
+        if stat.S_ISLNK(node.kind):
+            return []
+        with self._any_descriptor(node) as fd:
+            names = [os.fsencode(name) for name in os.listxattr(proc_path(fd))]
+        return [XAttrNameT(name) for name in names if name.startswith(_USER) and not name.startswith(RESERVED_PREFIX)]

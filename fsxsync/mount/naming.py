@@ -1,0 +1,185 @@
+"""Handlers that make, find, move and remove names."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+
+from pyfuse3 import (
+    EntryAttributes,
+    FileNameT,
+    FlagT,
+    FUSEError,
+    InodeT,
+    ModeT,
+    RequestContext,
+)
+
+from fsxsync import _core
+from fsxsync.mount.base import Base
+from fsxsync.mount.descriptors import proc_path
+from fsxsync.mount.nodes import Node
+from fsxsync.mount.replies import replies
+
+_RENAME_FLAGS = _core.RENAME_NOREPLACE | _core.RENAME_EXCHANGE
+
+
+class Naming(Base):
+    """lookup, forget; mkdir, mknod, symlink, link; unlink, rmdir; rename."""
+
+    @replies
+    async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+        parent = self._nodes.named(parent_inode)
+        return self._entry(parent, name, self._descriptors.look(parent, name))
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        for nodeid, lookups in inode_list:
+            gone = self._nodes.forget(nodeid, lookups)
+            if gone is not None:
+                self._descriptors.drop(gone)
+
+    # ------------------------------------------------------------- making
+
+    @replies
+    async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> EntryAttributes:
+        parent = self._nodes.named(parent_inode)
+        path = self._writable_path_in(parent, name)
+        os.mkdir(name, stat.S_IMODE(mode), dir_fd=self._descriptors.directory(parent))
+        return self._made(parent, name, path, ctx, mode)
+
+    @replies
+    async def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        parent = self._nodes.named(parent_inode)
+        path = self._writable_path_in(parent, name)
+        os.mknod(name, mode, rdev, dir_fd=self._descriptors.directory(parent))
+        return self._made(parent, name, path, ctx, mode)
+
+    @replies
+    async def symlink(
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        parent = self._nodes.named(parent_inode)
+        path = self._writable_path_in(parent, name)
+        os.symlink(target, name, dir_fd=self._descriptors.directory(parent))
+        return self._made(parent, name, path, ctx, stat.S_IFLNK)
+
+    def _made(self, parent: Node, name: bytes, path: bytes, ctx: RequestContext, mode: int) -> EntryAttributes:
+        parent_fd = self._descriptors.directory(parent)
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+        try:
+            self._give_to(ctx, parent_fd, fd, mode)
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
+        self._hydrator.changed(path)
+        return self._entry(parent, name, status)
+
+    @replies
+    async def link(
+        self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        node = self._nodes.named(inode)
+        parent = self._nodes.named(new_parent_inode)
+        path = self._writable_path_in(parent, new_name)
+        old = self._writable_path(node)
+        if not self._hydrator.may_rename(old, path):
+            raise FUSEError(errno.EXDEV)
+        with self._descriptors.pinned(node) as fd:
+            # linkat(2) on a descriptor's name in /proc links the inode behind it, whatever its name became.
+            os.link(proc_path(fd), new_name, dst_dir_fd=self._descriptors.directory(parent), follow_symlinks=True)
+            status = os.fstat(fd)
+        self._hydrator.changed(path)
+        self._hydrator.changed(old)
+        return self._entry(parent, new_name, status)
+
+    # ------------------------------------------------------------- removing
+
+    @replies
+    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        parent = self._nodes.named(parent_inode)
+        path = self._writable_path_in(parent, name)
+        status = self._descriptors.look(parent, name)
+        os.unlink(name, dir_fd=self._descriptors.directory(parent))
+        self._removed(parent, name, path, status.st_ino)
+
+    @replies
+    async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        parent = self._nodes.named(parent_inode)
+        path = self._writable_path_in(parent, name)
+        if self._hydrator.is_association_root(path):
+            raise FUSEError(errno.EBUSY)
+        status = self._descriptors.look(parent, name)
+        os.rmdir(name, dir_fd=self._descriptors.directory(parent))
+        self._removed(parent, name, path, status.st_ino)
+
+    def _removed(self, parent: Node, name: bytes, path: bytes, ino: int) -> None:
+        self._lost_name(parent, name, path, ino)
+        self._hydrator.changed(path)
+
+    def _lost_name(self, parent: Node, name: bytes, path: bytes, ino: int) -> None:
+        """An inode does not have that name any more; open handles keep it, as on any file system."""
+        node = self._nodes.find(ino)
+        if node is None:
+            return
+        self._nodes.unlink(node, parent, name)
+        opened = self._handles.inode(ino)
+        if opened is not None:
+            opened.last_path = path
+        if stat.S_ISDIR(node.kind):
+            self._descriptors.drop(node)
+
+    # ------------------------------------------------------------- moving
+
+    @replies
+    async def rename(
+        self,
+        parent_inode_old: InodeT,
+        name_old: FileNameT,
+        parent_inode_new: InodeT,
+        name_new: FileNameT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> None:
+        if flags & ~_RENAME_FLAGS:
+            raise FUSEError(errno.EINVAL)
+        old = self._nodes.named(parent_inode_old), name_old
+        new = self._nodes.named(parent_inode_new), name_new
+        old_path, new_path = self._writable_path_in(*old), self._writable_path_in(*new)
+        if not self._hydrator.may_rename(old_path, new_path):
+            raise FUSEError(errno.EXDEV)
+        moved = self._descriptors.look(*old)
+        replaced = self._descriptors.look_if_there(*new)
+        if self._hydrator.is_association_root(old_path) or (
+            replaced is not None and self._hydrator.is_association_root(new_path)
+        ):
+            raise FUSEError(errno.EBUSY)
+        old_fd = self._descriptors.directory(old[0])
+        _core.renameat2(old_fd, name_old, self._descriptors.directory(new[0]), name_new, flags)
+        exchanged = bool(flags & _core.RENAME_EXCHANGE)
+        if replaced is None or replaced.st_ino != moved.st_ino:  # two names of one inode: rename(2) does nothing
+            self._relink(old, new, moved.st_ino, replaced, new_path, exchanged=exchanged)
+        self._hydrator.renamed(old_path, new_path, exchanged=exchanged)
+
+    def _relink(
+        self,
+        old: tuple[Node, bytes],
+        new: tuple[Node, bytes],
+        moved_ino: int,
+        replaced: os.stat_result | None,
+        new_path: bytes,
+        *,
+        exchanged: bool,
+    ) -> None:
+        if replaced is not None and exchanged:
+            other = self._nodes.find(replaced.st_ino)
+            if other is not None:
+                self._nodes.move(other, new, old)
+        elif replaced is not None:
+            self._lost_name(*new, new_path, replaced.st_ino)
+        node = self._nodes.find(moved_ino)
+        if node is not None:
+            self._nodes.move(node, old, new)

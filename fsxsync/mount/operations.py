@@ -1,0 +1,19 @@
+"""The handlers as pyfuse3 takes them: one class, its parts a file each."""
+
+from __future__ import annotations
+
+import pyfuse3
+
+from fsxsync.mount.content import Content
+from fsxsync.mount.listing import Listing
+from fsxsync.mount.metadata import Metadata
+from fsxsync.mount.naming import Naming
+
+
+class TreeOperations(Naming, Content, Metadata, Listing, pyfuse3.Operations):
+    """All that the kernel may ask. What is not here it does itself: flock and fcntl locks, access checks
+    (default_permissions), or it falls back: copy_file_range, SEEK_HOLE, fallocate are not to be had in pyfuse3."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False

@@ -1,0 +1,42 @@
+"""The one place where errors become errnos for the kernel."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+from pyfuse3 import FUSEError
+
+from fsxsync.errors import FsxSyncError
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def replies(handler: Callable[P, Awaitable[R]]) -> Callable[P, Any]:
+    """Wrap a FUSE handler: whatever it raises costs one request, never the mount.
+
+    pyfuse3 ends the whole session on anything but FUSEError. Cancelled and InvariantBroken are no `Exception`
+    and end it on purpose.
+    """
+
+    @functools.wraps(handler)
+    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await handler(*args, **kwargs)
+        except FUSEError:
+            raise
+        except FsxSyncError as error:
+            raise FUSEError(error.errno) from error
+        except OSError as error:
+            raise FUSEError(error.errno or errno.EIO) from error
+        except Exception as error:
+            log.exception("bug in FUSE handler %s", handler.__name__)
+            raise FUSEError(errno.EIO) from error
+
+    return wrapper

@@ -1,0 +1,176 @@
+"""One mount, from the check of its mount point to its end. pyfuse3 has one session a process, and so have we."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import stat
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from fsxsync.errors import FuseUnavailable, MountError
+from fsxsync.mount.base import Served
+from fsxsync.mount.descriptors import Descriptors
+from fsxsync.mount.handles import Handles
+from fsxsync.mount.invalidate import KernelCache
+from fsxsync.mount.mountpoint import check_fuse, check_mountpoint, clear_dead_mount
+from fsxsync.mount.nodes import Nodes
+from fsxsync.mount.operations import TreeOperations
+from fsxsync.ports import Front, Hydrator
+
+log = logging.getLogger(__name__)
+
+MIN_TASKS = 8
+"""Idle tasks kept for the next requests; starting one takes longer than answering a getattr."""
+MAX_TASKS = 4096
+"""Requests at the same time. Readers that wait for the network must never be all of them, or stat waits as well."""
+
+
+class Session:
+    """What the daemon holds of its mount. ``front`` is what sync talks to; it does nothing before the mount is up.
+
+    ``data_path`` is which way the bytes of resident files go, and why, as ``fsxsync status`` shows it.
+    """
+
+    def __init__(self) -> None:
+        self.mountpoint: str | None = None
+        self.data_path = ("fuse", "passthrough is not built in yet")
+        self._cache = KernelCache()
+        self.front: Front = self._cache
+        self._prepared: _Prepared | None = None
+
+    def prepare(
+        self, tree_root: Path, mountpoint: Path, *, state_dir: Path, attr_timeout_s: float, allow_other: bool
+    ) -> None:
+        """Check the mount point and open the tree.
+
+        Raises:
+            MountPointUnusable, FuseUnavailable: a person has to mend something.
+        """
+        check_fuse()
+        check_mountpoint(mountpoint, apart_from=(tree_root, state_dir))
+        _allow_many_open_files()
+        self._prepared = _Prepared(tree_root, mountpoint, state_dir, attr_timeout_s, allow_other=allow_other)
+        self._cache.attach(self._prepared.nodes, self._prepared.handles)
+
+    def take_prepared(self) -> _Prepared:
+        """What `prepare` made, for one mount."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            raise MountError("mounting", "nothing is prepared")
+        return prepared
+
+    @property
+    def cache(self) -> KernelCache:
+        return self._cache
+
+
+class _Prepared:
+    """Tables and options of a mount to be."""
+
+    def __init__(
+        self, tree_root: Path, mountpoint: Path, state_dir: Path, attr_timeout_s: float, *, allow_other: bool
+    ) -> None:
+        root_fd = os.open(tree_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.mountpoint = mountpoint
+        self.attr_timeout_s = attr_timeout_s
+        self.nodes = Nodes(os.fstat(root_fd).st_ino, stat.S_IFDIR)
+        self.handles = Handles()
+        self.descriptors = Descriptors(self.nodes, root_fd)
+        self.options = {"default_permissions", "subtype=fsxsync", f"fsname={_escaped(f'fsxsync:{state_dir}')}"}
+        if allow_other:
+            self.options.add("allow_other")
+
+    def operations(self, hydrator: Hydrator) -> TreeOperations:
+        return TreeOperations(
+            Served(
+                nodes=self.nodes,
+                descriptors=self.descriptors,
+                handles=self.handles,
+                hydrator=hydrator,
+                attr_timeout_s=self.attr_timeout_s,
+                is_root=os.geteuid() == 0,
+            )
+        )
+
+
+def _escaped(value: str) -> str:
+    """As libfuse's option parser reads it; pyfuse3 takes ASCII only."""
+    printable = value.encode("ascii", "replace").decode("ascii")
+    return printable.replace("\\", "\\\\").replace(",", "\\,")
+
+
+def _allow_many_open_files() -> None:
+    """Every file that applications have open is one of ours too, and 1,024, the usual soft limit, is soon reached."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def serve_mount(
+    session: Session, hydrator: Hydrator, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Mount and serve until somebody unmounts from outside, or until cancelled; then nothing stays mounted.
+
+    Raises:
+        FuseUnavailable: the kernel or fusermount3 refused.
+    """
+    prepared = session.take_prepared()
+    operations = prepared.operations(hydrator)
+    try:
+        _mount(operations, prepared)
+        session.mountpoint = str(prepared.mountpoint)
+        try:
+            await _serve(session.cache, operations, prepared.mountpoint, task_status)
+        finally:
+            session.mountpoint = None
+            pyfuse3.close(unmount=True)  # lazily, and nothing happens if it is unmounted already
+            clear_dead_mount(prepared.mountpoint)  # where the connection was aborted from outside, close() leaves it
+    finally:
+        operations.close_all()
+        prepared.descriptors.close()
+
+
+def _mount(operations: TreeOperations, prepared: _Prepared) -> None:
+    try:
+        pyfuse3.init(operations, str(prepared.mountpoint), prepared.options)
+    except RuntimeError as error:
+        if "fuse_session_mount" in str(error):
+            pyfuse3.close(unmount=False)  # so that another try in this process starts anew
+        advice = "see the lines above"
+        if "allow_other" in prepared.options and os.geteuid() != 0:
+            advice = "--allow-other without root needs the line 'user_allow_other' in /etc/fuse.conf"
+        raise FuseUnavailable(f"mounting at {prepared.mountpoint}", str(error), advice=advice) from error
+
+
+async def _serve(
+    cache: KernelCache, operations: TreeOperations, mountpoint: Path, task_status: trio.TaskStatus[None]
+) -> None:
+    """Requests are answered until everything else has ended: a notification under way may need an answer to end."""
+    unmounted = trio.Event()
+    serving = trio.CancelScope(shield=True)
+
+    async def answer_requests() -> None:
+        try:
+            with serving:
+                await pyfuse3.main(min_tasks=MIN_TASKS, max_tasks=MAX_TASKS)
+        finally:
+            unmounted.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer_requests, name="requests")
+        try:
+            async with trio.open_nursery() as helpers:
+                try:
+                    helpers.start_soon(cache.run, name="invalidations")
+                    # Asked through the mount, from a thread: only we can answer it.
+                    await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
+                    task_status.started()
+                    await unmounted.wait()
+                finally:
+                    operations.end_waiting()
+                    helpers.cancel_scope.cancel()
+        finally:
+            serving.cancel()

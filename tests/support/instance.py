@@ -1,0 +1,212 @@
+"""A whole fsxsync as users have it: its commands in processes of their own, a mount, and another user of the buckets."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from support.moto_server import MotoServer, clean_environment
+
+PROGRAM = [sys.executable, "-c", "from fsxsync.cli.main import main; main()"]
+QUICK = {"FSXSYNC_EXPORT_DELAY_S": "0.1", "FSXSYNC_EXPORT_CAP_S": "2"}
+"""Tests do not wait a second after every write; what they check does not depend on it."""
+
+
+@dataclass
+class Done:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Instance:
+    """One state directory and its daemon. ``directory`` is the mount point, or the watched directory."""
+
+    base: Path
+    mounted: bool = True
+    env: Mapping[str, str] = field(default_factory=dict)
+    daemon: subprocess.Popen[bytes] | None = None
+    log: IO[bytes] | None = None
+
+    @property
+    def directory(self) -> Path:
+        return self.base / "mnt"
+
+    @property
+    def state_dir(self) -> Path:
+        return self.base / "state"
+
+    @property
+    def tree(self) -> Path:
+        """Where host tools find the files, behind the mount."""
+        return self.state_dir / "tree" if self.mounted else self.directory
+
+    def environment(self) -> dict[str, str]:
+        return {**clean_environment(), **QUICK, "FSXSYNC_STATE_DIR": str(self.state_dir), **self.env}
+
+    def run(self, *arguments: str | Path, timeout: float = 300) -> Done:
+        """Run a command, whatever comes of it."""
+        done = subprocess.run(  # noqa: S603
+            [*PROGRAM, *map(str, arguments)],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def ok(self, *arguments: str | Path, timeout: float = 300) -> Done:
+        """Run a command that has to succeed."""
+        done = self.run(*arguments, timeout=timeout)
+        assert done.code == 0, f"{arguments}: exit {done.code}: {done.err}{done.out}{self.said()}"
+        return done
+
+    def start(self) -> None:
+        """Start the daemon; returns when it serves."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.log = tempfile.TemporaryFile()
+        command = "mount" if self.mounted else "watch"
+        self.daemon = subprocess.Popen(  # noqa: S603
+            [*PROGRAM, command, str(self.directory)],
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self.daemon.stderr is not None
+        early: list[bytes] = []
+        for line in self.daemon.stderr:
+            if line == b"ready\n":
+                break
+            early.append(line)
+        else:
+            raise AssertionError(f"the daemon did not start: {b''.join(early).decode()}")
+        # From now on into a file: a full pipe would stop the daemon.
+        self._drain = subprocess.Popen(["cat"], stdin=self.daemon.stderr, stdout=self.log)  # noqa: S607
+        self.daemon.stderr.close()
+
+    def said(self) -> str:
+        """What the daemon wrote to its log so far."""
+        if self.log is None:
+            return ""
+        self.log.seek(0)
+        return self.log.read().decode("utf-8", "replace")[-4000:]
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM, as systemd would; the exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self.daemon is not None
+        self.daemon.send_signal(number)
+        code = self.daemon.wait(60)
+        self._drain.wait(60)
+        self.daemon = None
+        return code
+
+    def clean_up(self) -> None:
+        """Leave no process and no mount, whatever the test did."""
+        if self.daemon is not None and self.daemon.poll() is None:
+            self.daemon.kill()
+            self.daemon.wait()
+        if self.daemon is not None:
+            self._drain.wait()
+        subprocess.run(  # noqa: S603
+            ["umount", "-l", "-q", str(self.directory)],  # noqa: S607
+            check=False,
+            stderr=subprocess.DEVNULL,
+        )
+        if self.log is not None:
+            self.log.close()
+
+    # ------------------------------------------------------------- shorthand
+
+    def associate(self, moto: MotoServer, uri: str, path: str, *options: str) -> str:
+        """Link a prefix of moto's server; the id."""
+        return self.ok("associate", uri, path, "--endpoint-url", moto.url, *options).out.strip()
+
+    def settle(self, path: Path | None = None, timeout: int = 120) -> None:
+        """Return when nothing is pending any more."""
+        self.ok("wait", *([path] if path else []), "--timeout", str(timeout), timeout=timeout + 30)
+
+    def state(self, path: Path) -> dict[str, Any]:
+        """One file's state."""
+        found: dict[str, Any] = self.ok("state", "--json", path).json[0]
+        return found
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.run("status", "--json").out)
+        return found
+
+
+@contextmanager
+def instance(base: Path, *, mounted: bool = True, start: bool = True, **env: str) -> Iterator[Instance]:
+    """An instance below ``base``, running; ended and unmounted with the block."""
+    made = Instance(base, mounted=mounted, env=env)
+    try:
+        if start:
+            made.start()
+        yield made
+    finally:
+        made.clean_up()
+
+
+def bucket_with_events(moto: MotoServer, bucket: str, queue: str) -> str:
+    """Make a bucket whose events go to a queue; the queue's URL."""
+    s3, sqs = moto.client("s3"), moto.client("sqs")
+    s3.create_bucket(Bucket=bucket)
+    url: str = sqs.create_queue(QueueName=queue)["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    s3.put_bucket_notification_configuration(
+        Bucket=bucket,
+        NotificationConfiguration={
+            "QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}]
+        },
+    )
+    return url
+
+
+def keys_of(s3: Any, bucket: str, prefix: str = "") -> list[str]:
+    """Every key below a prefix."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+
+def eventually(check: Any, timeout_s: float = 30) -> None:
+    """Try until it holds: for what no command can wait for."""
+    import time
+
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            assert check()
+        except (AssertionError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            os.sched_yield()
+            time.sleep(0.05)
+        else:
+            return

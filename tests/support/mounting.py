@@ -1,0 +1,199 @@
+"""A real mount of a directory, served by a process of its own over the fake hydrator.
+
+    with Mounted(tmp_path) as mounted:
+        (mounted.path / "f").write_text("through the mount")
+        assert (mounted.tree / "f").read_text()  # behind it
+
+What the hydrator shall do, and what it was asked, goes through the process's standard streams: one JSON line a
+question, one an answer. The process ends with its standard input, so also if the test run is killed; and whatever
+happens, nothing stays mounted.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import trio
+from fakes.hydrator import FakeHydrator
+
+from fsxsync import _core, errors
+from fsxsync.mount.session import Session, serve_mount
+
+TESTS = Path(__file__).parent.parent
+
+
+class Mounted:
+    """``tree`` is the host's directory, ``path`` the mount. A context manager."""
+
+    def __init__(self, directory: Path, *, attr_timeout_s: float = 60.0, allow_other: bool = False) -> None:
+        self.tree = directory / "tree"
+        self.path = directory / "mount"
+        self.state_dir = directory / "state"
+        for made in (self.tree, self.path, self.state_dir):
+            made.mkdir(exist_ok=True)
+        self._arguments = [self.tree, self.path, self.state_dir, attr_timeout_s, int(allow_other)]
+        self._process: subprocess.Popen[str] | None = None
+        self._log: IO[bytes] | None = None
+        self.expected_log = ""
+        """What the server's log must hold; with nothing expected it must be empty."""
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        assert self._process is not None
+        return self._process
+
+    def __enter__(self) -> Self:
+        self._log = tempfile.TemporaryFile()
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "support.mounting", *map(str, self._arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+            text=True,
+        )
+        try:
+            self._answer()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        said = self._end()
+        if error is None:
+            assert self.process.returncode == 0 or self.expected_log, said
+            assert (self.expected_log in said) if self.expected_log else not said, said
+        else:
+            sys.stderr.write(said)
+
+    def _end(self) -> str:
+        process, log = self.process, self._log
+        assert log is not None
+        try:
+            process.communicate(timeout=20)  # closes its standard input, which ends it
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        try:
+            _core.umount2(os.fsencode(self.path), _core.MNT_DETACH)
+            left = "it stayed mounted\n"
+        except OSError:
+            left = ""  # as it should be: it is not mounted
+        log.seek(0)
+        said = left + log.read().decode("utf-8", "replace")
+        log.close()
+        return said
+
+    def kill(self) -> None:
+        """As `kill -9`: the mount is dead afterwards, and still there."""
+        self.process.kill()
+        self.process.wait()
+
+    # ------------------------------------------------------------- the hydrator
+
+    def ask(self, what: str, **arguments: Any) -> Any:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"what": what, **arguments}) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("the server of the mount ended")
+        return json.loads(line)
+
+    def put_object(self, key: str, body: bytes) -> None:
+        self.ask("put_object", key=key, body=base64.b64encode(body).decode())
+
+    def calls(self, name: str | None = None) -> list[list[Any]]:
+        """[name, arguments] of what the hydrator was asked up to now."""
+        return [call for call in self.ask("calls") if name is None or call[0] == name]
+
+
+# ---------------------------------------------------------------- the process
+
+
+class _Server:
+    def __init__(self, session: Session, hydrator: FakeHydrator) -> None:
+        self._session = session
+        self._hydrator = hydrator
+
+    def do(self, request: dict[str, Any]) -> Any:
+        what = request.pop("what")
+        return getattr(self, what)(**request)
+
+    def put_object(self, key: str, body: str) -> None:
+        self._hydrator.objects[key] = base64.b64decode(body)
+
+    def calls(self) -> list[tuple[str, list[object]]]:
+        return self._hydrator.calls
+
+    def loads(self) -> int:
+        return self._hydrator.loads
+
+    def close_gate(self) -> None:
+        self._hydrator.gate = trio.Event()
+
+    def open_gate(self) -> None:
+        self._hydrator.gate.set()
+
+    def fail(self, error: str | None) -> None:
+        self._hydrator.failure = getattr(errors, error)("loading", "the test wants it") if error else None
+
+    def forbid(self, read_only: list[str], roots: list[str], bugs: list[str]) -> None:
+        self._hydrator.read_only = set(map(os.fsencode, read_only))
+        self._hydrator.roots = set(map(os.fsencode, roots))
+        self._hydrator.bugs = set(map(os.fsencode, bugs))
+
+    def invalidate_entry(self, parent_ino: int, name: str) -> None:
+        self._session.front.invalidate_entry(parent_ino, os.fsencode(name))
+
+    def invalidate_inode(self, ino: int, data: bool) -> None:
+        self._session.front.invalidate_inode(ino, data=data)
+
+    def open_handles(self, ino: int) -> int:
+        return self._session.front.open_handles(ino)
+
+    def table_size(self) -> int:
+        return len(self._session.cache._nodes or ())
+
+
+async def _serve(tree: Path, mountpoint: Path, state_dir: Path, attr_timeout_s: float, allow_other: bool) -> None:
+    session, hydrator = Session(), FakeHydrator()
+    server = _Server(session, hydrator)
+    session.prepare(tree, mountpoint, state_dir=state_dir, attr_timeout_s=attr_timeout_s, allow_other=allow_other)
+    requests = trio.wrap_file(sys.stdin)
+    async with trio.open_nursery() as nursery:
+
+        async def mount(*, task_status: trio.TaskStatus[None]) -> None:
+            await serve_mount(session, hydrator, task_status=task_status)
+            nursery.cancel_scope.cancel()  # unmounted from outside
+
+        await nursery.start(mount)
+        print("null", flush=True)
+        while line := await trio.to_thread.run_sync(requests.wrapped.readline, abandon_on_cancel=True):
+            print(json.dumps(server.do(json.loads(line))), flush=True)
+        nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    os.umask(0)
+    sys.setswitchinterval(0.001)
+    tree, mountpoint, state_dir, timeout, others = sys.argv[1:]
+    trio.run(partial(_serve, Path(tree), Path(mountpoint), Path(state_dir), float(timeout), bool(int(others))))
+    os._exit(0)  # a thread may still wait for standard input
