@@ -31,7 +31,7 @@ ROTATED_MAX_BYTES = 1 << 30
 @click.option("--follow", "-f", is_flag=True, help="Go on with new events as they come.")
 @AS_JSON
 @click.option("--association", metavar="ID|PATH", help="Only events of this association.")
-@click.option("--level", type=click.Choice(LEVELS, case_sensitive=False), help="Only these and worse ones.")
+@click.option("--level", type=click.Choice(LEVELS), help="Only these and worse ones.")
 @click.pass_obj
 def events(instance: Instance, /, *, follow: bool, as_json: bool, association: str | None, level: str | None) -> None:
     """Show the event log, the oldest event first, with FSx's codes. Needs no daemon.
@@ -64,17 +64,37 @@ def _events(state_dir: Path, level: str | None, association: str | None, *, foll
     cursor = 0
     while True:
         seen = _mark(file)
-        log = _open(file)
-        while True:
-            page, after = log.read(cursor, level=level, association=association)
-            yield from page
-            if after == cursor:
-                break
-            cursor = after
+        while page := _page(file, cursor):
+            cursor = page[-1].seq
+            yield from (event for event in page if _fits(event, level, association))
         if not follow:
             return
         while _mark(file) == seen:
             time.sleep(EVERY_S)
+
+
+def _fits(event: Event, level: str | None, association: str | None) -> bool:
+    if association is not None and event.association != association:
+        return False
+    return level is None or event.level not in LEVELS or LEVELS.index(event.level) >= LEVELS.index(level)
+
+
+def _page(file: Path, cursor: int) -> list[Event]:
+    """The next events. The daemon may rotate the files while they are read, one after the other, and then those of
+    one file are passed over; but their numbers rise by one, so that is seen, and read again. Numbers that are missing
+    for good (a line that a power cut tore) are missing the second time too."""
+    before: list[Event] | None = None
+    while True:
+        try:
+            page, _ = _open(file).read(cursor)
+        except FileNotFoundError:  # moved away between the look and the open
+            continue
+        numbers = [event.seq for event in page]
+        if (before is not None and page[: len(before)] == before) or numbers == list(
+            range(cursor + 1, cursor + 1 + len(page))
+        ):
+            return page
+        before = page
 
 
 def _open(file: Path) -> EventLog:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -66,13 +67,17 @@ for command in (
     cli.add_command(command)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
+def main() -> NoReturn:
+    """The program."""
     if "_FSXSYNC_COMPLETE" in os.environ:  # a shell asks for completions
         cli.main(prog_name="fsxsync")
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; the exit code."""
     try:
-        code = _run(given)
+        code = _run(list(arguments))
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough. Python would complain at exit when it flushes what is left.
@@ -137,4 +142,4 @@ def _as_mount(arguments: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -99,15 +99,19 @@ def _unescaped(field: bytes) -> str:
     return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field))
 
 
+def resolved(mountpoint: str) -> str:
+    """The name that mountinfo has for it, found without a look at the mount, which may hang or be dead."""
+    parent, name = os.path.split(os.path.abspath(mountpoint))
+    return os.path.join(os.path.realpath(parent), name)
+
+
 def state_dir_of(mountpoint: str) -> Path:
     """The state directory of the daemon that serves a mount point.
 
     Raises:
         BadInput: it is no mount of ours.
     """
-    # No stat: the file system may hang, or its daemon may be gone.
-    parent, name = os.path.split(os.path.abspath(mountpoint))
-    wanted = os.path.join(os.path.realpath(parent), name)
+    wanted = resolved(mountpoint)
     for mount in reversed(mounted()):
         if mount.mountpoint == wanted:
             return Path(mount.state_dir)

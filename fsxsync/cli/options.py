@@ -57,9 +57,20 @@ MODE = Matching("MODE", r"(0o?)?[0-7]{3,4}", "an octal mode like 0644")
 USER = click.IntRange(0, ID_MAX)
 
 _OPTIONS = (
-    click.option("--import", "import_", type=EventList(), help="Which changes of objects reach the files."),
-    click.option("--export", type=EventList(), help="Which changes of files reach the objects."),
-    click.option("--events", type=SOURCE, help="The queue that tells of changes of objects."),
+    click.option(
+        "--import",
+        "import_",
+        type=EventList(),
+        metavar="new,changed,deleted|none",
+        help="Which changes of objects reach the files.",
+    ),
+    click.option(
+        "--export",
+        type=EventList(),
+        metavar="new,changed,deleted|none",
+        help="Which changes of files reach the objects.",
+    ),
+    click.option("--events", type=SOURCE, metavar="sqs:QUEUE_URL", help="The queue that tells of changes of objects."),
     click.option(
         "--poll",
         "poll_s",
@@ -72,23 +83,23 @@ _OPTIONS = (
         type=click.Choice([choice.value for choice in OnConflict]),
         help="Whose version takes the path if both sides changed (default keep-both).",
     ),
-    click.option("--include", multiple=True, metavar="GLOB", help="Sync only what matches; repeatable. See below."),
+    click.option("--include", multiple=True, metavar="GLOB", help="Sync only what matches; repeatable. See above."),
     click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out what matches; repeatable."),
     click.option("--endpoint-url", type=ENDPOINT, help="An S3-compatible store that is not AWS."),
     click.option("--region", type=REGION, help="The bucket's region."),
     click.option("--profile", metavar="NAME", help="A profile of ~/.aws/config; credentials are not stored."),
     click.option("--anonymous", is_flag=True, default=None, help="Send requests without credentials."),
     click.option("--requester-pays", is_flag=True, default=None, help="Pay for requests of the bucket."),
-    click.option("--acl", type=click.Choice(ACLS), help="Canned ACL of new objects."),
-    click.option("--sse", type=SSE, help="Server-side encryption of new objects."),
+    click.option("--acl", type=click.Choice(ACLS), metavar="NAME", help="Canned ACL of new objects."),
+    click.option("--sse", type=SSE, metavar="AES256|aws:kms[:KEY]", help="Server-side encryption of new objects."),
     click.option("--storage-class", type=STORAGE_CLASS, help="Storage class of new objects."),
     click.option(
         "--restore-archived",
         type=click.Choice(RESTORES),
         help="What reading a file whose object is archived asks for (default off: an error).",
     ),
-    click.option("--uid", type=USER, help="Owner of files whose objects have no POSIX metadata."),
-    click.option("--gid", type=USER, help="Group of such files."),
+    click.option("--uid", type=USER, metavar="ID", help="Owner of files whose objects have no POSIX metadata."),
+    click.option("--gid", type=USER, metavar="ID", help="Group of such files."),
     click.option("--file-mode", type=MODE, help="Mode of such files (default 0644)."),
     click.option("--dir-mode", type=MODE, help="Mode of such directories (default 0755)."),
 )

@@ -14,8 +14,8 @@ from pathlib import Path
 import click
 
 from fsxsync.cli.context import Instance
-from fsxsync.cli.mounts import mounted, parse_options, state_dir_of
-from fsxsync.errors import BadInput, FsxSyncError, StillPending
+from fsxsync.cli.mounts import mounted, parse_options, resolved, state_dir_of
+from fsxsync.errors import BadInput, FsxSyncError, NoDaemon, StillPending
 
 GONE_WITHIN_S = 60.0
 """How long a daemon that was told to end may take; requests in flight are finished first."""
@@ -155,7 +155,13 @@ def unmount(instance: Instance, /, mountpoint: str | None, *, timeout_s: float) 
     if mountpoint is not None:
         instance = _instance_at(mountpoint, instance)
     client = instance.client
-    served_at = client.status()["mount"]
+    try:
+        served_at = client.status()["mount"]
+    except NoDaemon:
+        if mountpoint is None or _is_locked(instance.state_dir):
+            raise
+        _clear_away(mountpoint)
+        return
     left = client.drain(timeout_s)
     client.stop()
     _until_gone(instance.state_dir, served_at)
@@ -178,13 +184,26 @@ def _instance_at(mountpoint: str, instance: Instance) -> Instance:
     return Instance(state_dir=state_dir, is_named=True)
 
 
+def _clear_away(mountpoint: str) -> None:
+    """What a killed daemon left behind: every access to it fails."""
+    from fsxsync.mount.mountpoint import detach  # noqa: PLC0415
+
+    place = resolved(mountpoint)
+    for _ in [one for one in mounted() if one.mountpoint == place]:
+        detach(Path(place))
+    if any(one.mountpoint == place for one in mounted()):
+        raise FsxSyncError(f"{mountpoint} can't be unmounted", "its daemon is gone", advice=f"umount -l {mountpoint}")
+    click.echo(f"fsxsync: the daemon of {mountpoint} was gone already; its mount is cleared away", err=True)
+
+
 def _same(one: Path, other: Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _until_gone(state_dir: Path, mountpoint: str | None) -> None:
     deadline = time.monotonic() + GONE_WITHIN_S
-    while _is_locked(state_dir) or any(one.mountpoint == mountpoint for one in mounted()):
+    place = resolved(mountpoint) if mountpoint is not None else None
+    while _is_locked(state_dir) or any(one.mountpoint == place for one in mounted()):
         if time.monotonic() > deadline:
             raise FsxSyncError(
                 f"the daemon of {state_dir} does not end",
@@ -200,6 +219,8 @@ def _is_locked(state_dir: Path) -> bool:
         fd = os.open(state_dir / "daemon.lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except PermissionError:  # somebody else's: that it is gone can't be told from here
+        return True
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -90,9 +90,11 @@ class _Endpoint:
             if isinstance(answer, Lines):
                 await reply.lines(answer.documents)
                 return
-            await reply.document(200, answer.document)
-            if answer.afterwards is not None:
-                answer.afterwards()
+            try:
+                await reply.document(200, answer.document)
+            finally:  # a client that has its answer is gone at once, which cancels us within the last send
+                if answer.afterwards is not None:
+                    answer.afterwards()
         except FsxSyncError as error:
             await reply.document(*fault(error, service))
         except Exception as error:
@@ -118,25 +120,27 @@ class _Reply:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._begun = False
+        self._lines = bytearray()
 
     async def document(self, status: int, document: Mapping[str, object]) -> None:
         body = encode(document)
         if self._begun:  # amid lines: the failure is the last of them
-            await self._send({"type": "http.response.body", "body": encode({"error": document}) + b"\n" + _END})
+            await self._send(
+                {"type": "http.response.body", "body": self._lines + encode({"error": document}) + b"\n" + _END}
+            )
             return
         await self._begin(status, CONTENT_TYPE, (b"content-length", str(len(body)).encode()))
         await self._send({"type": "http.response.body", "body": body})
 
     async def lines(self, documents: AsyncGenerator[Document, None]) -> None:
         await self._begin(200, LINES_CONTENT_TYPE)
-        waiting = bytearray()
         async with aclosing(documents):
             async for document in documents:
-                waiting += encode(document) + b"\n"
-                if len(waiting) >= _FLUSH_BYTES:
-                    await self._send({"type": "http.response.body", "body": bytes(waiting), "more_body": True})
-                    waiting.clear()
-        await self._send({"type": "http.response.body", "body": bytes(waiting) + _END})
+                self._lines += encode(document) + b"\n"
+                if len(self._lines) >= _FLUSH_BYTES:
+                    part, self._lines = self._lines, bytearray()
+                    await self._send({"type": "http.response.body", "body": part, "more_body": True})
+        await self._send({"type": "http.response.body", "body": self._lines + _END})
 
     async def _begin(self, status: int, content_type: str, *more: tuple[bytes, bytes]) -> None:
         self._begun = True

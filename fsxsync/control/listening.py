@@ -66,7 +66,7 @@ def listen_tcp(address: str) -> socket.socket:
     advice = "name a loopback address, like 127.0.0.1:9100"
     if not separator or not port.isascii() or not port.isdecimal() or int(port) > 65535:
         raise BadInput(f"the API can't listen on '{address}'", "it is no HOST:PORT", advice=advice)
-    if not is_loopback(address):
+    if not is_loopback(host):
         raise BadInput(
             f"the API can't listen on '{address}'",
             "requests are not authenticated, so only this host may reach it",

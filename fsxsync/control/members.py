@@ -93,7 +93,7 @@ class Members:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-            raise self.refuse(name, "is no number")
+            raise self.refuse(name, f"is no number from {low:g} to {high:g}")
         if not low <= value <= high:
             raise self.refuse(name, f"is not from {low:g} to {high:g}")
         return float(value)

@@ -40,7 +40,7 @@ class Work(Generic[T]):
             self._ended.set()
 
     async def result(self) -> T:
-        """Raises what the work raised."""
+        """Raises what the work raised, and FsxSyncError where the daemon's end ended it."""
         try:
             await self._ended.wait()
         except trio.Cancelled:
@@ -48,6 +48,8 @@ class Work(Generic[T]):
             raise
         if self._failure is not None:
             raise self._failure
+        if not self._result:
+            raise FsxSyncError(self._name, "the daemon ends", advice="ask again when it is back")
         return self._result[0]
 
     async def result_within(self, seconds: float) -> T | None:

@@ -170,6 +170,7 @@ async def _main(parts: Parts, state_dir: Path, front: Front | None, ready: Calla
                 state_dir / "control.sock",
                 eventlog=parts.eventlog,
                 instance=parts.instance,
+                listen=parts.settings.api_listen,
             ),
             name="control",
         )
@@ -231,6 +232,6 @@ async def _watchdog(parts: Parts) -> None:
     while True:
         status = parts.engine.status()
         if status.mount is not None:
-            await trio.to_thread.run_sync(os.stat, status.mount)
+            await trio.to_thread.run_sync(os.statvfs, status.mount)  # stat(2) could come from a cache
         notify("WATCHDOG=1")
         await trio.sleep(interval_s)

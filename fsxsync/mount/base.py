@@ -175,16 +175,3 @@ class Base:
         os.chown(proc_path(fd), ctx.uid, gid)
         if mode & _SET_ID and not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode):
             os.chmod(proc_path(fd), stat.S_IMODE(mode))  # chown cleared them
-
-    @staticmethod
-    def _strip_set_id(fd: int) -> None:
-        """What the kernel does to a set-id file that somebody without privilege writes to.
-
-        The kernel leaves it to us (FUSE_HANDLE_KILLPRIV), and the host does not do it for root.
-        """
-        mode = os.fstat(fd).st_mode
-        kept = mode & ~stat.S_ISUID
-        if mode & stat.S_IXGRP:
-            kept &= ~stat.S_ISGID
-        if kept != mode:
-            os.fchmod(fd, stat.S_IMODE(kept))

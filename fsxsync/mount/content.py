@@ -59,7 +59,7 @@ class Content(Base):
                 await self._waiting(self._hydrator.open_for_read(path, handle.fd))
             if truncates:
                 self._hydrator.changed(path)
-            return self._opened(handle, ctx, writes=writes)
+            return self._opened(handle)
 
     @asynccontextmanager
     async def _opening(self, node: Node, flags: int) -> AsyncIterator[Handle]:
@@ -101,7 +101,6 @@ class Content(Base):
             self._find_out(handle)
             if truncates:
                 await self._waiting(self._hydrator.discard(path, handle.fd))
-                os.ftruncate(handle.fd, 0)
             elif inode.writers == 0:
                 await self._waiting(self._hydrator.make_resident(path, handle.fd))
             inode.is_stub = False
@@ -113,9 +112,8 @@ class Content(Base):
         handle.inode.writers += 1
         self._hydrator.writer_opened(path, handle.inode.node.ino)
 
-    def _opened(self, handle: Handle, ctx: RequestContext, *, writes: bool) -> FileInfo:
+    def _opened(self, handle: Handle) -> FileInfo:
         """Hand the handle to the kernel. Its pages of the file stay if they still are the file's."""
-        handle.strips_set_id = writes and ctx.uid != 0
         status = os.fstat(handle.fd)
         node = handle.inode.node
         seen = (handle.inode.mtime_ns if handle.inode.is_stub else status.st_mtime_ns, status.st_size)
@@ -138,10 +136,8 @@ class Content(Base):
                 dir_fd=parent_fd,
             )
         except FileExistsError:
-            if flags & os.O_EXCL:
-                raise
-            # It came behind the mount after the kernel had looked. ESTALE makes the kernel look again, and then
-            # open it with its own check of the mode.
+            # It came behind the mount after the kernel had looked. ESTALE makes the kernel look again, and then open
+            # it with its own check of the mode, or say EEXIST.
             raise FUSEError(errno.ESTALE) from None
         try:
             self._give_to(ctx, parent_fd, fd, mode)
@@ -155,7 +151,7 @@ class Content(Base):
         if flags & os.O_ACCMODE != os.O_RDONLY:
             self._count_writer(handle, path)
         self._hydrator.changed(path)
-        return self._opened(handle, ctx, writes=handle.is_writer), entry
+        return self._opened(handle), entry
 
     # ------------------------------------------------------------- bytes
 
@@ -192,8 +188,6 @@ class Content(Base):
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         handle = self._handles.file(fh)
         handle.wrote = True
-        if handle.strips_set_id:
-            self._strip_set_id(handle.fd)
         if len(buf) <= WRITTEN_INLINE:
             return os.pwrite(handle.fd, buf, off)
         return await trio.to_thread.run_sync(os.pwrite, handle.fd, buf, off, limiter=self._disk)
@@ -236,7 +230,6 @@ class Content(Base):
             handle = self._handles.file(fh)
             handle.wrote = True
             os.ftruncate(handle.fd, size)  # it was opened for writing, so the file is no stub
-            self._strip_after_cut(handle, ctx)
             return
         async with self._opening(node, os.O_WRONLY) as handle:
             inode = handle.inode
@@ -250,11 +243,6 @@ class Content(Base):
                 self._count_writer(handle, path)
             try:
                 os.ftruncate(handle.fd, size)
-                self._strip_after_cut(handle, ctx)
             finally:
                 self._writer_left(handle)
         self._handles.close(handle)
-
-    def _strip_after_cut(self, handle: Handle, ctx: RequestContext) -> None:
-        if ctx.uid != 0:
-            self._strip_set_id(handle.fd)

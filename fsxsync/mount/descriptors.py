@@ -87,8 +87,10 @@ class Descriptors:
         """Open a node by its primary link below ``parent_fd``."""
         try:
             fd = os.open(node.name, flags, dir_fd=parent_fd)
-        except FileNotFoundError as error:
-            raise OSError(errno.ESTALE, "it is not where the kernel knows it") from error
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                raise OSError(errno.ESTALE, "it is not where the kernel knows it") from error
+            raise
         status = os.fstat(fd)
         if status.st_ino != node.ino or status.st_dev != self.dev:
             os.close(fd)
@@ -109,7 +111,7 @@ class Descriptors:
             try:
                 fd = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.directory(parent))
             except OSError as error:
-                # ELOOP: a symlink stands there now. ENXIO, ENOTDIR likewise: not what the kernel opened.
+                # ELOOP, ENOTDIR: something else stands there now, a symlink perhaps.
                 if error.errno in {errno.ENOENT, errno.ELOOP, errno.ESTALE, errno.ENOTDIR}:
                     continue
                 raise
@@ -165,7 +167,14 @@ class Descriptors:
         """
         if self.is_hidden(parent, name):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        status = os.stat(name, dir_fd=self.directory(parent), follow_symlinks=False)
+        directory = self.directory(parent)
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError as error:
+            if os.fstat(directory).st_nlink == 0:  # removed behind the mount: the kernel shall look for another one
+                self.drop(parent)
+                raise OSError(errno.ESTALE, "the directory is gone") from error
+            raise
         if status.st_dev != self.dev:
             raise OSError(errno.EXDEV, "another file system is mounted in the tree")
         return status

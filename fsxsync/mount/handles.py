@@ -40,15 +40,11 @@ class OpenInode:
 
 @dataclass(slots=True, eq=False)
 class Handle:
-    """One open(2) of an application; dup'ed and inherited descriptors share it.
-
-    ``strips_set_id``: a write through it must clear set-id bits, for its opener is not privileged.
-    """
+    """One open(2) of an application; dup'ed and inherited descriptors share it."""
 
     fd: int
     inode: OpenInode
     is_writer: bool = False
-    strips_set_id: bool = False
     wrote: bool = False
 
 

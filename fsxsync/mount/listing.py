@@ -11,10 +11,15 @@ from pyfuse3 import FileHandleT, InodeT, ReaddirToken, RequestContext
 from fsxsync import _core
 from fsxsync.mount.base import Base
 from fsxsync.mount.handles import DirectoryHandle, Entry
+from fsxsync.mount.nodes import Node
 from fsxsync.mount.replies import replies
 
 AHEAD_BYTES = 32 * 1024
 """Read from the host at once; what the kernel's buffer does not take is kept for its next request."""
+
+_DOT, _DOTDOT = (1 << 62) + 0x5AFE, (1 << 62) + 0x5AFF
+"""Offsets behind '.' and '..', which come last: the host's own are not told to us. ext4's offsets are 63-bit hashes,
+others count up from 0; none of them is likely to meet these."""
 
 
 class Listing(Base):
@@ -30,6 +35,9 @@ class Listing(Base):
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         """Offsets are the host's own: they stay good while names come and go around them."""
         handle = self._handles.directory(fh)
+        if start_id in {_DOT, _DOTDOT}:
+            self._reply_dots(handle.node, start_id, token)
+            return
         while entries := self._from(handle, start_id):
             for position, (name, _, _, after) in enumerate(entries):
                 if not self._reply(handle, name, after, token):
@@ -37,6 +45,17 @@ class Listing(Base):
                     return
                 start_id = after
             handle.ahead = []
+        self._reply_dots(handle.node, start_id, token)
+
+    def _reply_dots(self, node: Node, start_id: int, token: ReaddirToken) -> None:
+        """What closes a listing. The kernel keeps no inode of these entries, so they count no lookup."""
+        dots = [(b".", node, _DOT), (b"..", node.parent or node, _DOTDOT)]
+        for name, shown, after in dots[0 if start_id < _DOT else start_id - _DOT + 1 :]:
+            entry = pyfuse3.EntryAttributes()
+            entry.st_ino = self._nodes.nodeid(shown.ino)
+            entry.st_mode = pyfuse3.ModeT(shown.kind)
+            if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), entry, after):
+                return
 
     @staticmethod
     def _from(handle: DirectoryHandle, offset: int) -> list[Entry]:

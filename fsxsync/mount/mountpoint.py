@@ -12,7 +12,7 @@ from fsxsync import _core
 from fsxsync.errors import FuseUnavailable, MountPointUnusable
 
 _DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
-"""What stat(2) says of a FUSE mount whose daemon was killed."""
+"""What the kernel says of a FUSE mount whose daemon was killed."""
 
 _STACKED = 16
 """Dead mounts on top of each other that are cleared at most: a supervisor may have restarted blindly."""
@@ -78,7 +78,7 @@ def clear_dead_mount(mountpoint: Path) -> None:
 
 def _is_dead(mountpoint: Path) -> bool:
     try:
-        os.stat(mountpoint)
+        os.statvfs(mountpoint)  # not stat(2): the kernel may answer that from its cache
     except OSError as error:
         return error.errno in _DEAD
     return False

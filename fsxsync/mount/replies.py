@@ -36,7 +36,18 @@ def replies(handler: Callable[P, Awaitable[R]]) -> Callable[P, Any]:
         except OSError as error:
             raise FUSEError(error.errno or errno.EIO) from error
         except Exception as error:
+            expected = _first_expected(error)  # of downloads that failed side by side
+            if expected is not None:
+                raise FUSEError(expected.errno) from error
             log.exception("bug in FUSE handler %s", handler.__name__)
             raise FUSEError(errno.EIO) from error
 
     return wrapper
+
+
+def _first_expected(error: BaseException) -> FsxSyncError | None:
+    """The first leaf of a group that holds nothing but expected errors."""
+    if isinstance(error, BaseExceptionGroup) and error.split(FsxSyncError)[1] is None:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+    return error if isinstance(error, FsxSyncError) else None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import resource
 import stat
 from pathlib import Path
 
@@ -16,12 +14,11 @@ from fsxsync.mount.base import Served
 from fsxsync.mount.descriptors import Descriptors
 from fsxsync.mount.handles import Handles
 from fsxsync.mount.invalidate import KernelCache
+from fsxsync.mount.limits import allow_many_open_files, allow_many_reads_ahead
 from fsxsync.mount.mountpoint import check_fuse, check_mountpoint, clear_dead_mount
 from fsxsync.mount.nodes import Nodes
 from fsxsync.mount.operations import TreeOperations
 from fsxsync.ports import Front, Hydrator
-
-log = logging.getLogger(__name__)
 
 MIN_TASKS = 8
 """Idle tasks kept for the next requests; starting one takes longer than answering a getattr."""
@@ -52,7 +49,7 @@ class Session:
         """
         check_fuse()
         check_mountpoint(mountpoint, apart_from=(tree_root, state_dir))
-        _allow_many_open_files()
+        allow_many_open_files()
         self._prepared = _Prepared(tree_root, mountpoint, state_dir, attr_timeout_s, allow_other=allow_other)
         self._cache.attach(self._prepared.nodes, self._prepared.handles)
 
@@ -101,12 +98,6 @@ def _escaped(value: str) -> str:
     """As libfuse's option parser reads it; pyfuse3 takes ASCII only."""
     printable = value.encode("ascii", "replace").decode("ascii")
     return printable.replace("\\", "\\\\").replace(",", "\\,")
-
-
-def _allow_many_open_files() -> None:
-    """Every file that applications have open is one of ours too, and 1,024, the usual soft limit, is soon reached."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def serve_mount(
@@ -165,8 +156,8 @@ async def _serve(
             async with trio.open_nursery() as helpers:
                 try:
                     helpers.start_soon(cache.run, name="invalidations")
-                    # Asked through the mount, from a thread: only we can answer it.
-                    await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
+                    # It asks through the mount, from a thread: only we can answer. So then the mount is up.
+                    await trio.to_thread.run_sync(allow_many_reads_ahead, mountpoint, abandon_on_cancel=True)
                     task_status.started()
                     await unmounted.wait()
                 finally:

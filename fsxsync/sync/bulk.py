@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import trio
 
@@ -36,10 +36,12 @@ async def import_new(served: Served, new: Sequence[tuple[bytes, Listed]]) -> lis
     if served.shared.eager:
         return paths
     simple: list[tuple[bytes, Listed]] = []
+    taken: set[bytes] = set()
     for path, listed in new:
         if listed.key.endswith("/") or listed.size == 0:
             continue
         try:
+            refuse_below_file(path, taken)
             ensure_parents(served, path)
         except TypeClash as error:
             record_problem(served, path, "refused", str(error), error.code)
@@ -48,6 +50,7 @@ async def import_new(served: Served, new: Sequence[tuple[bytes, Listed]]) -> lis
         except FsxSyncError:
             continue  # the look meets the same error and reports it with its retries
         simple.append((path, listed))
+        taken.add(path)
     if not simple:
         return paths
     rows = await trio.to_thread.run_sync(_make, served, simple)
@@ -56,6 +59,19 @@ async def import_new(served: Served, new: Sequence[tuple[bytes, Listed]]) -> lis
         served.imported += len(rows)
         _invalidate(served, rows)
     return paths
+
+
+def refuse_below_file(path: bytes, files: Set[bytes]) -> None:
+    """Of the keys ``a`` and ``a/b`` only one can be in a tree: the first one that is listed, for all imports alike.
+
+    Raises:
+        TypeClash: one of ``files`` stands above the path.
+    """
+    parent = path.rpartition(b"/")[0]
+    while parent:
+        if parent in files:
+            raise TypeClash(f"import of {path!r}", f"the object {parent!r} is a file, and can't hold others")
+        parent = parent.rpartition(b"/")[0]
 
 
 def _make(served: Served, simple: Sequence[tuple[bytes, Listed]]) -> list[Base]:

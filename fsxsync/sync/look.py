@@ -96,7 +96,7 @@ async def _settle(served: Served, path: bytes, base: Base | None, local: Local |
         known, local = await _compare(served, path, local, remote)
     action = reconcile(base, local, remote, served.association.policy, same_bytes=known)
     outcome = await _act(served, path, action)
-    if other_form and outcome.next is Next.DONE:
+    if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
         return Outcome(Next.AGAIN, remote=True)
     return outcome
 

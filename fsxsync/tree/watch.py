@@ -51,6 +51,7 @@ class WatchedTree(Protocol):
 class _Departed:
     """The first half of a rename. ``node`` is None for a file, or a directory that was not watched."""
 
+    parent: Directory
     path: bytes
     is_directory: bool
     node: Directory | None
@@ -103,6 +104,7 @@ class Watcher:
         self._unsettled: list[Seen] = []
         self._touched: set[bytes] = set()  # directories that came, went or moved since the last batch
         self._doubtful: set[tuple[Directory, bytes]] = set()
+        self._unwatched: list[Directory] = []  # mostly removed, which the next record says
         self._resync_again = False
         self._retry_s = math.inf
         self._was_full = False
@@ -223,8 +225,8 @@ class Watcher:
             self._touched.add(path)
             if isinstance(node, Root):
                 self._walks.start(Walk(node, rescan=True))
-            elif node.parent is not None:
-                self._doubtful.add((node.parent, node.name))
+            else:
+                self._unwatched.append(node)
         elif mask & flags.ATTRIB and isinstance(node, Root):
             self._on_change(path)
 
@@ -235,14 +237,14 @@ class Watcher:
         if path == self._tree.staging_name:
             return
         is_directory = bool(mask & flags.ISDIR)
+        if is_directory and not mask & flags.ATTRIB:
+            self._touched.add(path)
         if mask & flags.MOVED_FROM:
             node = self._watches.child(parent, name) if is_directory else None
             if node is not None:
                 self._watches.take_out(node)
-            if is_directory:
-                self._touched.add(path)
             self._created.discard(parent, name)
-            self._departed[cookie] = _Departed(path, is_directory, node, *departure)
+            self._departed[cookie] = _Departed(parent, path, is_directory, node, *departure)
         elif mask & flags.MOVED_TO:
             self._arrived(parent, name, path, self._departed.pop(cookie, None), is_directory=is_directory)
         elif is_directory:
@@ -261,36 +263,35 @@ class Watcher:
         """MOVED_TO. Without the other half it came from outside the roots, staging included."""
         self._created.discard(parent, name)
         if is_directory:
-            self._touched.add(path)
-            self._place_directory(parent, name, origin.node if origin is not None else None)
+            self._place_directory(parent, name, origin)
         if origin is None:
             self._on_change(path)
         else:
             self._on_moved(origin.path, path, is_directory)
 
-    def _place_directory(self, parent: Directory, name: bytes, node: Directory | None) -> None:
-        """A directory has a new place; ``node`` is None if it was not watched at the old one."""
-        if node is not None and node.wd and self._watches.is_within(parent, node):
-            self._resync()  # a directory below itself: the table is wrong
-        elif node is not None and node.wd:
-            origin = (node.parent, node.name)
-            displaced = self._watches.attach(node, parent, name)
-            if displaced is not None:
-                # An empty directory was replaced, or two were exchanged: the records of both look alike.
-                self._doubtful.add((parent, name))
-                if origin[0] is not None:
-                    self._doubtful.add((origin[0], origin[1]))
-        else:
+    def _place_directory(self, parent: Directory, name: bytes, origin: _Departed | None) -> None:
+        node = origin.node if origin is not None else None
+        displaced = self._watches.child(parent, name)
+        if displaced is not None:
+            # An empty directory was replaced, or two were exchanged: the first records of both look alike.
+            self._watches.drop(displaced)
+            self._doubtful.add((parent, name))
+            if origin is not None:
+                self._doubtful.add((origin.parent, origin.path.rpartition(b"/")[2]))
+        if node is None or not node.wd:
             if node is not None:
                 self._watches.drop(node)
             self._appear(parent, name)
+        elif self._watches.is_within(parent, node):
+            self._resync()  # a directory below itself: the table is wrong
+        else:
+            self._watches.attach(node, parent, name)
 
     def _subdirectory_changed(self, parent: Directory, name: bytes, path: bytes, mask: int) -> None:
         node = self._watches.child(parent, name)
         if mask & flags.CREATE:
             self._appear(parent, name)
         elif mask & flags.DELETE:
-            self._touched.add(path)
             if node is None or not node.wd:
                 self._on_gone(path)  # nobody reported what was removed in it
             if node is not None:
@@ -333,8 +334,13 @@ class Watcher:
         for item, path in batch:
             if path is None:
                 self._count_down(item.walk)
-            else:
+            elif self._watches.stands(item.node):
                 placed.append((item, path))
+            else:
+                self._walks.again(item)  # half of a rename was read
+        if not placed:
+            await trio.lowlevel.checkpoint()
+            return
         tree = self._tree
         found = await trio.to_thread.run_sync(look, self._inotify, tree.root_fd, tree.dev, tree.staging_name, placed)
         for item, _ in placed[len(found) :]:
@@ -359,9 +365,12 @@ class Watcher:
         if is_new and item.offset:
             seen.next_offset, seen.subdirectories = 0, []
             self._walks.add(Item(item.walk, node))  # another directory than the one that was half listed
+        if item.walk.deep and not item.offset and node.children is not None:
+            for child in node.children.values():
+                self._walks.add(Item(item.walk, child))
         for name in seen.subdirectories:
             child = self._watches.place(node, name)
-            if item.walk.deep or not child.wd:
+            if not child.wd:
                 self._walks.add(Item(item.walk, child))
 
     def _found_elsewhere(self, before: Directory) -> None:
@@ -435,14 +444,18 @@ class Watcher:
             walk = walk.parent
 
     def _look_at_doubtful(self) -> None:
+        """What the records say is not enough to know what stands at a place."""
         doubtful, self._doubtful = self._doubtful, set()
-        for parent, name in doubtful:
-            if self._watches.path(parent) is None:
-                continue
-            walk = self._appear(parent, name)
-            for barrier in self._barriers:
-                if barrier.walks is not None:
-                    barrier.walks.add(walk)
+        unwatched, self._unwatched = self._unwatched, []
+        walks = [self._appear(parent, name) for parent, name in doubtful if self._watches.path(parent) is not None]
+        walks += [
+            self._walks.start(Walk(node, report=True))
+            for node in unwatched
+            if not node.wd and self._watches.path(node) is not None
+        ]
+        for barrier in self._barriers:
+            if barrier.walks is not None:
+                barrier.walks.update(walks)
 
     def _release(self, barriers: list[_Barrier]) -> None:
         for barrier in barriers:

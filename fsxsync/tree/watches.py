@@ -80,15 +80,16 @@ class Watches:
             if not parent.children:
                 parent.children = None
 
-    def attach(self, node: Directory, parent: Directory, name: bytes) -> Directory | None:
-        """Move a directory, with everything below. Returns the one that stood there, which is dropped."""
+    @classmethod
+    def stands(cls, node: Directory) -> bool:
+        """It is at its place, not on its way from there."""
+        return node.parent is None or cls.child(node.parent, node.name) is node
+
+    def attach(self, node: Directory, parent: Directory, name: bytes) -> None:
+        """Move a directory, with everything below, to a place where none stands."""
         self.take_out(node)
-        displaced = self.child(parent, name)
-        if displaced is not None:
-            self.drop(displaced)
         node.parent, node.name = parent, name
         self._children(parent)[name] = node
-        return displaced
 
     @staticmethod
     def is_within(node: Directory, top: Directory) -> bool:

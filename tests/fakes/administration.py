@@ -6,9 +6,8 @@ Tests put in what it shall answer (``pending``, ``states``, ``needs_person``), l
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import replace
 
 import trio
@@ -53,6 +52,8 @@ class FakeAdministration:
         self.state_dir = "/nowhere"
         self.failures: list[BaseException] = []
         self.gate: trio.Event | None = None
+        self.late_failure: Exception | None = None
+        """Raised behind the gate."""
         self.begun = trio.Event()
         """Set when a request has come to the gate."""
         self.asked: list[tuple[str, object]] = []
@@ -74,6 +75,8 @@ class FakeAdministration:
         if self.gate is not None:
             self.begun.set()
             await self.gate.wait()
+        if self.late_failure is not None:
+            raise self.late_failure
 
     def _known(self, association_id: str) -> Association:
         if association_id not in self.rows:

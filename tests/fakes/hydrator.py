@@ -41,6 +41,7 @@ class FakeHydrator:
     gate: trio.Event = field(default_factory=trio.Event)
     loads: int = 0
     _here: dict[int, set[int]] = field(default_factory=dict)
+    _mtimes_ns: dict[int, int] = field(default_factory=dict)
     _under_way: dict[tuple[int, int], trio.Event] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -118,7 +119,8 @@ class FakeHydrator:
             await self._load_and_settle(fd, mark, range(_chunks(mark.size)))
 
     async def _load_and_settle(self, fd: int, mark: StubMark, needed: range) -> bool:
-        mtime_ns = os.fstat(fd).st_mtime_ns
+        status = os.fstat(fd)
+        mtime_ns = self._mtimes_ns.setdefault(status.st_ino, status.st_mtime_ns)  # loading moves it
         await self._load(fd, mark, needed)
         return self._settle_if_complete(fd, mark, mtime_ns)
 

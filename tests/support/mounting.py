@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -45,6 +46,7 @@ class Mounted:
         self._log: IO[bytes] | None = None
         self.expected_log = ""
         """What the server's log must hold; with nothing expected it must be empty."""
+        self._expected_code = 0
 
     @property
     def process(self) -> subprocess.Popen[str]:
@@ -54,7 +56,7 @@ class Mounted:
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
             [sys.executable, "-m", "support.mounting", *map(str, self._arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -74,7 +76,7 @@ class Mounted:
     ) -> None:
         said = self._end()
         if error is None:
-            assert self.process.returncode == 0 or self.expected_log, said
+            assert self.process.returncode == self._expected_code, said
             assert (self.expected_log in said) if self.expected_log else not said, said
         else:
             sys.stderr.write(said)
@@ -100,7 +102,7 @@ class Mounted:
     def kill(self) -> None:
         """As `kill -9`: the mount is dead afterwards, and still there."""
         self.process.kill()
-        self.process.wait()
+        self._expected_code = self.process.wait()
 
     # ------------------------------------------------------------- the hydrator
 
@@ -123,6 +125,15 @@ class Mounted:
     def calls(self, name: str | None = None) -> list[list[Any]]:
         """[name, arguments] of what the hydrator was asked up to now."""
         return [call for call in self.ask("calls") if name is None or call[0] == name]
+
+
+def error_of(call: Callable[..., object], *arguments: Any) -> int:
+    """The errno that a call fails with."""
+    try:
+        call(*arguments)
+    except OSError as error:
+        return error.errno or 0
+    raise AssertionError(f"{call} did not fail")
 
 
 # ---------------------------------------------------------------- the process
@@ -177,7 +188,11 @@ async def _serve(tree: Path, mountpoint: Path, state_dir: Path, attr_timeout_s: 
     session, hydrator = Session(), FakeHydrator()
     server = _Server(session, hydrator)
     session.prepare(tree, mountpoint, state_dir=state_dir, attr_timeout_s=attr_timeout_s, allow_other=allow_other)
-    requests = trio.wrap_file(sys.stdin)
+
+    def answer(value: Any) -> None:
+        sys.stdout.write(json.dumps(value) + "\n")
+        sys.stdout.flush()
+
     async with trio.open_nursery() as nursery:
 
         async def mount(*, task_status: trio.TaskStatus[None]) -> None:
@@ -185,9 +200,9 @@ async def _serve(tree: Path, mountpoint: Path, state_dir: Path, attr_timeout_s: 
             nursery.cancel_scope.cancel()  # unmounted from outside
 
         await nursery.start(mount)
-        print("null", flush=True)
-        while line := await trio.to_thread.run_sync(requests.wrapped.readline, abandon_on_cancel=True):
-            print(json.dumps(server.do(json.loads(line))), flush=True)
+        answer(None)
+        while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
+            answer(server.do(json.loads(line)))
         nursery.cancel_scope.cancel()
 
 

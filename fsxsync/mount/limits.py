@@ -1,0 +1,39 @@
+"""Limits that would let a few slow reads hold up everybody: raised when the mount starts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import subprocess
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+BACKGROUND = 1000
+"""Reads ahead that the kernel keeps under way at once for the whole mount. Its own default is 12: as many readers
+of released files, and nobody reads ahead in a resident one any more, so that its reads wait for the network too."""
+CONGESTED = BACKGROUND * 3 // 4
+"""The kernel's own proportion: from here on it reads ahead less."""
+
+_CONTROL = Path("/sys/fs/fuse/connections")
+
+
+def allow_many_open_files() -> None:
+    """Every file that applications have open is one of ours too, and 1,024, the usual soft limit, is soon reached."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def allow_many_reads_ahead(mountpoint: Path) -> None:
+    """Blocks: for a worker thread, and only while the mount answers. Without fusectl the kernel's limit stays."""
+    connection = _CONTROL / str(os.minor(os.stat(mountpoint).st_dev))
+    if not connection.exists() and os.geteuid() == 0:
+        # Where systemd does not run nobody has mounted it yet; this is its place.
+        mount = ["mount", "-t", "fusectl", "fusectl", str(_CONTROL)]
+        subprocess.run(mount, check=False, capture_output=True)  # noqa: S603 - constants
+    try:
+        (connection / "max_background").write_text(f"{BACKGROUND}\n")
+        (connection / "congestion_threshold").write_text(f"{CONGESTED}\n")
+    except OSError as error:
+        log.info("readers of many released files may hold up others", extra={"why": str(error)})

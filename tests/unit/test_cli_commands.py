@@ -1,0 +1,560 @@
+"""The commands against a control server over a real unix socket, with a daemon's engine in memory."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import trio
+from fakes.administration import FakeAdministration, file_state
+
+from fsxsync.cli.main import run
+from fsxsync.control.server import serve_control
+from fsxsync.errors import AccessDenied
+from fsxsync.ports import PendingItem
+from fsxsync.telemetry.eventlog import EventLog
+
+ROW_KEYS = {
+    "id", "path", "repository", "state", "import", "export", "pending", "oldest_pending_s", "conflicts", "errors",
+    "failure", "bucket", "prefix", "endpoint_url", "events", "poll_s", "on_conflict", "read_only",
+}  # fmt: skip
+STATE_KEYS = {"path", "state", "flags", "resident_bytes", "size", "etag", "version_id", "key", "pending", "error"}
+
+
+@dataclass
+class Daemon:
+    """A thread that serves a `FakeAdministration` as `fsxsync mount` would serve the engine."""
+
+    state_dir: Path
+    mount: Path
+    admin: FakeAdministration = field(default_factory=FakeAdministration)
+    _ready: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.admin.mount = str(self.mount)
+        self.admin.tree = str(self.state_dir / "tree")
+        self.admin.state_dir = str(self.state_dir)
+        self._thread = threading.Thread(target=lambda: trio.run(self._run))
+
+    async def _run(self) -> None:
+        lock = os.open(self.state_dir / "daemon.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        eventlog = EventLog(self.state_dir / "events.jsonl", max_bytes=1 << 20, keep=1)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(
+                partial(
+                    serve_control,
+                    self.admin,
+                    self.state_dir / "control.sock",
+                    eventlog=eventlog,
+                    instance="f" * 32,
+                )
+            )
+            self._ready.set()
+            await self.admin.stopping.wait()
+            nursery.cancel_scope.cancel()
+        os.close(lock)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread.is_alive():
+            self.run("unmount")
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def run(self, *arguments: str) -> int:
+        return run(["--state-dir", str(self.state_dir), *arguments])
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "mnt").mkdir()
+    with Daemon(tmp_path / "state", tmp_path / "mnt") as running:
+        yield running
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> Any:
+    """The one JSON document on stdout; nothing went to stderr."""
+    out, err = capsys.readouterr()
+    assert err == ""
+    return json.loads(out)
+
+
+def complaint(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr; nothing went to stdout."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("fsxsync: ")
+    assert err.count("\n") == 1
+    return err.removeprefix("fsxsync: ").rstrip("\n")
+
+
+# ---------------------------------------------------------------- associations
+
+
+def test_associate_prints_the_id(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    code = daemon.run("associate", "s3://bucket/p/", "/d")
+
+    (row,) = daemon.admin.rows.values()
+    assert code == 0
+    assert capsys.readouterr().out == f"{row.id}\n"
+    assert daemon.admin.asked[0][1][1] is True  # type: ignore[index] - it waited
+
+
+def test_associate_hands_every_option_on(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    code = daemon.run(
+        "associate",
+        "s3://bucket/p/",
+        "/d",
+        *("--import", "new,deleted", "--export", "none", "--events", "sqs:http://q/1", "--poll", "2.5"),
+        *("--no-import-metadata", "--no-wait", "--on-conflict", "remote"),
+        *("--include", "*.csv", "--include", "a/*", "--exclude", "*.tmp"),
+        *("--endpoint-url", "http://127.0.0.1:9", "--region", "r-1", "--profile", "p", "--requester-pays"),
+        *("--acl", "private", "--sse", "aws:kms:k", "--storage-class", "GLACIER_IR"),
+        *("--restore-archived", "standard", "--uid", "0", "--gid", "5"),
+        *("--file-mode", "0640", "--dir-mode", "0750"),
+    )
+    capsys.readouterr()
+    daemon.run("association", "show", "/d", "--json")
+    row = told(capsys)
+
+    assert code == 0
+    assert {name: row[name] for name in ("import", "export", "events", "poll_s", "import_metadata")} == {
+        "import": ["new", "deleted"],
+        "export": [],
+        "events": "sqs:http://q/1",
+        "poll_s": 2.5,
+        "import_metadata": False,
+    }
+    assert (row["on_conflict"], row["include"], row["exclude"]) == ("remote", ["*.csv", "a/*"], ["*.tmp"])
+    assert (row["endpoint_url"], row["region"], row["profile"]) == ("http://127.0.0.1:9", "r-1", "p")
+    assert (row["requester_pays"], row["anonymous"], row["acl"], row["sse"]) == (
+        True, False, "private", "aws:kms:k",
+    )  # fmt: skip
+    assert (row["storage_class"], row["restore_archived"]) == ("GLACIER_IR", "standard")
+    assert (row["uid"], row["gid"], row["file_mode"], row["dir_mode"]) == (0, 5, "0640", "0750")
+    assert row["state"] == "CREATING"
+
+
+def test_anonymous_and_read_only(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.run("associate", "s3://bucket/", "/d", "--anonymous", "--read-only")
+    capsys.readouterr()
+    daemon.run("association", "show", "/d", "--json")
+    row = told(capsys)
+
+    assert (row["anonymous"], row["read_only"], row["export"]) == (True, True, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        ("associate http://b/ /d", "s3://bucket/prefix/"),
+        ("associate s3://bucket/ d", "like /datasets"),
+        ("associate s3://bucket/", "PATH"),
+        ("associate s3://bucket/ /d --import all", "new, changed, deleted"),
+        ("associate s3://bucket/ /d --import new,none", "new, changed, deleted"),
+        ("associate s3://bucket/ /d --export ''", "new, changed, deleted"),
+        ("associate s3://bucket/ /d --events q", "sqs:QUEUE_URL"),
+        ("associate s3://bucket/ /d --poll often", "range"),
+        ("associate s3://bucket/ /d --poll -1", "range"),
+        ("associate s3://bucket/ /d --poll nan", "0"),
+        ("associate s3://bucket/ /d --on-conflict mine", "keep-both"),
+        ("associate s3://bucket/ /d --file-mode 888", "0644"),
+        ("associate s3://bucket/ /d --uid -1", "0<=x"),
+        ("associate s3://bucket/ /d --sse rot13", "AES256"),
+        ("associate s3://bucket/ /d --acl all", "private"),
+        ("associate s3://bucket/ /d --restore-archived now", "expedited"),
+        ("associate s3://bucket/ /d --anonymous --profile p", "together"),
+        ("associate s3://bucket/ /d --colour red", "--colour"),
+        ("association update /d --read-only --export new", "read-only"),
+        ("association show nothing", "dra-"),
+        ("events --level LOUD", "WARN"),
+        ("wait --timeout x", "range"),
+        ("mount", "MOUNTPOINT"),
+        ("mount /mnt -o colour=red", "attr_timeout="),
+        ("fly", "fly"),
+        ("unmount / ", "mounted nothing there"),
+    ],
+)
+def test_wrong_input_is_one_line_that_says_what_is_allowed(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str], arguments: str, allowed: str
+) -> None:
+    daemon.run("associate", "s3://there/", "/d") if "update" in arguments else None
+    capsys.readouterr()
+
+    code = daemon.run(*(word.strip("'") for word in arguments.split()))
+
+    assert code == 2
+    assert allowed in complaint(capsys)
+
+
+def test_what_the_daemon_refuses_is_one_line_too(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.admin.failures.append(AccessDenied("bucket b\x1b[2J", "403"))
+
+    code = daemon.run("associate", "s3://bucket/", "/d")
+
+    assert code == 1
+    assert complaint(capsys) == f"bucket b\\x1b[2J: 403; {AccessDenied.advice}"
+
+
+def test_associations_as_json(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.admin.pending = (PendingItem("/d/a", "dra-1", 3.0, 0, None),)
+    daemon.run("associate", "s3://bucket/p/", "/d")
+    daemon.run("associate", "s3://other/", "/e", "--import", "none")
+    capsys.readouterr()
+
+    code = daemon.run("associations", "--json")
+    one, two = told(capsys)
+
+    assert code == 0
+    assert set(one) >= ROW_KEYS
+    assert (one["path"], one["repository"], one["state"]) == ("/d", "s3://bucket/p/", "AVAILABLE")
+    assert (one["import"], two["import"]) == (["new", "changed", "deleted"], [])
+    assert (one["pending"], one["oldest_pending_s"], one["conflicts"], one["errors"]) == (1, 3.0, 2, 1)
+
+
+def test_the_table_shows_every_cell_whole_to_a_script(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.run("associate", "s3://bucket/" + "long/" * 60, "/d", "--export", "new")
+    capsys.readouterr()
+
+    daemon.run("associations")
+    head, row = capsys.readouterr().out.splitlines()
+
+    assert head.split() == [
+        "id", "path", "repository", "state", "import", "export", "pending", "oldest", "conflicts", "errors",
+    ]  # fmt: skip
+    assert row.split()[1:] == [
+        "/d", "s3://bucket/" + "long/" * 60, "AVAILABLE", "new,changed,deleted", "new", "0", "-", "2", "1",
+    ]  # fmt: skip
+
+
+def test_no_associations(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.run("associations", "--json")
+
+    assert told(capsys) == []
+
+
+def test_show_update_and_delete_take_path_or_id(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.run("associate", "s3://bucket/p/", "/d")
+    name = capsys.readouterr().out.strip()
+
+    codes = [
+        daemon.run("association", "update", name, "--poll", "5", "--accept-deletes"),
+        daemon.run("association", "update", "/d", "--export", "changed"),
+        daemon.run("association", "show", name),
+    ]
+    shown = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    codes.append(daemon.run("association", "delete", "/d", "--hydrate", "--force", "--delete-data"))
+
+    assert codes == [0, 0, 0, 0]
+    assert (shown["poll_s"], shown["export"], shown["import"]) == ("5.0", "changed", "new,changed,deleted")
+    assert ("accept_deletes", name) in daemon.admin.asked
+    assert daemon.admin.asked[-1] == ("delete", (name, True, True, True))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_association_that_is_not_there(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    code = daemon.run("association", "delete", "/nowhere")
+
+    assert code == 1
+    assert "'fsxsync associations' lists" in complaint(capsys)
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_state_speaks_like_lfs_hsm_state(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.admin.states = {b"d/a": [file_state("d/a")], b"d": [file_state("d", bits=0, flags=())]}
+
+    code = daemon.run("state", f"{daemon.mount}/d/a", f"{daemon.mount}/d/")
+
+    assert code == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{daemon.mount}/d/a: (0x0000000d) released exists archived",
+        f"{daemon.mount}/d/: (0x00000000)",
+    ]
+
+
+def test_state_as_json(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.admin.states = {b"a": [file_state("a", pending=True, error="403")]}
+
+    code = daemon.run("state", "--json", f"{daemon.mount}/a")
+    (row,) = told(capsys)
+
+    assert code == 0
+    assert set(row) >= STATE_KEYS
+    assert row["path"] == f"{daemon.mount}/a"
+    assert (row["state"], row["flags"]) == (13, ["released", "exists", "archived"])
+    assert (row["pending"], row["error"], row["kind"]) == (True, "403", "file")
+
+
+def test_state_of_everything_below(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.admin.states = {b"": [file_state(""), file_state("d"), file_state("d/a")]}
+    monkeypatch.chdir(daemon.mount)
+
+    daemon.run("state", "-r", ".")
+    lines = capsys.readouterr().out.splitlines()
+    daemon.run("state", "-r", "--json", ".")
+    rows = told(capsys)
+
+    assert [line.split(":")[0] for line in lines] == [".", "./d", "./d/a"]
+    assert [row["path"] for row in rows] == [".", "./d", "./d/a"]
+
+
+def test_state_resolves_paths_but_not_the_last_symlink(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (daemon.mount / "real").mkdir()
+    (daemon.mount / "way").symlink_to("real")
+    (daemon.mount / "real" / "link").symlink_to("/etc/passwd")
+    daemon.admin.states = {b"real/link": [file_state("real/link")], b"way": [file_state("way")]}
+    monkeypatch.chdir(daemon.mount / "real")
+
+    codes = [daemon.run("state", word) for word in ("../way/link", "link", "../real/./link", "../way")]
+
+    assert codes == [0, 0, 0, 0]
+    asked = [what[0][0] for name, what in daemon.admin.asked if name == "state"]  # type: ignore[index]
+    assert asked == [b"real/link", b"real/link", b"real/link", b"way"]
+
+
+def test_a_path_in_the_tree_itself_is_understood(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.admin.states = {b"a": [file_state("a")]}
+
+    assert daemon.run("state", f"{daemon.state_dir}/tree/a") == 0
+
+
+def test_a_path_outside_names_the_mount(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    code = daemon.run("state", "/etc/passwd")
+
+    assert code == 2
+    assert str(daemon.mount) in complaint(capsys)
+
+
+def test_one_missing_file_fails_the_command_but_not_the_others(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.admin.states = {b"a": [file_state("a")], b"c": [file_state("c")]}
+
+    code = daemon.run("state", "--json", *(f"{daemon.mount}/{name}" for name in "abc"))
+    out, err = capsys.readouterr()
+
+    assert code == 1
+    assert len(json.loads(out)) == 2
+    assert err == "fsxsync: /b: no such file or directory\n"
+
+
+def test_names_that_are_no_text_survive(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"n\xff\x1bm")
+    daemon.admin.states = {b"n\xff\x1bm": [file_state(name)]}
+
+    codes = [daemon.run("state", f"{daemon.mount}/{name}"), daemon.run("state", "--json", f"{daemon.mount}/{name}")]
+    plain, _, document = capsys.readouterr().out.partition("\n")
+
+    assert codes == [0, 0]
+    assert plain == f"{daemon.mount}/n\\xff\\x1bm: (0x0000000d) released exists archived"
+    assert json.loads(document)[0]["path"] == f"{daemon.mount}/{name}"
+
+
+def test_wait_returns_when_nothing_is_pending(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    codes = [daemon.run("wait"), daemon.run("wait", f"{daemon.mount}/gone", "--timeout", "5")]
+
+    assert codes == [0, 0]
+    assert capsys.readouterr() == ("", "")
+    assert ("wait", (b"", 3600.0)) in daemon.admin.asked
+    assert ("wait", (b"gone", 5.0)) in daemon.admin.asked
+
+
+def test_wait_says_what_is_pending(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.admin.pending = tuple(
+        PendingItem(f"/d/{name}", "dra-1", 1.0, 1, error, "a writer")
+        for name, error in (("a", "403"), ("b", None), ("c", None), ("e", None))
+    )
+
+    code = daemon.run("wait", "--timeout", "0.5")
+
+    assert code == 1
+    assert complaint(capsys) == (
+        "changes are pending after 0.5 s: /d/a (403), /d/b (a writer), /d/c (a writer) and 1 more;"
+        " 'fsxsync status' says what holds it up"
+    )
+
+
+# ---------------------------------------------------------------- the daemon
+
+
+def test_status_as_json(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.run("associate", "s3://bucket/p/", "/d")
+    capsys.readouterr()
+
+    code = daemon.run("status", "--json")
+    status = told(capsys)
+
+    assert code == 0
+    assert set(status) >= {
+        "version", "mount", "data_path", "associations", "pending", "oldest_pending_s", "transfers",
+        "cache_bytes", "errors", "needs_person", "tree", "state_dir", "pid",
+    }  # fmt: skip
+    assert status["mount"] == str(daemon.mount)
+    assert status["associations"][0]["features"]["put_if_match"] is True
+
+
+def test_status_fails_if_somebody_is_needed(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.admin.needs_person = ("dra-1 (/d): 403",)
+    daemon.run("associate", "s3://bucket/p/", "/d")
+    capsys.readouterr()
+
+    code = daemon.run("status")
+    out, err = capsys.readouterr()
+
+    assert (code, err) == (1, "")
+    for words in (str(daemon.mount), "fuse (no root)", "dra-1 (/d): 403", "put_if_match", "3.0 GiB used", "2.0 KiB"):
+        assert words in out
+
+
+def test_unmount_drains_and_ends_the_daemon(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    code = daemon.run("unmount", "--drain-timeout", "7")
+
+    assert code == 0
+    assert [name for name, _ in daemon.admin.asked] == ["status", "drain", "stop"]
+    assert ("drain", 7.0) in daemon.admin.asked
+    lock = os.open(daemon.state_dir / "daemon.lock", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the daemon's process has let go of it
+    os.close(lock)
+    assert daemon.run("status") == 3
+
+
+def test_unmount_says_what_is_left(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.admin.undrained = 12
+
+    code = daemon.run("unmount")
+
+    assert code == 1
+    assert complaint(capsys) == (
+        "unmounted before all was exported: 12 changes are pending; they are kept for the next start"
+    )
+    assert daemon.admin.stopping.is_set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["status", "associations", "association show /d", "associate s3://bucket/ /d", "wait", "state x", "unmount"],
+)
+def test_without_a_daemon_every_command_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str
+) -> None:
+    code = run(["--state-dir", str(tmp_path), *arguments.split()])
+
+    assert code == 3
+    assert "start one with 'fsxsync mount'" in complaint(capsys)
+
+
+def test_the_environment_names_the_instance(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSXSYNC_STATE_DIR", str(daemon.state_dir))
+
+    assert run(["status"]) == 0
+
+
+def test_a_command_that_waits_is_told_when_the_daemon_ends(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.admin.gate = trio.Event()
+    codes: list[int] = []
+    waiting = threading.Thread(target=lambda: codes.append(daemon.run("wait")))
+    waiting.start()
+    until(lambda: ("wait", (b"", 3600.0)) in daemon.admin.asked)
+    daemon.admin.gate = None
+
+    daemon.run("unmount")
+    waiting.join(10)
+
+    assert codes == [3]
+    assert "ended before it answered" in complaint(capsys)
+
+
+# ---------------------------------------------------------------- the process
+
+
+def fsxsync(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
+    program = f"import sys; from fsxsync.cli.main import run; code = run(sys.argv[1:]); {code}; sys.exit(code)"
+    return subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, timeout=30
+    )
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "status", "associations", "state {mount}/a", "wait"])
+def test_no_command_pays_for_what_only_the_daemon_needs(daemon: Daemon, arguments: str) -> None:
+    daemon.admin.states = {b"a": [file_state("a")]}
+    heavy = ("boto3", "botocore", "pyfuse3", "moto", "trio", "starlette", "hypercorn", "sqlite3", "sqlite_utils")
+
+    done = fsxsync(
+        "--state-dir",
+        str(daemon.state_dir),
+        *arguments.format(mount=daemon.mount).split(),
+        code=f"assert not [name for name in {heavy} if name in sys.modules], sorted(sys.modules)",
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(daemon: Daemon) -> None:
+    daemon.admin.states = {b"": [file_state(f"f{number}") for number in range(20_000)]}
+    program = "import sys; from fsxsync.cli.main import main; main()"
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", program, "--state-dir", daemon.state_dir, "state", "-r", daemon.mount],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.readline()
+        running.stdout.close()
+        complaints = running.stderr.read()
+
+    assert complaints == b""
+    assert running.returncode == 141
+
+
+def test_ctrl_c_ends_the_command_and_the_daemon_lives(daemon: Daemon) -> None:
+    daemon.admin.gate = trio.Event()
+    program = (
+        "import os, signal, sys, threading; from fsxsync.cli.main import main;"
+        "threading.Thread(target=lambda: (sys.stdin.readline(),"
+        " os.kill(os.getpid(), signal.SIGINT))).start(); main()"
+    )
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", program, "--state-dir", daemon.state_dir, "wait"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        until(lambda: ("wait", (b"", 3600.0)) in daemon.admin.asked)
+        out, err = running.communicate(b"\n", timeout=20)
+
+    daemon.admin.gate = None
+    assert (out, err, running.returncode) == (b"", b"", 130)
+    assert daemon.run("status") == 0

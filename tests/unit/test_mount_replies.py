@@ -1,0 +1,72 @@
+"""What a handler raises, and what the kernel is told."""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+import pytest
+import trio
+from pyfuse3 import FUSEError
+
+from fsxsync.errors import AccessDenied, InvariantBroken, NoSpace
+from fsxsync.mount.replies import replies
+
+
+async def outcome_of(error: BaseException) -> int:
+    @replies
+    async def handler() -> None:
+        raise error
+
+    with pytest.raises(FUSEError) as caught:
+        await handler()
+    return caught.value.errno
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (FUSEError(errno.ESTALE), errno.ESTALE),
+        (OSError(errno.ENOTEMPTY, "full"), errno.ENOTEMPTY),
+        (PermissionError(errno.EACCES, "no"), errno.EACCES),
+        (OSError("no number"), errno.EIO),
+        (AccessDenied("reading"), errno.EACCES),
+        (NoSpace("loading"), errno.ENOSPC),
+        (ExceptionGroup("two", [NoSpace("loading"), NoSpace("loading")]), errno.ENOSPC),
+    ],
+)
+async def test_an_expected_error_has_its_errno(
+    error: BaseException, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await outcome_of(error) == number
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("error", [KeyError("a bug"), ExceptionGroup("a bug", [KeyError("a bug")])])
+async def test_a_bug_is_logged_with_its_traceback_and_is_eio(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await outcome_of(error) == errno.EIO
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert "a bug" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+async def test_a_broken_invariant_passes() -> None:
+    @replies
+    async def handler() -> None:
+        raise InvariantBroken
+
+    with pytest.raises(InvariantBroken):
+        await handler()
+
+
+async def test_cancellation_passes() -> None:
+    @replies
+    async def handler() -> None:
+        await trio.sleep_forever()
+
+    with trio.move_on_after(0) as scope:
+        await handler()
+
+    assert scope.cancelled_caught
