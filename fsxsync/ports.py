@@ -155,6 +155,9 @@ class EventQueue(Protocol):
 
     def receive(self, wait_s: int) -> list[QueueMessage]: ...
 
+    def left(self) -> int | None:
+        """Messages that nobody has deleted yet, those in somebody's hands included; None where asking is not allowed."""
+
     def delete(self, receipts: Sequence[str]) -> None:
         """Only after the hints are in the changelog (DESIGN §7)."""
 

@@ -28,7 +28,7 @@ COLUMNS = (
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 
-@click.command()
+@click.command(short_help="Link s3://bucket/prefix/ with a directory.")
 @click.argument("s3uri")
 @click.argument("path")
 @association_options
@@ -71,7 +71,7 @@ def associate(
     click.echo(instance.client.associate(wanted)["id"])
 
 
-@click.command()
+@click.command(short_help="List the associations.")
 @AS_JSON
 @click.pass_obj
 def associations(instance: Instance, /, *, as_json: bool) -> None:
@@ -107,7 +107,7 @@ def _row(row: Document) -> tuple[str, ...]:
     )
 
 
-@click.group()
+@click.group(short_help="Show, change or end one association.")
 def association() -> None:
     """Show, change or end one association, named by its id or its path.
 

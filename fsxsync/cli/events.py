@@ -27,7 +27,7 @@ LEVELS = ("INFO", "WARN", "ERROR")
 ROTATED_MAX_BYTES = 1 << 30
 
 
-@click.command()
+@click.command(short_help="Show the event log.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with new events as they come.")
 @AS_JSON
 @click.option("--association", metavar="ID|PATH", help="Only events of this association.")

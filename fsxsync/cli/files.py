@@ -20,7 +20,7 @@ SHOWN = 3
 """How many pending paths the one line of a time-out names."""
 
 
-@click.command()
+@click.command(short_help="Tell where the data of files is.")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @AS_JSON
 @click.option("-r", "--recursive", is_flag=True, help="Also everything below directories.")
@@ -75,7 +75,7 @@ def _print_document(found: Iterator[tuple[str, Document]]) -> None:
     click.echo("[]" if separator == "[\n" else "\n]")
 
 
-@click.command()
+@click.command(short_help="Wait until nothing is pending.")
 @click.argument("path", required=False)
 @click.option(
     "--timeout",

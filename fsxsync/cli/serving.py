@@ -33,7 +33,7 @@ METRICS = click.option("--metrics-listen", metavar="HOST:PORT", help="Serve Prom
 API = click.option("--api-listen", metavar="HOST:PORT", help="Serve the FSx API there too; a loopback address.")
 
 
-@click.command()
+@click.command(short_help="Serve the tree at a mount point.")
 @click.argument("mountpoint", type=click.Path(path_type=Path))
 @click.option("--allow-other", is_flag=True, help="Let other users use the mount.")
 @DAEMON
@@ -94,7 +94,7 @@ def mount(
     )
 
 
-@click.command()
+@click.command(short_help="Serve a directory without FUSE.")
 @click.argument("directory", type=click.Path(path_type=Path))
 @DAEMON
 @CONFIG
@@ -131,7 +131,7 @@ def watch(
     )
 
 
-@click.command()
+@click.command(short_help="Export what is pending, unmount, end.")
 @click.argument("mountpoint", required=False)
 @click.option(
     "--drain-timeout",
@@ -230,7 +230,7 @@ def _is_locked(state_dir: Path) -> bool:
     return False
 
 
-@click.command()
+@click.command(short_help="Try it all, without account or network.")
 @click.argument("directory", type=click.Path(path_type=Path), required=False, metavar="[DIR]")
 @click.option("--check", is_flag=True, help="Run the story, print each step, clean up; exit 0 if all held.")
 @click.pass_context

@@ -13,7 +13,7 @@ from fsxsync.cli.context import Instance
 from fsxsync.control.client import Document
 
 
-@click.command()
+@click.command(short_help="Tell how the daemon is doing.")
 @AS_JSON
 @click.pass_context
 def status(context: click.Context, *, as_json: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 import trio
@@ -71,38 +71,43 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; end it where it waits if the client hangs up."""
-        body = await _read(receive)
+        try:
+            body = await _read(receive)
+        except _HungUp:  # half a request is none
+            return
+        reply = _Reply(send)
+        answered = False
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
-                await self._serve(scope, body, send)
+                await self._prepare(scope, body, reply)
+                answered = True
                 nursery.cancel_scope.cancel()
         except* InvariantBroken as broken:
             raise _leaf(broken) from None  # bare: a group would be taken for a failed request, and logged
+        if answered:
+            # Not in the nursery: within the last send the server readies the connection for its next request.
+            await reply.finish()
 
-    async def _serve(self, scope: Scope, body: bytes | None, send: Send) -> None:
+    async def _prepare(self, scope: Scope, body: bytes | None, reply: _Reply) -> None:
+        """All of the answer but its last part."""
         headers = Headers(scope=scope)
         service, _, operation = headers.get("x-amz-target", "").partition(".")
-        reply = _Reply(send)
         try:
             _check_host(scope, headers)
             answer = await self._answer(service, operation, body)
             if isinstance(answer, Lines):
                 await reply.lines(answer.documents)
-                return
-            try:
-                await reply.document(200, answer.document)
-            finally:  # a client that has its answer is gone at once, which cancels us within the last send
-                if answer.afterwards is not None:
-                    answer.afterwards()
+            else:
+                reply.document(200, answer.document, answer.afterwards)
         except FsxSyncError as error:
-            await reply.document(*fault(error, service))
+            reply.document(*fault(error, service))
         except Exception as error:
             log.exception("bug in a request", extra={"operation": operation})
             self._eventlog.emit(
                 code="InternalError", flow="daemon", message=f"{operation}: {type(error).__name__}: {error}"
             )
-            await reply.document(*bug(service))
+            reply.document(*bug(service))
 
     async def _answer(self, service: str, operation: str, body: bytes | None) -> Answer | Lines:
         if body is None:
@@ -115,47 +120,63 @@ class _Endpoint:
 
 
 class _Reply:
-    """The response of one request: it can begin only once."""
+    """The response of one request, sent in one piece at its end, or in parts if it has many lines."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._begun = False
-        self._lines = bytearray()
+        self._has_begun = False
+        self._status = 200
+        self._content_type = CONTENT_TYPE
+        self._waiting = bytearray()
+        self._afterwards: Callable[[], None] | None = None
 
-    async def document(self, status: int, document: Mapping[str, object]) -> None:
-        body = encode(document)
-        if self._begun:  # amid lines: the failure is the last of them
-            await self._send(
-                {"type": "http.response.body", "body": self._lines + encode({"error": document}) + b"\n" + _END}
-            )
+    def document(
+        self, status: int, document: Mapping[str, object], afterwards: Callable[[], None] | None = None
+    ) -> None:
+        if self._content_type == LINES_CONTENT_TYPE:  # it failed amid lines: that is the last of them
+            self._waiting += encode({"error": document}) + b"\n" + _END
             return
-        await self._begin(status, CONTENT_TYPE, (b"content-length", str(len(body)).encode()))
-        await self._send({"type": "http.response.body", "body": body})
+        self._status, self._afterwards = status, afterwards
+        self._waiting += encode(document)
 
     async def lines(self, documents: AsyncGenerator[Document, None]) -> None:
-        await self._begin(200, LINES_CONTENT_TYPE)
+        self._content_type = LINES_CONTENT_TYPE
         async with aclosing(documents):
             async for document in documents:
-                self._lines += encode(document) + b"\n"
-                if len(self._lines) >= _FLUSH_BYTES:
-                    part, self._lines = self._lines, bytearray()
-                    await self._send({"type": "http.response.body", "body": part, "more_body": True})
-        await self._send({"type": "http.response.body", "body": self._lines + _END})
+                self._waiting += encode(document) + b"\n"
+                if len(self._waiting) >= _FLUSH_BYTES:
+                    await self._flush(is_last=False)
+        self._waiting += _END
 
-    async def _begin(self, status: int, content_type: str, *more: tuple[bytes, bytes]) -> None:
-        self._begun = True
-        headers = [
-            (b"content-type", content_type.encode()),
-            (b"x-amzn-requestid", str(uuid.uuid4()).encode()),
-            *more,
-        ]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+    async def finish(self) -> None:
+        try:
+            await self._flush(is_last=True)
+        finally:
+            if self._afterwards is not None:
+                self._afterwards()
+
+    async def _flush(self, *, is_last: bool) -> None:
+        body, self._waiting = bytes(self._waiting), bytearray()
+        if not self._has_begun:
+            self._has_begun = True
+            headers = [
+                (b"content-type", self._content_type.encode()),
+                (b"x-amzn-requestid", str(uuid.uuid4()).encode()),
+            ]
+            if is_last:
+                headers.append((b"content-length", str(len(body)).encode()))
+            await self._send({"type": "http.response.start", "status": self._status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
 
 
 def _check_host(scope: Scope, headers: Headers) -> None:
     """A page in a browser may reach a loopback port under a name of its own (DNS rebinding)."""
     if scope.get("client") and not is_loopback(headers.get("host", "")):
         raise BadInput("the request is refused", "its Host is not this host")
+
+
+class _HungUp(Exception):
+    pass
 
 
 async def _read(receive: Receive) -> bytes | None:
@@ -167,10 +188,12 @@ async def _read(receive: Receive) -> bytes | None:
         while True:
             message = await receive()
             part = message.get("body", b"")
+            if message["type"] == "http.disconnect":
+                raise _HungUp
             length += len(part)
             if length <= BODY_MAX:
                 body += part
-            if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            if not message.get("more_body", False):
                 break
     return None if limit.cancelled_caught or length > BODY_MAX else bytes(body)
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config, Sockets
-from hypercorn.trio.run import worker_serve
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
 from starlette.applications import Starlette
 
 from fsxsync.control.app import create_app
@@ -61,14 +63,25 @@ async def serve_control(
 
 
 async def _serve(
-    app: Starlette, listener: socket.socket, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
+    app: Starlette,
+    listener: socket.socket,
+    *,
+    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
+    """What Hypercorn's trio worker does, but for one thing: there, an error of one connection ends the server, and
+    some bytes that a client may send are such errors (an h2c upgrade with settings that are no base64)."""
     config = Config()
     config.errorlog = logging.getLogger("hypercorn.error")  # as it is: no handler of its own on stderr
     config.include_server_header = False
-    await worker_serve(
-        ASGIWrapper(app),  # type: ignore[arg-type]
-        config,
-        sockets=Sockets([], [listener], []),
-        task_status=task_status,
-    )
+    context = WorkerContext(None)
+    wrapped = ASGIWrapper(app)  # type: ignore[arg-type]
+
+    async def converse(stream: trio.SocketStream) -> None:
+        try:
+            await TCPServer(wrapped, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+        except Exception as error:  # a broken invariant passes, also in a group
+            log.warning("connection failed", extra={"reason": repr(error)})
+            await trio.aclose_forcefully(stream)
+
+    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener))]
+    await trio.serve_listeners(converse, listeners, task_status=task_status)

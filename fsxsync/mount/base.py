@@ -13,7 +13,7 @@ import trio
 from pyfuse3 import EntryAttributes, FUSEError, ModeT, RequestContext
 
 from fsxsync.mount.descriptors import Descriptors, proc_path
-from fsxsync.mount.handles import Handles, OpenInode
+from fsxsync.mount.handles import Handles
 from fsxsync.mount.nodes import Node, Nodes
 from fsxsync.ports import Hydrator
 
@@ -131,10 +131,6 @@ class Base:
             return path
         inode = self._handles.inode(node.ino)
         return inode.last_path if inode is not None else b""
-
-    def _path_of_open(self, inode: OpenInode) -> bytes:
-        path = self._nodes.path(inode.node)
-        return inode.last_path if path is None else path
 
     def _path_in(self, parent: Node, name: bytes) -> bytes:
         """The path of a name in a directory.

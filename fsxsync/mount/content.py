@@ -30,8 +30,9 @@ from fsxsync.mount.handles import Handle
 from fsxsync.mount.nodes import Node
 from fsxsync.mount.replies import replies
 
-WRITTEN_INLINE = 256 * 1024
-"""Copying this much into the page cache takes less time than handing it to a thread."""
+WRITTEN_INLINE = 64 * 1024
+"""Copying this much into the page cache takes less time than handing it to a thread. More may have to wait until the
+host has written older pages, and everybody with it."""
 
 # The kernel sends every offset itself and has resolved the name: what would act on these again is left out.
 # O_NONBLOCK: a file whose lease is being broken must not stop the thread that serves everybody.
@@ -47,18 +48,17 @@ class Content(Base):
     @replies
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         node = self._nodes.named(inode)
-        path = self._path(node)
         truncates = bool(flags & os.O_TRUNC)
         writes = truncates or flags & os.O_ACCMODE != os.O_RDONLY
         if writes:
-            self._check_may_write(path)
+            self._writable_path(node)
         async with self._opening(node, flags) as handle:
             if writes:
-                await self._let_writer_in(handle, path, truncates=truncates)
+                await self._let_writer_in(handle, empties=truncates)
             elif self._find_out(handle):
-                await self._waiting(self._hydrator.open_for_read(path, handle.fd))
+                await self._waiting(self._hydrator.open_for_read(self._path(node), handle.fd))
             if truncates:
-                self._hydrator.changed(path)
+                self._hydrator.changed(self._path(node))
             return self._opened(handle)
 
     @asynccontextmanager
@@ -93,24 +93,26 @@ class Content(Base):
             inode.mtime_ns = os.fstat(handle.fd).st_mtime_ns
         return inode.is_stub
 
-    async def _let_writer_in(self, handle: Handle, path: bytes, *, truncates: bool) -> None:
+    async def _let_writer_in(self, handle: Handle, *, empties: bool) -> None:
         """Make the file one that may be written. Asked of each first writer, marked or not: a file whose last bytes
         just came may have lost its mark and not be settled yet."""
         inode = handle.inode
         async with inode.turn:
             self._find_out(handle)
-            if truncates:
+            path = self._path(inode.node)
+            if empties:
                 await self._waiting(self._hydrator.discard(path, handle.fd))
             elif inode.writers == 0:
                 await self._waiting(self._hydrator.make_resident(path, handle.fd))
             inode.is_stub = False
-            # No await between here and `_opened`: the file is settled, and the writer counts before anyone looks.
-            self._count_writer(handle, path)
+            # No await since: the file is settled, and the writer counts before anyone looks.
+            self._count_writer(handle)
 
-    def _count_writer(self, handle: Handle, path: bytes) -> None:
+    def _count_writer(self, handle: Handle) -> None:
         handle.is_writer = True
         handle.inode.writers += 1
-        self._hydrator.writer_opened(path, handle.inode.node.ino)
+        node = handle.inode.node
+        self._hydrator.writer_opened(self._path(node), node.ino)
 
     def _opened(self, handle: Handle) -> FileInfo:
         """Hand the handle to the kernel. Its pages of the file stay if they still are the file's."""
@@ -149,7 +151,7 @@ class Content(Base):
         node = self._nodes.named(entry.st_ino)
         handle = self._handles.open(node, fd)
         if flags & os.O_ACCMODE != os.O_RDONLY:
-            self._count_writer(handle, path)
+            self._count_writer(handle)
         self._hydrator.changed(path)
         return self._opened(handle), entry
 
@@ -175,7 +177,7 @@ class Content(Base):
         inode = handle.inode
         inode.waiting += 1
         try:
-            path = self._path_of_open(inode)
+            path = self._path(inode.node)
             if not await self._waiting(self._hydrator.ensure(path, handle.fd, off, size)):
                 inode.is_stub = False
         finally:
@@ -199,7 +201,7 @@ class Content(Base):
         handle = self._handles.file(fh)
         if handle.wrote:
             handle.wrote = False
-            self._hydrator.changed(self._path_of_open(handle.inode))
+            self._hydrator.changed(self._path(handle.inode.node))
 
     @replies
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
@@ -216,7 +218,7 @@ class Content(Base):
         if handle.is_writer:
             handle.is_writer = False
             handle.inode.writers -= 1
-            self._hydrator.writer_closed(self._path_of_open(handle.inode), handle.inode.node.ino)
+            self._hydrator.writer_closed(self._path(handle.inode.node), handle.inode.node.ino)
 
     def close_all(self) -> None:
         """The mount is gone, and with it the applications' handles."""
@@ -224,7 +226,7 @@ class Content(Base):
 
     # ------------------------------------------------------------- size
 
-    async def _set_size(self, node: Node, path: bytes, size: int, fh: FileHandleT | None, ctx: RequestContext) -> None:
+    async def _set_size(self, node: Node, size: int, fh: FileHandleT | None) -> None:
         """truncate(2) and ftruncate(2)."""
         if fh is not None:
             handle = self._handles.file(fh)
@@ -232,15 +234,7 @@ class Content(Base):
             os.ftruncate(handle.fd, size)  # it was opened for writing, so the file is no stub
             return
         async with self._opening(node, os.O_WRONLY) as handle:
-            inode = handle.inode
-            async with inode.turn:
-                self._find_out(handle)
-                if size == 0:
-                    await self._waiting(self._hydrator.discard(path, handle.fd))
-                elif inode.writers == 0:
-                    await self._waiting(self._hydrator.make_resident(path, handle.fd))
-                inode.is_stub = False
-                self._count_writer(handle, path)
+            await self._let_writer_in(handle, empties=size == 0)
             try:
                 os.ftruncate(handle.fd, size)
             finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import pyfuse3
@@ -17,7 +18,7 @@ from fsxsync.mount.replies import replies
 AHEAD_BYTES = 32 * 1024
 """Read from the host at once; what the kernel's buffer does not take is kept for its next request."""
 
-_DOT, _DOTDOT = (1 << 62) + 0x5AFE, (1 << 62) + 0x5AFF
+_AFTER_DOTS = ((1 << 62) + 0x5AFE, (1 << 62) + 0x5AFF)
 """Offsets behind '.' and '..', which come last: the host's own are not told to us. ext4's offsets are 63-bit hashes,
 others count up from 0; none of them is likely to meet these."""
 
@@ -35,8 +36,8 @@ class Listing(Base):
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         """Offsets are the host's own: they stay good while names come and go around them."""
         handle = self._handles.directory(fh)
-        if start_id in {_DOT, _DOTDOT}:
-            self._reply_dots(handle.node, start_id, token)
+        if start_id in _AFTER_DOTS:
+            self._reply_dots(handle.node, _AFTER_DOTS.index(start_id) + 1, token)
             return
         while entries := self._from(handle, start_id):
             for position, (name, _, _, after) in enumerate(entries):
@@ -45,12 +46,12 @@ class Listing(Base):
                     return
                 start_id = after
             handle.ahead = []
-        self._reply_dots(handle.node, start_id, token)
+        self._reply_dots(handle.node, 0, token)
 
-    def _reply_dots(self, node: Node, start_id: int, token: ReaddirToken) -> None:
+    def _reply_dots(self, node: Node, first: int, token: ReaddirToken) -> None:
         """What closes a listing. The kernel keeps no inode of these entries, so they count no lookup."""
-        dots = [(b".", node, _DOT), (b"..", node.parent or node, _DOTDOT)]
-        for name, shown, after in dots[0 if start_id < _DOT else start_id - _DOT + 1 :]:
+        dots = zip((b".", b".."), (node, node.parent or node), _AFTER_DOTS, strict=True)
+        for name, shown, after in itertools.islice(dots, first, None):
             entry = pyfuse3.EntryAttributes()
             entry.st_ino = self._nodes.nodeid(shown.ino)
             entry.st_mode = pyfuse3.ModeT(shown.kind)
@@ -59,7 +60,7 @@ class Listing(Base):
 
     @staticmethod
     def _from(handle: DirectoryHandle, offset: int) -> list[Entry]:
-        if handle.ahead and handle.ahead_from == offset and offset != 0:  # 0 is a rewind: look anew
+        if handle.ahead and handle.ahead_from == offset:
             return handle.ahead
         return _core.getdents(handle.fd, offset, AHEAD_BYTES)
 

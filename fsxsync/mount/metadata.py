@@ -71,9 +71,9 @@ class Metadata(Base):
         ctx: RequestContext,
     ) -> EntryAttributes:
         node = self._nodes.named(inode)
-        path = self._writable_path(node)
+        self._writable_path(node)
         if fields.update_size:
-            await self._set_size(node, path, attr.st_size, fh, ctx)
+            await self._set_size(node, attr.st_size, fh)
         with self._any_descriptor(node) as fd:
             name = proc_path(fd)
             if fields.update_uid or fields.update_gid:
@@ -83,10 +83,10 @@ class Metadata(Base):
             if fields.update_atime or fields.update_mtime:
                 self._set_times(fd, node, attr, fields)
             status = os.fstat(fd)
-        self._hydrator.changed(path)
+        self._hydrator.changed(self._path(node))  # as it is now: cutting may have waited
         return self._attributes(status, node)
 
-    async def _set_size(self, node: Node, path: bytes, size: int, fh: FileHandleT | None, ctx: RequestContext) -> None:
+    async def _set_size(self, node: Node, size: int, fh: FileHandleT | None) -> None:
         raise NotImplementedError  # content.py
 
     def _chown(self, name: str, attr: EntryAttributes, fields: SetattrFields) -> None:

@@ -160,8 +160,7 @@ class Naming(Base):
         old_fd = self._descriptors.directory(old[0])
         _core.renameat2(old_fd, name_old, self._descriptors.directory(new[0]), name_new, flags)
         exchanged = bool(flags & _core.RENAME_EXCHANGE)
-        if replaced is None or replaced.st_ino != moved.st_ino:  # two names of one inode: rename(2) does nothing
-            self._relink(old, new, moved.st_ino, replaced, new_path, exchanged=exchanged)
+        self._relink(old, new, moved.st_ino, replaced, new_path, exchanged=exchanged)
         self._hydrator.renamed(old_path, new_path, exchanged=exchanged)
 
     def _relink(

@@ -105,6 +105,8 @@ async def serve_mount(
 ) -> None:
     """Mount and serve until somebody unmounts from outside, or until cancelled; then nothing stays mounted.
 
+    The process's umask must be 0: the kernel has applied the caller's already.
+
     Raises:
         FuseUnavailable: the kernel or fusermount3 refused.
     """

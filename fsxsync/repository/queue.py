@@ -19,10 +19,16 @@ from fsxsync.repository.translate import code_of, one_line
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 _BATCH = 10
 """SQS gives and takes at most ten messages in one request."""
 _EXCERPT = 200
+_COUNTS: tuple[QueueAttributeNameType, ...] = (
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
 _LONGEST_WAIT_S = 20
 _AWS_HOST = re.compile(
     r"(?:(?:sqs|vpce-[a-z0-9-]+\.sqs)\.)?([a-z]{2}(?:-[a-z]+)+-[0-9]+)(?:\.queue|\.vpce)?"
@@ -75,6 +81,20 @@ class SqsQueue:
                 WaitTimeSeconds=min(max(wait_s, 0), _LONGEST_WAIT_S),
             )
         return [_message(message["ReceiptHandle"], message.get("Body", "")) for message in answer.get("Messages", [])]
+
+    def left(self) -> int | None:
+        """Messages that nobody has deleted yet, those that somebody has just received included; None where the
+        policy does not allow to ask. SQS calls its numbers approximate: they are right once the queue is quiet.
+
+        Raises:
+            RepositoryError
+        """
+        try:
+            with self._ask("counting messages") as client:
+                answer = client.get_queue_attributes(QueueUrl=self.url, AttributeNames=list(_COUNTS))
+        except AccessDenied:
+            return None
+        return sum(int(answer["Attributes"].get(name, 0)) for name in _COUNTS)
 
     def delete(self, receipts: Sequence[str]) -> None:
         """Take messages out of the queue. One that could not be deleted comes again, and costs one more look.

@@ -20,6 +20,8 @@ LONG_POLL_S = 20
 """SQS's longest wait; a waiting receive costs nothing."""
 RETRY_S = 5.0
 HANDOVER_S = 0.1
+UNREAD_MAX_S = 60.0
+"""How long `wait` waits for messages that somebody else holds: twice SQS's usual visibility time-out."""
 POLL_COST_SHARE = 50
 """A listing poll may use one part in this many of the time: a huge prefix is polled less often than asked."""
 
@@ -53,12 +55,20 @@ class QueueReader:
         Raises:
             RepositoryError
         """
-        # Two empty answers in a row: a standard queue may answer empty while it still has messages.
-        empty = 0
-        while empty < 2:
-            empty = 0 if await self._receive(0) else empty + 1
-        # What the long poll was answered right before is on its way from its thread to the changelog.
-        await trio.sleep(HANDOVER_S)
+        deadline = trio.current_time() + UNREAD_MAX_S
+        while True:
+            # Two empty answers in a row: a standard queue may answer empty while it still has messages.
+            empty = 0
+            while empty < 2:
+                empty = 0 if await self._receive(0) else empty + 1
+            # An empty queue is not enough: the long poll may have been handed a message that is still on its way
+            # here, or a daemon that was killed took one, which comes back when its visibility time-out is over.
+            left = await trio.to_thread.run_sync(self._queue.left)
+            if left is None:
+                await trio.sleep(HANDOVER_S)
+            if not left or trio.current_time() > deadline:
+                return
+            await trio.sleep(HANDOVER_S)
 
     async def _receive(self, wait_s: int) -> int:
         # A long poll must not keep the daemon from ending: what it takes meanwhile comes back (nothing is deleted).

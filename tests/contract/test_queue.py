@@ -154,3 +154,14 @@ def test_endpoint_and_region_come_from_the_url(url: str, access: Access, region:
         assert client.meta.region_name == region
         assert client.meta.endpoint_url == url.removesuffix("/1/q")
     queue.close()
+
+
+def test_what_somebody_holds_is_still_left(moto: MotoServer, queue: SqsQueue) -> None:
+    assert queue.left() == 0
+    for number in range(3):
+        moto.client("sqs").send_message(QueueUrl=queue.url, MessageBody=f"{number}")
+    assert queue.left() == 3
+    taken = queue.receive(0)
+    assert queue.left() == 3
+    queue.delete([message.receipt for message in taken])
+    assert queue.left() == 3 - len(taken)

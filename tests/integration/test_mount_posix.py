@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import itertools
@@ -11,6 +12,7 @@ import os
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ from support.mounting import Mounted, error_of
 from fsxsync import _core
 
 NOBODY = 65534
+SYS_GETDENTS64 = {"x86_64": 217, "aarch64": 61}[os.uname().machine]
 
 pytestmark = pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="needs /dev/fuse")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to act as another user")
@@ -183,6 +186,9 @@ def test_rename_exchange_of_a_file_and_a_directory(here: Path, behind: Path, mou
     assert (here / "a" / "x").read_bytes() == b"x"
     name = here.name
     assert mounted.calls("renamed")[-1] == ["renamed", [f"{name}/a", f"{name}/b", True]]
+    (here / "a" / "new").mkdir()
+    os.chmod(here / "b", 0o600)
+    assert mounted.calls("changed")[-2:] == [["changed", [f"{name}/a/new"]], ["changed", [f"{name}/b"]]]
     assert error_of(renameat2, here / "a", here / "gone", _core.RENAME_EXCHANGE) == errno.ENOENT
 
 
@@ -291,23 +297,61 @@ def test_a_listing_is_complete_while_it_is_deleted_from(here: Path) -> None:
     assert os.listdir(here) == []
 
 
-def test_a_listing_may_be_resumed_at_any_of_its_offsets(here: Path) -> None:
-    for number in range(2_000):
+@pytest.mark.parametrize("count", [0, 2_000])
+def test_a_listing_may_be_resumed_at_any_of_its_offsets(here: Path, count: int) -> None:
+    for number in range(count):
         os.mknod(here / f"{number}")
+    whole = [entry for batch in listing(here, 4096) for entry in batch]
+    names = [name for name, _ in whole]
+    assert sorted(names) == sorted([".", "..", *(f"{number}" for number in range(count))])
+
     fd = os.open(here, os.O_RDONLY)
     try:
-        whole: list[tuple[bytes, int, int, int]] = []
-        while more := _core.getdents(fd, whole[-1][3] if whole else 0, 4096):
-            whole += more
-        for position in (0, 1, 500, 1_998):
-            offset = whole[position][3]
-            assert _core.getdents(fd, offset, 4096)[0][0] == whole[position + 1][0]
-        os.unlink(here / os.fsdecode(whole[500][0]))
-        os.mknod(here / "another")
-        assert _core.getdents(fd, whole[500][3], 4096)[0][0] == whole[501][0]
+        for position in sorted({0, count // 2, count}):
+            os.lseek(fd, whole[position][1], os.SEEK_SET)
+            assert getdents64(fd, 4096)[0] == whole[position + 1]
+        os.lseek(fd, whole[-1][1], os.SEEK_SET)
+        assert getdents64(fd, 4096) == []
+        if count:
+            os.unlink(here / names[count // 2])
+            os.mknod(here / "another")
+            os.lseek(fd, whole[count // 2][1], os.SEEK_SET)
+            assert getdents64(fd, 4096)[0] == whole[count // 2 + 1]
     finally:
         os.close(fd)
-    assert len(whole) == 2_000
+
+
+def test_a_listing_is_the_same_in_small_and_large_pieces(here: Path) -> None:
+    for number in range(700):
+        os.mknod(here / f"{number}")
+
+    assert [entry for batch in listing(here, 300) for entry in batch] == [
+        entry for batch in listing(here, 1 << 20) for entry in batch
+    ]
+
+
+def listing(directory: Path, size: int) -> Iterator[list[tuple[str, int]]]:
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        while batch := getdents64(fd, size):
+            yield batch
+    finally:
+        os.close(fd)
+
+
+def getdents64(fd: int, size: int) -> list[tuple[str, int]]:
+    """[(name, offset of the next entry), ...], '.' and '..' included, as the system call gives them."""
+    buffer = ctypes.create_string_buffer(size)
+    got = ctypes.CDLL(None, use_errno=True).syscall(SYS_GETDENTS64, fd, buffer, size)
+    if got < 0:
+        raise OSError(ctypes.get_errno(), "getdents64")
+    entries, position = [], 0
+    while position < got:
+        _, after, length, _ = struct.unpack_from("=QqHB", buffer, position)
+        name = ctypes.string_at(ctypes.addressof(buffer) + position + 19)
+        entries.append((os.fsdecode(name), after))
+        position += length
+    return entries
 
 
 def test_a_listing_tells_types_and_inodes(here: Path, behind: Path) -> None:
@@ -504,6 +548,18 @@ def test_random_writes_and_reads(here: Path, behind: Path) -> None:
     finally:
         os.close(fd)
     assert (here / "f").read_bytes() == (behind / "f").read_bytes()
+
+
+def test_bytes_that_the_host_has_to_read_from_disk(here: Path, behind: Path) -> None:
+    body = os.urandom(1 << 20)
+    (behind / "cold").write_bytes(body)
+    with open(behind / "cold", "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        os.pread(file.fileno(), 4096, 128 * 1024)  # of that piece, the first page alone is in the host's cache
+
+    assert (here / "cold").read_bytes() == body
 
 
 def test_a_sparse_file_stays_sparse(here: Path, behind: Path) -> None:
@@ -735,6 +791,7 @@ def test_bytes_and_attributes_changed_in_place_show_once_they_are_told(
 def test_without_being_told_an_open_sees_what_changed_behind(here: Path, behind: Path) -> None:
     (here / "f").write_bytes(b"12345")
     assert (here / "f").read_bytes() == b"12345"
+    (here / "f").stat()  # the kernel believes these attributes for a minute
 
     (behind / "f").write_bytes(b"54321")
 

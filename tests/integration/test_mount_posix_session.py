@@ -43,6 +43,16 @@ def test_unmounting_from_outside_ends_the_server(tmp_path: Path) -> None:
     assert os.listdir(mounted.path) == []
 
 
+def test_a_connection_aborted_from_outside_leaves_no_dead_mount(tmp_path: Path) -> None:
+    with Mounted(tmp_path) as mounted:
+        control = Path("/sys/fs/fuse/connections") / str(os.minor(os.stat(mounted.path).st_dev)) / "abort"
+        if not os.access(control, os.W_OK):
+            pytest.skip("needs fusectl")
+        control.write_text("1")
+        assert mounted.process.wait() == 0
+        assert os.listdir(mounted.path) == []
+
+
 def test_a_busy_mount_is_unmounted_all_the_same(tmp_path: Path) -> None:
     with Mounted(tmp_path) as mounted:
         file = open(mounted.path / "f", "w")  # noqa: SIM115 - it outlives the mount

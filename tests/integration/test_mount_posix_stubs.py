@@ -170,6 +170,17 @@ def test_a_writer_is_let_in_when_the_file_is_whole(mounted: Mounted) -> None:
     assert (mounted.tree / "large").read_bytes() == LARGE + b"appended"
 
 
+def test_a_writer_that_waited_is_told_by_the_name_that_the_file_has_then(mounted: Mounted) -> None:
+    mounted.ask("close_gate")
+    thread, _ = in_background(lambda: os.close(os.open(mounted.path / "large", os.O_WRONLY)))
+    wait_for_loads(mounted, 1)
+    os.rename(mounted.path / "large", mounted.path / "moved")
+    mounted.ask("open_gate")
+    thread.join()
+
+    assert [path for _, (path, _) in mounted.calls("writer_opened")] == ["moved"]
+
+
 def test_a_second_writer_does_not_slip_in_before_the_first(mounted: Mounted) -> None:
     mounted.ask("close_gate")
 
@@ -187,6 +198,30 @@ def test_a_second_writer_does_not_slip_in_before_the_first(mounted: Mounted) -> 
     expected = bytearray(LARGE)
     expected[10:17] = expected[5 * CHUNK : 5 * CHUNK + 7] = b"written"
     assert (mounted.tree / "large").read_bytes() == expected
+
+
+def test_who_truncates_waits_for_who_came_first(mounted: Mounted) -> None:
+    mounted.ask("close_gate")
+    first = in_background(lambda: os.close(os.open(mounted.path / "large", os.O_WRONLY)))
+    wait_for_loads(mounted, 1)
+    second = in_background(lambda: (mounted.path / "large").write_bytes(b"new"))
+    while mounted.ask("open_handles", ino=(mounted.tree / "large").stat().st_ino) < 2:
+        os.sched_yield()
+
+    mounted.ask("open_gate")
+    for thread, _ in (first, second):
+        thread.join()
+
+    assert (first[1], second[1]) == ([None], [3])
+    assert (mounted.tree / "large").read_bytes() == b"new"
+
+
+def test_times_set_while_a_stub_is_open_show_at_once(mounted: Mounted) -> None:
+    with open(mounted.path / "large", "rb") as file:
+        os.utime(file.fileno(), ns=(1, 2))
+
+        assert os.fstat(file.fileno()).st_mtime_ns == 2
+    assert (mounted.tree / "large").stat().st_mtime_ns == 2
 
 
 def test_a_failed_open_for_writing_leaves_no_writer_and_no_handle(mounted: Mounted) -> None:

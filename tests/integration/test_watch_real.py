@@ -1,14 +1,16 @@
+# ruff: noqa: S603, S607 - mount(8) and unshare(1)
 """The watcher against a real inotify: what is done in a tree is reported, all of it, at the path where it is."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,8 @@ from hypothesis import strategies as st
 from fsxsync import _core
 from fsxsync.tree import watch_walk
 from fsxsync.tree.watch import Watcher
+
+QUEUE = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 
 
 @dataclass
@@ -37,7 +41,9 @@ class Seen:
         self.overflows += 1
 
     def clear(self) -> None:
-        self.__init__()  # type: ignore[misc]
+        for told in (self.changed, self.moved, self.subtrees, self.gone):
+            told.clear()
+        self.overflows = 0
 
 
 @dataclass
@@ -54,15 +60,15 @@ class World:
         seen = self.seen
         return Watcher(
             self,
-            on_change=lambda path: seen.changed.append(path),
+            on_change=seen.changed.append,
             on_moved=lambda old, new, is_directory: seen.moved.append((old, new, is_directory)),
-            on_subtree=lambda path: seen.subtrees.append(path),
-            on_gone=lambda path: seen.gone.append(path),
-            on_overflow=lambda: seen.overflow(),
+            on_subtree=seen.subtrees.append,
+            on_gone=seen.gone.append,
+            on_overflow=seen.overflow,
         )
 
     @asynccontextmanager
-    async def watched(self, *roots: bytes):
+    async def watched(self, *roots: bytes) -> AsyncIterator[Watcher]:
         watcher = self.watcher()
         for directory in roots or (b"",):
             watcher.add_root(directory)
@@ -95,7 +101,7 @@ def exchange(world: World, one: bytes, other: bytes) -> None:
 # ------------------------------------------------------------- files
 
 
-async def test_a_file_is_reported_when_its_writer_closes_it(world):
+async def test_a_file_is_reported_when_its_writer_closes_it(world: World) -> None:
     async with world.watched() as watcher:
         with (world.root / "f").open("wb", buffering=0) as file:
             file.write(b"half")
@@ -105,7 +111,7 @@ async def test_a_file_is_reported_when_its_writer_closes_it(world):
         assert (await world.after(watcher)).changed == [b"f"]
 
 
-async def test_a_file_that_stays_open_is_reported_when_it_is_renamed(world):
+async def test_a_file_that_stays_open_is_reported_when_it_is_renamed(world: World) -> None:
     async with world.watched() as watcher:
         with (world.root / "log").open("wb"):
             (world.root / "log").rename(world.root / "log.1")
@@ -114,7 +120,7 @@ async def test_a_file_that_stays_open_is_reported_when_it_is_renamed(world):
             assert (seen.changed, seen.moved) == ([], [(b"log", b"log.1", False)])
 
 
-async def test_whatever_is_created_without_a_writer_is_reported_at_once(world):
+async def test_whatever_is_created_without_a_writer_is_reported_at_once(world: World) -> None:
     (world.root / "f").write_bytes(b"x")
     async with world.watched() as watcher:
         (world.root / "link").hardlink_to(world.root / "f")
@@ -127,7 +133,7 @@ async def test_whatever_is_created_without_a_writer_is_reported_at_once(world):
         assert set(seen.changed) == {b"link", b"symlink", b"fifo", b"node", b"d"}
 
 
-async def test_a_link_whose_first_name_is_removed_at_once_is_not_taken_for_a_file_being_written(world):
+async def test_a_link_whose_first_name_is_removed_at_once_is_not_taken_for_a_file_being_written(world: World) -> None:
     (world.root / "f").write_bytes(b"x")
     async with world.watched() as watcher:
         (world.root / "g").hardlink_to(world.root / "f")
@@ -136,7 +142,7 @@ async def test_a_link_whose_first_name_is_removed_at_once_is_not_taken_for_a_fil
         assert set((await world.after(watcher)).changed) == {b"f", b"g"}
 
 
-async def test_a_file_without_a_name_is_reported_once_it_has_one_and_its_writer_is_through(world):
+async def test_a_file_without_a_name_is_reported_once_it_has_one_and_its_writer_is_through(world: World) -> None:
     async with world.watched() as watcher:
         fd = os.open(world.root, os.O_TMPFILE | os.O_WRONLY)
         os.write(fd, b"data")
@@ -147,7 +153,7 @@ async def test_a_file_without_a_name_is_reported_once_it_has_one_and_its_writer_
         assert (await world.after(watcher)).changed == [b"f"]
 
 
-async def test_attributes_and_removal_of_a_file(world):
+async def test_attributes_and_removal_of_a_file(world: World) -> None:
     (world.root / "f").write_bytes(b"x")
     async with world.watched() as watcher:
         (world.root / "f").chmod(0o600)
@@ -157,7 +163,7 @@ async def test_attributes_and_removal_of_a_file(world):
         assert (await world.after(watcher)).changed == [b"f", b"f"]
 
 
-async def test_a_rename_over_another_file_is_a_pair(world):
+async def test_a_rename_over_another_file_is_a_pair(world: World) -> None:
     (world.root / "f").write_bytes(b"1")
     (world.root / "g").write_bytes(b"2")
     async with world.watched() as watcher:
@@ -166,7 +172,9 @@ async def test_a_rename_over_another_file_is_a_pair(world):
         assert (await world.after(watcher)).moved == [(b"f", b"g", False)]
 
 
-async def test_what_comes_out_of_staging_is_reported_where_it_arrives_and_what_goes_in_where_it_left(world):
+async def test_what_comes_out_of_staging_is_reported_where_it_arrives_and_what_goes_in_where_it_left(
+    world: World,
+) -> None:
     (world.root / ".staging").mkdir()
     (world.root / "old").write_bytes(b"old")
     async with world.watched() as watcher:
@@ -184,7 +192,7 @@ async def test_what_comes_out_of_staging_is_reported_where_it_arrives_and_what_g
 # ------------------------------------------------------------- directories
 
 
-async def test_all_levels_of_mkdir_p_are_watched_before_the_subtree_is_reported(world):
+async def test_all_levels_of_mkdir_p_are_watched_before_the_subtree_is_reported(world: World) -> None:
     async with world.watched() as watcher:
         (world.root / "a/b/c/d").mkdir(parents=True)
         seen = await world.after(watcher)
@@ -196,7 +204,7 @@ async def test_all_levels_of_mkdir_p_are_watched_before_the_subtree_is_reported(
         assert b"a/b/c/d/f" in (await world.after(watcher)).changed
 
 
-async def test_a_directory_moved_in_from_outside_is_watched_and_its_content_is_unknown(world):
+async def test_a_directory_moved_in_from_outside_is_watched_and_its_content_is_unknown(world: World) -> None:
     (world.root / "in").mkdir()
     (world.root / "out/a/b").mkdir(parents=True)
     async with world.watched(b"in") as watcher:
@@ -208,7 +216,7 @@ async def test_a_directory_moved_in_from_outside_is_watched_and_its_content_is_u
         assert b"in/a/b/f" in (await world.after(watcher)).changed
 
 
-async def test_a_directory_moved_out_is_gone_and_no_longer_watched(world):
+async def test_a_directory_moved_out_is_gone_and_no_longer_watched(world: World) -> None:
     (world.root / "in/a/b").mkdir(parents=True)
     (world.root / "out").mkdir()
     async with world.watched(b"in") as watcher:
@@ -223,7 +231,7 @@ async def test_a_directory_moved_out_is_gone_and_no_longer_watched(world):
         assert (await world.after(watcher)) == Seen()
 
 
-async def test_a_directory_moved_out_and_in_again_is_watched_under_its_new_name(world):
+async def test_a_directory_moved_out_and_in_again_is_watched_under_its_new_name(world: World) -> None:
     (world.root / "in/a/b").mkdir(parents=True)
     async with world.watched(b"in") as watcher:
         (world.root / "in/a").rename(world.root / "a")
@@ -235,7 +243,7 @@ async def test_a_directory_moved_out_and_in_again_is_watched_under_its_new_name(
         assert b"in/z/b/f" in (await world.after(watcher)).changed
 
 
-async def test_a_directory_moved_between_two_roots_is_a_pair_and_keeps_its_watches(world):
+async def test_a_directory_moved_between_two_roots_is_a_pair_and_keeps_its_watches(world: World) -> None:
     (world.root / "one/a/b").mkdir(parents=True)
     (world.root / "two").mkdir()
     async with world.watched(b"one", b"two") as watcher:
@@ -248,7 +256,7 @@ async def test_a_directory_moved_between_two_roots_is_a_pair_and_keeps_its_watch
         assert watcher.watches == 4
 
 
-async def test_a_directory_over_an_empty_one_keeps_its_watches(world):
+async def test_a_directory_over_an_empty_one_keeps_its_watches(world: World) -> None:
     (world.root / "a/b").mkdir(parents=True)
     (world.root / "empty").mkdir()
     async with world.watched() as watcher:
@@ -262,7 +270,7 @@ async def test_a_directory_over_an_empty_one_keeps_its_watches(world):
         assert b"empty/b/f" in (await world.after(watcher)).changed
 
 
-async def test_two_directories_exchanged_are_each_watched_where_they_are_now(world):
+async def test_two_directories_exchanged_are_each_watched_where_they_are_now(world: World) -> None:
     (world.root / "a/in-a").mkdir(parents=True)
     (world.root / "b/in-b").mkdir(parents=True)
     async with world.watched() as watcher:
@@ -278,7 +286,7 @@ async def test_two_directories_exchanged_are_each_watched_where_they_are_now(wor
         assert set((await world.after(watcher)).changed) == {b"a/in-b/f", b"b/in-a/f", b"a/g"}
 
 
-async def test_a_directory_made_again_under_the_same_name_is_watched_anew(world):
+async def test_a_directory_made_again_under_the_same_name_is_watched_anew(world: World) -> None:
     (world.root / "d").mkdir()
     async with world.watched() as watcher:
         for _ in range(50):
@@ -294,7 +302,7 @@ async def test_a_directory_made_again_under_the_same_name_is_watched_anew(world)
         assert (await world.after(watcher)).changed == [b"d/f"]
 
 
-async def test_a_removed_directory_that_somebody_holds_open_is_forgotten(world):
+async def test_a_removed_directory_that_somebody_holds_open_is_forgotten(world: World) -> None:
     (world.root / "d").mkdir()
     async with world.watched() as watcher:
         fd = os.open(world.root / "d", os.O_RDONLY)
@@ -309,7 +317,7 @@ async def test_a_removed_directory_that_somebody_holds_open_is_forgotten(world):
         assert watcher.watches == 1
 
 
-async def test_attributes_of_directories_are_reported_once_those_of_the_root_too(world):
+async def test_attributes_of_directories_are_reported_once_those_of_the_root_too(world: World) -> None:
     (world.root / "one/d").mkdir(parents=True)
     async with world.watched(b"one") as watcher:
         (world.root / "one/d").chmod(0o700)
@@ -318,26 +326,31 @@ async def test_attributes_of_directories_are_reported_once_those_of_the_root_too
         assert (await world.after(watcher)).changed == [b"one/d", b"one"]
 
 
-async def test_a_mounted_file_system_below_is_not_watched(world):
-    (world.root / "d").mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", world.root / "d"], check=False, capture_output=True)
-    if mounted.returncode:
+@pytest.fixture
+def mounted(world: World) -> Iterator[Path]:
+    """Another file system below the root."""
+    place = world.root / "d"
+    place.mkdir()
+    tried = subprocess.run(["mount", "-t", "tmpfs", "none", place], check=False, capture_output=True)
+    if tried.returncode:
         pytest.skip("mounting is not allowed here")
-    try:
-        (world.root / "d/e").mkdir()
-        async with world.watched() as watcher:
-            (world.root / "d/e/f").write_bytes(b"x")
-            seen = await world.after(watcher)
+    yield place
+    subprocess.run(["umount", place], check=True)
 
-            assert (watcher.watches, seen.changed) == (1, [])
-    finally:
-        subprocess.run(["umount", world.root / "d"], check=True)
+
+async def test_a_mounted_file_system_below_is_not_watched(world: World, mounted: Path) -> None:
+    (mounted / "e").mkdir()
+    async with world.watched() as watcher:
+        (mounted / "e/f").write_bytes(b"x")
+        seen = await world.after(watcher)
+
+        assert (watcher.watches, seen.changed) == (1, [])
 
 
 # ------------------------------------------------------------- roots
 
 
-async def test_a_root_that_is_removed_asks_for_a_scan_and_can_be_added_again(world):
+async def test_a_root_that_is_removed_asks_for_a_scan_and_can_be_added_again(world: World) -> None:
     (world.root / "one/d").mkdir(parents=True)
     async with world.watched(b"one") as watcher:
         (world.root / "one").rename(world.root / "elsewhere")
@@ -351,7 +364,7 @@ async def test_a_root_that_is_removed_asks_for_a_scan_and_can_be_added_again(wor
         assert b"one/d/f" in (await world.after(watcher)).changed
 
 
-async def test_a_root_below_a_renamed_directory_is_found_again_by_adding_it(world):
+async def test_a_root_below_a_renamed_directory_is_found_again_by_adding_it(world: World) -> None:
     (world.root / "up/one/d").mkdir(parents=True)
     async with world.watched(b"up/one") as watcher:
         (world.root / "up").rename(world.root / "down")
@@ -365,7 +378,7 @@ async def test_a_root_below_a_renamed_directory_is_found_again_by_adding_it(worl
         assert (await world.after(watcher)).changed == [b"up/one/e/f"]
 
 
-async def test_nothing_of_a_removed_root_is_reported(world):
+async def test_nothing_of_a_removed_root_is_reported(world: World) -> None:
     (world.root / "one/d").mkdir(parents=True)
     (world.root / "two").mkdir()
     async with world.watched(b"one", b"two") as watcher:
@@ -380,7 +393,7 @@ async def test_nothing_of_a_removed_root_is_reported(world):
 # ------------------------------------------------------------- load
 
 
-async def test_a_barrier_has_everything_that_a_busy_writer_did_before_it(world):
+async def test_a_barrier_has_everything_that_a_busy_writer_did_before_it(world: World) -> None:
     (world.root / "d").mkdir()
     made: list[bytes] = []
 
@@ -408,7 +421,7 @@ async def test_a_barrier_has_everything_that_a_busy_writer_did_before_it(world):
     assert rounds > 1
 
 
-async def test_other_tasks_run_while_a_burst_is_processed(world):
+async def test_other_tasks_run_while_a_burst_is_processed(world: World) -> None:
     async with world.watched() as watcher:
         for number in range(4000):
             (world.root / f"{number}").touch()
@@ -425,15 +438,14 @@ async def test_other_tasks_run_while_a_burst_is_processed(world):
             nursery.cancel_scope.cancel()
 
         assert len(world.seen.changed) == 4000
-        assert max(after - before for before, after in zip(counts, counts[1:], strict=False)) <= 1000
+        assert max(after - before for before, after in itertools.pairwise(counts)) <= 1000
 
 
-async def test_lost_records_ask_for_a_scan_and_directories_missed_are_watched_and_reported(world):
+async def test_lost_records_ask_for_a_scan_and_directories_missed_are_watched_and_reported(world: World) -> None:
     (world.root / "old/d").mkdir(parents=True)
-    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     async with world.watched() as watcher:
         (world.root / "f").touch()
-        for _ in range(limit // 2 + 1):  # two kinds in turns, so that the kernel merges none
+        for _ in range(QUEUE // 2 + 1):  # two kinds in turns, so that the kernel merges none
             (world.root / "f").chmod(0o600)
             (world.root / "f").write_bytes(b"x")
         (world.root / "new/e").mkdir(parents=True)
@@ -451,7 +463,7 @@ async def test_lost_records_ask_for_a_scan_and_directories_missed_are_watched_an
 
 
 _BELOW_A_LIMIT = """
-import sys, trio, pathlib, test_watch_real as real, fsxsync.tree.watch as watch, os
+import sys, trio, pathlib, test_watch_real as real, fsxsync.tree.watch_cover as watch, os
 pathlib.Path("/proc/sys/user/max_inotify_watches").write_text("5")
 async def main():
     root = pathlib.Path(sys.argv[1])
@@ -478,7 +490,7 @@ print("done")
 """
 
 
-def test_without_enough_watches_it_says_so_scans_often_and_recovers(world):
+def test_without_enough_watches_it_says_so_scans_often_and_recovers(world: World) -> None:
     for number in range(10):
         (world.root / str(number)).mkdir()
 
@@ -496,7 +508,7 @@ def test_without_enough_watches_it_says_so_scans_often_and_recovers(world):
     assert (ran.stdout, ran.stderr) == ("done\n", "")
 
 
-async def test_a_large_directory_is_listed_in_pieces(world, monkeypatch):
+async def test_a_large_directory_is_listed_in_pieces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch_walk, "_LISTING_BYTES", 512)
     for number in range(200):
         (world.root / f"{number}/deep").mkdir(parents=True)
@@ -525,7 +537,7 @@ operations = st.one_of(
 )
 
 
-def perform(world: World, operation: tuple[str, ...]) -> None:
+def perform(world: World, operation: tuple[str, ...]) -> None:  # noqa: C901 - a list of what can be done
     """Do it if it can be done; what can't is no change."""
     kind, *names = operation
     here = [world.root / "in" / name for name in names]
@@ -559,7 +571,7 @@ def perform(world: World, operation: tuple[str, ...]) -> None:
 
 
 def snapshot(world: World) -> dict[bytes, tuple[int, ...]]:
-    """State by path. Times and sizes of directories follow from their entries; link counts are other paths' business."""
+    """State by path, without what follows from other paths: link counts, and times and sizes of directories."""
     found = {}
     for directory, directories, files in os.walk(os.fsencode(world.root / "in")):
         for name in directories + files:
@@ -592,7 +604,9 @@ def covered(seen: Seen, before: set[bytes], after: set[bytes]) -> set[bytes]:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(start=st.lists(operations, max_size=12), done=st.lists(operations, max_size=25), meanwhile=st.booleans())
-def test_whatever_is_done_every_path_that_differs_afterwards_is_hinted_at(start, done, meanwhile):
+def test_whatever_is_done_every_path_that_differs_afterwards_is_hinted_at(
+    start: list[tuple[str, ...]], done: list[tuple[str, ...]], meanwhile: bool
+) -> None:
     root = Path(tempfile.mkdtemp(prefix="fsxsync-watch-", dir="/tmp"))
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     world = World(root, fd, os.fstat(fd).st_dev)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -494,6 +495,51 @@ def test_a_command_that_waits_is_told_when_the_daemon_ends(daemon: Daemon, capsy
 
     assert codes == [3]
     assert "ended before it answered" in complaint(capsys)
+
+
+# ---------------------------------------------------------------- the contract
+
+OPTIONS = {
+    "mount": "--allow-other --daemon --config --metrics-listen --api-listen -o",
+    "watch": "--daemon --config --metrics-listen --api-listen",
+    "unmount": "--drain-timeout",
+    "demo": "--check",
+    "associate": "--import --export --events --poll --no-import-metadata --no-wait --on-conflict --include --exclude"
+    " --endpoint-url --region --profile --anonymous --requester-pays --acl --sse --storage-class --restore-archived"
+    " --uid --gid --file-mode --dir-mode --read-only",
+    "associations": "--json",
+    "association show": "--json",
+    "association update": "--import --export --events --poll --on-conflict --include --exclude --endpoint-url --region"
+    " --profile --anonymous --requester-pays --acl --sse --storage-class --restore-archived --uid --gid --file-mode"
+    " --dir-mode --read-only --accept-deletes",
+    "association delete": "--hydrate --delete-data --force",
+    "state": "--json --recursive -r",
+    "wait": "--timeout",
+    "status": "--json",
+    "events": "--follow --json --association --level",
+}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_every_option_of_the_contract_is_there_and_help_has_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run([*command.split(), "--help"])
+    text = capsys.readouterr().out
+
+    assert code == 0
+    assert "Example" in text
+    assert f"fsxsync {command}" in text.split("Example", 1)[1]
+    options = set(re.split(r"[\s,/]+", text))
+    assert [option for option in OPTIONS[command].split() if option not in options] == []
+
+
+def test_every_command_has_its_whole_line_in_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["--help"])
+    listed = capsys.readouterr().out.partition("Commands:\n")[2]
+
+    assert {line.split()[0] for line in listed.splitlines()} == {name.split()[0] for name in OPTIONS}
+    assert "..." not in listed
 
 
 # ---------------------------------------------------------------- the process

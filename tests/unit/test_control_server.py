@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -31,6 +32,7 @@ from fsxsync.telemetry.eventlog import EventLog
 
 T = TypeVar("T")
 INSTANCE = "0123456789abcdef0123456789abcdef"
+UPGRADE = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"
 WANTED = {"repository": "s3://bucket/p", "path": "/d"}
 
 
@@ -564,11 +566,66 @@ async def test_a_body_that_never_ends_is_given_up(world: World, monkeypatch: pyt
     monkeypatch.setattr("fsxsync.control.app.BODY_TIMEOUT_S", 0.05)
     stream = await trio.open_unix_socket(world.client.state_dir / "control.sock")
 
-    await stream.send_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
-    with trio.fail_after(5):
-        answer = b"".join([part async for part in stream])
+    async with stream:
+        await stream.send_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        with trio.fail_after(5):
+            answer = b"".join([part async for part in stream])
 
     assert answer.startswith(b"HTTP/1.1 413")
+
+
+async def test_half_a_request_is_none(world: World) -> None:
+    stream = await trio.open_unix_socket(world.client.state_dir / "control.sock")
+
+    head = f"POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: {FSXSYNC}.Stop\r\nContent-Length: 9\r\n\r\n"
+    await stream.send_all(head.encode())
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    await stream.aclose()
+    await trio.testing.wait_all_tasks_blocked(0.05)
+
+    assert world.admin.asked == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64),
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 70_000,
+        b"POST /" + b"\xff" * 10 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(64),
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        UPGRADE + b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZQ==\r\n\r\n",
+        UPGRADE + b"Upgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
+    ],
+    ids=["tls", "version", "length", "long header", "path", "h2", "chunk", "websocket", "h2c"],
+)
+async def test_nonsense_on_the_socket_harms_nobody_else(world: World, words: bytes) -> None:
+    async with await trio.open_unix_socket(world.client.state_dir / "control.sock") as stream:
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(words)
+            await trio.testing.wait_all_tasks_blocked(0.02)
+
+    assert (await world.ask(world.client.status))["version"] == "0.1.0"
+
+
+async def test_one_connection_serves_many_requests(world: World) -> None:
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(world.client.state_dir / "control.sock"))
+
+    def ask() -> list[int]:
+        statuses = []
+        for body in (b"{}", b"nonsense", b'{"a": 1}', b"{}"):
+            connection.request("POST", "/", body, {"X-Amz-Target": f"{FSXSYNC}.Status"})
+            answer = connection.getresponse()
+            answer.read()
+            statuses.append(answer.status)
+        connection.close()
+        return statuses
+
+    assert await world.ask(ask) == [200, 400, 400, 200]
 
 
 async def test_many_clients_may_wait_and_others_are_answered(world: World) -> None:
