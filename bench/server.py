@@ -53,7 +53,7 @@ class Objects:
     def __init__(self, count: int, size: int) -> None:
         self.count = count
         self.size = size
-        self.body = bytes(range(1, 256)) * (size // 255 + 1)
+        self.body = (bytes(range(1, 256)) * (size // 255 + 1))[:size]
         self.pages = [self._page(start) for start in range(0, count, PAGE)] or [self._listing([], None)]
         self.written: dict[str, tuple[str, bytes, str]] = {}
         """Key -> etag, body, metadata headers."""
@@ -95,7 +95,7 @@ class Objects:
         if key.startswith(PREFIX) and name.endswith(".bin") and (digits := name[-12:-4]).isdecimal():
             number = int(digits)
             if number < self.count and key_of(number) == key:
-                return etag_of(number), self.body[: self.size], _POSIX
+                return etag_of(number), self.body, _POSIX
         return None
 
 

@@ -79,8 +79,8 @@ async def _serve(
     async def converse(stream: trio.SocketStream) -> None:
         try:
             await TCPServer(wrapped, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
-        except Exception as error:  # a broken invariant passes, also in a group
-            log.warning("connection failed", extra={"reason": repr(error)})
+        except Exception:  # a broken invariant passes, also in a group
+            log.warning("connection failed", exc_info=True)
             await trio.aclose_forcefully(stream)
 
     listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener))]

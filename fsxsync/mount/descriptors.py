@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from fsxsync.mount.nodes import LONGEST_WALK, Node, Nodes
 
 KEPT = 512
-"""Directory descriptors kept open; the least recently used one is closed first."""
+"""Descriptors kept open, of directories and of inodes without a name; the least recently used is closed first."""
 
 _PIN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = _PIN | os.O_DIRECTORY
@@ -30,7 +30,7 @@ def proc_path(fd: int) -> str:
 
 
 class Descriptors:
-    """O_PATH descriptors of directories, keyed by node, and what is done through them.
+    """O_PATH descriptors of directories, and of what lost its name, keyed by node; and what is done through them.
 
     Every method is done when it returns: a descriptor it gave is good until the next call, and must not be kept
     across an await.
@@ -76,17 +76,24 @@ class Descriptors:
             above = above.parent
         fd = self._root_fd if above is self._nodes.root else self._kept[above]
         for step in reversed(way):
-            fd = self._open_known(step, fd, _DIRECTORY)
-            self._kept[step] = fd
-            # The one just opened is the newest, so it is never the one that is closed.
-            while len(self._kept) > KEPT:
-                os.close(self._kept.popitem(last=False)[1])
+            fd = self._open_known(step, step.name, fd, _DIRECTORY)
+            self._add(step, fd)
         return fd
 
-    def _open_known(self, node: Node, parent_fd: int, flags: int) -> int:
-        """Open a node by its primary link below ``parent_fd``."""
+    def keep(self, node: Node, parent: Node, name: bytes) -> None:
+        """Hold an inode of any kind that will lose its last name, until it is forgotten."""
+        if node not in self._kept:
+            self._add(node, self._open_known(node, name, self.directory(parent), _PIN))
+
+    def _add(self, node: Node, fd: int) -> None:
+        self._kept[node] = fd
+        while len(self._kept) > KEPT:  # the one just added is the newest, so it stays
+            os.close(self._kept.popitem(last=False)[1])
+
+    def _open_known(self, node: Node, name: bytes, parent_fd: int, flags: int) -> int:
+        """Open a name below ``parent_fd`` that is the node's."""
         try:
-            fd = os.open(node.name, flags, dir_fd=parent_fd)
+            fd = os.open(name, flags, dir_fd=parent_fd)
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 raise OSError(errno.ESTALE, "it is not where the kernel knows it") from error
@@ -120,6 +127,9 @@ class Descriptors:
                 return fd
             os.close(fd)
             self._nodes.unlink(node, parent, name)
+        kept = self._kept.get(node)
+        if kept is not None:
+            return os.open(proc_path(kept), flags | os.O_CLOEXEC)
         raise OSError(errno.ESTALE, "the inode is not where the kernel knows it")
 
     @contextmanager
@@ -178,12 +188,6 @@ class Descriptors:
         if status.st_dev != self.dev:
             raise OSError(errno.EXDEV, "another file system is mounted in the tree")
         return status
-
-    def look_if_there(self, parent: Node, name: bytes) -> os.stat_result | None:
-        try:
-            return self.look(parent, name)
-        except FileNotFoundError:
-            return None
 
     def statvfs(self) -> os.statvfs_result:
         return os.statvfs(self._root_fd)

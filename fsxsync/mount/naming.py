@@ -102,7 +102,7 @@ class Naming(Base):
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         parent = self._nodes.named(parent_inode)
         path = self._writable_path_in(parent, name)
-        status = self._descriptors.look(parent, name)
+        status = self._about_to_go(parent, name)
         os.unlink(name, dir_fd=self._descriptors.directory(parent))
         self._removed(parent, name, path, status.st_ino)
 
@@ -112,9 +112,20 @@ class Naming(Base):
         path = self._writable_path_in(parent, name)
         if self._hydrator.is_association_root(path):
             raise FUSEError(errno.EBUSY)
-        status = self._descriptors.look(parent, name)
+        status = self._about_to_go(parent, name)
         os.rmdir(name, dir_fd=self._descriptors.directory(parent))
         self._removed(parent, name, path, status.st_ino)
+
+    def _about_to_go(self, parent: Node, name: bytes) -> os.stat_result:
+        """Look at a name that will be removed, and hold its inode if this is its last: an application may have it
+        though we have no handle (a FIFO, an O_PATH descriptor, a working directory), until the kernel forgets it.
+        Else the host would give its number to a new file, which the kernel would take for this one."""
+        status = self._descriptors.look(parent, name)
+        node = self._nodes.find(status.st_ino)
+        is_last = status.st_nlink == 1 or stat.S_ISDIR(status.st_mode)
+        if node is not None and is_last and self._handles.inode(status.st_ino) is None:
+            self._descriptors.keep(node, parent, name)
+        return status
 
     def _removed(self, parent: Node, name: bytes, path: bytes, ino: int) -> None:
         self._lost_name(parent, name, path, ino)
@@ -129,8 +140,6 @@ class Naming(Base):
         opened = self._handles.inode(ino)
         if opened is not None:
             opened.last_path = path
-        if stat.S_ISDIR(node.kind):
-            self._descriptors.drop(node)
 
     # ------------------------------------------------------------- moving
 
@@ -152,7 +161,7 @@ class Naming(Base):
         if not self._hydrator.may_rename(old_path, new_path):
             raise FUSEError(errno.EXDEV)
         moved = self._descriptors.look(*old)
-        replaced = self._descriptors.look_if_there(*new)
+        replaced = self._replaced(*new)
         if self._hydrator.is_association_root(old_path) or (
             replaced is not None and self._hydrator.is_association_root(new_path)
         ):
@@ -162,6 +171,12 @@ class Naming(Base):
         exchanged = bool(flags & _core.RENAME_EXCHANGE)
         self._relink(old, new, moved.st_ino, replaced, new_path, exchanged=exchanged)
         self._hydrator.renamed(old_path, new_path, exchanged=exchanged)
+
+    def _replaced(self, parent: Node, name: bytes) -> os.stat_result | None:
+        try:
+            return self._about_to_go(parent, name)
+        except FileNotFoundError:
+            return None
 
     def _relink(
         self,

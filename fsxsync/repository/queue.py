@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from fsxsync.errors import AccessDenied, BadInput, RepositoryError
 from fsxsync.model.association import Access
-from fsxsync.model.events import parse_message
+from fsxsync.model.events import EventKind, parse_message
 from fsxsync.ports import ObjectHint, QueueMessage
 from fsxsync.repository.session import Connection, sqs_client
 from fsxsync.repository.translate import code_of, one_line
@@ -138,8 +138,9 @@ def _message(receipt: str, body: str) -> QueueMessage:
             ObjectHint(
                 bucket=hint.bucket,
                 key=hint.key,
-                etag=hint.etag,
-                version_id=hint.version_id,
+                # Only of a creation do they tell what is there now: a removal names what went.
+                etag=hint.etag if hint.kind is EventKind.CREATED else None,
+                version_id=hint.version_id if hint.kind is EventKind.CREATED else None,
                 happened_ns=hint.happened_ns,
                 is_copy=hint.is_copy,
             )

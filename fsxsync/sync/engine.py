@@ -82,11 +82,15 @@ class Engine:
         assert self._nursery is not None
         store = self._open_store(association.bucket, association.access, None)
         served = Served(shared=self._shared, association=association, store=store)
-        service = Service(served, self.intake, reader_for=self._reader_for, watch=self.watcher.add_root)
+        service = Service(served, self.intake, reader_for=self._reader_for, watch=self._watch)
         self._served[association.id] = served
         self._services[association.id] = service
         self._nursery.start_soon(service.run, name=f"association {association.id}")
         return service
+
+    async def _watch(self, directory: bytes) -> None:
+        self.watcher.add_root(directory)
+        await self.watcher.watched(directory)
 
     async def _end(self, association_id: str) -> None:
         service = self._services.pop(association_id)
@@ -150,7 +154,7 @@ class Engine:
             code="InotifyOverflow",
             flow="export",
             association="",
-            message="inotify lost records; the tree is scanned",
+            message=self.watcher.degraded_reason or "changes may have gone unseen by inotify; the tree is scanned",
         )
         for service in self._services.values():
             service.want_rescan()

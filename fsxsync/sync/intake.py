@@ -40,7 +40,7 @@ class Intake:
         self._by_id = by_id
         self._paths: dict[bytes, None] = {}
         self._wake = trio.Event()
-        self._expansions: list[_Expansion] = []
+        self._expansions: dict[_Expansion, None] = {}
         self._overflowed = False
         self.on_overflow: Callable[[], None] = lambda: None
 
@@ -69,7 +69,7 @@ class Intake:
 
     def _expand(self, expansion: _Expansion) -> None:
         if expansion not in self._expansions:
-            self._expansions.append(expansion)
+            self._expansions[expansion] = None
             self._shared.expanding += 1
         self._wake.set()
 
@@ -85,8 +85,9 @@ class Intake:
             await trio.sleep(FLUSH_S)
             self.flush()
             while self._expansions:
-                await self._expand_one(self._expansions[0])
-                del self._expansions[0]
+                expansion = next(iter(self._expansions))
+                await self._expand_one(expansion)
+                del self._expansions[expansion]
                 self._shared.expanding -= 1
                 self.flush()
 

@@ -134,11 +134,11 @@ class Served:
             self._echoes.popitem(last=False)
 
     def is_echo(self, key: str, etag: str | None, base: Base | None) -> bool:
-        """Take one expected echo back, if the state agrees that it is one: ``base`` holds what the event tells of.
+        """Take one expected echo back. True only if the state agrees: ``base`` holds what the event tells of.
 
-        It is also the only writer of that etag that we know of. Saves a row and a HEAD, decides nothing else.
+        Each of our writes makes one event, so that a second one of the same etag is somebody else's.
         """
-        if etag is None or base is None or base.etag != etag:
+        if etag is None:
             return False
         left = self._echoes.get((key, etag), 0)
         if left == 0:
@@ -147,6 +147,8 @@ class Served:
             del self._echoes[key, etag]
         else:
             self._echoes[key, etag] = left - 1
+        if base is None or base.etag != etag:
+            return False
         self.echoes_dropped += 1
         return True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 
 import trio
@@ -30,7 +30,7 @@ class Service:
         intake: Intake,
         *,
         reader_for: Callable[[Association], QueueReader | None],
-        watch: Callable[[bytes], None],
+        watch: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self.served = served
         self._intake = intake
@@ -72,7 +72,6 @@ class Service:
         await self._find_conditions()
         await self._abort_uploads()
         self.reader = self._reader_for(served.association)
-        self._watch(served.association.directory)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_lookers, served)
             nursery.start_soon(self._scans)
@@ -115,14 +114,22 @@ class Service:
         while True:
             wanted, self._rescan_wanted = self._rescan_wanted, trio.Event()
             if not self._scanned or wanted.is_set():
+                # Watches first: what changes while the scan runs is told by one or the other.
+                await self._watch(self.served.association.directory)
                 await rescan(self.served, self._intake)
-                self._scanned = True
+                self._scanned = not self._rescan_wanted.is_set()
             await self._rescan_wanted.wait()
             self._scanned = False
 
     def want_rescan(self) -> None:
         """inotify lost records: only the tree itself knows what happened."""
+        self._scanned = False
         self._rescan_wanted.set()
+
+    @property
+    def is_scanned(self) -> bool:
+        """No scan of the tree is asked for or under way."""
+        return self._scanned
 
     def _on_listed(self) -> None:
         """The first listing after a start or a failure is in: the association is usable."""

@@ -44,7 +44,8 @@ class Waiter:
         while True:
             await self._watcher.barrier()
             self._intake.flush()
-            if self._intake.is_idle:
+            scanned = all(service.is_scanned for service in self._services() if service.available.is_set())
+            if self._intake.is_idle and scanned:
                 return
             await trio.sleep(LOOK_EVERY_S)
 

@@ -265,6 +265,20 @@ def test_an_echo_causes_no_action(fsx: Instance, moto: MotoServer, s3: Any) -> N
     assert {path.name: path.stat().st_ino for path in (fsx.tree / "d").iterdir()} == inodes
 
 
+def test_a_delete_right_after_our_own_write_is_no_echo(fsx: Instance, moto: MotoServer, s3: Any) -> None:
+    """An event of a removal names the etag that went, which is the one that we had just written."""
+    bucket = f"b-{uuid.uuid4().hex[:12]}"
+    queue = bucket_with_events(moto, bucket, f"q-{bucket}")
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--events", f"sqs:{queue}")
+    for number in range(30):
+        (fsx.directory / f"d/{number}").write_text(f"data {number}")
+    fsx.settle()
+    for number in range(30):
+        s3.delete_object(Bucket=bucket, Key=f"{number}")
+    fsx.settle()
+    assert visible(fsx.directory / "d") == []
+
+
 def test_a_change_is_seen_by_a_process_that_looked_before(fsx: Instance, moto: MotoServer, s3: Any) -> None:
     """The kernel's caches are exact: names, sizes, times and pages."""
     bucket = f"b-{uuid.uuid4().hex[:12]}"
