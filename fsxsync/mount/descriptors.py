@@ -151,7 +151,10 @@ class Descriptors:
             return os.fstat(self._root_fd)
         kept = self._kept.get(node)
         if kept is not None:
-            return os.fstat(kept)
+            status = os.fstat(kept)
+            if status.st_nlink or node.parent is None:
+                return status
+            self.drop(node)  # removed behind the mount: what the kernel has is out of date
         for parent, name in node.links():
             try:
                 status = os.lstat(name, dir_fd=self.directory(parent))

@@ -86,8 +86,8 @@ class Intake:
             self.flush()
             while self._expansions:
                 expansion = next(iter(self._expansions))
+                del self._expansions[expansion]  # first: what comes while it runs has to run again
                 await self._expand_one(expansion)
-                del self._expansions[expansion]
                 self._shared.expanding -= 1
                 self.flush()
 

@@ -9,15 +9,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from fsxsync import _core
 from fsxsync.errors import LocalChanged
 from fsxsync.model.conflict import conflict_name
 from fsxsync.model.identity import Kind, Local
 from fsxsync.tree.beneath import keeping_times, open_beneath, parent_of, shown, translated
-from fsxsync.tree.identify import identify, identify_fd, same_file
+from fsxsync.tree.identify import identify, identify_fd, local_of, same_file
 from fsxsync.tree.leases import is_open_for_writing
-from fsxsync.tree.staging import Note, Staged, Staging
+from fsxsync.tree.staging import NewStub, Note, Staged, Staging
+
+_MARK_BLOCKS = 128
+"""Blocks of 512 bytes that a file may have and still be all hole: its extended attributes (64 KiB, xattr(7))."""
 
 
 class Places:
@@ -68,6 +73,49 @@ class Places:
             with keeping_times(parent):
                 _core.renameat2(self._staging.fd, staged.name, parent, name, _core.RENAME_NOREPLACE)
             return self._as_placed(staged, parent, name)
+
+    def place_stubs(self, directory: bytes, stubs: Sequence[NewStub]) -> list[Local | None]:
+        """Make stubs under free names of one directory: the state of each, or None where something was faster, be it
+        that the name was taken or that the stub was changed since; whoever asked has to look at that name.
+
+        Four system calls a stub and no second look at its mark: `place` takes three times as long.
+
+        Raises:
+            LocalChanged: the directory is gone. NoSpace. PathEscapes. TreeError. Those before it are placed then.
+        """
+        placed: list[Local | None] = []
+        with translated("placing stubs in", directory), self._directory(directory) as parent, keeping_times(parent):
+            for stub in stubs:
+                staged, ino = self._staging.make_stub(stub)
+                try:
+                    _core.renameat2(self._staging.fd, staged, parent, stub.name, _core.RENAME_NOREPLACE)
+                except OSError as error:
+                    self._staging.discard(staged)
+                    if error.errno != errno.EEXIST:
+                        raise
+                    placed.append(None)
+                else:
+                    placed.append(self._untouched(parent, stub, ino))
+        return placed
+
+    @contextmanager
+    def _directory(self, path: bytes) -> Iterator[int]:
+        fd = open_beneath(self._root_fd, path, os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _untouched(self, parent: int, stub: NewStub, ino: int) -> Local | None:
+        """The state under its new name (the rename moved ctime), if it still is what was made."""
+        try:
+            status = os.stat(stub.name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        found = (status.st_ino, status.st_size, status.st_mtime_ns, stat.S_IMODE(status.st_mode))
+        if found != (ino, stub.mark.size, stub.mtime_ns, stub.mode) or status.st_blocks > _MARK_BLOCKS:
+            return None
+        return local_of(status, self._dev, stub=stub.mark)
 
     def _as_placed(self, staged: Staged, parent: int, name: bytes) -> Local:
         """Its state under the new name (the rename moved ctime); if somebody was faster, the state that we gave."""

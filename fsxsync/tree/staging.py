@@ -38,6 +38,19 @@ class Staged:
 
 
 @dataclass(frozen=True, slots=True)
+class NewStub:
+    """A stub to be made: its name in the directory, the object it stands for, and its metadata. -1 leaves the owner."""
+
+    name: bytes
+    mark: StubMark
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    atime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Where a file was taken from, how it was judged there, and under which name it is to be kept, if any."""
 
@@ -98,11 +111,20 @@ class Staging:
 
     def stub(self, mark: StubMark, *, mode: int, uid: int, gid: int, mtime_ns: int, atime_ns: int) -> Staged:
         """A sparse file that stands for an object. Raises NoSpace, TreeError."""
-        name = self._name(NEW)
-        with translated("staging", name):
-            _core.create_stub(self.fd, name, mark.size, mode, uid, gid, atime_ns, mtime_ns, XATTR, mark.encode())
+        made = NewStub(b"", mark, mode, uid, gid, mtime_ns, atime_ns)
+        with translated("staging", mark.key.encode()):
+            name, _ = self.make_stub(made)
             status = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         return Staged(name, local_of(status, self.dev, stub=mark))
+
+    def make_stub(self, stub: NewStub) -> tuple[bytes, int]:
+        """The same, without a look at what came of it: its name in here and its inode. Raises OSError."""
+        name = self._name(NEW)
+        mark = stub.mark.encode()
+        made = _core.create_stub(
+            self.fd, name, stub.mark.size, stub.mode, stub.uid, stub.gid, stub.atime_ns, stub.mtime_ns, XATTR, mark
+        )
+        return name, made[0]
 
     def symlink(self, target: bytes, *, uid: int, gid: int, mtime_ns: int) -> Staged:
         """A symlink. Raises NoSpace, TreeError."""

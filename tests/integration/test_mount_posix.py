@@ -260,6 +260,31 @@ def test_an_unlinked_file_lives_as_long_as_it_is_open(here: Path, mounted: Mount
     assert wait_for_call(mounted, "writer_closed")[1][0] == f"{here.name}/f"
 
 
+@pytest.mark.parametrize("kind", ["fifo", "directory", "O_PATH"])
+def test_what_is_held_without_a_handle_of_the_mount_stays_itself(here: Path, kind: str) -> None:
+    path = here / "held"
+    if kind == "directory":
+        path.mkdir()
+        fd = os.open(path, os.O_RDONLY)
+    elif kind == "fifo":
+        os.mkfifo(path)
+        fd = os.open(path, os.O_RDWR)
+    else:
+        path.write_bytes(b"123")
+        fd = os.open(path, os.O_PATH)
+    before = os.fstat(fd)
+    try:
+        path.rmdir() if kind == "directory" else path.unlink()
+        for number in range(20):
+            (here / f"{number}").touch()  # the host would like to give the number away
+
+        after = os.fstat(fd)
+    finally:
+        os.close(fd)
+    assert (after.st_ino, after.st_mode, after.st_nlink) == (before.st_ino, before.st_mode, 0)
+    assert before.st_ino not in {(here / f"{number}").stat().st_ino for number in range(20)}
+
+
 def test_a_file_replaced_while_open_is_still_the_old_one_to_its_reader(here: Path) -> None:
     (here / "f").write_bytes(b"old")
     with open(here / "f", "rb") as reader:

@@ -179,13 +179,17 @@ class TwoSides(RuleBasedStateMachine):
     def lose_events(self) -> None:
         self.world.lose_events()
 
-    @rule()
-    def kill(self) -> None:
+    @rule(down=st.booleans())
+    def kill(self, down: bool) -> None:
         self.world.kill()
+        if not down:
+            self.world.start()
 
-    @rule()
-    def stop(self) -> None:
+    @rule(down=st.booleans())
+    def stop(self, down: bool) -> None:
         self.world.stop()
+        if not down:
+            self.world.start()
 
     @rule()
     def start(self) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -81,7 +81,8 @@ class Instance:
 
     def start(self) -> None:
         """Start the daemon; returns when it serves."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # also where a killed daemon's mount is, which can't be looked at
+            self.directory.mkdir(parents=True)
         self.log = tempfile.TemporaryFile()
         command = "mount" if self.mounted else "watch"
         self.daemon = subprocess.Popen(  # noqa: S603
