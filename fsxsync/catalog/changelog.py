@@ -69,12 +69,18 @@ ON CONFLICT (association, path) DO UPDATE SET
         CASE WHEN :looking OR window_ns IS NULL THEN :now_ns ELSE window_ns END + :cap_ns),
     seq = excluded.seq,
     attempts = 0"""
+# A path that is due for another reason stays due.
+_HOLD = """INSERT INTO changelog (association, path, local, remote, first_seen_ns, window_ns, not_before_ns, seq)
+VALUES (?, ?, 0, 1, ?, NULL, ?, ?)
+ON CONFLICT (association, path) DO UPDATE SET remote = 1, seq = excluded.seq, attempts = 0"""
 # Index changelog_due (association, not_before_ns).
 _DUE = f"""SELECT {_COLUMNS} FROM changelog WHERE association = ? AND not_before_ns <= ?
     ORDER BY not_before_ns LIMIT ?"""  # noqa: S608  names are ours
 _NEXT_DUE = "SELECT path, not_before_ns FROM changelog WHERE association = ? ORDER BY not_before_ns LIMIT ?"
 _WAKE = """UPDATE changelog SET not_before_ns = :now_ns
     WHERE association = :association AND not_before_ns > :now_ns"""
+_RELEASE = """UPDATE changelog SET not_before_ns = :now_ns WHERE association = :association AND path IN
+    (SELECT path FROM changelog WHERE association = :association AND not_before_ns = :until_ns LIMIT :limit)"""
 # Primary key (association, path).
 _DONE = "DELETE FROM changelog WHERE association = ? AND path = ? AND seq = ?"
 _SETTLED_BUT_NEWER = """UPDATE changelog SET first_seen_ns = coalesce(window_ns, first_seen_ns),
@@ -226,6 +232,27 @@ class Changelog:
     def wake(self, association: str, now_ns: int) -> None:
         """Everything is due now: what held it back (a repository out of reach) may be over."""
         self._connection.run(_WAKE, {"association": self._numbers.get(association), "now_ns": now_ns})
+
+    def hold(self, association: str, paths: Iterable[bytes], *, now_ns: int, until_ns: int) -> None:
+        """Ask for a look at each path in the repository that can wait until `release`, at the latest ``until_ns``."""
+        with self._connection.transaction():
+            number = self._numbers.get_or_make(association)
+            if number is None:
+                return
+            claims = self._claims.get(number, {})
+            rows = []
+            for path in paths:
+                if path in claims:
+                    claims[path] = True
+                rows.append((number, path, now_ns, until_ns, next(self._seq)))
+            self._connection.run_many(_HOLD, rows)
+
+    def release(self, association: str, until_ns: int, now_ns: int, limit: int) -> int:
+        """Up to ``limit`` entries that are held until ``until_ns`` are due now; how many."""
+        number = self._numbers.get(association)
+        return self._connection.run(
+            _RELEASE, {"association": number, "until_ns": until_ns, "now_ns": now_ns, "limit": limit}
+        )
 
     # ------------------------------------------------------------- questions
 

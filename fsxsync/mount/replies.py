@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -51,3 +52,14 @@ def _first_expected(error: BaseException) -> FsxSyncError | None:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
     return error if isinstance(error, FsxSyncError) else None
+
+
+class Unwanted(logging.Filter):
+    """Drops what pyfuse3 says when the kernel did not want an answer any more (ENOENT): whoever asked was killed, or
+    the mount was unmounted meanwhile. Nobody has to do anything about it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not ("fuse_reply_* failed" in str(record.msg) and record.args == (os.strerror(errno.ENOENT),))
+
+
+UNWANTED = Unwanted()

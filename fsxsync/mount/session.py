@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from pathlib import Path
@@ -18,6 +19,7 @@ from fsxsync.mount.limits import allow_many_open_files, allow_many_reads_ahead
 from fsxsync.mount.mountpoint import check_fuse, check_mountpoint, clear_dead_mount
 from fsxsync.mount.nodes import Nodes
 from fsxsync.mount.operations import TreeOperations
+from fsxsync.mount.replies import UNWANTED
 from fsxsync.ports import Front, Hydrator
 
 MIN_TASKS = 8
@@ -110,6 +112,7 @@ async def serve_mount(
     Raises:
         FuseUnavailable: the kernel or fusermount3 refused.
     """
+    logging.getLogger("pyfuse3").addFilter(UNWANTED)
     prepared = session.take_prepared()
     operations = prepared.operations(hydrator)
     try:

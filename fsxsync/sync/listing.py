@@ -23,6 +23,9 @@ from fsxsync.sync.intake import Intake
 from fsxsync.sync.served import Served
 
 PAGE = 1000
+HELD_NS = 24 * 3600 * 10**9
+"""New stubs have all but their metadata: one HEAD each, that must not hold up the listing. These looks begin when it
+is read, after a failure when the association is served again (`Changelog.wake`), and at the latest after this time."""
 
 
 class ListingRefused(RepositoryError):
@@ -33,6 +36,7 @@ class ListingRefused(RepositoryError):
 
 @dataclass(slots=True)
 class _Progress:
+    held_until_ns: int
     listed: int = 0
     known: int = 0
     new: list[tuple[bytes, Listed]] = field(default_factory=list)
@@ -46,10 +50,10 @@ async def reconcile_listing(served: Served, intake: Intake, *, accept_deletes: b
     Raises:
         RepositoryError: the listing could not be read. ListingRefused: it was read and is implausible.
     """
-    progress = _Progress()
+    started_ns = served.shared.now_ns()
+    progress = _Progress(held_until_ns=started_ns + HELD_NS)
     rows = _Rows(served)
     pages: Iterator[list[Listed]] = iter(())
-    started_ns = served.shared.now_ns()
     pages = served.store.list_pages(served.association.prefix)
     while page := await trio.to_thread.run_sync(next, pages, None):
         for listed in page:
@@ -62,6 +66,7 @@ async def reconcile_listing(served: Served, intake: Intake, *, accept_deletes: b
         raise ListingRefused(f"listing of {served.association.uri}", why)
     progress.hints.extend(progress.missing)
     await _flush(served, progress)
+    await _release(served, progress)
     served.source_read_ns = started_ns
     return progress.listed
 
@@ -132,7 +137,11 @@ async def _flush(served: Served, progress: _Progress) -> None:
     new, progress.new = progress.new, []
     hints, progress.hints = progress.hints, []
     if new and Event.NEW in served.association.policy.imports:
-        hints.extend(await import_new(served, new))
+        followed = await import_new(served, new)
+        hints.extend(followed.left)
+        now_ns, until_ns = served.shared.now_ns(), progress.held_until_ns
+        served.shared.catalog.changelog.hold(served.id, followed.made, now_ns=now_ns, until_ns=until_ns)
+        await trio.lowlevel.checkpoint()
     else:
         hints.extend(path for path, _ in new)
     for start in range(0, len(hints), PAGE):
@@ -145,3 +154,11 @@ async def _flush(served: Served, progress: _Progress) -> None:
         await trio.lowlevel.checkpoint()
     if hints:
         served.wake()
+
+
+async def _release(served: Served, progress: _Progress) -> None:
+    """The listing is read: let the looks at its new stubs begin."""
+    changelog = served.shared.catalog.changelog
+    while changelog.release(served.id, progress.held_until_ns, served.shared.now_ns(), PAGE):
+        served.wake()
+        await trio.lowlevel.checkpoint()

@@ -21,9 +21,6 @@ from fsxsync.tree.identify import identify, identify_fd, local_of, same_file
 from fsxsync.tree.leases import is_open_for_writing
 from fsxsync.tree.staging import NewStub, Note, Staged, Staging
 
-_MARK_BLOCKS = 128
-"""Blocks of 512 bytes that a file may have and still be all hole: its extended attributes (64 KiB, xattr(7))."""
-
 
 class Places:
     """The names below one root, and the staging directory beside them."""
@@ -113,7 +110,7 @@ class Places:
         except FileNotFoundError:
             return None
         found = (status.st_ino, status.st_size, status.st_mtime_ns, stat.S_IMODE(status.st_mode))
-        if found != (ino, stub.mark.size, stub.mtime_ns, stub.mode) or status.st_blocks > _MARK_BLOCKS:
+        if found != (ino, stub.mark.size, stub.mtime_ns, stub.mode):
             return None
         return local_of(status, self._dev, stub=stub.mark)
 

@@ -16,9 +16,9 @@ from fsxsync.tree import identify as identities
 from fsxsync.tree import stubs, walk
 from fsxsync.tree.beneath import DIRECTORY
 from fsxsync.tree.placing import Places
-from fsxsync.tree.staging import INSIDE, Staged, Staging, check_xattrs
+from fsxsync.tree.staging import INSIDE, NewStub, Staged, Staging, check_xattrs
 
-__all__ = ["Staged", "Tree"]
+__all__ = ["NewStub", "Staged", "Tree"]
 
 _OWNER = RESERVED_PREFIX + b"tree"
 """Extended attribute of the root: which instance's tree this is. An unmounted disk has none."""
@@ -47,6 +47,7 @@ class Tree:
         self._places = Places(root_fd, dev, staging)
         self._hidden = frozenset({INSIDE})
         self.place = self._places.place
+        self.place_stubs = self._places.place_stubs
         self.exchange_in = self._places.exchange_in
         self.remove = self._places.remove
         self.make_directories = self._places.make_directories

@@ -260,6 +260,22 @@ def test_an_unlinked_file_lives_as_long_as_it_is_open(here: Path, mounted: Mount
     assert wait_for_call(mounted, "writer_closed")[1][0] == f"{here.name}/f"
 
 
+def test_the_space_of_an_unlinked_file_is_given_back(here: Path, mounted: Mounted) -> None:
+    for number in range(50):
+        (here / f"{number}").write_bytes(b"x" * 100_000)
+        (here / f"{number}").unlink()
+
+    descriptors = Path(f"/proc/{mounted.process.pid}/fd")
+    wait_until_equal(lambda: [fd for fd in os.listdir(descriptors) if is_deleted(descriptors / fd)], [])
+
+
+def is_deleted(descriptor: Path) -> bool:
+    try:
+        return os.readlink(descriptor).endswith("(deleted)")
+    except FileNotFoundError:
+        return False  # closed meanwhile
+
+
 @pytest.mark.parametrize("kind", ["fifo", "directory", "O_PATH"])
 def test_what_is_held_without_a_handle_of_the_mount_stays_itself(here: Path, kind: str) -> None:
     path = here / "held"

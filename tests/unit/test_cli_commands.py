@@ -574,6 +574,7 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(daemon: Daemon) 
         [sys.executable, "-c", program, "--state-dir", daemon.state_dir, "state", "-r", daemon.mount],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
     ) as running:
         assert running.stdout is not None
         assert running.stderr is not None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import pyfuse3
 import pytest
 import trio
 import trio.testing
@@ -148,3 +150,28 @@ async def test_staging_in_the_tree_is_not_for_applications(world: World) -> None
         await world.operations.mkdir(InodeT(1), b".fsxsync-staging", 0o755, CALLER)
 
     assert (looked.value.errno, made.value.errno) == (errno.ENOENT, errno.EPERM)
+
+
+async def test_a_directory_removed_behind_the_mount_is_stale(world: World) -> None:
+    (world.tree / "d").mkdir()
+    (world.tree / "d" / "f").touch()
+    ino = await world.look_up("d")
+    await world.look_up("d/f")  # now its descriptor is kept
+    shutil.rmtree(world.tree / "d")
+
+    with pytest.raises(FUSEError) as caught:
+        await world.operations.getattr(ino, CALLER)
+
+    assert caught.value.errno == errno.ESTALE
+
+
+async def test_an_entry_that_the_kernel_did_not_take_leaves_no_node(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (world.tree / "f").touch()
+    monkeypatch.setattr(pyfuse3, "readdir_reply", lambda *_: False)
+    handle = await world.operations.opendir(InodeT(1), CALLER)
+
+    await world.operations.readdir(handle, 0, cast("pyfuse3.ReaddirToken", None))
+
+    assert len(world.nodes) == 1

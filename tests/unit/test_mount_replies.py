@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 
 import pytest
 import trio
 from pyfuse3 import FUSEError
 
 from fsxsync.errors import AccessDenied, InvariantBroken, NoSpace
-from fsxsync.mount.replies import replies
+from fsxsync.mount.replies import UNWANTED, replies
 
 
 async def outcome_of(error: BaseException) -> int:
@@ -70,3 +71,17 @@ async def test_cancellation_passes() -> None:
         await handler()
 
     assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize(
+    ("message", "argument", "shown"),
+    [
+        ("fuse_read(): fuse_reply_* failed with %s", os.strerror(errno.ENOENT), False),
+        ("fuse_read(): fuse_reply_* failed with %s", os.strerror(errno.EINVAL), True),
+        ("Failed to submit %s", os.strerror(errno.ENOENT), True),
+    ],
+)
+def test_an_answer_that_nobody_waits_for_any_more_is_no_error(message: str, argument: str, shown: bool) -> None:
+    record = logging.LogRecord("pyfuse3", logging.ERROR, "", 0, message, (argument,), None)
+
+    assert UNWANTED.filter(record) is shown
