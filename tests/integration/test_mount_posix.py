@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -265,15 +266,16 @@ def test_the_space_of_an_unlinked_file_is_given_back(here: Path, mounted: Mounte
         (here / f"{number}").write_bytes(b"x" * 100_000)
         (here / f"{number}").unlink()
 
-    descriptors = Path(f"/proc/{mounted.process.pid}/fd")
-    wait_until_equal(lambda: [fd for fd in os.listdir(descriptors) if is_deleted(descriptors / fd)], [])
+    wait_until_equal(lambda: deleted_but_held(mounted), [])
 
 
-def is_deleted(descriptor: Path) -> bool:
-    try:
-        return os.readlink(descriptor).endswith("(deleted)")
-    except FileNotFoundError:
-        return False  # closed meanwhile
+def deleted_but_held(mounted: Mounted) -> list[str]:
+    """Files of the tree that the server still has a descriptor of, though they have no name any more."""
+    held = []
+    for descriptor in Path(f"/proc/{mounted.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            held.append(os.readlink(descriptor))
+    return [path for path in held if path.startswith(f"{mounted.tree}/") and path.endswith(" (deleted)")]
 
 
 @pytest.mark.parametrize("kind", ["fifo", "directory", "O_PATH"])
