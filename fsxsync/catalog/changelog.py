@@ -79,9 +79,9 @@ _DUE = f"""SELECT {_COLUMNS} FROM changelog WHERE association = ? AND not_before
 _NEXT_DUE = "SELECT path, not_before_ns FROM changelog WHERE association = ? ORDER BY not_before_ns LIMIT ?"
 _WAKE = """UPDATE changelog SET not_before_ns = :now_ns
     WHERE association = :association AND not_before_ns > :now_ns"""
-_RELEASE = """UPDATE changelog SET not_before_ns = :now_ns WHERE association = :association AND path IN
-    (SELECT path FROM changelog WHERE association = :association AND not_before_ns = :until_ns LIMIT :limit)"""
+_HELD = "SELECT path FROM changelog WHERE association = ? AND not_before_ns = ? LIMIT ?"
 # Primary key (association, path).
+_RELEASE = "UPDATE changelog SET not_before_ns = ? WHERE association = ? AND path = ?"
 _DONE = "DELETE FROM changelog WHERE association = ? AND path = ? AND seq = ?"
 _SETTLED_BUT_NEWER = """UPDATE changelog SET first_seen_ns = coalesce(window_ns, first_seen_ns),
     last_error = NULL, last_code = NULL, waiting_for = '' WHERE association = ? AND path = ?"""
@@ -250,9 +250,10 @@ class Changelog:
     def release(self, association: str, until_ns: int, now_ns: int, limit: int) -> int:
         """Up to ``limit`` entries that are held until ``until_ns`` are due now; how many."""
         number = self._numbers.get(association)
-        return self._connection.run(
-            _RELEASE, {"association": number, "until_ns": until_ns, "now_ns": now_ns, "limit": limit}
-        )
+        with self._connection.transaction():
+            held = self._connection.rows(_HELD, (number, until_ns, limit))
+            self._connection.run_many(_RELEASE, [(now_ns, number, path) for (path,) in held])
+        return len(held)
 
     # ------------------------------------------------------------- questions
 

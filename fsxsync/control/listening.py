@@ -56,8 +56,8 @@ def listen_unix(path: Path) -> socket.socket:
     return listener
 
 
-def listen_tcp(address: str) -> socket.socket:
-    """``HOST:PORT``, where HOST is a loopback address; port 0 takes a free one.
+def listen_tcp(address: str, *, anywhere: bool = False) -> socket.socket:
+    """``HOST:PORT``, where HOST is a loopback address unless ``anywhere``; port 0 takes a free one.
 
     Raises:
         BadInput: another address, or one that is taken.
@@ -65,10 +65,10 @@ def listen_tcp(address: str) -> socket.socket:
     host, separator, port = address.rpartition(":")
     advice = "name a loopback address, like 127.0.0.1:9100"
     if not separator or not port.isascii() or not port.isdecimal() or int(port) > 65535:
-        raise BadInput(f"the API can't listen on '{address}'", "it is no HOST:PORT", advice=advice)
-    if not is_loopback(host):
+        raise BadInput(f"nothing can listen on '{address}'", "it is no HOST:PORT", advice=advice)
+    if not anywhere and not is_loopback(host):
         raise BadInput(
-            f"the API can't listen on '{address}'",
+            f"nothing can listen on '{address}'",
             "requests are not authenticated, so only this host may reach it",
             advice=advice,
         )
@@ -82,7 +82,7 @@ def listen_tcp(address: str) -> socket.socket:
     except OSError as error:
         listener.close()
         raise BadInput(
-            f"the API can't listen on '{address}'", error.strerror or str(error), advice="name a free port"
+            f"nothing can listen on '{address}'", error.strerror or str(error), advice="name a free port"
         ) from error
     return listener
 

@@ -16,12 +16,16 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from fsxsync.control.app import create_app
 from fsxsync.control.listening import listen_tcp, listen_unix
 from fsxsync.control.undisturbed import Undisturbed
 from fsxsync.ports import Administration
 from fsxsync.telemetry.eventlog import EventLog
+from fsxsync.telemetry.metrics import CONTENT_TYPE, render
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +37,7 @@ async def serve_control(
     eventlog: EventLog,
     instance: str,
     listen: str | None = None,
+    metrics_listen: str | None = None,
     task_status: trio.TaskStatus[tuple[str, int] | None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled. Started, with the TCP address if there is one, once requests are answered.
@@ -41,6 +46,7 @@ async def serve_control(
         BadInput: a socket can't be had.
     """
     tcp = listen_tcp(listen) if listen is not None else None
+    metrics = listen_tcp(metrics_listen, anywhere=True) if metrics_listen is not None else None
     unix = listen_unix(socket_path)
     try:
         async with trio.open_nursery() as nursery:
@@ -52,14 +58,25 @@ async def serve_control(
                 await nursery.start(_serve, make(own_operations=False), tcp)
                 address = tcp.getsockname()[:2]
                 log.info("API listens", extra={"address": f"{address[0]}:{address[1]}"})
+            if metrics is not None:
+                await nursery.start(_serve, metrics_app(administration), metrics)
             task_status.started(address)
             await trio.sleep_forever()
     finally:
-        for listener in (unix, tcp):
+        for listener in (unix, tcp, metrics):
             if listener is not None:
                 listener.close()
         with suppress(FileNotFoundError):  # the state directory was removed under us
             os.unlink(socket_path)
+
+
+def metrics_app(administration: Administration) -> Starlette:
+    """``/metrics``, and nothing else: it may be reached from elsewhere."""
+
+    async def metrics(_request: Request) -> Response:
+        return Response(render(administration.status()), media_type=CONTENT_TYPE)
+
+    return Starlette(routes=[Route("/metrics", metrics)])
 
 
 async def _serve(

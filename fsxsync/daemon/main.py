@@ -171,6 +171,7 @@ async def _main(parts: Parts, state_dir: Path, front: Front | None, ready: Calla
                 eventlog=parts.eventlog,
                 instance=parts.instance,
                 listen=parts.settings.api_listen,
+                metrics_listen=parts.settings.metrics_listen,
             ),
             name="control",
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import stat
 from collections.abc import Callable
 from functools import partial
 
@@ -47,7 +48,8 @@ class KernelCache:
     # ------------------------------------------------------------- ports.Front
 
     def invalidate_entry(self, parent_ino: int, name: bytes) -> None:
-        if self._nodes is not None and self._nodes.find(parent_ino) is not None:
+        parent = self._nodes.find(parent_ino) if self._nodes is not None else None
+        if parent is not None and stat.S_ISDIR(parent.kind):  # else the number was another file's when it was known
             self._entries[parent_ino, name] = None
             self._work.set()
 

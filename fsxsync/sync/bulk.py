@@ -95,9 +95,7 @@ def _make(served: Served, simple: Mapping[bytes, Sequence[tuple[bytes, Listed]]]
     rows: list[Base] = []
     for parent, members in simple.items():
         remotes = [_remote_of(listed) for _, listed in members]
-        stubs = [
-            _stub(served, path, listed, remote) for (path, listed), remote in zip(members, remotes, strict=True)
-        ]
+        stubs = [_stub(served, path, listed, remote) for (path, listed), remote in zip(members, remotes, strict=True)]
         try:
             placed = tree.place_stubs(served.tree_path(parent), stubs)
         except LocalChanged:

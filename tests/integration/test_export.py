@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.instance import Instance, keys_of
+from support.instance import Instance, instance, keys_of
 from support.moto_server import MotoServer
 
 NS = 1_700_000_000_123_456_789
@@ -219,3 +221,22 @@ def test_a_tree_copied_in(place: tuple[Instance, Path], moto: MotoServer, s3: An
         key = f"p/json/{path.relative_to(source)}"
         assert body(s3, bucket, key) == path.read_bytes()
         assert metadata(s3, bucket, key)["file-mtime"] == f"{path.stat().st_mtime_ns}ns"
+
+
+def test_metrics_are_served_where_asked(tmp_path: Path, moto: MotoServer, s3: Any, bucket: str) -> None:
+    with instance(tmp_path, FSXSYNC_METRICS_LISTEN="127.0.0.1:0") as made:
+        made.associate(moto, f"s3://{bucket}/", "/d")
+        (made.directory / "d/f").write_text("x")
+        made.settle()
+        assert made.daemon is not None
+        (port,) = listening_ports(made.daemon.pid)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:  # noqa: S310
+            text = answer.read().decode()
+    assert re.search(r'^fsxsync_exported_total\{association="dra-.*",path="/d"\} 1.0$', text, re.MULTILINE)
+
+
+def listening_ports(pid: int) -> list[int]:
+    """TCP ports that a process listens on."""
+    sockets = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]

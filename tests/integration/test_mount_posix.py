@@ -864,6 +864,42 @@ def test_a_directory_replaced_behind_the_mount_is_found_anew(here: Path, behind:
     assert sorted(os.listdir(here / "d")) == ["made", "new"]
 
 
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda d: (d / "f").read_bytes(),
+        lambda d: (d / "f").stat(),
+        lambda d: (d / "f").chmod(0o600),
+        lambda d: (d / "f").unlink(),
+        lambda d: (d / "f").write_bytes(b"x"),
+        lambda d: os.truncate(d / "f", 0),
+        lambda d: os.setxattr(d / "f", "user.x", b""),
+        lambda d: os.rename(d / "f", d / "g"),
+        lambda d: os.link(d / "f", d / "g"),
+        lambda d: (d / "new").write_bytes(b"x"),
+        lambda d: (d / "new").mkdir(),
+        lambda d: os.symlink("x", d / "new"),
+        lambda d: os.listdir(d),
+        lambda d: d.chmod(0o700),
+        lambda d: shutil.rmtree(d),
+    ],
+)
+def test_no_call_is_stale_when_a_directory_was_replaced_behind_the_mount(
+    here: Path, behind: Path, act: Callable[[Path], object]
+) -> None:
+    for _ in range(2):
+        shutil.rmtree(behind / "d", ignore_errors=True)
+        (behind / "d").mkdir()
+        (behind / "d" / "f").touch()
+        (here / "d" / "f").stat()
+
+    shutil.rmtree(behind / "d")
+    (behind / "d").mkdir()
+    (behind / "d" / "f").touch()
+
+    act(here / "d")
+
+
 def open_in(directory: int, name: str) -> int:
     return os.open(name, os.O_RDONLY, dir_fd=directory)
 

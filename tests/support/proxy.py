@@ -65,6 +65,7 @@ class Proxy:
 
     upstream: str | None
     rule: Rule | None = None
+    port: int = 0
     url: str = ""
     requests: list[Request] = field(default_factory=list)
 
@@ -92,7 +93,7 @@ class _Server(http.server.ThreadingHTTPServer):
     block_on_close = False  # a request that a rule holds must not hold the test's end
 
     def __init__(self, proxy: Proxy) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", proxy.port), _Handler)
         self.proxy = proxy
 
     def handle_error(self, request: Any, client_address: Any) -> None:

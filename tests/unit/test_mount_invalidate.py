@@ -72,6 +72,7 @@ async def test_what_is_known_is_told_once_and_the_root_is_1(world: World) -> Non
 
 async def test_what_the_kernel_can_not_know_is_not_told(world: World) -> None:
     world.cache.invalidate_entry(4711, b"f")
+    world.cache.invalidate_entry(KNOWN, b"f")  # a file to the kernel
     world.cache.invalidate_inode(4711, data=True)
     KernelCache().invalidate_entry(ROOT, b"f")  # nothing is mounted yet
 

@@ -1,4 +1,4 @@
-"""The log tells no secrets and one fact a line; the metrics count what they say."""
+"""The log tells no secrets and one fact a line; the metrics say what the status says."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
+from fakes.administration import FakeAdministration
 
 from fsxsync import errors
-from fsxsync.telemetry import metrics
+from fsxsync.model.association import Association
 from fsxsync.telemetry.codes import CODES
 from fsxsync.telemetry.log import escape, redact, setup_logging
-from fsxsync.telemetry.metrics import COUNTERS, Metrics, render
+from fsxsync.telemetry.metrics import render
 
 log = logging.getLogger("fsxsync.test")
 
@@ -128,38 +130,25 @@ def test_setting_up_twice_tells_once_and_foreign_debug_lines_never(root_logger: 
     assert [line.rpartition(": ")[2] for line in stream.getvalue().splitlines()] == ["mine"]
 
 
-def test_counters_add_up_by_label() -> None:
-    counted = Metrics()
-    counted.add(metrics.FAILURES, "dra-1", "S3AccessDenied")
-    counted.add(metrics.FAILURES, "dra-1", "S3Error", amount=2)
-    counted.add(metrics.FAILURES, "dra-2", "S3Error")
-
-    assert counted.value(metrics.FAILURES) == 4
-    assert counted.value(metrics.FAILURES, "dra-1") == 3
-    assert counted.value(metrics.FAILURES, "dra-1", "S3Error") == 2
-    with pytest.raises(ValueError, match="labels"):
-        counted.add(metrics.FAILURES, "dra-1")
-
-    counted.add(metrics.REQUESTS, "HeadObject")
-    counted.forget("dra-1")
-    assert (counted.value(metrics.FAILURES), counted.value(metrics.REQUESTS)) == (1, 1)
-
-
-def test_prometheus_can_read_them() -> None:
+async def test_prometheus_can_read_the_status() -> None:
     from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
 
-    counted = Metrics()
-    counted.add(metrics.BYTES_UP, 'dra-"1"\n', amount=2**53 + 2)
+    administration = FakeAdministration()
+    made = await administration.create(Association("", b'a"b', "bucket", "p/"), wait=True)
+    status = replace(administration.status(), transfers={"bytes_up": 2**53 + 2, "bytes_down": 1, "in_flight": 3})
+    row = replace(status.associations[0], pending_exports=4, oldest_pending_s=1.5)
 
-    families = {family.name: family for family in text_string_to_metric_families(render(counted).decode())}
+    families = {
+        family.name: family
+        for family in text_string_to_metric_families(render(replace(status, associations=(row,))).decode())
+    }
 
-    assert set(families) == set(COUNTERS)
-    (sample,) = families[metrics.BYTES_UP].samples
-    assert (sample.name, sample.labels, sample.value) == (
-        "fsxsync_uploaded_bytes_total",
-        {"association": 'dra-"1"\n'},
-        2**53 + 2,
-    )
+    (up,) = families["fsxsync_bytes_up"].samples
+    assert (up.name, up.value) == ("fsxsync_bytes_up_total", 2**53 + 2)
+    (pending,) = families["fsxsync_pending_exports"].samples
+    assert (pending.labels, pending.value) == ({"association": made.id, "path": '/a"b'}, 4)
+    assert families["fsxsync_oldest_pending_seconds"].samples[0].value == 1.5
+    assert families["fsxsync_available"].samples[0].value == 1
 
 
 def test_counting_does_not_pay_for_prometheus() -> None:
