@@ -1,4 +1,4 @@
-"""Benchmarks: ``python -m bench NAME [--json FILE]``. Not part of the tests; every ratio is taken side by side in one run."""
+"""Benchmarks: ``python -m bench NAME [--json FILE]``. Not part of the tests; ratios are taken side by side."""
 
 import sys
 from pathlib import Path

@@ -31,7 +31,9 @@ def _against(report: Report, name: str, moto: MotoServer, url: str) -> None:
     case = f"export of {FILES} files of 10 KiB, {name}"
     plain = max(_boto3(moto, threads) for threads in THREADS)
     ours = _export(url)
-    plain = max(plain, *(_boto3(moto, threads) for threads in THREADS))  # before and after: the machine is no quieter for one
+    plain = max(
+        plain, *(_boto3(moto, threads) for threads in THREADS)
+    )  # before and after: the machine is no quieter for one
     report.add(case, "from first write to the end", "files/s", ours, **{"boto3 put_object": plain, "goal": GOAL})
 
 

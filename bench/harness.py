@@ -1,4 +1,4 @@
-"""What all benchmarks share: rows and their JSON, the machine's facts, an instance, and what /proc tells of a daemon."""
+"""What all benchmarks share: rows and their JSON, the machine's facts, an instance, what /proc tells of a daemon."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Report:
 
     objects: int
     seconds: float
-    on_row: Callable[[Row], None] = lambda row: None
+    on_row: Callable[[Row], None] = lambda _row: None
     rows: list[Row] = field(default_factory=list)
 
     def add(self, case: str, metric: str, unit: str, ours: float, **others: float) -> None:
@@ -80,7 +80,11 @@ def write_json(
 def machine() -> dict[str, Any]:
     """What the figures were taken on."""
     cpu = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
     memory_kib = int(Path("/proc/meminfo").read_text().split()[1])
@@ -119,7 +123,7 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def running(**env: str) -> Iterator[Instance]:
-    """A mounted instance with the settings that users get, in a directory of its own; everything goes with the block."""
+    """A mounted instance with the settings that users get, in a directory of its own, which goes with the block."""
     defaults = {"FSXSYNC_EXPORT_DELAY_S": "1", "FSXSYNC_EXPORT_CAP_S": "30"}
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fsxsync-bench-")))

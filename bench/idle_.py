@@ -31,4 +31,6 @@ def _watch(report: Report, fsx: Instance, case: str, seconds: float) -> None:
     pid = daemon_pid(fsx)
     before, elapsed = cpu_s(pid), stopwatch()
     time.sleep(seconds)
-    report.add(case, f"processor in {seconds:g} s", "% of core", 100 * (cpu_s(pid) - before) / elapsed(), goal=GOAL_PERCENT)
+    report.add(
+        case, f"processor in {seconds:g} s", "% of core", 100 * (cpu_s(pid) - before) / elapsed(), goal=GOAL_PERCENT
+    )

@@ -1,4 +1,4 @@
-"""Bulk import of a listing: stubs and catalog rows until the association is AVAILABLE, and the metadata that follows."""
+"""Bulk import of a listing: stubs and rows until the association is AVAILABLE, then the metadata that follows."""
 
 from __future__ import annotations
 

@@ -25,8 +25,12 @@ def run(report: Report) -> None:
             _compare(report, f"ls -lR of {FILES} files, {case}", "files/s", FILES, _list, mount, bare)
         _compare(report, f"stat of {FILES} files, again", "files/s", FILES, _stat, mount, bare)
         (fsx.directory / "local").mkdir()
-        _compare(report, f"create of {CREATED} files", "files/s", CREATED, _create, fsx.directory / "local", bare.parent)
-        _compare(report, f"unlink of {CREATED} files", "files/s", CREATED, _unlink, fsx.directory / "local", bare.parent)
+        _compare(
+            report, f"create of {CREATED} files", "files/s", CREATED, _create, fsx.directory / "local", bare.parent
+        )
+        _compare(
+            report, f"unlink of {CREATED} files", "files/s", CREATED, _unlink, fsx.directory / "local", bare.parent
+        )
 
 
 def _compare(

@@ -15,7 +15,7 @@ from pyfuse3 import EntryAttributes, FUSEError, ModeT, RequestContext
 from fsxsync.mount.descriptors import Descriptors, proc_path
 from fsxsync.mount.handles import Handles
 from fsxsync.mount.nodes import Node, Nodes
-from fsxsync.ports import Hydrator
+from fsxsync.ports import Front, Hydrator
 
 DISK_TASKS = 64
 """Reads, fsyncs and the like that may wait for the disk at the same time, each in a worker thread."""
@@ -33,6 +33,7 @@ class Served:
     descriptors: Descriptors
     handles: Handles
     hydrator: Hydrator
+    front: Front
     attr_timeout_s: float
     is_root: bool
     """Whether new files can be given to the caller; else all belong to whoever runs the daemon."""
@@ -47,6 +48,7 @@ class Base:
         self._descriptors = served.descriptors
         self._handles = served.handles
         self._hydrator = served.hydrator
+        self._front = served.front
         self._timeout_s = served.attr_timeout_s
         self._is_root = served.is_root
         self._disk = served.disk

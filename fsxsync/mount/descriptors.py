@@ -114,6 +114,9 @@ class Descriptors:
         """
         if node is self._nodes.root:
             return os.open(".", flags | os.O_CLOEXEC, dir_fd=self._root_fd)
+        kept = self._kept.get(node)
+        if kept is not None and node.parent is None:
+            return os.open(proc_path(kept), flags | os.O_CLOEXEC)
         for parent, name in node.links():
             try:
                 fd = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.directory(parent))
@@ -127,9 +130,7 @@ class Descriptors:
                 return fd
             os.close(fd)
             self._nodes.unlink(node, parent, name)
-        kept = self._kept.get(node)
-        if kept is not None:
-            return os.open(proc_path(kept), flags | os.O_CLOEXEC)
+        self.drop(node)  # it went behind the mount: whoever names it shall find what is there now
         raise OSError(errno.ESTALE, "the inode is not where the kernel knows it")
 
     @contextmanager

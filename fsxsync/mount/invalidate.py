@@ -48,8 +48,7 @@ class KernelCache:
     # ------------------------------------------------------------- ports.Front
 
     def invalidate_entry(self, parent_ino: int, name: bytes) -> None:
-        parent = self._nodes.find(parent_ino) if self._nodes is not None else None
-        if parent is not None and stat.S_ISDIR(parent.kind):  # else the number was another file's when it was known
+        if self._nodes is not None and self._nodes.find(parent_ino) is not None:
             self._entries[parent_ino, name] = None
             self._work.set()
 
@@ -90,6 +89,7 @@ class KernelCache:
         batch: list[Callable[[], None]] = [
             partial(pyfuse3.invalidate_entry, nodes.nodeid(parent_ino), FileNameT(name))
             for parent_ino, name in self._entries
+            if (parent := nodes.find(parent_ino)) is not None and stat.S_ISDIR(parent.kind)
         ]
         batch += [partial(pyfuse3.invalidate_inode, nodes.nodeid(ino), attr_only=True) for ino in self._attributes]
         return batch

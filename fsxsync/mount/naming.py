@@ -32,7 +32,14 @@ class Naming(Base):
     @replies
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         parent = self._nodes.named(parent_inode)
-        return self._entry(parent, name, self._descriptors.look(parent, name))
+        try:
+            status = self._descriptors.look(parent, name)
+        except OSError as error:
+            if error.errno == errno.ESTALE and parent.parent is not None:
+                # Most calls look again by themselves, but mkdir, symlink and link fail; the next one shall not.
+                self._front.invalidate_entry(parent.parent.ino, parent.name)
+            raise
+        return self._entry(parent, name, status)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         for nodeid, lookups in inode_list:
@@ -158,14 +165,14 @@ class Naming(Base):
         old = self._nodes.named(parent_inode_old), name_old
         new = self._nodes.named(parent_inode_new), name_new
         old_path, new_path = self._writable_path_in(*old), self._writable_path_in(*new)
-        if not self._hydrator.may_rename(old_path, new_path):
-            raise FUSEError(errno.EXDEV)
         moved = self._descriptors.look(*old)
         replaced = self._replaced(*new)
         if self._hydrator.is_association_root(old_path) or (
             replaced is not None and self._hydrator.is_association_root(new_path)
         ):
-            raise FUSEError(errno.EBUSY)
+            raise FUSEError(errno.EBUSY)  # before EXDEV, to which mv(1) answers with copies and deletes
+        if not self._hydrator.may_rename(old_path, new_path):
+            raise FUSEError(errno.EXDEV)
         old_fd = self._descriptors.directory(old[0])
         _core.renameat2(old_fd, name_old, self._descriptors.directory(new[0]), name_new, flags)
         exchanged = bool(flags & _core.RENAME_EXCHANGE)

@@ -83,13 +83,14 @@ class _Prepared:
         if allow_other:
             self.options.add("allow_other")
 
-    def operations(self, hydrator: Hydrator) -> TreeOperations:
+    def operations(self, hydrator: Hydrator, front: Front) -> TreeOperations:
         return TreeOperations(
             Served(
                 nodes=self.nodes,
                 descriptors=self.descriptors,
                 handles=self.handles,
                 hydrator=hydrator,
+                front=front,
                 attr_timeout_s=self.attr_timeout_s,
                 is_root=os.geteuid() == 0,
             )
@@ -114,7 +115,7 @@ async def serve_mount(
     """
     logging.getLogger("pyfuse3").addFilter(UNWANTED)
     prepared = session.take_prepared()
-    operations = prepared.operations(hydrator)
+    operations = prepared.operations(hydrator, session.front)
     try:
         _mount(operations, prepared)
         session.mountpoint = str(prepared.mountpoint)

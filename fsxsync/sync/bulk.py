@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import trio
 
 from fsxsync.errors import FsxSyncError, LocalChanged, TypeClash
-from fsxsync.model.identity import Base, Kind, Remote, base_of
+from fsxsync.model.identity import Kind, Remote, base_of
 from fsxsync.model.stub import StubMark
 from fsxsync.ports import Listed
 from fsxsync.sync.importer import chown_ids, ensure_parents
 from fsxsync.sync.journal import record_problem
 from fsxsync.sync.served import Served
 from fsxsync.tree.tree import NewStub
+
+SLICE = 64
+"""Stubs that are made at a time, some milliseconds: other tasks, the mount's among them, run in between."""
 
 
 def _remote_of(listed: Listed) -> Remote:
@@ -42,40 +46,49 @@ async def import_new(served: Served, new: Sequence[tuple[bytes, Listed]]) -> Fol
     What needs a decision (something is in the tree already, a directory marker, an empty object, watch mode, which
     loads data) is left to its look.
     """
-    left = dict.fromkeys(path for path, _ in new)
     if served.shared.eager:
-        return Followed([], list(left))
+        return Followed([], [path for path, _ in new])
+    simple, left = _choose(served, new)
+    made: list[bytes] = []
+    for parent, members in simple.items():
+        for start in range(0, len(members), SLICE):
+            part = members[start : start + SLICE]
+            free = _make(served, parent, part)
+            made += free
+            if len(free) < len(part):
+                left += {path for path, _ in part}.difference(free)
+            await trio.lowlevel.checkpoint()
+    return Followed(made, left)
+
+
+def _choose(
+    served: Served, new: Sequence[tuple[bytes, Listed]]
+) -> tuple[dict[bytes, list[tuple[bytes, Listed]]], list[bytes]]:
+    """What can be a stub at once, by the directory that it lies in, which is there now; and what needs a look."""
     simple: dict[bytes, list[tuple[bytes, Listed]]] = {}
+    left: list[bytes] = []
     taken: set[bytes] = set()
     for path, listed in new:
-        if listed.key.endswith("/") or listed.size == 0:
-            continue
         parent = path.rpartition(b"/")[0]
+        if listed.key.endswith("/") or listed.size == 0:
+            left.append(path)
+            continue
         if parent not in simple:
             try:
                 refuse_below_file(path, taken)
                 ensure_parents(served, path)
             except TypeClash as error:
                 record_problem(served, path, "refused", str(error), error.code)
-                del left[path]
                 continue
             except FsxSyncError:
-                continue  # the look meets the same error and reports it with its retries
+                left.append(path)  # the look meets the same error and reports it with its retries
+                continue
         simple.setdefault(parent, []).append((path, listed))
         taken.add(path)
-    if not simple:
-        return Followed([], list(left))
-    rows = await trio.to_thread.run_sync(_make, served, simple)
-    if rows:
-        served.shared.catalog.files.put_many(rows)
-        served.imported += len(rows)
-        _invalidate(served, simple)
-    for row in rows:
-        del left[row.path]
-    return Followed([row.path for row in rows], list(left))
+    return simple, left
 
 
-def refuse_below_file(path: bytes, files: Set[bytes]) -> None:
+def refuse_below_file(path: bytes, files: AbstractSet[bytes]) -> None:
     """Of the keys ``a`` and ``a/b`` only one can be in a tree: the first one that is listed, for all imports alike.
 
     Raises:
@@ -88,24 +101,27 @@ def refuse_below_file(path: bytes, files: Set[bytes]) -> None:
         parent = parent.rpartition(b"/")[0]
 
 
-def _make(served: Served, simple: Mapping[bytes, Sequence[tuple[bytes, Listed]]]) -> list[Base]:
-    """Stage and place stubs, a directory at a time; runs in a worker thread. A path that something took meanwhile is
-    left to its look."""
+def _make(served: Served, parent: bytes, members: Sequence[tuple[bytes, Listed]]) -> list[bytes]:
+    """Stage and place stubs in one directory and write their rows; the paths that were free.
+
+    Here and not in a worker thread: what inotify and the mount tell of a stub finds its row, whenever it comes.
+    """
     tree = served.shared.tree
-    rows: list[Base] = []
-    for parent, members in simple.items():
-        remotes = [_remote_of(listed) for _, listed in members]
-        stubs = [_stub(served, path, listed, remote) for (path, listed), remote in zip(members, remotes, strict=True)]
-        try:
-            placed = tree.place_stubs(served.tree_path(parent), stubs)
-        except LocalChanged:
-            continue
-        rows += [
-            base_of(served.id, path, local, remote)
-            for (path, _), remote, local in zip(members, remotes, placed, strict=True)
-            if local is not None
-        ]
-    return rows
+    remotes = [_remote_of(listed) for _, listed in members]
+    stubs = [_stub(served, path, listed, remote) for (path, listed), remote in zip(members, remotes, strict=True)]
+    try:
+        placed = tree.place_stubs(served.tree_path(parent), stubs)
+    except LocalChanged:
+        return []
+    rows = [
+        base_of(served.id, path, local, remote)
+        for (path, _), remote, local in zip(members, remotes, placed, strict=True)
+        if local is not None
+    ]
+    served.shared.catalog.files.put_many(rows)
+    served.imported += len(rows)
+    _invalidate(served, parent)
+    return [row.path for row in rows]
 
 
 def _stub(served: Served, path: bytes, listed: Listed, remote: Remote) -> NewStub:
@@ -122,10 +138,8 @@ def _stub(served: Served, path: bytes, listed: Listed, remote: Remote) -> NewStu
     )
 
 
-def _invalidate(served: Served, parents: Iterable[bytes]) -> None:
-    """New names: the kernel keeps no negative entries, so only the directories' own attributes are stale."""
-    front, tree = served.shared.front, served.shared.tree
-    for parent in parents:
-        directory = tree.identify(served.tree_path(parent))
-        if directory is not None:
-            front.invalidate_inode(directory.ino, data=False)
+def _invalidate(served: Served, parent: bytes) -> None:
+    """New names: the kernel keeps no negative entries, so only the directory's own attributes are stale."""
+    directory = served.shared.tree.identify(served.tree_path(parent))
+    if directory is not None:
+        served.shared.front.invalidate_inode(directory.ino, data=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import itertools
 import os
 from collections.abc import Callable
@@ -102,6 +103,8 @@ class Hydration:
             self.failures[index] = error
             raise
         finally:
+            # Loading data is no modification: a file's times must not move because it was read.
+            os.utime(self.fd, ns=(self.atime_ns, self.mtime_ns))
             self.states[index] = Residency.HERE if arrived else Residency.MISSING
             self.arrivals.pop(index).set()
 
@@ -118,6 +121,20 @@ class Hydration:
         return None
 
 
+def mark_of(fd: int) -> StubMark | None:
+    """The stub mark; None for an ordinary file.
+
+    Raises:
+        OSError: it can't be told. Never taken for "no stub": then somebody would read zeros.
+    """
+    try:
+        return StubMark.decode(os.getxattr(fd, XATTR))
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+        return None
+
+
 def open_hydration(
     fd: int,
     path: bytes,
@@ -127,9 +144,8 @@ def open_hydration(
     reopen: Callable[[bytes, int], int],
 ) -> Hydration | None:
     """Start on the stub behind ``fd``; None if it is an ordinary file."""
-    try:
-        mark = StubMark.decode(os.getxattr(fd, XATTR))
-    except OSError:
+    mark = mark_of(fd)
+    if mark is None:
         return None
     store, key = store_of(mark)
     status = os.fstat(fd)

@@ -16,7 +16,7 @@ from fsxsync.errors import FsxSyncError, LocalChanged, ObjectChanged, ObjectMiss
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.ports import ObjectStore, Priority
-from fsxsync.sync.hydration import Hydration, open_hydration
+from fsxsync.sync.hydration import Hydration, mark_of, open_hydration
 from fsxsync.sync.importer import first_leaf
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.served import Served, Shared
@@ -69,11 +69,7 @@ class StubHydrator:
     # ------------------------------------------------------------- data
 
     def is_stub(self, fd: int) -> bool:
-        try:
-            os.getxattr(fd, XATTR)
-        except OSError:
-            return False
-        return True
+        return mark_of(fd) is not None
 
     def _store_of(self, path: bytes, mark: StubMark) -> tuple[ObjectStore, str]:
         served = self._served_for(path)

@@ -15,7 +15,7 @@ from fsxsync.sync.intake import Intake
 from fsxsync.sync.looker import backoff_s, run_lookers
 from fsxsync.sync.rescan import check_directory, rescan
 from fsxsync.sync.served import Served
-from fsxsync.sync.sources import Poller, QueueReader
+from fsxsync.sync.sources import UNREAD_MAX_S, Poller, QueueReader
 
 RETRY_MAX_S = 30.0
 """A misconfigured association is tried again at least this often; FSx takes up to 15 minutes (FSX-FACTS §1.3)."""
@@ -172,7 +172,13 @@ class Service:
     async def read_sources_up_to_now(self) -> None:
         """Return when all that happened in the repository before the call is in the changelog."""
         if self.reader is not None:
-            await self.reader.read_up_to_now()
+            if await self.reader.read_up_to_now():
+                return
+            # A listing from now on shows all that the messages tell which somebody else holds.
+            if self.poller.is_running:
+                await self.poller.read_up_to_now()
+            else:
+                await self.reader.read_up_to_now(UNREAD_MAX_S)
         elif self.served.association.poll_s and self.served.association.policy.imports:
             await self.poller.read_up_to_now()
 

@@ -20,8 +20,10 @@ LONG_POLL_S = 20
 """SQS's longest wait; a waiting receive costs nothing."""
 RETRY_S = 5.0
 HANDOVER_S = 0.1
+GRACE_S = 2.0
+"""How long `wait` waits for messages that somebody holds before it reads the listing instead …"""
 UNREAD_MAX_S = 60.0
-"""How long `wait` waits for messages that somebody else holds: twice SQS's usual visibility time-out."""
+"""… and, where no listing is read, at all: twice SQS's usual visibility time-out."""
 POLL_COST_SHARE = 50
 """A listing poll may use one part in this many of the time: a huge prefix is polled less often than asked."""
 
@@ -47,27 +49,30 @@ class QueueReader:
                 self.failure = str(error)
                 await trio.sleep(RETRY_S)
 
-    async def read_up_to_now(self) -> None:
-        """Return when everything that was in the queue at the call is in the changelog.
+    async def read_up_to_now(self, patience_s: float = GRACE_S) -> bool:
+        """Return when everything that was in the queue at the call is in the changelog. False if somebody still holds
+        messages after ``patience_s``: a daemon that was killed took them, and they come back when their visibility
+        time-out is over.
 
         Reads beside the long poll, which can't be interrupted; both only add hints.
 
         Raises:
             RepositoryError
         """
-        deadline = trio.current_time() + UNREAD_MAX_S
+        deadline = trio.current_time() + patience_s
         while True:
             # Two empty answers in a row: a standard queue may answer empty while it still has messages.
             empty = 0
             while empty < 2:
                 empty = 0 if await self._receive(0) else empty + 1
-            # An empty queue is not enough: the long poll may have been handed a message that is still on its way
-            # here, or a daemon that was killed took one, which comes back when its visibility time-out is over.
+            # An empty queue is not enough: the long poll may have been handed a message that is still on its way here.
             left = await trio.to_thread.run_sync(self._queue.left)
             if left is None:
                 await trio.sleep(HANDOVER_S)
-            if not left or trio.current_time() > deadline:
-                return
+            if not left:
+                return True
+            if trio.current_time() > deadline:
+                return False
             await trio.sleep(HANDOVER_S)
 
     async def _receive(self, wait_s: int) -> int:
@@ -154,6 +159,7 @@ class Poller:
         self._started = 0
         self._done = 0
         self.accept_deletes = False
+        self.is_running = False
 
     async def run(self) -> None:
         """Poll for ever; the first listing at once.
@@ -161,6 +167,13 @@ class Poller:
         Raises:
             RepositoryError: the supervisor marks the association MISCONFIGURED and starts this again.
         """
+        self.is_running = True
+        try:
+            await self._poll()
+        finally:
+            self.is_running = False
+
+    async def _poll(self) -> None:
         while True:
             self._wanted = trio.Event()
             cost_s = await self._read()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import heapq
 import itertools
-import os
 from collections.abc import Callable
 
 import trio
@@ -68,7 +67,7 @@ class ThreadMover:
         self.in_flight = 0
 
     async def fetch(self, job: ChunkJob, priority: Priority) -> None:
-        """Download one chunk into the file. The file's times are as before afterwards.
+        """Download one chunk into the file.
 
         Raises:
             RepositoryError: from the store. NoSpace: the disk is full.
@@ -118,12 +117,9 @@ def _fetch(job: ChunkJob) -> None:
     data = job.store.get_range(job.key, job.offset, job.length, etag=job.etag, version_id=job.version_id)
     if len(data) != job.length:
         raise LocalChanged(f"download of {job.key}", f"{len(data)} bytes came where {job.length} were asked for")
-    before = os.fstat(job.fd)
     try:
         write_all(job.fd, data, job.offset)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise NoSpace(f"download of {job.key}", "no space is left") from error
         raise
-    # Loading data is no modification: applications must not see a file's times move because it was read.
-    os.utime(job.fd, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -48,7 +48,10 @@ class Daemons:
     def get(self, way: str) -> tuple[Instance, str]:
         if way not in self._kept:
             made = Instance(self._base / f"{way}-{uuid.uuid4().hex[:6]}", mounted=way != "watch")
-            queue = self.moto.client("sqs").create_queue(QueueName=f"q-{uuid.uuid4().hex[:12]}")["QueueUrl"]
+            # The long poll of a killed daemon may take a message with it: it comes back soon.
+            queue = self.moto.client("sqs").create_queue(
+                QueueName=f"q-{uuid.uuid4().hex[:12]}", Attributes={"VisibilityTimeout": "1"}
+            )["QueueUrl"]
             self._kept[way] = made, queue
             made.start()
         return self._kept[way]

@@ -83,7 +83,7 @@ class Instance:
         """Start the daemon; returns when it serves."""
         with suppress(FileExistsError):  # also where a killed daemon's mount is, which can't be looked at
             self.directory.mkdir(parents=True)
-        self.log = tempfile.TemporaryFile()
+        self.log = self.log or tempfile.TemporaryFile()  # one for all starts
         command = "mount" if self.mounted else "watch"
         self.daemon = subprocess.Popen(  # noqa: S603
             [*PROGRAM, command, str(self.directory)],

@@ -20,6 +20,7 @@ from pyfuse3 import FlagT, FUSEError, InodeT, RequestContext
 from fsxsync.mount.base import Served
 from fsxsync.mount.descriptors import KEPT, Descriptors
 from fsxsync.mount.handles import Handles
+from fsxsync.mount.invalidate import KernelCache
 from fsxsync.mount.nodes import Nodes
 from fsxsync.mount.operations import TreeOperations
 
@@ -36,7 +37,15 @@ class World:
         self.handles = Handles()
         self.hydrator = FakeHydrator(objects={"key": BODY})
         self.operations = TreeOperations(
-            Served(self.nodes, self.descriptors, self.handles, self.hydrator, attr_timeout_s=1.0, is_root=False)
+            Served(
+                self.nodes,
+                self.descriptors,
+                self.handles,
+                self.hydrator,
+                KernelCache(),
+                attr_timeout_s=1.0,
+                is_root=False,
+            )
         )
 
     async def look_up(self, path: str) -> InodeT:
