@@ -156,7 +156,7 @@ class EventQueue(Protocol):
     def receive(self, wait_s: int) -> list[QueueMessage]: ...
 
     def left(self) -> int | None:
-        """Messages that nobody has deleted yet, those in somebody's hands included; None where asking is not allowed."""
+        """Messages that nobody has deleted yet, also those that somebody holds; None where asking is not allowed."""
 
     def delete(self, receipts: Sequence[str]) -> None:
         """Only after the hints are in the changelog (DESIGN §7)."""
@@ -256,8 +256,9 @@ class Hydrator(Protocol):
 class Front(Protocol):
     """What sync asks of the front: forget what the kernel cached. Never blocks the caller."""
 
-    def invalidate_entry(self, parent_ino: int, name: bytes) -> None:
-        """The name in the directory with that host inode number means something else now, or nothing."""
+    def invalidate_entry(self, parent_ino: int, name: bytes, ino: int | None = None) -> None:
+        """The name in the directory with that host inode number may mean something else now: ``ino`` where that is
+        known (nothing is sent then if the kernel knows it as that), or nothing."""
 
     def invalidate_inode(self, ino: int, *, data: bool) -> None:
         """Attributes of that host inode changed; with ``data`` its pages too."""

@@ -47,10 +47,14 @@ class KernelCache:
 
     # ------------------------------------------------------------- ports.Front
 
-    def invalidate_entry(self, parent_ino: int, name: bytes) -> None:
-        if self._nodes is not None and self._nodes.find(parent_ino) is not None:
-            self._entries[parent_ino, name] = None
-            self._work.set()
+    def invalidate_entry(self, parent_ino: int, name: bytes, ino: int | None = None) -> None:
+        if self._nodes is None or (parent := self._nodes.find(parent_ino)) is None:
+            return
+        node = self._nodes.find(ino) if ino is not None else None
+        if node is not None and (parent, name) in node.links():
+            return
+        self._entries[parent_ino, name] = None
+        self._work.set()
 
     def invalidate_inode(self, ino: int, *, data: bool) -> None:
         node = self._nodes.find(ino) if self._nodes is not None else None

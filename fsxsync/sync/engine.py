@@ -135,18 +135,15 @@ class Engine:
         return False
 
     def _tree_changed(self, tree_path: bytes) -> None:
-        self.intake.changed(tree_path)
-        local = self._shared.tree.identify(tree_path)
-        self._shared.invalidate(tree_path, *([local.ino] if local else []), data=False)
+        self.intake.changed(tree_path, noticed=True)
 
     def _tree_moved(self, old: bytes, new: bytes, is_directory: bool) -> None:
         self.intake.renamed(old, new, is_directory)
-        self._shared.invalidate(old, data=False)
-        self._shared.invalidate(new, data=False)
+        self._shared.noticed((old, new))
 
     def _tree_appeared(self, tree_path: bytes) -> None:
         self.intake.appeared(tree_path)
-        self._shared.invalidate(tree_path, data=False)
+        self._shared.noticed((tree_path,))
 
     def _overflow(self) -> None:
         self._shared.eventlog.emit(

@@ -38,7 +38,7 @@ class Intake:
         self._shared = shared
         self._served_for = served_for
         self._by_id = by_id
-        self._paths: dict[bytes, None] = {}
+        self._paths: dict[bytes, bool] = {}
         self._wake = trio.Event()
         self._expansions: dict[_Expansion, None] = {}
         self._overflowed = False
@@ -46,9 +46,9 @@ class Intake:
 
     # ------------------------------------------------------------- local hints
 
-    def changed(self, tree_path: bytes) -> None:
-        """Look at one path of the tree."""
-        self._paths[tree_path] = None
+    def changed(self, tree_path: bytes, *, noticed: bool = False) -> None:
+        """Look at one path of the tree; ``noticed`` by inotify, so that the front may not know of it."""
+        self._paths[tree_path] = self._paths.get(tree_path, False) or noticed
         self._wake.set()
 
     def renamed(self, old: bytes, new: bytes, is_directory: bool) -> None:
@@ -95,6 +95,7 @@ class Intake:
         """Write the gathered paths to the changelog."""
         paths, self._paths = self._paths, {}
         if paths:
+            self._shared.noticed(path for path, noticed in paths.items() if noticed)
             self._add_local((path, self._shared.tree.identify(path)) for path in paths)
 
     def _add_local(self, found: Iterable[tuple[bytes, Local | None]]) -> None:

@@ -94,7 +94,8 @@ async def _settle(served: Served, path: bytes, base: Base | None, local: Local |
         assert local is not None
         assert remote is not None
         known, local = await _compare(served, path, local, remote)
-    action = reconcile(base, local, remote, served.association.policy, same_bytes=known)
+    moved = await renames.is_moved_stub(served, path, base, local)
+    action = reconcile(base, local, remote, served.association.policy, same_bytes=known, moved=moved)
     outcome = await _act(served, path, action)
     if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
         return Outcome(Next.AGAIN, remote=True)
@@ -169,7 +170,8 @@ async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa:
         case Verdict.ADOPT:
             again = _adopt(served, path, action)
         case Verdict.EXPORT | Verdict.MERGE_EXPORT:
-            _record(served, await exporter.export(served, path, action))
+            is_stub = local is not None and local.stub is not None
+            _record(served, await (renames.export_stub if is_stub else exporter.export)(served, path, action))
         case Verdict.EXPORT_META:
             _record(served, await exporter.export_metadata(served, path, action))
         case Verdict.EXPORT_DELETE:
@@ -190,7 +192,9 @@ async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa:
         case Verdict.KEEP_BOTH:
             row, kept = await importer.keep_both(served, path, action)
             _record(served, row)
-            served.add_hint(kept, local=True, delay_s=served.shared.settings.export_delay_s)
+            # With the inode: a stub's object must stay until it was copied to the new name (`renames.may_delete`).
+            ino = local.ino if local is not None else None
+            served.add_hint(kept, local=True, ino=ino, delay_s=served.shared.settings.export_delay_s)
         case Verdict.LOST:
             record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")
             return DONE
@@ -247,6 +251,10 @@ def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
     assert remote is not None
     if action.posix is not None and remote.posix_known:
         local = exporter.set_metadata(served, path, local, action.posix)
+    if local.stub is not None:
+        key = served.key(path, Kind.FILE)
+        mark = replace(local.stub, etag=remote.etag, version_id=remote.version_id, key=key)
+        local = exporter.remark(served, path, local, mark)
     row = base_of(
         served.id,
         path,

@@ -115,4 +115,4 @@ async def _handle(served: Served, entry: Entry) -> None:
         return
     changelog.done(entry)
     if outcome.next is Next.AGAIN:
-        served.add_hint(entry.path, local=outcome.local, remote=outcome.remote)
+        served.add_hint(entry.path, local=outcome.local, remote=outcome.remote, ino=entry.ino)

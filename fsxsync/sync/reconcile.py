@@ -231,8 +231,10 @@ def _stub_verdict(base: Base | None, local: Local, remote: Remote | None) -> Ver
     return V.IMPORT
 
 
-def _verdict(base: Base | None, local: Local | None, remote: Remote | None, *, same_bytes: bool | None) -> Verdict:
-    if local is not None and (special := _stub_verdict(base, local, remote)) is not None:
+def _verdict(
+    base: Base | None, local: Local | None, remote: Remote | None, *, same_bytes: bool | None, moved: bool
+) -> Verdict:
+    if local is not None and not moved and (special := _stub_verdict(base, local, remote)) is not None:
         return special
     mine, theirs = local_delta(base, local), remote_delta(base, remote)
     verdict = TABLE[mine, theirs]
@@ -323,12 +325,15 @@ def reconcile(
     policy: Policy,
     *,
     same_bytes: bool | None = None,
+    moved: bool = False,
 ) -> Action:
     """Decide what to do about one path.
 
     ``same_bytes`` is what comparing the file with the object's checksum said; None where nobody could tell.
+    ``moved`` says of a stub that the object it stands for is there, under another key: somebody renamed it to this
+    path, and its content is an edit like any other. Its bytes are only where the copy to this path's key gets them.
     """
-    verdict = _verdict(base, local, remote, same_bytes=same_bytes)
+    verdict = _verdict(base, local, remote, same_bytes=same_bytes, moved=moved)
     posix: Posix | None = None
     conflict = False
     if verdict in {V.CONFLICT, V.META_CONFLICT} and local is not None and remote is not None:

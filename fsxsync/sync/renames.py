@@ -12,8 +12,10 @@ import trio
 
 from fsxsync.errors import ObjectChanged, ObjectMissing
 from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
+from fsxsync.model.stub import StubMark
 from fsxsync.sync.digests import content_hash
-from fsxsync.sync.exporter import remark, remote_after
+from fsxsync.sync.exporter import remark, remote_after, set_metadata
+from fsxsync.sync.reconcile import Action
 from fsxsync.sync.served import Served
 
 
@@ -86,6 +88,43 @@ async def export_rename(served: Served, path: bytes, local: Local, source: Base)
         mark = replace(local.stub, etag=remote.etag, version_id=remote.version_id, key=new_key)
         local = remark(served, path, local, mark)
     return base_of(served.id, path, local, remote, content_hash=source.content_hash)
+
+
+async def is_moved_stub(served: Served, path: bytes, base: Base | None, local: Local | None) -> bool:
+    """A stub that somebody renamed to this path, whose object still is under its old key."""
+    mark = local.stub if local is not None else None
+    if mark is None or (base is not None and mark.etag == base.etag) or mark.key == served.key(path, Kind.FILE):
+        return False
+    if not mark.key.startswith(served.association.prefix):
+        return False
+    source = await trio.to_thread.run_sync(served.store.head, mark.key)
+    return source is not None and (source.etag, source.size) == (mark.etag, mark.size)
+
+
+async def export_stub(served: Served, path: bytes, action: Action) -> Base:
+    """Copy the object that a renamed stub stands for to its new key, in place of ``action.remote``.
+
+    Raises:
+        ObjectChanged: either object is another one now. LocalChanged. RepositoryError.
+    """
+    local = action.local
+    assert local is not None
+    assert local.stub is not None
+    old_key, key = local.stub.key, served.key(path, Kind.FILE)
+    source = await trio.to_thread.run_sync(served.store.head, old_key)
+    if source is None or (source.etag, source.size) != (local.stub.etag, local.stub.size):
+        raise ObjectChanged(f"rename to {key}", f"{old_key} is another version now")
+    posix = action.posix or local.posix
+    written = await trio.to_thread.run_sync(
+        lambda: served.store.copy(old_key, key, posix, Kind.FILE, expect=source, replaces=action.remote)
+    )
+    served.expect_echo(key, written.etag)
+    served.exported += 1
+    if action.posix is not None:
+        local = set_metadata(served, path, local, action.posix)
+    remote = remote_after(Kind.FILE, key, source.size, posix, written, source.storage_class)
+    mark = StubMark(etag=remote.etag, size=source.size, key=key, version_id=remote.version_id)
+    return base_of(served.id, path, remark(served, path, local, mark), remote)
 
 
 def may_delete(served: Served, base: Base) -> str:

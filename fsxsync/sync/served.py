@@ -6,6 +6,7 @@ import collections
 import os
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import trio
@@ -14,7 +15,7 @@ from fsxsync.catalog.changelog import Hint
 from fsxsync.catalog.database import Catalog
 from fsxsync.config import Settings
 from fsxsync.model.association import Association
-from fsxsync.model.identity import Base, Kind, Posix, Remote
+from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 from fsxsync.model.keys import key_of
 from fsxsync.ports import Front, Mover, ObjectStore
 from fsxsync.telemetry.eventlog import EventLog
@@ -24,7 +25,7 @@ from fsxsync.tree.tree import Tree
 class NoFront:
     """`ports.Front` where nothing is mounted (watch mode, or before the mount is up)."""
 
-    def invalidate_entry(self, parent_ino: int, name: bytes) -> None:
+    def invalidate_entry(self, parent_ino: int, name: bytes, ino: int | None = None) -> None:
         return
 
     def invalidate_inode(self, ino: int, *, data: bool) -> None:
@@ -69,6 +70,21 @@ class Shared:
             self.front.invalidate_inode(directory.ino, data=False)
         for ino in inodes:
             self.front.invalidate_inode(ino, data=data)
+
+    def noticed(self, paths: Iterable[bytes]) -> None:
+        """Something happened at these paths of the tree, perhaps behind the front's back."""
+        directories: dict[bytes, Local | None] = {}
+        for tree_path in paths:
+            parent, _, name = tree_path.rpartition(b"/")
+            if parent not in directories:
+                directories[parent] = directory = self.tree.identify(parent)
+                if directory is not None:
+                    self.front.invalidate_inode(directory.ino, data=False)
+            directory, local = directories[parent], self.tree.identify(tree_path)
+            if directory is not None:
+                self.front.invalidate_entry(directory.ino, name, local.ino if local is not None else None)
+            if local is not None:
+                self.front.invalidate_inode(local.ino, data=False)
 
 
 ECHO_MEMORY = 20_000

@@ -1,4 +1,4 @@
-"""``/metrics`` for Prometheus: what ``fsxsync status`` says, as numbers. Read when somebody asks, counted nowhere twice."""
+"""``/metrics`` for Prometheus: what ``fsxsync status`` says, as numbers, when somebody asks."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ class Instance:
     env: Mapping[str, str] = field(default_factory=dict)
     daemon: subprocess.Popen[bytes] | None = None
     log: IO[bytes] | None = None
+    drain: subprocess.Popen[bytes] | None = None
 
     @property
     def directory(self) -> Path:
@@ -102,7 +104,7 @@ class Instance:
         else:
             raise AssertionError(f"the daemon did not start: {b''.join(early).decode()}")
         # From now on into a file: a full pipe would stop the daemon.
-        self._drain = subprocess.Popen(["cat"], stdin=self.daemon.stderr, stdout=self.log)  # noqa: S607
+        self.drain = subprocess.Popen(["cat"], stdin=self.daemon.stderr, stdout=self.log)  # noqa: S607
         self.daemon.stderr.close()
 
     def said(self) -> str:
@@ -124,7 +126,8 @@ class Instance:
         assert self.daemon is not None
         self.daemon.send_signal(number)
         code = self.daemon.wait(60)
-        self._drain.wait(60)
+        if self.drain is not None:
+            self.drain.wait(60)
         self.daemon = None
         return code
 
@@ -133,8 +136,8 @@ class Instance:
         if self.daemon is not None and self.daemon.poll() is None:
             self.daemon.kill()
             self.daemon.wait()
-        if self.daemon is not None:
-            self._drain.wait()
+        if self.drain is not None:
+            self.drain.wait()
         subprocess.run(  # noqa: S603
             ["umount", "-l", "-q", str(self.directory)],  # noqa: S607
             check=False,
@@ -196,10 +199,8 @@ def keys_of(s3: Any, bucket: str, prefix: str = "") -> list[str]:
     return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
 
-def eventually(check: Any, timeout_s: float = 30) -> None:
+def eventually(check: Callable[[], object], timeout_s: float = 30) -> None:
     """Try until it holds: for what no command can wait for."""
-    import time
-
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -207,7 +208,6 @@ def eventually(check: Any, timeout_s: float = 30) -> None:
         except (AssertionError, OSError):
             if time.monotonic() > deadline:
                 raise
-            os.sched_yield()
             time.sleep(0.05)
         else:
             return
