@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from fsxsync.errors import BadInput
 
@@ -88,8 +89,9 @@ def mounted(mountinfo: str = "/proc/self/mountinfo") -> list[Mounted]:
         for line in lines:
             left, _, right = line.rstrip(b"\n").partition(b" - ")
             fstype, source = right.split(b" ")[:2]
-            name, _, state_dir = _unescaped(source).partition(":")
+            name, _, quoted = _unescaped(source).partition(":")
             if os.fsdecode(fstype) == FSTYPE and name == "fsxsync":
+                state_dir = os.fsdecode(unquote_to_bytes(quoted))
                 found.append(Mounted(_unescaped(left.split(b" ")[4]), state_dir))
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +47,9 @@ def run_mount(
         state_dir / "tree",
         daemonize=daemonize,
         eager=False,
-        front=partial(_serve_front, session=session, mountpoint=mountpoint.absolute()),
+        front=partial(
+            _serve_front, session=session, mountpoint=mountpoint.absolute(), options=_for_the_kernel(options)
+        ),
         session=session,
     )
 
@@ -73,6 +75,15 @@ def run_watch(
 
 def _settings(state_dir: Path, config_file: Path | None, flags: Mapping[str, object]) -> Settings:
     return load(config_file, os.environ, {**flags, "state_dir": str(state_dir)})
+
+
+_OPPOSITES = {"ro": "rw", "nosuid": "suid", "nodev": "dev", "noexec": "exec", "noatime": "atime", "sync": "async"}
+
+
+def _for_the_kernel(options: Mapping[str, str | bool]) -> list[str]:
+    """mount(8)'s words; ``suid`` and ``dev`` have to be said, because libfuse mounts without them."""
+    wanted = [name if options[name] else opposite for name, opposite in _OPPOSITES.items() if name in options]
+    return [*wanted, "dirsync"] if options.get("dirsync") else wanted
 
 
 def _known(options: Mapping[str, str | bool]) -> dict[str, object]:
@@ -200,6 +211,7 @@ async def _serve_front(
     *,
     session: Session,
     mountpoint: Path,
+    options: Sequence[str],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     session.prepare(
@@ -208,6 +220,7 @@ async def _serve_front(
         state_dir=Path(parts.settings.state_dir),
         attr_timeout_s=parts.settings.attr_timeout_s,
         allow_other=parts.settings.allow_other,
+        options=options,
     )
     parts.shared.front = session.front
     await serve_mount(session, parts.engine.hydrator, task_status=task_status)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import string
+from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import quote_from_bytes
 
 import pyfuse3
 import trio
@@ -21,6 +24,8 @@ from fsxsync.mount.nodes import Nodes
 from fsxsync.mount.operations import TreeOperations
 from fsxsync.mount.replies import UNWANTED
 from fsxsync.ports import Front, Hydrator
+
+_PLAIN = "".join(set(string.printable) - set("%,\\" + string.whitespace))
 
 MIN_TASKS = 8
 """Idle tasks kept for the next requests; starting one takes longer than answering a getattr."""
@@ -42,9 +47,16 @@ class Session:
         self._prepared: _Prepared | None = None
 
     def prepare(
-        self, tree_root: Path, mountpoint: Path, *, state_dir: Path, attr_timeout_s: float, allow_other: bool
+        self,
+        tree_root: Path,
+        mountpoint: Path,
+        *,
+        state_dir: Path,
+        attr_timeout_s: float,
+        allow_other: bool,
+        options: Iterable[str] = (),
     ) -> None:
-        """Check the mount point and open the tree.
+        """Check the mount point and open the tree. ``options`` are mount(8)'s words for the kernel: ``ro``, ``noexec`` …
 
         Raises:
             MountPointUnusable, FuseUnavailable: a person has to mend something.
@@ -52,7 +64,9 @@ class Session:
         check_fuse()
         check_mountpoint(mountpoint, apart_from=(tree_root, state_dir))
         allow_many_open_files()
-        self._prepared = _Prepared(tree_root, mountpoint, state_dir, attr_timeout_s, allow_other=allow_other)
+        self._prepared = _Prepared(
+            tree_root, mountpoint, state_dir, attr_timeout_s, allow_other=allow_other, options=options
+        )
         self._cache.attach(self._prepared.nodes, self._prepared.handles)
 
     def take_prepared(self) -> _Prepared:
@@ -71,7 +85,14 @@ class _Prepared:
     """Tables and options of a mount to be."""
 
     def __init__(
-        self, tree_root: Path, mountpoint: Path, state_dir: Path, attr_timeout_s: float, *, allow_other: bool
+        self,
+        tree_root: Path,
+        mountpoint: Path,
+        state_dir: Path,
+        attr_timeout_s: float,
+        *,
+        allow_other: bool,
+        options: Iterable[str],
     ) -> None:
         root_fd = os.open(tree_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.mountpoint = mountpoint
@@ -79,7 +100,7 @@ class _Prepared:
         self.nodes = Nodes(os.fstat(root_fd).st_ino, stat.S_IFDIR)
         self.handles = Handles()
         self.descriptors = Descriptors(self.nodes, root_fd)
-        self.options = {"default_permissions", "subtype=fsxsync", f"fsname={_escaped(f'fsxsync:{state_dir}')}"}
+        self.options = {"default_permissions", "subtype=fsxsync", f"fsname=fsxsync:{_quoted(state_dir)}", *options}
         if allow_other:
             self.options.add("allow_other")
 
@@ -97,10 +118,9 @@ class _Prepared:
         )
 
 
-def _escaped(value: str) -> str:
-    """As libfuse's option parser reads it; pyfuse3 takes ASCII only."""
-    printable = value.encode("ascii", "replace").decode("ascii")
-    return printable.replace("\\", "\\\\").replace(",", "\\,")
+def _quoted(path: Path) -> str:
+    """A path in an option: pyfuse3 takes ASCII only, and libfuse's parser has a meaning for commas and backslashes."""
+    return quote_from_bytes(os.fsencode(path), safe=_PLAIN)
 
 
 async def serve_mount(

@@ -562,7 +562,9 @@ class World:
 
 def _record(bucket: str, key: str, name: str) -> dict[str, Any]:
     there = {"bucket": {"name": bucket}, "object": {"key": urllib.parse.quote_plus(key)}}
-    return {"Records": [{"eventSource": "aws:s3", "eventName": name, "eventTime": "2026-11-23T17:52:29.000Z", "s3": there}]}
+    return {
+        "Records": [{"eventSource": "aws:s3", "eventName": name, "eventTime": "2026-11-23T17:52:29.000Z", "s3": there}]
+    }
 
 
 def _md5(content: bytes) -> str:
