@@ -69,7 +69,11 @@ def run_watch(
         raise BadInput(f"{directory} can't be watched", "there is no such directory", advice="make it first")
     state = state_dir.absolute()
     if state == directory or directory in state.parents or state in directory.parents:
-        raise BadInput(f"{directory} can't be watched", f"the state directory {state} lies in it or around it")
+        raise BadInput(
+            f"{directory} can't be watched",
+            f"the state directory {state} lies in it or around it",
+            advice="name another --state-dir",
+        )
     return _run(settings, state_dir, directory, daemonize=daemonize, eager=True, front=None, session=None)
 
 

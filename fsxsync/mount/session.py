@@ -56,7 +56,7 @@ class Session:
         allow_other: bool,
         options: Iterable[str] = (),
     ) -> None:
-        """Check the mount point and open the tree. ``options`` are mount(8)'s words for the kernel: ``ro``, ``noexec`` …
+        """Check the mount point and open the tree. ``options`` are mount(8)'s words: ``ro``, ``noexec`` …
 
         Raises:
             MountPointUnusable, FuseUnavailable: a person has to mend something.

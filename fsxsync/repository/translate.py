@@ -135,11 +135,17 @@ _CREDENTIALS = (
 _NETWORK = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError)
 
 
+_REDIRECTED = "name the address that it redirects to as --endpoint-url, perhaps with https instead of http"
+
+
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """Raise our errors for botocore's. ``what`` names the operation and its object: ``upload to s3://b/k``."""
     try:
         yield
+    except RecursionError as error:
+        # To a redirect botocore answers with a question for the bucket's region, which is redirected as well.
+        raise EndpointUnreachable(what, "the server redirects every request", advice=_REDIRECTED) from error
     except (boto.ClientError, boto.BotoCoreError) as error:
         raise translate(error, what) from error
     except ResponseParserError as error:

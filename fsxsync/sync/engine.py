@@ -151,7 +151,7 @@ class Engine:
             code="InotifyOverflow",
             flow="export",
             association="",
-            message=self.watcher.degraded_reason or "changes may have gone unseen by inotify; the tree is scanned",
+            message=self.watcher.degraded_reason or "changes may have gone unseen; the tree is scanned",
         )
         for service in self._services.values():
             service.want_rescan()
@@ -170,7 +170,11 @@ class Engine:
     async def create(self, association: Association, *, wait: bool) -> Association:
         check_overlap(association, self.associations())
         if not association.directory and self._served:
-            raise BadInput("/ can't be associated", "it is allowed only as the only association")
+            raise BadInput(
+                "/ can't be associated",
+                "it is allowed only as the only association",
+                advice="name a directory below it",
+            )
         made = self._make_directory(association)
         local = self._shared.tree.identify(association.directory)
         association = replace(
@@ -186,7 +190,7 @@ class Engine:
             if association.events is not None:
                 queue = self._open_queue(association.events, association)
                 await trio.to_thread.run_sync(queue.check)
-        except FsxSyncError:
+        except BaseException:  # also if the daemon is told to end meanwhile
             self._unmake(made)
             raise
         check_overlap(association, self.associations())  # somebody may have been faster while the store was asked
@@ -199,7 +203,9 @@ class Engine:
     def _make_directory(self, association: Association) -> list[bytes]:
         existing = self._shared.tree.identify(association.directory)
         if existing is not None and existing.kind is not Kind.DIRECTORY:
-            raise BadInput(f"{association.file_system_path} can't be associated", "it is a file")
+            raise BadInput(
+                f"{association.file_system_path} can't be associated", "it is a file", advice="name a directory"
+            )
         if existing is not None:
             return []
         defaults = association.defaults

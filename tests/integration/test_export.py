@@ -230,7 +230,7 @@ def test_metrics_are_served_where_asked(tmp_path: Path, moto: MotoServer, s3: An
         made.settle()
         assert made.daemon is not None
         (port,) = listening_ports(made.daemon.pid)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             text = answer.read().decode()
     assert re.search(r'^fsxsync_exported_total\{association="dra-.*",path="/d"\} 1.0$', text, re.MULTILINE)
 

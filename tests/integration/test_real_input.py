@@ -1,4 +1,4 @@
-"""Real trees, tens of thousands of real files, two buckets: in from the bucket, out to the bucket, and back and forth."""
+"""Real trees of real files, two buckets: in from the bucket, out to the bucket, and back and forth."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""A whole fsxsync as users have it: its commands in processes of their own, a mount, and another user of the buckets."""
+"""A whole fsxsync as users have it: its commands in processes of their own, a mount, other users of the buckets."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -85,7 +84,7 @@ class Instance:
         """Start the daemon; returns when it serves."""
         with suppress(FileExistsError):  # also where a killed daemon's mount is, which can't be looked at
             self.directory.mkdir(parents=True)
-        self.log = self.log or tempfile.TemporaryFile()  # one for all starts
+        self.log = self.log or tempfile.TemporaryFile()  # noqa: SIM115  one for all starts
         command = "mount" if self.mounted else "watch"
         self.daemon = subprocess.Popen(  # noqa: S603
             [*PROGRAM, command, str(self.directory)],

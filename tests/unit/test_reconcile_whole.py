@@ -1,4 +1,4 @@
-"""reconcile, tried whole: every case of a small world, judged by sentences (DESIGN §3, §8), and the test is tried too."""
+"""reconcile, tried whole: every case of a small world, judged by sentences (DESIGN §3, §8); the test is tried too."""
 
 from __future__ import annotations
 
@@ -144,9 +144,9 @@ def broken(case: Case) -> str | None:  # noqa: C901, PLR0912
         replaced = (verdict is V.IMPORT and edited_here and edited_there) or (verdict is V.EXPORT and edited_there)
         if here != there and tree is not None and not replaced:
             wanted_mode = case.tree.mode if here else case.bucket.mode
-            if edited_here != edited_there or not (edited_here or edited_there):
-                if tree.mode != wanted_mode and not (edited_there and here is False and not edited_here):
-                    return "a mode that one side changed reaches the other"
+            one_edit = edited_here != edited_there or not (edited_here or edited_there)
+            if one_edit and tree.mode != wanted_mode and not (edited_there and here is False and not edited_here):
+                return "a mode that one side changed reaches the other"
     return None
 
 
