@@ -1,11 +1,12 @@
 # The one door. Everything but `clean` sets up what it needs first (scripts/bootstrap).
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test lint bench lock clean
 ARGS ?=
 
 help:
 	@echo "make demo   see it work: an embedded S3, a mount, and what to try"
 	@echo "make test   run the tests            (ARGS='-k name' for some of them)"
 	@echo "make lint   ruff, mypy, import contracts, C warnings, formats"
+	@echo "make bench  measure everything   (ARGS='--json FILE'; one of them: .venv/bin/python -m bench NAME)"
 	@echo "make setup  only set up .venv        make lock   renew the lock files"
 	@echo "make clean  remove what was built, .venv too"
 
@@ -28,6 +29,9 @@ lint: setup
 	@build=$$(mktemp -d) && trap 'rm -rf "$$build"' EXIT && \
 	FSXSYNC_WERROR=1 .venv/bin/python setup.py -q build_ext --force --build-lib "$$build" --build-temp "$$build" \
 	&& echo "C core: no warnings"
+
+bench: setup
+	.venv/bin/python -m bench all $(ARGS)
 
 lock: setup
 	.venv/bin/pip install -q uv

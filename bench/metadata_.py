@@ -47,7 +47,7 @@ def _list(directory: Path) -> None:
 def _stat(directory: Path) -> None:
     for parent, _, names in os.walk(directory):
         for name in names:
-            os.stat(os.path.join(parent, name))  # noqa: PTH116
+            os.stat(os.path.join(parent, name))
 
 
 def _create(directory: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from support.moto_server import MotoServer
 
 from bench.harness import Report, running, timed
-from bench.server import BUCKET, StaticServer, key_of
+from bench.objects import BUCKET, key_of
+from bench.server import StaticServer
 
 MIB = 1 << 20
 THREADS = 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from fsxsync.catalog.connection import Connection, Row
 from fsxsync.catalog.numbers import Numbers
@@ -27,6 +27,8 @@ _SELECT = f"SELECT {_COLUMNS} FROM files"  # noqa: S608  names are ours
 _GET = f"{_SELECT} WHERE association = ? AND sort_key IN (?, ?)"
 _FROM = f"{_SELECT} WHERE association = ? AND sort_key >= ? ORDER BY sort_key LIMIT ?"
 _BETWEEN = f"{_SELECT} WHERE association = ? AND sort_key >= ? AND sort_key < ? ORDER BY sort_key LIMIT ?"
+_KNOWN = """SELECT sort_key, etag, remote_size, last_modified_ns FROM files WHERE association = ? AND sort_key > ?
+    ORDER BY sort_key LIMIT ?"""
 _BY_INODE = f"{_SELECT} WHERE ino = ?"
 _PUT = f"""INSERT INTO files ({_COLUMNS}) VALUES ({_MARKS})
     ON CONFLICT (association, sort_key) DO UPDATE SET {_SET}"""  # noqa: S608
@@ -35,6 +37,32 @@ _DELETE = "DELETE FROM files WHERE association = ? AND sort_key IN (?, ?)"
 _DELETE_ALL = "DELETE FROM files WHERE association = ?"
 _ANY_BETWEEN = "SELECT 1 FROM files WHERE association = ? AND sort_key > ? AND sort_key < ? LIMIT 1"
 _ANY = "SELECT 1 FROM files WHERE association = ? LIMIT 1"
+
+
+class Known(NamedTuple):
+    """As much of a row as a listing can be compared with; a whole `Base` takes five times as long."""
+
+    sort_key: bytes
+    etag: str | None
+    remote_size: int
+    last_modified_ns: int
+
+    @property
+    def path(self) -> bytes:
+        return self.sort_key.removesuffix(b"/")
+
+    @property
+    def is_implied(self) -> bool:
+        """See `Base.is_implied`."""
+        return self.etag is None
+
+    def matches_listing(self, etag: str, size: int, last_modified_ns: int) -> bool:
+        """A listing shows the version that this row knows.
+
+        A row written by our own PUT holds the ``Date`` of the store's answer instead of the object's
+        last-modified, so a listing may show the same second or an earlier one; never a later one.
+        """
+        return self.etag == etag and self.remote_size == size and last_modified_ns <= self.last_modified_ns + 10**9
 
 
 def sort_key(base: Base) -> bytes:
@@ -104,6 +132,13 @@ class Files:
         while rows := self.after(association, start, page, under):
             yield from rows
             start = sort_key(rows[-1])
+
+    def iterate_known(self, association: str, page: int = 1000) -> Iterator[Known]:
+        """The same for all rows, as far as a listing tells."""
+        number, start = self._numbers.get(association), b""
+        while rows := self._connection.rows(_KNOWN, (number, start, page)):
+            yield from map(Known._make, rows)
+            start = rows[-1][0]
 
     def by_inode(self, ino: int) -> list[Base]:
         """Rows of every association whose local side was that host inode."""

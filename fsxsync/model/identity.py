@@ -183,14 +183,6 @@ class Base:
             storage_class=remote.storage_class,
         )
 
-    def matches_listing(self, etag: str, size: int, last_modified_ns: int) -> bool:
-        """A listing shows the version that this row knows.
-
-        A row written by our own PUT holds the ``Date`` of the store's answer instead of the object's
-        last-modified, so a listing may show the same second or an earlier one; never a later one.
-        """
-        return self.etag == etag and self.remote_size == size and last_modified_ns <= self.last_modified_ns + 10**9
-
     def matches_local(self, local: Local) -> bool:
         """The tree shows exactly what this row knows, ctime included: nothing to look at."""
         return (

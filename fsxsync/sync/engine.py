@@ -190,10 +190,10 @@ class Engine:
             if association.events is not None:
                 queue = self._open_queue(association.events, association)
                 await trio.to_thread.run_sync(queue.check)
+            check_overlap(association, self.associations())  # somebody may have been faster while the store was asked
         except BaseException:  # also if the daemon is told to end meanwhile
             self._unmake(made)
             raise
-        check_overlap(association, self.associations())  # somebody may have been faster while the store was asked
         self._shared.catalog.associations.put(association)
         service = self._start(association)
         if not wait:
@@ -201,11 +201,15 @@ class Engine:
         return await self._until_available(service, made)
 
     def _make_directory(self, association: Association) -> list[bytes]:
-        existing = self._shared.tree.identify(association.directory)
-        if existing is not None and existing.kind is not Kind.DIRECTORY:
-            raise BadInput(
-                f"{association.file_system_path} can't be associated", "it is a file", advice="name a directory"
-            )
+        parts = association.directory.split(b"/")
+        for length in range(1, len(parts) + 1):
+            existing = self._shared.tree.identify(b"/".join(parts[:length]))
+            if existing is not None and existing.kind is not Kind.DIRECTORY:
+                raise BadInput(
+                    f"{association.file_system_path} can't be associated",
+                    f"/{b'/'.join(parts[:length]).decode('utf-8', 'backslashreplace')} is no directory",
+                    advice="name another path",
+                )
         if existing is not None:
             return []
         defaults = association.defaults

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import trio
 
 from fsxsync.catalog.changelog import Hint
+from fsxsync.catalog.files import Known
 from fsxsync.errors import KeyNotPosix, RepositoryError
 from fsxsync.model.association import Event
-from fsxsync.model.identity import Base
 from fsxsync.model.keys import path_of
 from fsxsync.ports import Listed
 from fsxsync.sync import brakes
@@ -59,8 +59,10 @@ async def reconcile_listing(served: Served, intake: Intake, *, accept_deletes: b
         for listed in page:
             _compare(served, intake, rows, listed, progress)
         await _flush(served, progress)
-    for row in rows.rest():
+    for count, row in enumerate(rows.rest()):
         _missing(row, progress)
+        if count % PAGE == PAGE - 1:
+            await trio.lowlevel.checkpoint()
     why = brakes.implausible_listing(progress.known, len(progress.missing), progress.listed)
     if why and Event.DELETED in served.association.policy.imports and not accept_deletes:
         raise ListingRefused(f"listing of {served.association.uri}", why)
@@ -75,31 +77,29 @@ class _Rows:
     """The association's rows in listing order, with one row of look-ahead."""
 
     def __init__(self, served: Served) -> None:
-        files = served.shared.catalog.files
-        self._sort_key = files.sort_key
-        self._rows = files.iterate(served.id)
+        self._rows = served.shared.catalog.files.iterate_known(served.id)
         self._head = next(self._rows, None)
 
-    def before(self, sort_key: bytes) -> Iterator[Base]:
+    def before(self, sort_key: bytes) -> Iterator[Known]:
         """Take the rows that come before a key."""
-        while self._head is not None and self._sort_key(self._head) < sort_key:
+        while self._head is not None and self._head.sort_key < sort_key:
             row, self._head = self._head, next(self._rows, None)
             yield row
 
-    def take(self, sort_key: bytes) -> Base | None:
+    def take(self, sort_key: bytes) -> Known | None:
         """The row of exactly this key, if there is one."""
-        if self._head is None or self._sort_key(self._head) != sort_key:
+        if self._head is None or self._head.sort_key != sort_key:
             return None
         row, self._head = self._head, next(self._rows, None)
         return row
 
-    def rest(self) -> Iterator[Base]:
+    def rest(self) -> Iterator[Known]:
         while self._head is not None:
             row, self._head = self._head, next(self._rows, None)
             yield row
 
 
-def _missing(row: Base, progress: _Progress) -> None:
+def _missing(row: Known, progress: _Progress) -> None:
     if row.is_implied:
         return
     progress.known += 1

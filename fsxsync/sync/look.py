@@ -183,7 +183,8 @@ async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa:
             _record(served, await importer.import_object(served, path, action))
         case Verdict.MERGE_IMPORT:
             row = await importer.import_object(served, path, action)
-            _record(served, as_remote_says(row))
+            # Where the object says nothing the base does: the mode that was set here is a change to be exported.
+            _record(served, as_remote_says(row, base or row))
             again = Outcome(Next.AGAIN, local=True)
         case Verdict.IMPORT_META:
             _record(served, await importer.import_metadata(served, path, action))
@@ -234,13 +235,14 @@ def refreshed(action: Action) -> Base:
     return base
 
 
-def as_remote_says(row: Base) -> Base:
-    """The row with the object's metadata on its local side: what the tree has beyond that is a local change."""
+def as_remote_says(row: Base, before: Base) -> Base:
+    """The row with the object's metadata on its local side, and that of ``before`` where the object has none: what the
+    tree has beyond that is a local change."""
     return replace(
         row,
-        mode=row.posix.mode if row.posix.mode is not None else row.mode,
-        uid=row.posix.uid if row.posix.uid is not None else row.uid,
-        gid=row.posix.gid if row.posix.gid is not None else row.gid,
+        mode=row.posix.mode if row.posix.mode is not None else before.mode,
+        uid=row.posix.uid if row.posix.uid is not None else before.uid,
+        gid=row.posix.gid if row.posix.gid is not None else before.gid,
     )
 
 
@@ -262,7 +264,7 @@ def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
         remote,
         content_hash=action.local.content_hash if action.local else None,
     )
-    told = as_remote_says(row)
+    told = as_remote_says(row, row)
     _record(served, told)
     forget_problems(served, path)
     return DONE if told == row else Outcome(Next.AGAIN, local=True)

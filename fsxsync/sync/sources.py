@@ -24,7 +24,7 @@ GRACE_S = 2.0
 """How long `wait` waits for messages that somebody holds before it reads the listing instead …"""
 UNREAD_MAX_S = 60.0
 """… and, where no listing is read, at all: twice SQS's usual visibility time-out."""
-POLL_COST_SHARE = 50
+POLL_COST_SHARE = 150
 """A listing poll may use one part in this many of the time: a huge prefix is polled less often than asked."""
 
 
@@ -196,8 +196,7 @@ class Poller:
     async def read_up_to_now(self) -> None:
         """Return when a listing that was started after the call is in the changelog."""
         number = self._started + 1
-        self._wanted.set()
         async with self._finished:
             while self._done < number:
-                await self._finished.wait()
                 self._wanted.set()
+                await self._finished.wait()

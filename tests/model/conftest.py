@@ -7,8 +7,6 @@ from collections.abc import Iterator
 import pytest
 from support.moto_server import MotoServer
 
-pytest.register_assert_rewrite("model.world")
-
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[MotoServer]:

@@ -1,0 +1,175 @@
+"""Both sides changed: each policy, and the cases that only look like conflicts."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import pytest
+from support.instance import Instance, keys_of
+from support.moto_server import MotoServer
+from support.proxy import Answer, Cut, Proxy, Request
+
+
+def body(s3: Any, bucket: str, key: str) -> bytes:
+    data: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return data
+
+
+def both(made: Instance, s3: Any, bucket: str) -> dict[str, bytes]:
+    """What both sides hold, which is the same."""
+    here = {path.name: path.read_bytes() for path in (made.directory / "d").iterdir()}
+    assert here == {key: body(s3, bucket, key) for key in keys_of(s3, bucket)}
+    return here
+
+
+def start_with(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str, policy: str, names: tuple[str, ...] = ("f.txt",)
+) -> None:
+    """Bring ``names`` to both sides and stop the daemon: now both can change without a race."""
+    for name in names:
+        s3.put_object(Bucket=bucket, Key=name, Body=b"before")
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--on-conflict", policy, "--poll", "1")
+    for name in names:
+        assert (fsx.directory / "d" / name).read_bytes() == b"before"
+    fsx.settle()
+    assert fsx.stop() == 0
+
+
+@pytest.mark.parametrize("policy", ["keep-both", "local", "remote", "newest"])
+@pytest.mark.parametrize("later", ["local", "remote"])
+def test_both_edited(fsx: Instance, moto: MotoServer, s3: Any, bucket: str, policy: str, later: str) -> None:
+    start_with(fsx, moto, s3, bucket, policy)
+    (fsx.tree / "d/f.txt").write_text("edited here")
+    s3.put_object(Bucket=bucket, Key="f.txt", Body=b"edited there!")
+    age_s = -3600 if later == "remote" else 3600
+    os.utime(fsx.tree / "d/f.txt", (time.time() + age_s, time.time() + age_s))
+
+    fsx.start()
+    fsx.settle()
+
+    found = both(fsx, s3, bucket)
+    winner = {"local": b"edited here", "remote": b"edited there!"}.get(policy)
+    if policy == "newest":
+        winner = b"edited here" if later == "local" else b"edited there!"
+    if policy == "keep-both":
+        assert found.pop("f.txt") == b"edited there!"
+        ((name, kept),) = found.items()
+        assert kept == b"edited here"
+        assert name.startswith("f.conflict-")
+        assert name.endswith(".txt")
+    else:
+        assert found == {"f.txt": winner}
+    assert "onflict" in fsx.ok("events", "--json").out
+    (row,) = fsx.ok("associations", "--json").json
+    assert row["state"] == "AVAILABLE"
+    assert row["pending"] == 0
+
+
+def test_an_edit_beats_a_delete_either_way(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    start_with(fsx, moto, s3, bucket, "keep-both", ("edited here", "edited there", "gone"))
+    (fsx.tree / "d/edited here").write_text("kept")
+    s3.delete_object(Bucket=bucket, Key="edited here")
+    (fsx.tree / "d/edited there").unlink()
+    s3.put_object(Bucket=bucket, Key="edited there", Body=b"kept too")
+    (fsx.tree / "d/gone").unlink()
+    s3.delete_object(Bucket=bucket, Key="gone")
+
+    fsx.start()
+    fsx.settle()
+
+    assert both(fsx, s3, bucket) == {"edited here": b"kept", "edited there": b"kept too"}
+
+
+def test_equal_bytes_on_both_sides_are_no_conflict(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    start_with(fsx, moto, s3, bucket, "keep-both")
+    for name in ("f.txt", "new"):
+        (fsx.tree / "d" / name).write_text("the same")
+        s3.put_object(Bucket=bucket, Key=name, Body=b"the same")
+    before = {key: s3.head_object(Bucket=bucket, Key=key)["LastModified"] for key in keys_of(s3, bucket)}
+
+    fsx.start()
+    fsx.settle()
+
+    assert both(fsx, s3, bucket) == {"f.txt": b"the same", "new": b"the same"}
+    assert {key: s3.head_object(Bucket=bucket, Key=key)["LastModified"] for key in keys_of(s3, bucket)} == before
+    (row,) = fsx.ok("associations", "--json").json
+    assert (row["exported"], row["conflicts"]) == (0, 0)
+    assert "released" not in fsx.state(fsx.directory / "d/new")["flags"]
+
+
+@pytest.mark.parametrize("content", ["here", "there"])
+def test_metadata_and_content_are_both_applied(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str, content: str
+) -> None:
+    start_with(fsx, moto, s3, bucket, "keep-both")
+    if content == "here":
+        (fsx.tree / "d/f.txt").write_text("edited")
+        s3.copy_object(
+            Bucket=bucket,
+            Key="f.txt",
+            CopySource={"Bucket": bucket, "Key": "f.txt"},
+            MetadataDirective="REPLACE",
+            Metadata={"file-permissions": "0100640"},
+        )
+    else:
+        (fsx.tree / "d/f.txt").chmod(0o640)
+        s3.put_object(Bucket=bucket, Key="f.txt", Body=b"edited")
+
+    fsx.start()
+    fsx.settle()
+
+    assert both(fsx, s3, bucket) == {"f.txt": b"edited"}
+    assert (fsx.directory / "d/f.txt").stat().st_mode == 0o100640
+    assert s3.head_object(Bucket=bucket, Key="f.txt")["Metadata"]["file-permissions"] == "0100640"
+
+
+def test_a_delete_beats_metadata(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    start_with(fsx, moto, s3, bucket, "keep-both", ("here", "there"))
+    (fsx.tree / "d/here").unlink()
+    s3.copy_object(
+        Bucket=bucket,
+        Key="here",
+        CopySource={"Bucket": bucket, "Key": "here"},
+        MetadataDirective="REPLACE",
+        Metadata={"file-permissions": "0100600"},
+    )
+    (fsx.tree / "d/there").chmod(0o600)
+    s3.delete_object(Bucket=bucket, Key="there")
+    fsx.start()
+    fsx.settle()
+    assert both(fsx, s3, bucket) == {}
+
+
+def test_a_file_here_and_a_directory_there(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "1")
+    (fsx.directory / "d/x").write_text("a file")
+    fsx.settle()
+    s3.put_object(Bucket=bucket, Key="x/below", Body=b"below")
+    fsx.settle()
+    assert (fsx.directory / "d/x").read_bytes() == b"a file"
+    assert {key: body(s3, bucket, key) for key in keys_of(s3, bucket)} == {"x": b"a file", "x/below": b"below"}
+    (row,) = fsx.ok("associations", "--json").json
+    assert row["errors"] == 1
+
+
+def test_an_answer_that_was_lost_is_no_conflict(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    """The store has the object, and we never heard of it."""
+    with Proxy(moto.url) as proxy:
+        fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url)
+        lost: list[Request] = []
+
+        def rule(request: Request) -> Answer | Cut | None:
+            if request.method == "PUT" and request.path == f"/{bucket}/f" and not lost:
+                lost.append(request)
+                return Cut(0)
+            return None
+
+        proxy.rule = rule
+        (fsx.directory / "d/f").write_text("data")
+        fsx.settle()
+        assert lost
+        assert both(fsx, s3, bucket) == {"f": b"data"}
+        (row,) = fsx.ok("associations", "--json").json
+        assert (row["conflicts"], row["errors"]) == (0, 0)
