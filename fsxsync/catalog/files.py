@@ -140,6 +140,10 @@ class Files:
             yield from map(Known._make, rows)
             start = rows[-1][0]
 
+    def resident_bytes(self, association: str) -> int:
+        """See `Numbers.resident_bytes`."""
+        return self._numbers.resident_bytes(association)
+
     def by_inode(self, ino: int) -> list[Base]:
         """Rows of every association whose local side was that host inode."""
         return [self._base(row) for row in self._connection.rows(_BY_INODE, (signed(ino),))]

@@ -34,6 +34,7 @@ def m0001_associations(db: Database) -> None:
             id TEXT NOT NULL UNIQUE,
             files INTEGER NOT NULL DEFAULT 0,
             released INTEGER NOT NULL DEFAULT 0,
+            resident_bytes INTEGER NOT NULL DEFAULT 0,
             pending INTEGER NOT NULL DEFAULT 0,
             pending_local INTEGER NOT NULL DEFAULT 0,
             pending_remote INTEGER NOT NULL DEFAULT 0
@@ -89,21 +90,21 @@ def m0002_files(db: Database) -> None:
     db.conn.execute("CREATE INDEX files_ino ON files (ino)")
     db.conn.execute(
         """CREATE TRIGGER files_insert AFTER INSERT ON files BEGIN
-            UPDATE numbers SET files = files + 1, released = released + NEW.released
-                WHERE number = NEW.association;
+            UPDATE numbers SET files = files + 1, released = released + NEW.released,
+                resident_bytes = resident_bytes + (1 - NEW.released) * NEW.size WHERE number = NEW.association;
         END"""
     )
     db.conn.execute(
-        """CREATE TRIGGER files_update AFTER UPDATE OF released ON files
-            WHEN OLD.released <> NEW.released BEGIN
-            UPDATE numbers SET released = released + NEW.released - OLD.released
-                WHERE number = NEW.association;
+        """CREATE TRIGGER files_update AFTER UPDATE OF released, size ON files
+            WHEN OLD.released <> NEW.released OR OLD.size <> NEW.size BEGIN
+            UPDATE numbers SET released = released + NEW.released - OLD.released, resident_bytes = resident_bytes
+                + (1 - NEW.released) * NEW.size - (1 - OLD.released) * OLD.size WHERE number = NEW.association;
         END"""
     )
     db.conn.execute(
         """CREATE TRIGGER files_delete AFTER DELETE ON files BEGIN
-            UPDATE numbers SET files = files - 1, released = released - OLD.released
-                WHERE number = OLD.association;
+            UPDATE numbers SET files = files - 1, released = released - OLD.released,
+                resident_bytes = resident_bytes - (1 - OLD.released) * OLD.size WHERE number = OLD.association;
         END"""
     )
 

@@ -7,6 +7,7 @@ from fsxsync.catalog.connection import Connection
 _ALL = "SELECT id, number FROM numbers"  # as many rows as there are associations
 _NEW = "INSERT INTO numbers (id) VALUES (?)"
 _DROP = "DELETE FROM numbers WHERE id = ?"
+_RESIDENT = "SELECT resident_bytes FROM numbers WHERE number = ?"
 _COUNTS = "SELECT files, released, pending, pending_local, pending_remote FROM numbers WHERE number = ?"
 
 
@@ -55,6 +56,11 @@ class Numbers:
     def revive(self, association: str) -> None:
         """Somebody makes an association of that id after all."""
         self._deleted.discard(association)
+
+    def resident_bytes(self, association: str) -> int:
+        """Sizes of all files whose data is here; those of directories are in it too."""
+        row = self._connection.row(_RESIDENT, (self._by_id.get(association),))
+        return 0 if row is None else int(row[0])
 
     def counts(self, association: str) -> tuple[int, int, int, int, int]:
         """(files, released files, pending, pending local, pending remote), from one small row."""

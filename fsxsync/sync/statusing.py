@@ -52,7 +52,7 @@ def collect(
         started_s=facts.started_s,
         associations=rows,
         open_for_writing=len(shared.writers),
-        cache_bytes=(disk.f_blocks - disk.f_bfree) * disk.f_frsize,
+        cache_bytes=sum(shared.catalog.files.resident_bytes(association_id) for association_id in services),
         cache_free_bytes=disk.f_bavail * disk.f_frsize,
         transfers=_transfers(shared),
         needs_person=tuple(_complaints(rows, watcher)),

@@ -48,6 +48,9 @@ def _children(root_fd: int, dev: int, directory: bytes, hidden: frozenset[bytes]
     try:
         return iter(_read(fd, dev, directory, hidden))
     except OSError as error:
+        if os.fstat(fd).st_nlink == 0:
+            # Removed while it was read. ENOENT, or EINVAL from ext4: a directory without blocks has no such offset.
+            return iter(())
         raise tree_error(error, f"scanning {shown(directory)}") from error
     finally:
         os.close(fd)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+from model.daemons import Daemons
 from support.moto_server import MotoServer
 
 
@@ -12,3 +16,12 @@ from support.moto_server import MotoServer
 def moto() -> Iterator[MotoServer]:
     with MotoServer() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def daemons(moto: MotoServer) -> Iterator[Daemons]:
+    with ExitStack() as stack:
+        base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fsxsync-model-")))
+        made = Daemons(moto, base)
+        stack.callback(made.close)
+        yield made

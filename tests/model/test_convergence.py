@@ -11,19 +11,13 @@ What such a search finds goes into `test_regressions.py`: the failure prints the
 from __future__ import annotations
 
 import os
-import tempfile
-import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from model.daemons import Daemons
 from model.world import World
-from support.instance import Instance
-from support.moto_server import MotoServer
 
 EXAMPLES = int(os.environ.get("FSXSYNC_MODEL_EXAMPLES", "0"))
 DEFAULT_EXAMPLES = 8
@@ -35,43 +29,6 @@ files = st.sampled_from(FILES)
 directories = st.sampled_from(DIRECTORIES)
 sizes = st.sampled_from([0, 12, 100, 5000, 70_000])
 modes = st.sampled_from([0o600, 0o640, 0o755])
-
-
-class Daemons:
-    """A daemon for each way, kept from world to world as long as all goes well."""
-
-    def __init__(self, moto: MotoServer, base: Path) -> None:
-        self.moto = moto
-        self._base = base
-        self._kept: dict[str, tuple[Instance, str]] = {}
-
-    def get(self, way: str) -> tuple[Instance, str]:
-        if way not in self._kept:
-            made = Instance(self._base / f"{way}-{uuid.uuid4().hex[:6]}", mounted=way != "watch")
-            # The long poll of a killed daemon may take a message with it: it comes back soon.
-            queue = self.moto.client("sqs").create_queue(
-                QueueName=f"q-{uuid.uuid4().hex[:12]}", Attributes={"VisibilityTimeout": "1"}
-            )["QueueUrl"]
-            self._kept[way] = made, queue
-            made.start()
-        return self._kept[way]
-
-    def drop(self, way: str) -> None:
-        made, _ = self._kept.pop(way)
-        made.clean_up()
-
-    def close(self) -> None:
-        for way in list(self._kept):
-            self.drop(way)
-
-
-@pytest.fixture(scope="module")
-def daemons(moto: MotoServer) -> Iterator[Daemons]:
-    with ExitStack() as stack:
-        base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fsxsync-model-")))
-        made = Daemons(moto, base)
-        stack.callback(made.close)
-        yield made
 
 
 class TwoSides(RuleBasedStateMachine):

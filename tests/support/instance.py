@@ -124,6 +124,11 @@ class Instance:
     def _end(self, number: signal.Signals) -> int:
         assert self.daemon is not None
         self.daemon.send_signal(number)
+        return self.until_ended()
+
+    def until_ended(self) -> int:
+        """Wait for the end of a daemon that was told to end; the exit code."""
+        assert self.daemon is not None
         code = self.daemon.wait(60)
         if self.drain is not None:
             self.drain.wait(60)

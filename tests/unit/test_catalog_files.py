@@ -57,7 +57,7 @@ BASES = st.builds(
     path=st.binary(min_size=1).filter(lambda path: not path.endswith(b"/")),
     kind=st.sampled_from(Kind),
     ino=st.integers(0, 2**64 - 1),
-    size=INT,
+    size=st.integers(0, 2**56),  # of files on a real disk: their sum is kept
     mtime_ns=INT,
     ctime_ns=INT,
     mode=st.integers(0, 0o7777),
@@ -171,6 +171,20 @@ def test_associations_do_not_see_each_other(catalog: Catalog) -> None:
     assert catalog.files.get(A, b"a") is None
     assert catalog.files.get(B, b"a") is not None
     assert [row.association for row in catalog.files.by_inode(7)] == [B]
+
+
+def test_the_bytes_that_are_here_are_counted(catalog: Catalog) -> None:
+    for name, released in ((b"a", False), (b"b", True), (b"c", False)):
+        catalog.files.put(base(name, released=released))
+    assert catalog.files.resident_bytes(A) == 6
+    catalog.files.put(replace(base(b"a"), size=1000))
+    catalog.files.put(base(b"b"))
+    assert catalog.files.resident_bytes(A) == 1006
+    catalog.files.put(base(b"a", released=True))
+    catalog.files.delete(A, b"b")
+    assert catalog.files.resident_bytes(A) == 3
+    catalog.files.delete_all(A)
+    assert catalog.files.resident_bytes(A) == 0
 
 
 def test_released_files_are_counted(catalog: Catalog) -> None:

@@ -1,0 +1,114 @@
+"""What long searches with `test_convergence.py` found: the shortest steps that showed it, named after what went wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from model.daemons import Daemons
+from model.world import World
+
+from fsxsync import _core
+from fsxsync.tree import walk
+
+
+@pytest.fixture(params=["mount", "behind", "watch"])
+def world(request: pytest.FixtureRequest, daemons: Daemons) -> Iterator[World]:
+    made, queue = daemons.get(request.param)
+    world = World(made, daemons.moto, request.param, queue)
+    yield world
+    if world.failed:
+        daemons.drop(request.param)
+    else:
+        world.end()
+
+
+def test_a_released_file_renamed_over_another_one_was_lost(world: World) -> None:
+    """The stub looked like an old version of the path it was moved to: the object there came back, and the object that
+    held the only copy of its bytes was deleted."""
+    world.put("a", 60)
+    world.put("d/a", 70)
+    world.settle()
+    world.rename("a", "d/a")
+    world.settle()
+    assert world.remote("a") is None
+    assert world.remote("d/a") is not None
+    world.settle_and_read()
+
+
+def test_a_released_file_renamed_to_where_an_object_came_meanwhile_was_lost(world: World) -> None:
+    """The second look at it came with a hint of the repository, and took no notice of its old key."""
+    world.put("a", 60)
+    world.settle()
+    world.rename("a", "b")
+    world.put("b", 70)
+    world.deliver()
+    world.settle()
+    assert len(world.conflict_copies()) == 1
+    world.settle_and_read()
+
+
+def test_a_released_file_renamed_over_one_whose_object_was_changed_was_lost(world: World) -> None:
+    world.put("a", 60)
+    world.put("b", 70)
+    world.settle()
+    world.stop()
+    world.put("b", 80)
+    world.rename("a", "b")
+    world.lose_events()
+    world.settle()
+    assert len(world.conflict_copies()) == 1
+    world.settle_and_read()
+
+
+def test_a_released_file_renamed_over_one_whose_object_was_deleted(world: World) -> None:
+    world.put("a", 60)
+    world.put("b", 70)
+    world.settle()
+    world.stop()
+    world.delete("b")
+    world.rename("a", "b")
+    world.settle()
+    assert world.conflict_copies() == []
+    assert sorted(world.objects()) == ["anchor", "b"]
+    world.settle_and_read()
+
+
+def test_released_files_that_change_places(world: World) -> None:
+    world.put("a", 60)
+    world.put("b", 70)
+    world.settle()
+    world.rename("a", "t")
+    world.rename("b", "a")
+    world.rename("t", "b")
+    world.settle()
+    assert sorted(world.objects()) == ["a", "anchor", "b"]
+    world.settle_and_read()
+
+
+def test_a_directory_removed_while_it_is_scanned_ended_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ext4 answers EINVAL then, where others say ENOENT."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/f").touch()
+    (tmp_path / "e").touch()
+
+    class Racing:
+        @staticmethod
+        def getdents(fd: int, offset: int, max_bytes: int) -> list[tuple[bytes, int, int, int]]:
+            entries: list[tuple[bytes, int, int, int]] = _core.getdents(fd, offset, max_bytes)
+            if any(name == b"f" for name, *_ in entries):
+                (tmp_path / "d/f").unlink()
+                (tmp_path / "d").rmdir()
+            return entries
+
+    monkeypatch.setattr(walk, "_core", Racing)
+    root = os.open(tmp_path, os.O_RDONLY)
+    try:
+        found = walk.walk(root, os.fstat(root).st_dev, b"", hidden=frozenset())
+        assert [path for path, _ in found] == [b"d", b"e"]
+    finally:
+        os.close(root)
