@@ -6,15 +6,21 @@ import enum
 import errno
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
 
-from fsxsync.errors import FsxSyncError, LocalChanged
+from fsxsync.errors import FsxSyncError, LocalChanged, NoSpace, ObjectChanged, ObjectMissing
 from fsxsync.model.parts import Part, plan_chunks
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.ports import ChunkJob, Mover, ObjectStore, Priority
+
+KEPT_FREE = 64 << 20
+KEPT_FREE_SHARE = 20
+"""So much of the disk, or one part in that many of a small one, is left to what is written: the catalog, the event log
+and the application's own files. Data that can be had again from the repository must not take the last block."""
 
 
 class Residency(enum.Enum):
@@ -44,6 +50,8 @@ class Hydration:
     states: list[Residency] = field(init=False)
     arrivals: dict[int, trio.Event] = field(default_factory=dict)
     failures: dict[int, FsxSyncError] = field(default_factory=dict)
+    resumed: trio.Event | None = None
+    """While somebody replaces the file: set when downloads may go on."""
     settled: trio.Event = field(default_factory=trio.Event)
     failure: FsxSyncError | None = None
     discarded: bool = False
@@ -87,7 +95,54 @@ class Hydration:
                 if (error := self.failures.get(index)) is not None and self.states[index] is Residency.MISSING:
                     raise error
                 continue
-            await self._bring(index, mover, priority)
+            if self.resumed is not None:
+                await self.resumed.wait()
+                continue
+            try:
+                await self._bring(index, mover, priority)
+            except (ObjectMissing, ObjectChanged):
+                if not self.refresh_mark():
+                    raise
+
+    def refresh_mark(self) -> bool:
+        """A rename gave the same bytes another key, and a copy another etag: take what the mark says now. True if it
+        says something else than before."""
+        mark = mark_of(self.fd)
+        if mark is None or mark == self.mark or mark.size != self.mark.size:
+            return False
+        self.mark, self.key = mark, mark.key
+        return True
+
+    def _check_room(self) -> None:
+        disk = os.fstatvfs(self.fd)
+        free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+        wanted = sum(self.chunks[index].length for index in self.arrivals)
+        kept = min(KEPT_FREE, total // KEPT_FREE_SHARE)
+        if free - wanted < kept:
+            raise NoSpace(f"loading {self.key}", f"{free >> 20} MiB are free, of which {kept >> 20} MiB are kept")
+
+    @asynccontextmanager
+    async def without_descriptor(self) -> AsyncGenerator[None]:
+        """Nothing here has the file open for writing inside: no chunk is under way, none starts. What is done inside
+        must not await."""
+        while self.resumed is not None:
+            await self.resumed.wait()
+        self.resumed = trio.Event()
+        try:
+            while self.is_busy:
+                await next(iter(self.arrivals.values())).wait()
+            # A name for the inode that is no open file: it may be unlinked or exchanged out meanwhile.
+            name = os.open(f"/proc/self/fd/{self.fd}", os.O_PATH | os.O_CLOEXEC)
+            os.close(self.fd)
+            try:
+                yield
+            finally:
+                self.fd = os.open(f"/proc/self/fd/{name}", os.O_RDWR | os.O_CLOEXEC)
+                os.close(name)
+        finally:
+            resumed, self.resumed = self.resumed, None
+            assert resumed is not None
+            resumed.set()
 
     async def _bring(self, index: int, mover: Mover, priority: Priority) -> None:
         chunk = self.chunks[index]
@@ -97,6 +152,7 @@ class Hydration:
         job = ChunkJob(self.store, self.key, self.mark.etag, self.mark.version_id, self.fd, chunk.offset, chunk.length)
         arrived = False
         try:
+            self._check_room()
             await mover.fetch(job, priority)
             arrived = True
         except FsxSyncError as error:

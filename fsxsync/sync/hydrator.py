@@ -7,7 +7,8 @@ ahead are asked for, and the rest follows in the background while somebody has t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import trio
@@ -35,6 +36,7 @@ class StubHydrator:
         self._served_for = served_for
         self._active: dict[int, Hydration] = {}
         self._nursery: trio.Nursery | None = None
+        shared.let_go = self.let_go
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the background fills, and drop what nobody uses any more."""
@@ -92,9 +94,24 @@ class StubHydrator:
                 return None
             self._active[ino] = hydration
             self._shared.hydrating.add(ino)
+        if not hydration.settling:
+            hydration.refresh_mark()
         hydration.path = path
         hydration.last_use = trio.current_time()
         return hydration
+
+    @asynccontextmanager
+    async def let_go(self, ino: int) -> AsyncGenerator[None]:
+        """See `Shared.let_go`."""
+        hydration = self._active.get(ino)
+        if hydration is not None and hydration.settling:
+            await hydration.settled.wait()
+            hydration = None
+        if hydration is None:
+            yield
+            return
+        async with hydration.without_descriptor():
+            yield
 
     async def open_for_read(self, path: bytes, fd: int) -> None:
         hydration = self._hydration(path, fd)
@@ -150,6 +167,7 @@ class StubHydrator:
             self._report(hydration, error)
             raise error from failures
         if hydration.is_complete and not hydration.settling and self._nursery is not None:
+            hydration.refresh_mark()
             hydration.settling = True
             self._nursery.start_soon(self._settle, hydration, name=f"settle {hydration.key}")
 
@@ -198,8 +216,11 @@ class StubHydrator:
         served.hydrated += 1
         base = self._shared.catalog.files.get(served.id, path)
         if base is not None and base.ino == local.ino and base.etag == hydration.mark.etag:
-            row = replace(base.with_local(local), content_hash=digest, released=False)
-            self._shared.catalog.files.put(row)
+            # A mode or owner that was set meanwhile is a change to be exported, not a part of the loading.
+            row = base.with_local(replace(local, mode=base.mode, uid=base.uid, gid=base.gid))
+            self._shared.catalog.files.put(replace(row, content_hash=digest, released=False))
+            if (base.mode, base.uid, base.gid) != (local.mode, local.uid, local.gid):
+                served.add_hint(path, local=True)
         else:
             served.add_hint(path, local=True)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import trio
 
-from fsxsync.errors import LocalChanged, TypeClash
+from fsxsync.errors import LocalChanged, ObjectChanged, TypeClash
 from fsxsync.model.conflict import conflict_name
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
 from fsxsync.model.parts import plan_chunks
@@ -74,6 +74,12 @@ async def stage(served: Served, path: bytes, remote: Remote, posix: Posix) -> tu
     if remote.size > 0 and (not served.shared.eager or remote.archived):
         mark = StubMark(etag=remote.etag, size=remote.size, key=key, version_id=remote.version_id)
         return tree.stage_stub(mark, mode=mode, uid=uid, gid=gid, mtime_ns=mtime_ns, atime_ns=atime_ns), None
+    return await _stage_loaded(served, key, remote, replace(posix, mode=mode, mtime_ns=mtime_ns, atime_ns=atime_ns))
+
+
+async def _stage_loaded(served: Served, key: str, remote: Remote, posix: Posix) -> tuple[Staged, bytes | None]:
+    tree = served.shared.tree
+    uid, gid = chown_ids(served, posix)
     fd, name = tree.stage_file()
     digest = None
     try:
@@ -83,7 +89,15 @@ async def stage(served: Served, path: bytes, remote: Remote, posix: Posix) -> tu
         os.close(fd)
         tree.discard_staged(name)
         raise
-    staged = tree.finish_staged(fd, name, mode=mode, uid=uid, gid=gid, mtime_ns=mtime_ns, atime_ns=atime_ns)
+    staged = tree.finish_staged(
+        fd,
+        name,
+        mode=posix.mode or 0,
+        uid=uid,
+        gid=gid,
+        mtime_ns=posix.mtime_ns or 0,
+        atime_ns=posix.atime_ns or 0,
+    )
     return staged, digest
 
 
@@ -128,13 +142,38 @@ async def import_object(served: Served, path: bytes, action: Action) -> Base:
     tree_path = served.tree_path(path)
     tree = served.shared.tree
     try:
-        placed = tree.place(staged, tree_path) if local is None else tree.exchange_in(staged, tree_path, local)
+        if local is None:
+            placed = tree.place(staged, tree_path)
+        else:
+            async with served.shared.let_go(local.ino):
+                placed = tree.exchange_in(staged, tree_path, local)
     except LocalChanged:
         tree.discard_staged(staged.name)
         raise
     served.imported += 1
     served.shared.invalidate(tree_path, *([local.ino] if local else []), data=True)
     return base_of(served.id, path, placed, remote, content_hash=digest)
+
+
+async def load_moved(served: Served, path: bytes, local: Local) -> None:
+    """Give a stub that was renamed its data, from the key that it stood for: nothing else will keep it.
+
+    Raises:
+        LocalChanged, ObjectChanged: the world moved; look again. RepositoryError. NoSpace.
+    """
+    mark = local.stub
+    assert mark is not None
+    source = await trio.to_thread.run_sync(served.store.head, mark.key)
+    if source is None or (source.etag, source.size) != (mark.etag, mark.size):
+        raise ObjectChanged(f"reading {mark.key}", "it is another version now")
+    staged, _ = await _stage_loaded(served, mark.key, source, local.posix)
+    tree_path = served.tree_path(path)
+    try:
+        served.shared.tree.exchange_in(staged, tree_path, local)
+    except LocalChanged:
+        served.shared.tree.discard_staged(staged.name)
+        raise
+    served.shared.invalidate(tree_path, local.ino, data=True)
 
 
 def _import_directory(served: Served, path: bytes, local: Local | None, remote: Remote, posix: Posix) -> Base:
@@ -179,7 +218,8 @@ async def import_delete(served: Served, path: bytes, action: Action) -> None:
         files.put(replace(base, etag=None, version_id=None, remote_size=0, posix=Posix()))
         return
     if local is not None:
-        tree.remove(tree_path, local)
+        async with served.shared.let_go(local.ino):
+            tree.remove(tree_path, local)
         served.deleted_local += 1
         served.shared.invalidate(tree_path, local.ino, data=True)
     files.delete(served.id, path)
@@ -226,7 +266,8 @@ async def keep_both(served: Served, path: bytes, action: Action) -> tuple[Base, 
         if tree.identify(served.tree_path(kept)) is None:
             break
     try:
-        placed = tree.exchange_in(staged, served.tree_path(path), local, keep_as=served.tree_path(kept))
+        async with served.shared.let_go(local.ino):
+            placed = tree.exchange_in(staged, served.tree_path(path), local, keep_as=served.tree_path(kept))
     except LocalChanged:
         tree.discard_staged(staged.name)
         raise

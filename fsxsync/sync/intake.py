@@ -101,8 +101,6 @@ class Intake:
     def _add_local(self, found: Iterable[tuple[bytes, Local | None]]) -> None:
         hints: list[Hint] = []
         for tree_path, local in found:
-            if local is not None and local.ino in self._shared.hydrating:
-                continue
             served = self._served_for(tree_path)
             if served is None:
                 continue
@@ -111,6 +109,8 @@ class Intake:
                 continue
             base = self._shared.catalog.files.get(served.id, path)
             if base is None and local is None:
+                continue
+            if base is not None and local is not None and self._is_loading(base, local):
                 continue
             if base is not None and local is not None and _is_known(base, local):
                 served.echoes_dropped += 1
@@ -126,6 +126,15 @@ class Intake:
                 delay_ns=int(settings.export_delay_s * 1e9),
                 cap_ns=int(settings.export_cap_s * 1e9),
             )
+
+    def _is_loading(self, base: Base, local: Local) -> bool:
+        """Its data is on the way, and nothing else happened. Under another name it is a rename, which must be seen:
+        the object that is being loaded would be deleted as the old name's."""
+        return (
+            local.ino in self._shared.hydrating
+            and base.ino == local.ino
+            and (base.mode, base.uid, base.gid) == (local.mode, local.uid, local.gid)
+        )
 
     async def _expand_one(self, expansion: _Expansion) -> None:
         if expansion.appeared:

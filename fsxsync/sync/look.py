@@ -64,7 +64,20 @@ async def look(served: Served, entry: Entry) -> Outcome:
         # File here, directory there: the old key goes first, then the path is new.
         outcome = await _settle(served, path, base, None, entry)
         return replace(outcome, local=True, next=Next.AGAIN) if outcome.next is Next.DONE else outcome
-    return await _settle(served, path, base, local, entry)
+    outcome = await _settle(served, path, base, local, entry)
+    if base is None and outcome.next is Next.DONE and _vanished(served, path):
+        return Outcome(Next.AGAIN, local=True)
+    return outcome
+
+
+def _vanished(served: Served, path: bytes) -> bool:
+    """There is a row now, and no file any more: it was removed while nothing knew of the path, and so nobody was told.
+
+    No await between this and the writing of the row: whoever removes it from now on makes a hint that finds the row.
+    """
+    if served.shared.catalog.files.get(served.id, path) is None:
+        return False
+    return served.shared.tree.identify(served.tree_path(path)) is None
 
 
 def raise_not_exportable(served: Served, path: bytes) -> None:
@@ -151,6 +164,22 @@ async def _compare(served: Served, path: bytes, local: Local, remote: Remote) ->
     return known, replace(local, content_hash=digest) if digest is not None else local
 
 
+async def _export(served: Served, path: bytes, action: Action) -> Outcome:
+    base, local = action.base, action.local
+    assert local is not None
+    if base is not None and (needed := renames.needed_at(served, base)) is not None:
+        if not renames.is_circle(served, path):
+            return Outcome(Next.LATER, f"the object is still to be copied to {needed.path!r}")
+        if local.stub is not None:
+            await importer.load_moved(served, path, local)
+            return Outcome(Next.AGAIN, local=True)
+        if needed.is_stub:
+            return Outcome(Next.LATER, f"the object is still to be loaded to {needed.path!r}")
+    row = await (exporter.export if local.stub is None else renames.export_stub)(served, path, action)
+    _record(served, row)
+    return DONE
+
+
 async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: C901, PLR0912
     files = served.shared.catalog.files
     base, local, remote = action.base, action.local, action.remote
@@ -170,8 +199,9 @@ async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa:
         case Verdict.ADOPT:
             again = _adopt(served, path, action)
         case Verdict.EXPORT | Verdict.MERGE_EXPORT:
-            is_stub = local is not None and local.stub is not None
-            _record(served, await (renames.export_stub if is_stub else exporter.export)(served, path, action))
+            again = await _export(served, path, action)
+            if again.next is not Next.DONE:
+                return again
         case Verdict.EXPORT_META:
             _record(served, await exporter.export_metadata(served, path, action))
         case Verdict.EXPORT_DELETE:

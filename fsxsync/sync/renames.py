@@ -6,7 +6,7 @@ that the inode may live on elsewhere. For a stub this is no optimisation: its da
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -43,11 +43,12 @@ async def source_of(served: Served, path: bytes, local: Local) -> Base | None:
     for row in served.shared.catalog.files.by_inode(local.ino):
         if row.association != served.id or row.path == path or row.kind is not Kind.FILE or row.etag is None:
             continue
-        if row.size != local.size or row.mtime_ns != local.mtime_ns:
-            continue
         if local.stub is not None:
-            if local.stub.etag == row.etag and local.stub.size == row.remote_size:
+            # The mark says it all; a chunk that arrives just now has moved the time for a moment.
+            if local.stub.etag == row.etag and local.size == local.stub.size == row.remote_size:
                 return row
+            continue
+        if row.size != local.size or row.mtime_ns != local.mtime_ns:
             continue
         if row.content_hash is None or row.released:
             continue
@@ -125,6 +126,44 @@ async def export_stub(served: Served, path: bytes, action: Action) -> Base:
     remote = remote_after(Kind.FILE, key, source.size, posix, written, source.storage_class)
     mark = StubMark(etag=remote.etag, size=source.size, key=key, version_id=remote.version_id)
     return base_of(served.id, path, remark(served, path, local, mark), remote)
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """Where an object's file was renamed to; b"" where a directory is still to be looked through for such."""
+
+    path: bytes
+    is_stub: bool
+
+
+def needed_at(served: Served, base: Base) -> Needed | None:
+    """Who needs the object at the base's key, so that it must not be overwritten before it was copied: a file that was
+    renamed away from there. For a stub its bytes are nowhere else."""
+    if base.kind is not Kind.FILE or base.etag is None:
+        return None
+    for entry in served.shared.catalog.changelog.by_inode(base.ino):
+        if entry.association != served.id or entry.path == base.path:
+            continue
+        local = served.shared.tree.identify(served.tree_path(entry.path))
+        if local is None or local.ino != base.ino:
+            continue
+        if local.stub is not None and local.stub.etag == base.etag:
+            return Needed(entry.path, is_stub=True)
+        if local.stub is None and local.ino not in served.shared.writers:
+            return Needed(entry.path, is_stub=False)
+    return Needed(b"", is_stub=True) if base.released and served.shared.expanding else None
+
+
+def is_circle(served: Served, path: bytes) -> bool:
+    """Released files changed places: each waits for another one to be copied before its own object is overwritten."""
+    seen: set[bytes] = set()
+    here: bytes | None = path
+    while here and here not in seen:
+        seen.add(here)
+        base = served.shared.catalog.files.get(served.id, here)
+        needed = needed_at(served, base) if base is not None else None
+        here = needed.path if needed is not None else None
+    return here == path
 
 
 def may_delete(served: Served, base: Base) -> str:

@@ -6,7 +6,8 @@ import collections
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import trio
@@ -35,6 +36,11 @@ class NoFront:
         return 0
 
 
+def nobody_loads(_ino: int) -> AbstractAsyncContextManager[None]:
+    """`Shared.let_go` where there is no hydrator."""
+    return nullcontext()
+
+
 @dataclass(slots=True)
 class Shared:
     """What all associations of one daemon share. ``eager`` loads data at import (watch mode)."""
@@ -50,6 +56,9 @@ class Shared:
     """Host inode -> how many handles of the mount are open for writing on it."""
     hydrating: set[int] = field(default_factory=set)
     """Host inodes whose data is being loaded: their inotify records are our own."""
+    let_go: Callable[[int], AbstractAsyncContextManager[None]] = nobody_loads
+    """Inside, the hydrator has that inode not open for writing, so that the file may be replaced or removed while it
+    is being loaded; who reads the old one goes on. What is done inside must not await."""
     expanding: int = 0
     """Directories whose content is still to be turned into hints; no file is deleted remotely meanwhile,
     because a hint to come may say that it only moved."""

@@ -103,9 +103,7 @@ def test_a_read_brings_what_it_needs_and_does_not_wait_for_the_rest(
     assert 20 in asked
 
 
-def test_a_reader_from_front_to_end_gets_each_chunk_once(
-    fsx: Instance, proxy: Proxy, large: Path, data: bytes
-) -> None:
+def test_a_reader_from_front_to_end_gets_each_chunk_once(fsx: Instance, proxy: Proxy, large: Path, data: bytes) -> None:
     assert large.read_bytes() == data
     assert sorted(chunks_asked(proxy)) == list(range(CHUNKS))
     eventually(lambda: fsx.state(large)["flags"] == ["exists", "archived"])
@@ -134,22 +132,24 @@ def test_two_readers_of_a_chunk_cause_one_download(proxy: Proxy, large: Path, da
     assert chunks_asked(proxy).count(9) == 1
 
 
-def test_a_small_file_comes_whole_and_lookups_bring_nothing(
-    fsx: Instance, proxy: Proxy, s3: Any, bucket: str
-) -> None:
+def test_a_small_file_comes_whole_and_lookups_bring_nothing(fsx: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:
     for number in range(10):
         s3.put_object(Bucket=bucket, Key=f"s/{number}", Body=b"data %d" % number)
     fsx.ok("associate", f"s3://{bucket}/s/", "/s", "--endpoint-url", proxy.url, "--poll", "0")
     subprocess.run(["ls", "-lR", fsx.directory], check=True, stdout=subprocess.DEVNULL)  # noqa: S603, S607
     subprocess.run(["du", "-s", fsx.directory], check=True, stdout=subprocess.DEVNULL)  # noqa: S603, S607
     subprocess.run(["find", fsx.directory, "-size", "+0"], check=True, stdout=subprocess.DEVNULL)  # noqa: S603, S607
-    assert [request for request in proxy.requests if request.path.startswith(f"/{bucket}/s/") and request.method == "GET"] == []
+    assert [
+        request for request in proxy.requests if request.path.startswith(f"/{bucket}/s/") and request.method == "GET"
+    ] == []
     assert (fsx.directory / "s/3").read_bytes() == b"data 3"
     assert len(proxy.gets(f"/{bucket}/s/3")) == 1
 
 
 def test_programs_see_bytes_not_holes(fsx: Instance, large: Path, data: bytes, tmp_path: Path) -> None:
-    subprocess.run(["tar", "-cSf", tmp_path / "t.tar", "-C", large.parent, "large"], check=True)  # noqa: S603, S607
+    # Loading changes the host's ctime, of which tar may warn (exit code 1): what counts is what it packed.
+    done = subprocess.run(["tar", "-cSf", tmp_path / "t.tar", "-C", large.parent, "large"], check=False)  # noqa: S603, S607
+    assert done.returncode in {0, 1}
     with tarfile.open(tmp_path / "t.tar") as archive:
         member = archive.extractfile("large")
         assert member is not None
@@ -183,9 +183,7 @@ def test_mmap_of_a_released_file(large: Path, data: bytes, tmp_path: Path) -> No
 # ---------------------------------------------------------------- writing
 
 
-def test_open_with_truncation_downloads_nothing(
-    fsx: Instance, proxy: Proxy, large: Path, s3: Any, bucket: str
-) -> None:
+def test_open_with_truncation_downloads_nothing(fsx: Instance, proxy: Proxy, large: Path, s3: Any, bucket: str) -> None:
     large.write_bytes(b"all new")
     assert exported(fsx, s3, bucket) == b"all new"
     assert chunks_asked(proxy) == []
@@ -208,18 +206,14 @@ def test_writing_in_the_middle(fsx: Instance, large: Path, data: bytes, s3: Any,
 
 
 @pytest.mark.parametrize("size", [0, 1_000_001, CHUNK * CHUNKS + 5])
-def test_truncating_a_released_file(
-    fsx: Instance, large: Path, data: bytes, s3: Any, bucket: str, size: int
-) -> None:
+def test_truncating_a_released_file(fsx: Instance, large: Path, data: bytes, s3: Any, bucket: str, size: int) -> None:
     os.truncate(large, size)
     expected = data[:size].ljust(size, b"\0")
     assert large.read_bytes() == expected
     assert exported(fsx, s3, bucket) == expected
 
 
-def test_renamed_while_it_is_read(
-    fsx: Instance, proxy: Proxy, large: Path, data: bytes, s3: Any, bucket: str
-) -> None:
+def test_renamed_while_it_is_read(fsx: Instance, proxy: Proxy, large: Path, data: bytes, s3: Any, bucket: str) -> None:
     gate = Gate(0)
     proxy.rule = gate
     with large.open("rb", buffering=0) as stream:
@@ -229,6 +223,19 @@ def test_renamed_while_it_is_read(
         assert os.pread(stream.fileno(), 100, 25 * CHUNK) == data[25 * CHUNK : 25 * CHUNK + 100]
     assert large.with_name("moved").read_bytes() == data
     assert exported(fsx, s3, bucket, "moved") == data
+
+
+def test_chmod_while_it_is_read(fsx: Instance, proxy: Proxy, large: Path, data: bytes, s3: Any, bucket: str) -> None:
+    gate = Gate(0)
+    proxy.rule = gate
+    with large.open("rb", buffering=0) as stream:
+        assert os.pread(stream.fileno(), 10, 0) == data[:10]
+        large.chmod(0o640)
+        gate.opened.set()
+        assert large.read_bytes() == data
+    assert exported(fsx, s3, bucket) == data
+    assert large.stat().st_mode == 0o100640
+    assert s3.head_object(Bucket=bucket, Key="large")["Metadata"]["file-permissions"] == "0100640"
 
 
 # ---------------------------------------------------------------- what goes wrong
@@ -253,9 +260,7 @@ def test_an_object_that_was_replaced_is_never_mixed(
     eventually(lambda: large.read_bytes() == other)  # a failed read is a hint to look
 
 
-def test_a_deleted_object_is_said_and_flagged(
-    fsx: Instance, proxy: Proxy, s3: Any, bucket: str
-) -> None:
+def test_a_deleted_object_is_said_and_flagged(fsx: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:
     for key in ("kept/f", "follows/f"):
         s3.put_object(Bucket=bucket, Key=key, Body=b"x" * (CHUNK * 3))
     fsx.ok("associate", f"s3://{bucket}/kept/", "/kept", "--endpoint-url", proxy.url, "--import", "new", "--poll", "0")

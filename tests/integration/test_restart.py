@@ -296,7 +296,9 @@ def test_a_lost_catalog_exports_no_zeros(fsx: Instance, moto: MotoServer, s3: An
     assert all(body.strip(b"\0") for body in contents.values())
     assert contents["half"] == large
     assert contents["own 5"] == b"made after the loss"
-    assert b"changed after the loss" in contents.values()  # a conflict copy, or the object: nothing tells which was first
+    assert (
+        b"changed after the loss" in contents.values()
+    )  # a conflict copy, or the object: nothing tells which was first
     assert b"made here 0" in contents.values()
     for number in range(10):
         assert (d / f"stub/{number}").read_bytes() == b"data %d" % number

@@ -119,7 +119,7 @@ def as_mount_would(made: Instance, tmp_path: Path, *arguments: str) -> subproces
     programs = tmp_path / "bin"
     programs.mkdir(exist_ok=True)
     program = programs / "fsxsync"
-    program.write_text(f'#!{sys.executable}\nfrom fsxsync.cli.main import main\nmain()\n')
+    program.write_text(f"#!{sys.executable}\nfrom fsxsync.cli.main import main\nmain()\n")
     program.chmod(0o755)
     environment = {**made.environment(), "PATH": f"{programs}:{os.environ['PATH']}"}
     del environment["FSXSYNC_STATE_DIR"]
@@ -133,12 +133,16 @@ def as_mount_would(made: Instance, tmp_path: Path, *arguments: str) -> subproces
     )
 
 
-@pytest.mark.parametrize("options", [[], ["-o", "rw,nosuid,_netdev,attr_timeout=5"], ["-n", "-v", "-o", "ro", "-o", "x-a=b"]])
+@pytest.mark.parametrize(
+    "options", [[], ["-o", "rw,nosuid,_netdev,attr_timeout=5"], ["-n", "-v", "-o", "ro", "-o", "x-a=b"]]
+)
 def test_mount8s_helper(stopped: Instance, tmp_path: Path, options: list[str]) -> None:
     done = as_mount_would(stopped, tmp_path, *options)
     assert done.returncode == 0, done.stderr
     try:
-        (line,) = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(stopped.directory) in line]
+        (line,) = [
+            line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(stopped.directory) in line
+        ]
         assert " - fuse.fsxsync fsxsync:" in line
         assert str(stopped.state_dir) in line
         assert ("nosuid" in line) or options != ["-o", "rw,nosuid,_netdev,attr_timeout=5"]

@@ -1,4 +1,4 @@
-"""``kill -9`` in the middle of bursts: after a restart both sides are the same, byte for byte, and nothing is left over.
+"""``kill -9`` in the middle of bursts: after a restart both sides are the same, byte for byte, nothing is lost.
 
 The moments are random, but the same ones in every run; what they hit is not.
 """
@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from support.instance import Instance, bucket_with_events, eventually, instance, keys_of
 from support.moto_server import MotoServer
+
+# ruff: noqa: S311  nothing here is a secret
 
 MIB = 1 << 20
 FILES = 300

@@ -1,4 +1,4 @@
-"""What long searches with `test_convergence.py` found: the shortest steps that showed it, named after what went wrong."""
+"""What long searches with `test_convergence.py` found: the shortest steps that show it, named after what went wrong."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from model.daemons import Daemons
 from model.world import World
+from support.instance import eventually
 
 from fsxsync import _core
 from fsxsync.tree import walk
@@ -86,6 +87,29 @@ def test_released_files_that_change_places(world: World) -> None:
     world.settle()
     assert sorted(world.objects()) == ["a", "anchor", "b"]
     world.settle_and_read()
+
+
+def test_a_released_file_that_a_new_one_followed_was_lost(world: World) -> None:
+    """``mv log log.1; echo > log``: the new file overwrote the object before it was copied to the old one's new key."""
+    world.put("a", 60)
+    world.settle()
+    world.rename("a", "b")
+    world.write("a", 80)
+    world.settle()
+    assert sorted(world.objects()) == ["a", "anchor", "b"]
+    world.settle_and_read()
+
+
+def test_a_file_removed_during_its_first_upload_stayed_in_the_bucket(world: World) -> None:
+    """Nothing knew of the path when the removal was noticed, and the upload's row came later."""
+    for number in range(20):
+        world.write(f"f{number}", 70_000)
+    made = world.made
+    eventually(lambda: any("f" in key for key in world.objects()) or made.status()["associations"][0]["exported"])
+    for number in range(20):
+        world.unlink(f"f{number}")
+    world.settle()
+    assert sorted(world.objects()) == ["anchor"]
 
 
 def test_a_directory_removed_while_it_is_scanned_ended_the_daemon(

@@ -249,17 +249,13 @@ class World:
                     # Who writes behind the mount replaces a released file, and does not write into it (DESIGN §5).
                     return self._do(lambda root: _replace(root / path, content), [before])
                 return self._do(lambda root: _write(root / path, content), [before])
-        while True:
-            before, inode = self.local(path), _inode(self.behind / path)
-            if before is not None and before.kind == "symlink":
-                return self._do(lambda root: _replace(root / path, content), [before, self.remote(path)])
-            try:
-                done = self._do(lambda root: _write(root / path, content, new=before is None), [before])
-            except FileExistsError:
-                continue  # an import was faster
-            if _inode(self.behind / path) != inode and before is not None:
-                self._drop(self.remote(path))  # an import came before or after: nobody can tell
-            return done
+        before, inode = self.local(path), _inode(self.behind / path)
+        if before is not None and before.kind == "symlink":
+            return self._do(lambda root: _replace(root / path, content), [before, self.remote(path)])
+        done = self._do(lambda root: _write(root / path, content, new=before is None), [before])
+        if _inode(self.behind / path) != inode and before is not None:
+            self._drop(self.remote(path))  # an import came before or after: nobody can tell
+        return done
 
     @step
     def append(self, path: str, size: int) -> None:
@@ -352,11 +348,12 @@ class World:
     @step
     def rmtree(self, path: str) -> None:
         """``rm -r``, file by file: what comes in meanwhile is seen or stays."""
-        for directory, _, names in os.walk(self.behind / path, topdown=False):
+        for directory, directories, names in os.walk(self.behind / path, topdown=False):
             at = os.path.relpath(directory, self.behind)
-            for name in sorted([*names, *(d.name for d in os.scandir(directory) if d.is_symlink())]):
-                self._work(lambda root, name=name: (root / at / name).unlink(), f"{at}/{name}")
-            self._work(lambda root: (root / at).rmdir())
+            links = [name for name in directories if (Path(directory) / name).is_symlink()]
+            for below in sorted(f"{at}/{name}" for name in [*names, *links]):
+                self._work(lambda root, below=below: (root / below).unlink(), below)
+            self._work(lambda root, at=at: (root / at).rmdir())
 
     @step
     def read(self, path: str) -> None:
