@@ -185,7 +185,7 @@ def test_a_store_that_is_down_for_a_while(fsx: Instance, moto: MotoServer, s3: A
         port = int(proxy.url.rpartition(":")[2])
     becomes(fsx, "/d", "MISCONFIGURED")
     (fsx.directory / "d/new").write_text("new")
-    with pytest.raises(OSError, match="No route to host|Input/output error"):
+    with pytest.raises(OSError, match=r"No route to host|Input/output error"):
         (fsx.directory / "d/f").read_bytes()
 
     with Proxy(moto.url, port=port):
@@ -225,9 +225,9 @@ def test_read_only(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> Non
     for attempt in (
         lambda: (d / "f").write_text("x"),
         lambda: (d / "f").open("a"),
-        lambda: (d / "new").touch(),
-        lambda: (d / "dir").mkdir(),
-        lambda: (d / "f").unlink(),
+        (d / "new").touch,
+        (d / "dir").mkdir,
+        (d / "f").unlink,
         lambda: (d / "f").rename(d / "g"),
         lambda: (d / "f").chmod(0o600),
         lambda: os.utime(d / "f", (1, 1)),
@@ -349,7 +349,7 @@ def test_delete_with_force_leaves_what_there_is(fsx: Instance, moto: MotoServer,
     fsx.ok("association", "delete", "/d", "--force")
     assert sorted(os.listdir(d)) == ["loaded", "stub"]
     assert (d / "loaded").read_bytes() == b"data of loaded"
-    with pytest.raises(OSError, match="No such file|Input/output"):
+    with pytest.raises(OSError, match=r"No such file|Input/output"):
         (d / "stub").read_bytes()  # never zeros
     assert sorted(bodies(s3, bucket)) == ["loaded", "stub"]
 
@@ -501,10 +501,9 @@ def test_an_associations_directory_can_neither_go_nor_move(
             lambda path=path: (fsx.directory / path).rmdir(),
             lambda path=path: (fsx.directory / path).rename(fsx.directory / "y"),
         ):
-            with pytest.raises(OSError) as caught:
+            with pytest.raises(OSError, match="busy"):
                 attempt()
-            assert caught.value.errno == errno.EBUSY
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="busy"):
         shutil.rmtree(fsx.directory / "x")
     assert (fsx.directory / "x/d").is_dir()
     assert rows(fsx)["/x/d"]["state"] == "AVAILABLE"

@@ -1,4 +1,4 @@
-"""What is wrong is said in one line that helps: what, why, what to do. Nothing is lost by it, and nothing left behind."""
+"""What is wrong is said in one line that helps: what, why, what to do. Nothing is lost by it or left behind."""
 
 from __future__ import annotations
 

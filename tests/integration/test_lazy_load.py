@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
@@ -173,8 +172,9 @@ def test_mmap_of_a_released_file(large: Path, data: bytes, tmp_path: Path) -> No
     program = (
         "import mmap, sys\n"
         "with open(sys.argv[1], 'rb') as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as m:\n"
-        "    assert m[7 * 262144 + 3 : 7 * 262144 + 99] == open(sys.argv[2], 'rb').read()[7 * 262144 + 3 : 7 * 262144 + 99]\n"
-        "    assert bytes(m) == open(sys.argv[2], 'rb').read()\n"
+        "    expected = open(sys.argv[2], 'rb').read()\n"
+        "    assert m[1_900_000:1_900_099] == expected[1_900_000:1_900_099]\n"
+        "    assert bytes(m) == expected\n"
     )
     # In a process of its own: a page fault holds the interpreter's lock, and the proxy runs in this one.
     subprocess.run([sys.executable, "-c", program, large, tmp_path / "expected"], check=True, timeout=60)  # noqa: S603
@@ -252,9 +252,8 @@ def test_an_object_that_was_replaced_is_never_mixed(
         assert os.pread(fd, 4096, 0) == data[:4096]
         s3.put_object(Bucket=bucket, Key="large", Body=other)
         gate.opened.set()
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match=r"Stale|Input/output"):
             os.pread(fd, 4096, 28 * CHUNK)
-        assert caught.value.errno in {errno.ESTALE, errno.EIO}
     finally:
         os.close(fd)
     eventually(lambda: large.read_bytes() == other)  # a failed read is a hint to look
@@ -268,9 +267,8 @@ def test_a_deleted_object_is_said_and_flagged(fsx: Instance, proxy: Proxy, s3: A
     for key in ("kept/f", "follows/f"):
         s3.delete_object(Bucket=bucket, Key=key)
     for key in ("kept/f", "follows/f"):
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match=r"No such file|Input/output"):
             (fsx.directory / key).read_bytes()
-        assert caught.value.errno in {errno.ENOENT, errno.EIO}
     fsx.settle()
     eventually(lambda: not (fsx.directory / "follows/f").exists())
     eventually(lambda: "lost_from_hsm" in fsx.state(fsx.directory / "kept/f")["flags"])
@@ -279,9 +277,8 @@ def test_a_deleted_object_is_said_and_flagged(fsx: Instance, proxy: Proxy, s3: A
 
 def test_a_failed_download_is_an_error_and_heals(proxy: Proxy, large: Path, data: bytes) -> None:
     proxy.rule = lambda request: refusal(403, "AccessDenied") if request.method == "GET" else None
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match=r"Input/output|Permission denied"):
         large.read_bytes()
-    assert caught.value.errno in {errno.EIO, errno.EACCES}
     proxy.rule = None
     assert large.read_bytes() == data
 
@@ -316,10 +313,9 @@ def test_a_full_disk_is_the_readers_and_nobody_elses(tmp_path: Path, moto: MotoS
             made.settle()
             assert (made.directory / "d/huge").stat().st_size == 64 * 1024 * 1024
 
-            with pytest.raises(OSError) as caught:
+            with pytest.raises(OSError, match="No space left"):
                 (made.directory / "d/huge").read_bytes()
 
-            assert caught.value.errno == errno.ENOSPC
             eventually(lambda: "NoDiskSpace" in made.ok("events", "--json").out)
             assert (made.directory / "d/mine").read_text() == "mine"
             assert "released" in made.state(made.directory / "d/huge")["flags"]

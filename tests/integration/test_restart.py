@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import threading
@@ -120,9 +119,8 @@ def test_killed_in_the_middle_of_an_import(fsx: Instance, proxy: Proxy, s3: Any,
     hold.released.set()
     proxy.rule = None
 
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="not connected"):
         os.statvfs(fsx.directory)  # the dead mount is still there
-    assert caught.value.errno == errno.ENOTCONN
     fsx.start()
     fsx.settle()
 
