@@ -79,7 +79,7 @@ class Signer:
         self._credentials: Credentials | None = None
 
     def place(self) -> Place:
-        """Where the requests go; asks botocore, not the network, and only once.
+        """Where the requests go; found out once, from botocore: the store is not asked.
 
         Raises:
             BadCredentials, BadInput, KeyRefused: as `S3Store`'s methods.

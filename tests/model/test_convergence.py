@@ -20,7 +20,7 @@ from model.daemons import Daemons
 from model.world import World
 
 EXAMPLES = int(os.environ.get("FSXSYNC_MODEL_EXAMPLES", "0"))
-DEFAULT_EXAMPLES = 8
+DEFAULT_EXAMPLES = 6
 STEPS = 15
 
 DIRECTORIES = ["d", "d/e", "g"]

@@ -1,6 +1,7 @@
 """``kill -9`` in the middle of bursts: after a restart both sides are the same, byte for byte, nothing is lost.
 
-The moments are random, but the same ones in every run; what they hit is not.
+The moments are random, but the same ones in every run; what they hit is not. FSXSYNC_MODEL_EXAMPLES (any number) makes
+the bursts longer and the kills more.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from support.moto_server import MotoServer
 # ruff: noqa: S311  nothing here is a secret
 
 MIB = 1 << 20
-FILES = 300
-KILLS = 5
+LONG = bool(os.environ.get("FSXSYNC_MODEL_EXAMPLES"))
+FILES = 300 if LONG else 120
+KILLS = 5 if LONG else 3
 LOOKS = 8
 """How many paths a daemon works on at a time (`look_workers`)."""
 
