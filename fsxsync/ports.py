@@ -131,6 +131,7 @@ class ObjectHint:
     etag: str | None = None
     version_id: str | None = None
     happened_ns: int | None = None
+    is_removal: bool = False
     is_copy: bool = False
     """ObjectCreated:Copy: metadata may have changed under an unchanged etag."""
 

@@ -59,10 +59,10 @@ class Known(NamedTuple):
     def matches_listing(self, etag: str, size: int, last_modified_ns: int) -> bool:
         """A listing shows the version that this row knows.
 
-        A row written by our own PUT holds the ``Date`` of the store's answer instead of the object's
-        last-modified, so a listing may show the same second or an earlier one; never a later one.
+        A row written by our own PUT holds the end of the second in which the store answered instead of the
+        object's last-modified, so a listing may show an earlier time; never a later one.
         """
-        return self.etag == etag and self.remote_size == size and last_modified_ns <= self.last_modified_ns + 10**9
+        return self.etag == etag and self.remote_size == size and last_modified_ns <= self.last_modified_ns
 
 
 def sort_key(base: Base) -> bytes:

@@ -142,6 +142,7 @@ def _message(receipt: str, body: str) -> QueueMessage:
                 etag=hint.etag if hint.kind is EventKind.CREATED else None,
                 version_id=hint.version_id if hint.kind is EventKind.CREATED else None,
                 happened_ns=hint.happened_ns,
+                is_removal=hint.kind is EventKind.REMOVED,
                 is_copy=hint.is_copy,
             )
             for hint in parsed.hints

@@ -47,7 +47,9 @@ class Engine:
         self._readers: dict[str, QueueReader] = {}
         self._nursery: trio.Nursery | None = None
         self._stopping = trio.Event()
-        self.intake = Intake(shared, self.served_for, self._served)
+        shared.served = self._served
+        self.intake = Intake(shared, self.served_for)
+        self.intake.on_overflow = self._overflow
         self.hydrator = StubHydrator(shared, self.intake, self.served_for)
         self.hydrator.set_roots(self.is_association_root)
         self.watcher = Watcher(
@@ -70,6 +72,8 @@ class Engine:
             await nursery.start(self.watcher.run)
             nursery.start_soon(self.intake.run, name="intake")
             for association in self._shared.catalog.associations.all():
+                if association.lifecycle is Lifecycle.DELETING:  # who asked for it was told of the daemon's end
+                    association = replace(association, lifecycle=Lifecycle.UPDATING)  # noqa: PLW2901
                 self._start(association)
             task_status.started()
             await trio.sleep_forever()
@@ -287,9 +291,11 @@ class Engine:
             raise
         gone = service.served.association
         await self._end(association_id)
-        if delete_data:
-            await remove_tree(self._shared, gone.directory)
+        # Before its files: after a crash in between, a scan would take what was removed for deletes to be exported.
         self._shared.catalog.associations.delete(association_id)
+        if delete_data:
+            await self.hydrator.drop_below(gone.directory)
+            await remove_tree(self._shared, gone.directory)
         return gone
 
     async def _drain_for_delete(self, service: Service) -> None:

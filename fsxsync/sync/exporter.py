@@ -24,12 +24,13 @@ def as_stored(kind: Kind, posix: Posix, key: str) -> Posix:
 
 
 def remote_after(kind: Kind, key: str, size: int, posix: Posix, written: Written, storage_class: str) -> Remote:
-    """The object as our write left it; its last-modified is the store's clock at the answer."""
+    """The object as our write left it. Its last-modified is not told, but is before the end of the second in which the
+    store answered (its Date header)."""
     return Remote(
         kind=kind,
         etag=written.etag,
         size=size,
-        last_modified_ns=written.date_ns,
+        last_modified_ns=written.date_ns + 10**9,
         version_id=written.version_id,
         posix=as_stored(kind, posix, key),
         storage_class=storage_class,

@@ -58,6 +58,17 @@ class StubHydrator:
             if idle and self._shared.front.open_handles(hydration.ino) == 0:
                 self._forget(hydration)
 
+    async def drop_below(self, directory: bytes) -> None:
+        """Stop loading files of a directory that is about to be removed, and let go of them."""
+        for hydration in list(self._active.values()):
+            if not directory or hydration.path.startswith(directory + b"/"):
+                hydration.discarded = True
+                if hydration.settling:
+                    await hydration.settled.wait()
+                while hydration.is_busy:
+                    await next(iter(hydration.arrivals.values())).wait()
+                self._forget(hydration)
+
     def _forget(self, hydration: Hydration) -> None:
         if self._active.pop(hydration.ino, None) is not None:
             self._shared.hydrating.discard(hydration.ino)

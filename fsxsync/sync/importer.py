@@ -155,18 +155,18 @@ async def import_object(served: Served, path: bytes, action: Action) -> Base:
     return base_of(served.id, path, placed, remote, content_hash=digest)
 
 
-async def load_moved(served: Served, path: bytes, local: Local) -> None:
-    """Give a stub that was renamed its data, from the key that it stood for: nothing else will keep it.
+async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -> None:
+    """Give a stub that was renamed its data, from the key of ``owner`` that it stood for: nothing else will keep it.
 
     Raises:
         LocalChanged, ObjectChanged: the world moved; look again. RepositoryError. NoSpace.
     """
     mark = local.stub
     assert mark is not None
-    source = await trio.to_thread.run_sync(served.store.head, mark.key)
+    source = await trio.to_thread.run_sync(owner.store.head, mark.key)
     if source is None or (source.etag, source.size) != (mark.etag, mark.size):
         raise ObjectChanged(f"reading {mark.key}", "it is another version now")
-    staged, _ = await _stage_loaded(served, mark.key, source, local.posix)
+    staged, _ = await _stage_loaded(owner, mark.key, source, local.posix)
     tree_path = served.tree_path(path)
     try:
         served.shared.tree.exchange_in(staged, tree_path, local)

@@ -6,18 +6,21 @@ base knows: our own imports and hydrations trip inotify too (DESIGN §2).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import trio
 
 from fsxsync.catalog.changelog import Hint
-from fsxsync.errors import KeyNotPosix, NotExportable
+from fsxsync.errors import KeyNotPosix, NotExportable, TreeError
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.keys import key_of, path_of
 from fsxsync.ports import ObjectHint
 from fsxsync.sync.filters import is_wanted
 from fsxsync.sync.served import Served, Shared
+
+log = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
 BATCH = 500
@@ -34,14 +37,12 @@ class _Expansion:
 class Intake:
     """Turns what happened into hints. All methods are called from the trio thread."""
 
-    def __init__(self, shared: Shared, served_for: Callable[[bytes], Served | None], by_id: dict[str, Served]) -> None:
+    def __init__(self, shared: Shared, served_for: Callable[[bytes], Served | None]) -> None:
         self._shared = shared
         self._served_for = served_for
-        self._by_id = by_id
         self._paths: dict[bytes, bool] = {}
         self._wake = trio.Event()
         self._expansions: dict[_Expansion, None] = {}
-        self._overflowed = False
         self.on_overflow: Callable[[], None] = lambda: None
 
     # ------------------------------------------------------------- local hints
@@ -87,7 +88,7 @@ class Intake:
             while self._expansions:
                 expansion = next(iter(self._expansions))
                 del self._expansions[expansion]  # first: what comes while it runs has to run again
-                await self._expand_one(expansion)
+                await self._try_to_expand(expansion)
                 self._shared.expanding -= 1
                 self.flush()
 
@@ -136,13 +137,21 @@ class Intake:
             and (base.mode, base.uid, base.gid) == (local.mode, local.uid, local.gid)
         )
 
+    async def _try_to_expand(self, expansion: _Expansion) -> None:
+        try:
+            await self._expand_one(expansion)
+        except TreeError as error:
+            # What could not be read is not gone. A scan looks again; what that can't read is the association's trouble.
+            log.warning("directory can't be looked through", extra={"reason": str(error)})
+            self.on_overflow()
+
     async def _expand_one(self, expansion: _Expansion) -> None:
         if expansion.appeared:
             batches = self._shared.tree.walk_batches(expansion.tree_path, BATCH)
             while batch := await trio.to_thread.run_sync(next, batches, None):
                 self._add_local(batch)
         else:
-            for served in list(self._by_id.values()):
+            for served in list(self._shared.served.values()):
                 await self._hint_rows(served, expansion.tree_path)
 
     async def _hint_rows(self, served: Served, tree_path: bytes) -> None:
@@ -184,6 +193,10 @@ class Intake:
             ):
                 served.echoes_dropped += 1
                 continue
+            if hint.is_removal and base is None and not self._is_pending(served, path):
+                # Our own delete, most of the time. Should the object be there again, its creation tells of it.
+                served.echoes_dropped += 1
+                continue
             rows.append(Hint(served.id, path, local=False, remote=True, happened_ns=hint.happened_ns))
         if rows:
             self._shared.catalog.changelog.add(
@@ -193,6 +206,12 @@ class Intake:
                 cap_ns=int(self._shared.settings.export_cap_s * 1e9),
             )
             served.wake()
+
+    def _is_pending(self, served: Served, path: bytes) -> bool:
+        """Somebody looks at the path, or will: a look that is under way may have seen the object before it went."""
+        if self._shared.tree.identify(served.tree_path(path)) is not None:
+            return True
+        return any(entry.path == path for entry in self._shared.catalog.changelog.pending(served.id, path, 1))
 
     def refuse_key(self, served: Served, key: str, error: KeyNotPosix) -> None:
         """A key that is no path is reported once, never guessed at (DESIGN §7)."""

@@ -87,6 +87,10 @@ def raise_not_exportable(served: Served, path: bytes) -> None:
 
 async def _settle(served: Served, path: bytes, base: Base | None, local: Local | None, entry: Entry) -> Outcome:
     shared = served.shared
+    stranger = renames.foreign_source(served, base, local)
+    if stranger is not None and local is not None:
+        await importer.load_moved(served, path, local, stranger)
+        return Outcome(Next.AGAIN, local=True)
     hinted = entry.remote or entry.attempts > 0  # after a failure the row's knowledge is no longer enough
     if base is None and local is not None and not hinted:
         source = await renames.source_of(served, path, local)
@@ -171,7 +175,7 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
         if not renames.is_circle(served, path):
             return Outcome(Next.LATER, f"the object is still to be copied to {needed.path!r}")
         if local.stub is not None:
-            await importer.load_moved(served, path, local)
+            await importer.load_moved(served, path, local, served)
             return Outcome(Next.AGAIN, local=True)
         if needed.is_stub:
             return Outcome(Next.LATER, f"the object is still to be loaded to {needed.path!r}")

@@ -6,8 +6,7 @@ import os
 
 import trio
 
-from fsxsync.errors import LocalChanged
-from fsxsync.model.identity import Kind
+from fsxsync.errors import LocalChanged, StillPending
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.served import Served, Shared
 
@@ -44,20 +43,34 @@ async def hydrate_all(served: Served, hydrator: StubHydrator) -> None:
 
 async def remove_tree(shared: Shared, directory: bytes) -> None:
     """Remove everything below an association's directory, and the directory. The association is gone already,
-    so that no hint turns this into deletes of objects (DESIGN §3.6)."""
+    so that no hint turns this into deletes of objects (DESIGN §3.6).
+
+    Raises:
+        StillPending: some of it is in use, and stays.
+    """
     found: list[bytes] = []
     batches = shared.tree.walk_batches(directory)
     while batch := await trio.to_thread.run_sync(next, batches, None):
         found.extend(path for path, _ in batch)
-    for path in reversed(found):
-        local = shared.tree.identify(path)
-        if local is not None:
-            shared.tree.remove(path, local)
-            shared.invalidate(path, local.ino, data=True)
-    local = shared.tree.identify(directory)
-    if directory and local is not None and local.kind is Kind.DIRECTORY:
-        try:
-            shared.tree.remove(directory, local)
-        except LocalChanged:
-            return  # somebody put something there meanwhile: that stays
-        shared.invalidate(directory, local.ino, data=False)
+    in_use = sum(not _remove(shared, path) for path in reversed(found))
+    if directory and not in_use:
+        _remove(shared, directory)
+    if in_use:
+        raise StillPending(
+            f"data below /{directory.decode('utf-8', 'backslashreplace')}",
+            f"{in_use} files and directories are in use and stay; the association is deleted",
+            advice="remove them by hand",
+        )
+
+
+def _remove(shared: Shared, path: bytes) -> bool:
+    """False if somebody uses it, or put something into it."""
+    local = shared.tree.identify(path)
+    if local is None:
+        return True
+    try:
+        shared.tree.remove(path, local)
+    except LocalChanged:
+        return False
+    shared.invalidate(path, local.ino, data=True)
+    return True

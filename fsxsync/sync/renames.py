@@ -58,6 +58,16 @@ async def source_of(served: Served, path: bytes, local: Local) -> Base | None:
     return None
 
 
+def foreign_source(served: Served, base: Base | None, local: Local | None) -> Served | None:
+    """The association that a released file was moved out of, behind the mount: only its store has the data."""
+    if local is None or local.stub is None or (base is not None and base.etag == local.stub.etag):
+        return None
+    for row in served.shared.catalog.files.by_inode(local.ino):
+        if row.association != served.id and row.released and row.etag == local.stub.etag:
+            return served.shared.served.get(row.association)
+    return None
+
+
 async def export_rename(served: Served, path: bytes, local: Local, source: Base) -> Base | None:
     """Copy the object to its new key; the row for the new path, or None if there is nothing to copy any more.
 

@@ -6,7 +6,7 @@ import collections
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -63,6 +63,8 @@ class Shared:
     """Directories whose content is still to be turned into hints; no file is deleted remotely meanwhile,
     because a hint to come may say that it only moved."""
     is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
+    served: Mapping[str, Served] = field(default_factory=dict)
+    """Association id -> what serves it; the engine's own."""
     started_ns: int = field(default_factory=time.time_ns)
     host: str = field(default_factory=socket.gethostname)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.instance import Instance, instance, keys_of
+from support.instance import Instance, eventually, instance, keys_of
 from support.moto_server import MotoServer
 
 NS = 1_700_000_000_123_456_789
@@ -221,6 +221,38 @@ def test_a_tree_copied_in(place: tuple[Instance, Path], moto: MotoServer, s3: An
         key = f"p/json/{path.relative_to(source)}"
         assert body(s3, bucket, key) == path.read_bytes()
         assert metadata(s3, bucket, key)["file-mtime"] == f"{path.stat().st_mtime_ns}ns"
+
+
+def test_a_released_file_moved_to_another_association_behind_the_mount(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    """Its data is in the first one's object only, which goes once the second one has it."""
+    for name in ("one", "two"):
+        s3.put_object(Bucket=bucket, Key=f"{name}/taken", Body=f"what was in {name}".encode())
+        fsx.associate(moto, f"s3://{bucket}/{name}/", f"/{name}")
+    s3.put_object(Bucket=bucket, Key="one/moved", Body=b"only here")
+    s3.put_object(Bucket=bucket, Key="one/over", Body=b"over another")
+    fsx.ok("association", "update", "/one", "--poll", "1")
+    eventually(lambda: (fsx.tree / "one/over").exists() and (fsx.tree / "one/moved").exists())
+    fsx.settle()
+    (fsx.tree / "one/moved").rename(fsx.tree / "two/moved")
+    (fsx.tree / "one/over").rename(fsx.tree / "two/taken")
+    fsx.settle()
+    assert keys_of(s3, bucket) == ["one/taken", "two/moved", "two/taken"]
+    assert body(s3, bucket, "two/moved") == b"only here"
+    assert body(s3, bucket, "two/taken") == b"over another"
+
+
+def test_deleting_an_association_with_its_data_right_after_reading(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    s3.put_object(Bucket=bucket, Key="large", Body=os.urandom(30 * 1024 * 1024))
+    fsx.associate(moto, f"s3://{bucket}/", "/d")
+    with (fsx.directory / "d/large").open("rb") as stream:
+        assert len(stream.read(1000)) == 1000
+    fsx.ok("association", "delete", "/d", "--delete-data")
+    assert keys_of(s3, bucket) == ["large"]
+    assert not (fsx.directory / "d").exists()
 
 
 def test_metrics_are_served_where_asked(tmp_path: Path, moto: MotoServer, s3: Any, bucket: str) -> None:
