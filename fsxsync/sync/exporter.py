@@ -15,6 +15,7 @@ from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.ports import ObjectHeaders, Written
 from fsxsync.sync.intake import exportable_key
 from fsxsync.sync.reconcile import Action
+from fsxsync.sync.rescan import check_directory
 from fsxsync.sync.served import Served
 
 
@@ -170,9 +171,18 @@ def remark(served: Served, path: bytes, local: Local, mark: StubMark) -> Local:
 
 
 async def export_delete(served: Served, path: bytes, action: Action) -> None:
-    """Delete the object, if it still is the version that the file stood for; then drop the row."""
+    """Delete the object, if it still is the version that the file stood for; then drop the row.
+
+    Raises:
+        TreeMoved: the association's directory is not there; nothing is deleted (DESIGN §3.6). LocalChanged.
+    """
     base, remote = action.base, action.remote
     assert base is not None
+    # A file is gone only if it is its directory that misses it: the whole association may have been moved away.
+    check_directory(served)
+    local = served.shared.tree.identify(served.tree_path(path))
+    if local is not None and (local.kind is Kind.DIRECTORY) == (base.kind is Kind.DIRECTORY):
+        raise LocalChanged(f"delete of {path!r}", "the file is there again")
     if remote is not None:
         key = exported_key(served, path, base.kind)
         await trio.to_thread.run_sync(lambda: served.store.delete(key, expect=remote))

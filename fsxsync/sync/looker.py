@@ -17,8 +17,8 @@ from fsxsync.errors import (
     NotExportable,
     ObjectArchived,
     ObjectChanged,
-    RepositoryError,
     Throttled,
+    TreeMoved,
     TypeClash,
 )
 from fsxsync.sync.journal import record_failure, record_problem
@@ -29,7 +29,7 @@ CLAIM = 64
 LATER_S = 0.25
 """How soon a path that waits for something else is looked at again."""
 BACKOFF_MAX_S = 300.0
-FATAL = (BadCredentials, BucketMissing, EndpointUnreachable)
+FATAL = (BadCredentials, BucketMissing, EndpointUnreachable, TreeMoved)
 """Not the path's fault but the association's: it becomes MISCONFIGURED, and its paths wait."""
 
 
@@ -42,7 +42,8 @@ async def run_lookers(served: Served) -> None:
     """Look at whatever is due, for ever.
 
     Raises:
-        RepositoryError: the repository can't be used at all; the supervisor marks the association and retries.
+        RepositoryError, TreeMoved: repository or directory can't be used at all; the supervisor marks the association
+            and retries.
     """
     limit = served.shared.settings.look_workers
     slots = trio.Semaphore(limit)
@@ -107,7 +108,7 @@ async def _handle(served: Served, entry: Entry) -> None:
         record_failure(served, entry.path, error, first=entry.attempts == 0, local=entry.local)
         at_ns = now_ns() + int(backoff_s(entry.attempts) * 1e9)
         changelog.retry(entry, error=str(error), code=error.code, at_ns=at_ns)
-        if isinstance(error, FATAL) and isinstance(error, RepositoryError):
+        if isinstance(error, FATAL):
             raise
         return
     if outcome.next is Next.LATER:
