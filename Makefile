@@ -17,7 +17,7 @@ demo: setup
 	@if [ -t 0 ]; then .venv/bin/fsxsync demo $(ARGS); else .venv/bin/fsxsync demo --check $(ARGS); fi
 
 test: setup
-	.venv/bin/pytest -q $(ARGS)
+	.venv/bin/pytest -q -n 3 --dist loadfile $(ARGS)
 
 lint: setup
 	.venv/bin/ruff check .

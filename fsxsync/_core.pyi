@@ -1,3 +1,7 @@
+from collections.abc import Sequence
+from typing import Final, Self, final
+
+from _typeshed import StrOrBytesPath, structseq
 from typing_extensions import Buffer
 
 RENAME_NOREPLACE: int
@@ -44,3 +48,101 @@ def create_stub(
     xattr_value: Buffer,
     /,
 ) -> tuple[int, int, int]: ...
+
+# transfer.c
+TRANSFER_OK: int
+TRANSFER_HTTP: int
+TRANSFER_CONNECT: int
+TRANSFER_TIMEOUT: int
+TRANSFER_TLS: int
+TRANSFER_RESET: int
+TRANSFER_SHORT: int
+TRANSFER_LONG: int
+TRANSFER_RANGE: int
+TRANSFER_LOCAL_SHORT: int
+TRANSFER_LOCAL_IO: int
+TRANSFER_CANCELLED: int
+TRANSFER_MEMORY: int
+TRANSFER_OTHER: int
+TRANSFER_HASH_XXH3_128: int
+TRANSFER_HASH_CRC64NVME: int
+
+@final
+class TransferResult(
+    structseq[object],
+    tuple[int, int, int, tuple[tuple[bytes, bytes], ...], bytes, int, bytes | None, int | None, int, str],
+):
+    __match_args__: Final = (
+        "id",
+        "error",
+        "status",
+        "headers",
+        "body",
+        "moved",
+        "xxh3_128",
+        "crc64nvme",
+        "errno",
+        "message",
+    )
+    @property
+    def id(self) -> int: ...
+    @property
+    def error(self) -> int: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def moved(self) -> int: ...
+    @property
+    def xxh3_128(self) -> bytes | None: ...
+    @property
+    def crc64nvme(self) -> int | None: ...
+    @property
+    def errno(self) -> int: ...
+    @property
+    def message(self) -> str: ...
+
+@final
+class TransferPool:
+    def __new__(
+        cls,
+        threads: int,
+        *,
+        queue: int = 1024,
+        buffer_bytes: int = 262144,
+        ca_bundle: StrOrBytesPath | None = None,
+        connect_timeout_ms: int = 5000,
+        low_speed_bytes: int = 1,
+        low_speed_s: int = 60,
+        down_limit: int = 0,
+        up_limit: int = 0,
+    ) -> Self: ...
+    def submit(
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[bytes],
+        *,
+        source: int = -1,
+        sink: int = -1,
+        offset: int = 0,
+        length: int = 0,
+        body: Buffer | None = None,
+        object_offset: int = -1,
+        expect_status: int = -1,
+        hashes: int = 0,
+        priority: int = 2,
+        keep_body: int = 65536,
+        timeout_ms: int = 0,
+        low_speed_s: int = -1,
+        proxy: str | None = None,
+    ) -> int: ...
+    def cancel(self, job: int, /) -> bool: ...
+    def collect(self) -> list[TransferResult]: ...
+    def fileno(self) -> int: ...
+    def set_limits(self, down: int, up: int, /) -> None: ...
+    def stats(self) -> dict[str, int]: ...
+    def close(self) -> None: ...

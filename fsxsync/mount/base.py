@@ -95,9 +95,12 @@ class Base:
             blocks = 1  # a stub: tar and cp take 0 for "all holes" and copy holes (DESIGN §5)
         entry.st_blocks = blocks
         inode = self._handles.inode(status.st_ino)
-        entry.st_mtime_ns = inode.mtime_ns if inode is not None and inode.is_stub else status.st_mtime_ns
+        entry.st_mtime_ns, entry.st_ctime_ns = status.st_mtime_ns, status.st_ctime_ns
+        if inode is not None and inode.is_stub:
+            entry.st_mtime_ns, entry.st_ctime_ns = inode.mtime_ns, inode.ctime_ns
+        elif inode is not None and status.st_ctime_ns == inode.settled_ctime_ns:
+            entry.st_ctime_ns = inode.ctime_ns
         entry.st_atime_ns = status.st_atime_ns
-        entry.st_ctime_ns = status.st_ctime_ns
         return entry
 
     def _met(self, parent: Node, name: bytes, status: os.stat_result) -> Node:

@@ -90,7 +90,8 @@ class Content(Base):
         inode = handle.inode
         if not inode.is_stub and self._hydrator.is_stub(handle.fd):
             inode.is_stub = True
-            inode.mtime_ns = os.fstat(handle.fd).st_mtime_ns
+            status = os.fstat(handle.fd)
+            inode.mtime_ns, inode.ctime_ns = status.st_mtime_ns, status.st_ctime_ns
         return inode.is_stub
 
     async def _let_writer_in(self, handle: Handle, *, empties: bool) -> None:
@@ -178,8 +179,9 @@ class Content(Base):
         inode.waiting += 1
         try:
             path = self._path(inode.node)
-            if not await self._waiting(self._hydrator.ensure(path, handle.fd, off, size)):
+            if not await self._waiting(self._hydrator.ensure(path, handle.fd, off, size)) and inode.is_stub:
                 inode.is_stub = False
+                inode.settled_ctime_ns = os.fstat(handle.fd).st_ctime_ns
         finally:
             inode.waiting -= 1
             if inode.waiting == 0 and inode.idle is not None:

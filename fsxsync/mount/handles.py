@@ -21,8 +21,9 @@ class OpenInode:
     """What the handles of one inode have in common.
 
     ``turn`` is held while data is loaded or thrown away for somebody who wants to write: nobody slips in between.
-    ``is_stub``: reads must ask for their data first. While it holds, ``mtime_ns`` is the time to show, since loading
-    moves the host's (settling sets it back).
+    ``is_stub``: reads must ask for their data first. While it holds, ``mtime_ns`` and ``ctime_ns`` are the times to show,
+    since loading moves the host's. Settling sets mtime back; ctime can't be set, and so the old one is shown until it is
+    no longer ``settled_ctime_ns``: a program that looks before and after it reads must not see a change.
     ``last_path`` is where the inode was when it lost its last name.
     """
 
@@ -32,6 +33,8 @@ class OpenInode:
     writers: int = 0
     is_stub: bool = False
     mtime_ns: int = 0
+    ctime_ns: int = 0
+    settled_ctime_ns: int = 0
     waiting: int = 0
     """Reads that wait for data: the kernel holds their pages locked."""
     idle: trio.Event | None = None
