@@ -21,9 +21,9 @@ class OpenInode:
     """What the handles of one inode have in common.
 
     ``turn`` is held while data is loaded or thrown away for somebody who wants to write: nobody slips in between.
-    ``is_stub``: reads must ask for their data first. While it holds, ``mtime_ns`` and ``ctime_ns`` are the times to show,
-    since loading moves the host's. Settling sets mtime back; ctime can't be set, and so the old one is shown until it is
-    no longer ``settled_ctime_ns``: a program that looks before and after it reads must not see a change.
+    ``is_stub``: reads must ask for their data first. While it holds, ``mtime_ns`` and ``ctime_ns`` are the times to
+    show, since loading moves the host's. Settling sets mtime back; ctime can't be set, and so the old one is shown
+    until it is no longer ``settled_ctime_ns``: a program that looks before and after it reads must not see a change.
     ``last_path`` is where the inode was when it lost its last name.
     """
 
