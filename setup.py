@@ -9,9 +9,14 @@ import subprocess
 
 from setuptools import Extension, setup
 
-SOURCES = ["module.c", "hashing.c", "crc64nvme.c", "syscalls.c", "getdents.c", "stub.c"]
-HEADERS = ["module.h", "crc64nvme.h"]
-PACKAGES = ["libxxhash"]
+TRANSFER = ["transfer_pool", "transfer_wire", "transfer_body", "transfer_job", "transfer_limit", "transfer_headers"]
+SOURCES = [
+    *["module.c", "hashing.c", "crc64nvme.c", "syscalls.c", "getdents.c", "stub.c"],
+    *["transfer.c", "transfer_request.c", "transfer_result.c"],
+    *[f"{name}.c" for name in TRANSFER],
+]
+HEADERS = ["module.h", "crc64nvme.h", "transfer_glue.h", *[f"{name}.h" for name in TRANSFER if name != "transfer_body"]]
+PACKAGES = ["libxxhash", "libcurl"]
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Wvla"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 

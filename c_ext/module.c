@@ -1,13 +1,15 @@
 /* fsxsync._core: the definition of the module, and nothing else. */
 #include "module.h"
 
-PyDoc_STRVAR(module_doc, "The data plane: hashing and the system calls that the os module lacks.");
+PyDoc_STRVAR(module_doc,
+             "The data plane: hashing, transfers, and the system calls that the os module lacks.");
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, (void *)fsx_hashing_exec},
     {Py_mod_exec, (void *)fsx_syscalls_exec},
     {Py_mod_exec, (void *)fsx_getdents_exec},
     {Py_mod_exec, (void *)fsx_stub_exec},
+    {Py_mod_exec, (void *)fsx_transfer_exec},
 #if PY_VERSION_HEX >= 0x030c0000
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #endif

@@ -158,7 +158,9 @@ LIES: dict[str, tuple[bytes, int]] = {
 
 
 @pytest.mark.parametrize(("answer", "error"), LIES.values(), ids=LIES)
-def test_a_lie_is_an_error(pool: _core.TransferPool, fd: int, answer: bytes, error: int) -> None:
+def test_a_lie_is_an_error(
+    pool: _core.TransferPool, fd: int, answer: bytes, error: int, request: pytest.FixtureRequest
+) -> None:
     def lie(exchange: Exchange) -> None:
         exchange.send(answer)
         exchange.end_sending()
@@ -170,7 +172,7 @@ def test_a_lie_is_an_error(pool: _core.TransferPool, fd: int, answer: bytes, err
     assert (result.xxh3_128, result.crc64nvme) == (None, None)
     assert result.message
     assert outside(fd) == UNTOUCHED * 2000
-    if error == _core.TRANSFER_RANGE:
+    if error == _core.TRANSFER_RANGE or request.node.callspec.id.endswith("and says so"):  # the head gives it away
         assert result.moved == 0
         assert os.pread(fd, LENGTH, 1000) == UNTOUCHED * LENGTH
 

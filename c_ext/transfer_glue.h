@@ -1,0 +1,20 @@
+/* Between a job and Python: both ways of the glue that transfer.c is the middle of. */
+#ifndef FSX_TRANSFER_GLUE_H
+#define FSX_TRANSFER_GLUE_H
+
+#include "module.h"
+
+#include "transfer_pool.h"
+
+#define FSX_LONGEST_S (365 * 24 * 3600)
+
+/* A new job from the arguments of submit; NULL with an exception. */
+struct fsx_job *fsx_request_parse(PyObject *args, PyObject *kwargs);
+
+/* 0, or -1 with ValueError. */
+int fsx_check_range(const char *name, long long value, long long least, long long most);
+
+PyObject *fsx_result_new_type(void);
+PyObject *fsx_result_of(PyObject *type, const struct fsx_job *job);
+
+#endif

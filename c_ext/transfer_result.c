@@ -1,0 +1,91 @@
+/* _core.TransferResult: what came of one job, for Python. */
+#include "transfer_glue.h"
+
+#include <string.h>
+#include <structseq.h>
+
+PyDoc_STRVAR(result_doc, "What came of one job of a TransferPool.");
+
+static PyStructSequence_Field result_fields[] = {
+    {"id", "what submit returned"},
+    {"error", "a TRANSFER_ constant"},
+    {"status", "the answer's, 0 if there was none"},
+    {"headers", "the answer's, ((name, value), ...) in order, names in lower case"},
+    {"body", "the answer's, as far as it was kept"},
+    {"moved", "bytes written to the file, or handed to the socket"},
+    {"xxh3_128", "of the file's range, canonical; None if not asked for, or on error"},
+    {"crc64nvme", "of the file's range; None if not asked for, or on error"},
+    {"errno", "of TRANSFER_LOCAL_IO, else 0"},
+    {"message", "what went wrong, '' if nothing did"},
+    {NULL, NULL},
+};
+
+static PyStructSequence_Desc result_description = {
+    .name = "fsxsync._core.TransferResult",
+    .doc = result_doc,
+    .fields = result_fields,
+    .n_in_sequence = 10,
+};
+
+static PyObject *
+headers_of(const struct fsx_job *job)
+{
+    const char *name = job->answer_headers;
+    PyObject *headers = PyTuple_New((Py_ssize_t)job->answer_header_count);
+
+    for (size_t i = 0; headers != NULL && i < job->answer_header_count; i++) {
+        const char *value = name + strlen(name) + 1;
+        PyObject *pair = Py_BuildValue("(yy)", name, value);
+        if (pair == NULL) {
+            Py_CLEAR(headers);
+            break;
+        }
+        PyTuple_SET_ITEM(headers, (Py_ssize_t)i, pair);
+        name = value + strlen(value) + 1;
+    }
+    return headers;
+}
+
+PyObject *
+fsx_result_of(PyObject *type, const struct fsx_job *job)
+{
+    bool is_whole = job->error == FSX_TRANSFER_OK;
+    PyObject *result = PyStructSequence_New((PyTypeObject *)type);
+    PyObject *items[] = {
+        PyLong_FromUnsignedLongLong(job->id),
+        PyLong_FromLong((long)job->error),
+        PyLong_FromLong(job->status),
+        headers_of(job),
+        PyBytes_FromStringAndSize((const char *)job->kept, (Py_ssize_t)job->kept_length),
+        PyLong_FromLongLong(job->moved),
+        is_whole && (job->hashes & FSX_TRANSFER_XXH3)
+            ? PyBytes_FromStringAndSize((const char *)job->digest.digest, sizeof job->digest)
+            : Py_NewRef(Py_None),
+        is_whole && (job->hashes & FSX_TRANSFER_CRC64NVME) ? PyLong_FromUnsignedLongLong(job->crc)
+                                                           : Py_NewRef(Py_None),
+        PyLong_FromLong(job->error_number),
+        /* libcurl quotes what servers say */
+        PyUnicode_DecodeUTF8(job->message, (Py_ssize_t)strlen(job->message), "replace"),
+    };
+    bool failed = result == NULL;
+
+    for (size_t i = 0; i < sizeof items / sizeof *items; i++) {
+        failed = failed || items[i] == NULL;
+        if (result == NULL) {
+            Py_XDECREF(items[i]);
+        }
+        else {
+            PyStructSequence_SetItem(result, (Py_ssize_t)i, items[i]); /* steals, also NULL */
+        }
+    }
+    if (failed) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
+PyObject *
+fsx_result_new_type(void)
+{
+    return (PyObject *)PyStructSequence_NewType(&result_description);
+}
