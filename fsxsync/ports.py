@@ -108,6 +108,9 @@ class ObjectStore(Protocol):
 
     def abort_upload(self, key: str, upload_id: str) -> None: ...
 
+    def uploads_of(self, key: str) -> list[str]:
+        """Ids of the multipart uploads to exactly this key that nobody has ended."""
+
     def copy(
         self, source: str, target: str, headers: Posix, kind: Kind, *, expect: Remote, replaces: Remote | None
     ) -> Written:

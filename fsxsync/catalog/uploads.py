@@ -15,6 +15,10 @@ _ALL = f"SELECT {_COLUMNS} FROM uploads ORDER BY started_ns"  # noqa: S608
 _DELETE_ALL = "DELETE FROM uploads WHERE association = ?"
 
 
+INTENT = "intent "
+"""Ids that begin so stand for an upload that was about to be started: the store knows its id, we may not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Upload:
     """``key`` is the whole object key."""

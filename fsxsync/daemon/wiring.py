@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fsxsync import __version__
 from fsxsync.catalog.database import Catalog
+from fsxsync.catalog.uploads import INTENT
 from fsxsync.config import Settings
 from fsxsync.model.association import Access, Association
 from fsxsync.ports import Conditions, EventQueue, ObjectStore
@@ -42,6 +43,11 @@ class _Journal:
     def __init__(self, catalog: Catalog, owner_of: Callable[[ObjectStore], str]) -> None:
         self._catalog = catalog
         self._owner_of = owner_of
+
+    def intended(self, store: ObjectStore, key: str) -> str:
+        name = f"{INTENT}{uuid.uuid4().hex}"
+        self.started(store, key, name)
+        return name
 
     def started(self, store: ObjectStore, key: str, upload_id: str) -> None:
         self._catalog.uploads.started(self._owner_of(store), b"", key, upload_id, time.time_ns())

@@ -241,6 +241,14 @@ class S3Store:
             # The object or the upload is gone; the latter also if an answer was lost and boto3 asked again.
             raise ObjectChanged(error.what, error.why) from error
 
+    def uploads_of(self, key: str) -> list[str]:
+        try:
+            with self._ask("listing of uploads", key) as client:
+                answer = client.list_multipart_uploads(Bucket=self.bucket, Prefix=key, **self._payer)
+        except AccessDenied:
+            return []  # what is left costs storage until the bucket's own rules end it
+        return [upload["UploadId"] for upload in answer.get("Uploads", []) if upload["Key"] == key]
+
     def abort_upload(self, key: str, upload_id: str) -> None:
         try:
             with self._ask("abort of an upload", key) as client:

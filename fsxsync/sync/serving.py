@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 
 import trio
 
+from fsxsync.catalog.uploads import INTENT
 from fsxsync.errors import FsxSyncError, RepositoryError, TreeError
 from fsxsync.model.association import Association, Lifecycle
 from fsxsync.ports import Conditions
@@ -106,7 +107,11 @@ class Service:
         served, uploads = self.served, self.served.shared.catalog.uploads
         for upload in uploads.all(served.id):
             if upload.started_ns < served.shared.started_ns:
-                await trio.to_thread.run_sync(served.store.abort_upload, upload.key, upload.upload_id)
+                ids = [upload.upload_id]
+                if upload.upload_id.startswith(INTENT):
+                    ids = await trio.to_thread.run_sync(served.store.uploads_of, upload.key)
+                for upload_id in ids:
+                    await trio.to_thread.run_sync(served.store.abort_upload, upload.key, upload_id)
                 uploads.finished(upload.upload_id)
 
     async def _scans(self) -> None:

@@ -23,6 +23,9 @@ from fsxsync.transfer.files import read_all
 class UploadJournal(Protocol):
     """Remembers multipart uploads that are under way, so that a restart can abort what a crash left behind."""
 
+    def intended(self, store: ObjectStore, key: str) -> str:
+        """One is about to be started: its id may be lost with the answer. Returns a name for `finished`."""
+
     def started(self, store: ObjectStore, key: str, upload_id: str) -> None: ...
 
     def finished(self, upload_id: str) -> None: ...
@@ -92,9 +95,11 @@ async def _multipart(
     limiter: trio.CapacityLimiter,
     journal: UploadJournal | None,
 ) -> tuple[Written, bytes]:
+    intent = journal.intended(store, key) if journal is not None else ""
     upload_id = await trio.to_thread.run_sync(store.start_upload, key, headers, limiter=limiter)
     if journal is not None:
         journal.started(store, key, upload_id)
+        journal.finished(intent)
     done: dict[int, UploadedPart] = {}
 
     def send(part: Part) -> UploadedPart:

@@ -222,6 +222,16 @@ def test_an_upload_does_not_bring_back_what_was_deleted(world: World) -> None:
     assert store.head("f") is None
 
 
+def test_uploads_that_nobody_ended_are_found_by_their_key(world: World) -> None:
+    store = world.store
+    upload_id, other = store.start_upload("f", FILE), store.start_upload("f2", FILE)
+    assert store.uploads_of("f") == [upload_id]
+    store.abort_upload("f", upload_id)
+    assert store.uploads_of("f") == []
+    assert store.uploads_of("f2") == [other]
+    store.abort_upload("f2", other)
+
+
 def test_an_upload_replaces_only_what_it_saw(world: World) -> None:
     store = world.store
 

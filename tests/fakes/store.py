@@ -188,6 +188,10 @@ class FakeStore:
             del self.uploads[upload_id]
             return self._place(key, self._made(b"".join(bodies), upload.headers, etag))
 
+    def uploads_of(self, key: str) -> list[str]:
+        self._asked("uploads_of", key)
+        return [upload_id for upload_id, upload in self.uploads.items() if upload.key == key]
+
     def abort_upload(self, key: str, upload_id: str) -> None:
         self._asked("abort_upload", key)
         self.uploads.pop(upload_id, None)

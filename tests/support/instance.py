@@ -184,8 +184,13 @@ def instance(base: Path, *, mounted: bool = True, start: bool = True, **env: str
 
 def bucket_with_events(moto: MotoServer, bucket: str, queue: str) -> str:
     """Make a bucket whose events go to a queue; the queue's URL."""
+    moto.client("s3").create_bucket(Bucket=bucket)
+    return send_events(moto, bucket, queue)
+
+
+def send_events(moto: MotoServer, bucket: str, queue: str) -> str:
+    """From now on a bucket's events go to a queue of that name; its URL."""
     s3, sqs = moto.client("s3"), moto.client("sqs")
-    s3.create_bucket(Bucket=bucket)
     url: str = sqs.create_queue(QueueName=queue)["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     s3.put_bucket_notification_configuration(
