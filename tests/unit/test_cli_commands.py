@@ -590,6 +590,8 @@ def test_ctrl_c_ends_the_command_and_the_daemon_lives(daemon: Daemon) -> None:
     daemon.admin.gate = trio.Event()
     program = (
         "import os, signal, sys, threading; from fsxsync.cli.main import main;"
+        # Whoever runs the tests in the background of a shell has it ignored, and so have its children.
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "threading.Thread(target=lambda: (sys.stdin.readline(),"
         " os.kill(os.getpid(), signal.SIGINT))).start(); main()"
     )
