@@ -9,13 +9,20 @@ import subprocess
 
 from setuptools import Extension, setup
 
-TRANSFER = ["transfer_pool", "transfer_wire", "transfer_body", "transfer_job", "transfer_limit", "transfer_headers"]
+TRANSFER = [
+    *["transfer_pool", "transfer_queue", "transfer_wire", "transfer_judge", "transfer_body"],
+    *["transfer_job", "transfer_limit", "transfer_headers"],
+]
+IN_WIRE_H = {"transfer_judge", "transfer_body"}  # what they have for others is declared there
 SOURCES = [
-    *["module.c", "hashing.c", "crc64nvme.c", "syscalls.c", "getdents.c", "stub.c"],
+    *["module.c", "hashing.c", "hash_range.c", "crc64nvme.c", "syscalls.c", "getdents.c", "stub.c"],
     *["transfer.c", "transfer_request.c", "transfer_result.c"],
     *[f"{name}.c" for name in TRANSFER],
 ]
-HEADERS = ["module.h", "crc64nvme.h", "transfer_glue.h", *[f"{name}.h" for name in TRANSFER if name != "transfer_body"]]
+HEADERS = [
+    *["module.h", "crc64nvme.h", "hash_range.h", "transfer_glue.h"],
+    *[f"{name}.h" for name in TRANSFER if name not in IN_WIRE_H],
+]
 PACKAGES = ["libxxhash", "libcurl"]
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Wvla"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]

@@ -2,131 +2,74 @@
 #include "module.h"
 
 #include "crc64nvme.h"
+#include "hash_range.h"
 
 #include <errno.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <unistd.h>
-#include <xxhash.h>
 
-#define DIGEST sizeof(XXH128_canonical_t)
-#define READ_SIZE ((size_t)256 * 1024) /* stays in L2 while two hashes go over it */
 /* Below this, hashing takes less time than a switch of threads. */
 #define WORTH_RELEASING ((Py_ssize_t)32 * 1024)
 
-/* --- ranges: no PyObject, any thread --- */
-
-enum range_status { RANGE_OK, RANGE_SHORT, RANGE_ERRNO, RANGE_NOMEM };
-
-struct range {
-    int fd;
-    int64_t offset;
-    int64_t length;
-    bool want_xxh3;
-    bool want_crc;
-    XXH128_canonical_t digest; /* out, if wanted */
-    uint64_t crc;              /* out, if wanted */
-    int64_t done;              /* out: bytes read, also on failure */
-    int error;                 /* out: errno for RANGE_ERRNO */
-};
-
-static enum range_status
-hash_range(struct range *range)
-{
-    enum range_status status = RANGE_NOMEM;
-    XXH3_state_t *state = NULL;
-    unsigned char *buffer = malloc(READ_SIZE);
-
-    range->crc = 0;
-    range->done = 0;
-    if (buffer == NULL) {
-        goto done;
-    }
-    if (range->want_xxh3) {
-        state = XXH3_createState();
-        if (state == NULL || XXH3_128bits_reset(state) != XXH_OK) {
-            goto done;
-        }
-    }
-    while (range->done < range->length) {
-        int64_t left = range->length - range->done;
-        size_t want = left < (int64_t)READ_SIZE ? (size_t)left : READ_SIZE;
-        ssize_t got = pread(range->fd, buffer, want, (off_t)(range->offset + range->done));
-        if (got < 0) {
-            if (errno == EINTR) {
-                continue;
-            }
-            range->error = errno;
-            status = RANGE_ERRNO;
-            goto done;
-        }
-        if (got == 0) { /* the file was cut under us: an error, never the hash of less */
-            status = RANGE_SHORT;
-            goto done;
-        }
-        if (state != NULL && XXH3_128bits_update(state, buffer, (size_t)got) != XXH_OK) {
-            goto done;
-        }
-        if (range->want_crc) {
-            range->crc = fsx_crc64nvme_update(range->crc, buffer, (size_t)got);
-        }
-        range->done += got;
-    }
-    if (state != NULL) {
-        XXH128_canonicalFromHash(&range->digest, XXH3_128bits_digest(state));
-    }
-    status = RANGE_OK;
-done:
-    XXH3_freeState(state);
-    free(buffer);
-    return status;
-}
-
-/* --- glue --- */
-
-/* Parse (fd, offset, length), hash, and set an exception on failure. 0 or -1. */
+/* 0, or -1 with ValueError. */
 static int
-run_range(PyObject *args, const char *format, struct range *range)
+set_range(struct fsx_hash_range *range, long long offset, long long length)
 {
-    long long offset, length;
-    enum range_status status;
-
-    /* "L" checks for overflow; "K" would turn -1 into 2**64 - 1 without a word. */
-    if (!PyArg_ParseTuple(args, format, &range->fd, &offset, &length)) {
-        return -1;
-    }
     if (offset < 0 || length < 0 || length > INT64_MAX - offset) {
         PyErr_Format(PyExc_ValueError, "no such range: offset %lld, length %lld", offset, length);
         return -1;
     }
     range->offset = offset;
     range->length = length;
+    return 0;
+}
+
+/* Hash, and set an exception on failure. 0 or -1. */
+static int
+run_range(struct fsx_hash_range *range)
+{
+    enum fsx_range_status status;
+
     Py_BEGIN_ALLOW_THREADS
-    status = hash_range(range);
+    status = fsx_hash_range_read(range);
     Py_END_ALLOW_THREADS
     switch (status) {
-    case RANGE_OK:
+    case FSX_RANGE_OK:
         return 0;
-    case RANGE_SHORT:
+    case FSX_RANGE_SHORT:
         PyErr_Format(PyExc_EOFError, "fd %d ends at %lld, inside the range of %lld bytes from %lld",
-                     range->fd, (long long)(range->offset + range->done), length, offset);
+                     range->fd, (long long)(range->offset + range->done), (long long)range->length,
+                     (long long)range->offset);
         return -1;
-    case RANGE_ERRNO:
+    case FSX_RANGE_ERRNO:
         errno = range->error; /* taking the GIL back may have changed errno */
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
-    case RANGE_NOMEM:
+    case FSX_RANGE_NOMEM:
         break;
     }
     PyErr_NoMemory();
     return -1;
 }
 
+/* Parse (fd, offset, length), and run. 0, or -1 with an exception. */
+static int
+parse_and_run_range(PyObject *args, const char *format, struct fsx_hash_range *range)
+{
+    long long offset, length;
+
+    range->part_size = FSX_ONE_PART;
+    /* "L" checks for overflow; "K" would turn -1 into 2**64 - 1 without a word. */
+    if (!PyArg_ParseTuple(args, format, &range->fd, &offset, &length) ||
+        set_range(range, offset, length) < 0) {
+        return -1;
+    }
+    return run_range(range);
+}
+
 static PyObject *
 digest_bytes(const XXH128_canonical_t *digest)
 {
-    return PyBytes_FromStringAndSize((const char *)digest->digest, DIGEST);
+    return PyBytes_FromStringAndSize((const char *)digest->digest, sizeof digest->digest);
 }
 
 static int
@@ -178,8 +121,8 @@ PyDoc_STRVAR(
 static PyObject *
 xxh3_128_range(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    struct range range = {.want_xxh3 = true};
-    if (run_range(args, "iLL:xxh3_128_range", &range) < 0) {
+    struct fsx_hash_range range = {.want_xxh3 = true};
+    if (parse_and_run_range(args, "iLL:xxh3_128_range", &range) < 0) {
         return NULL;
     }
     return digest_bytes(&range.digest);
@@ -234,11 +177,12 @@ PyDoc_STRVAR(crc64nvme_range_doc,
 static PyObject *
 crc64nvme_range(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    struct range range = {.want_crc = true};
-    if (run_range(args, "iLL:crc64nvme_range", &range) < 0) {
+    uint64_t crc = 0;
+    struct fsx_hash_range range = {.crcs = &crc};
+    if (parse_and_run_range(args, "iLL:crc64nvme_range", &range) < 0) {
         return NULL;
     }
-    return PyLong_FromUnsignedLongLong(range.crc);
+    return PyLong_FromUnsignedLongLong(crc);
 }
 
 PyDoc_STRVAR(
@@ -269,11 +213,72 @@ PyDoc_STRVAR(hash_range_doc, "hash_range(fd, offset, length, /)\n--\n\n"
 static PyObject *
 hash_range_both(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    struct range range = {.want_xxh3 = true, .want_crc = true};
-    if (run_range(args, "iLL:hash_range", &range) < 0) {
+    uint64_t crc = 0;
+    struct fsx_hash_range range = {.want_xxh3 = true, .crcs = &crc};
+    if (parse_and_run_range(args, "iLL:hash_range", &range) < 0) {
         return NULL;
     }
-    return Py_BuildValue("(NK)", digest_bytes(&range.digest), (unsigned long long)range.crc);
+    return Py_BuildValue("(NK)", digest_bytes(&range.digest), (unsigned long long)crc);
+}
+
+PyDoc_STRVAR(hash_parts_doc,
+             "hash_parts(fd, offset, length, part_size, /)\n--\n\n"
+             "(XXH3-128 of a range of a file, CRC-64/NVME of each of its parts), read once.\n\n"
+             "All parts have part_size bytes, but the last may have fewer. A range of no bytes has "
+             "no\n"
+             "parts. EOFError if the file ends before the range does.");
+
+static PyObject *
+list_of(const uint64_t *numbers, size_t count)
+{
+    PyObject *list = PyList_New((Py_ssize_t)count);
+
+    for (size_t i = 0; list != NULL && i < count; i++) {
+        PyObject *number = PyLong_FromUnsignedLongLong(numbers[i]);
+        if (number == NULL) {
+            Py_CLEAR(list);
+            break;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)i, number);
+    }
+    return list;
+}
+
+static PyObject *
+hash_parts(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    struct fsx_hash_range range = {.want_xxh3 = true};
+    long long offset, length, part_size;
+    PyObject *list = NULL, *digest = NULL, *result = NULL;
+    uint64_t count;
+
+    if (!PyArg_ParseTuple(args, "iLLL:hash_parts", &range.fd, &offset, &length, &part_size) ||
+        set_range(&range, offset, length) < 0) {
+        return NULL;
+    }
+    if (part_size < 1) {
+        return PyErr_Format(PyExc_ValueError, "part_size: %lld bytes", part_size);
+    }
+    range.part_size = part_size;
+    count = (uint64_t)(length / part_size + (length % part_size != 0));
+    if (count > (uint64_t)PY_SSIZE_T_MAX / sizeof(*range.crcs)) {
+        return PyErr_NoMemory();
+    }
+    range.crcs = calloc(count > 0 ? (size_t)count : 1, sizeof(*range.crcs));
+    if (range.crcs == NULL) {
+        return PyErr_NoMemory();
+    }
+    if (run_range(&range) == 0) {
+        digest = digest_bytes(&range.digest);
+        list = list_of(range.crcs, (size_t)count);
+    }
+    if (digest != NULL && list != NULL) {
+        result = PyTuple_Pack(2, digest, list);
+    }
+    Py_XDECREF(digest);
+    Py_XDECREF(list);
+    free(range.crcs);
+    return result;
 }
 
 static PyMethodDef methods[] = {
@@ -284,6 +289,7 @@ static PyMethodDef methods[] = {
     {"crc64nvme_range", crc64nvme_range, METH_VARARGS, crc64nvme_range_doc},
     {"crc64nvme_combine", crc64nvme_combine, METH_VARARGS, crc64nvme_combine_doc},
     {"hash_range", hash_range_both, METH_VARARGS, hash_range_doc},
+    {"hash_parts", hash_parts, METH_VARARGS, hash_parts_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -133,16 +133,19 @@ PyDoc_STRVAR(
     submit_doc,
     "submit($self, method, url, headers, *, source=-1, sink=-1, offset=0, length=0, body=None,\n"
     "       object_offset=-1, expect_status=-1, hashes=0, priority=2, keep_body=65536,\n"
-    "       timeout_ms=0, low_speed_s=-1, proxy=None)\n--\n\n"
+    "       timeout_ms=0, low_speed_s=-1, proxy=None, expect_crc64nvme=None)\n--\n\n"
     "Queue a request; its id. The result comes through collect(), whatever happens.\n\n"
     "source, sink: a descriptor whose range (offset, length) is the request's body, or takes the\n"
     "answer's; it is duplicated. body: a small request body instead. object_offset: the answer "
     "must\n"
     "be a 206 with length bytes from there (the Range header is the caller's, who may have signed\n"
     "it). expect_status: by default 206 with object_offset, 200 with a sink, else any 2xx (0).\n"
-    "hashes: TRANSFER_HASH_ constants. priority: 0 comes first, 2 last. keep_body: the most bytes\n"
+    "hashes: TRANSFER_HASH_ constants. priority: 0 comes first, 3 last. keep_body: the most bytes\n"
     "of an answer's body to keep in memory, error texts too. timeout_ms: of the whole request, 0:\n"
     "none. low_speed_s: instead of the pool's. proxy: its URL; the environment is not looked at.\n"
+    "expect_crc64nvme: of the range; computed in any case then. A source that has another one is\n"
+    "never sent to its end (TRANSFER_LOCAL_CHANGED): the server has no whole body to publish. An\n"
+    "answer that has another one is TRANSFER_DAMAGED: its bytes are in the sink.\n"
     "BlockingIOError if the pool holds as many jobs as it may; ValueError if it is closed.");
 
 static PyObject *
@@ -333,8 +336,10 @@ static const struct {
     {"TRANSFER_SHORT", FSX_TRANSFER_SHORT},
     {"TRANSFER_LONG", FSX_TRANSFER_LONG},
     {"TRANSFER_RANGE", FSX_TRANSFER_RANGE},
+    {"TRANSFER_DAMAGED", FSX_TRANSFER_DAMAGED},
     {"TRANSFER_LOCAL_SHORT", FSX_TRANSFER_LOCAL_SHORT},
     {"TRANSFER_LOCAL_IO", FSX_TRANSFER_LOCAL_IO},
+    {"TRANSFER_LOCAL_CHANGED", FSX_TRANSFER_LOCAL_CHANGED},
     {"TRANSFER_CANCELLED", FSX_TRANSFER_CANCELLED},
     {"TRANSFER_MEMORY", FSX_TRANSFER_MEMORY},
     {"TRANSFER_OTHER", FSX_TRANSFER_OTHER},

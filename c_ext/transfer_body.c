@@ -1,5 +1,4 @@
-/* The bytes of a job: socket -> file and file -> socket, hashed as they pass; and the judgement
- * whether an answer's body is the one that was asked for, before a byte of it is written. */
+/* The bytes of a job: socket -> file and file -> socket, hashed as they pass. */
 #include "transfer_wire.h"
 
 #include "crc64nvme.h"
@@ -66,80 +65,13 @@ hash(struct fsx_wire *wire, const void *data, size_t length)
     return true;
 }
 
+static bool
+is_expected(const struct fsx_job *job)
+{
+    return !job->expects_crc || job->crc == job->expected_crc;
+}
+
 /* --- the answer's body --- */
-
-/* Is this the range that was asked for? */
-static bool
-is_asked_range(struct fsx_wire *wire)
-{
-    struct fsx_job *job = wire->job;
-    struct curl_header *header;
-    struct fsx_content_range range;
-
-    if (curl_easy_header(wire->easy, "Content-Range", 0, CURLH_HEADER, -1, &header) != CURLHE_OK) {
-        fsx_job_fail(job, FSX_TRANSFER_RANGE, "a 206 without Content-Range");
-        return false;
-    }
-    if (header->amount != 1 || !fsx_headers_parse_content_range(header->value, &range)) {
-        fsx_job_fail(job, FSX_TRANSFER_RANGE, "not a Content-Range: %.100s", header->value);
-        return false;
-    }
-    if (range.first != job->object_offset || range.last - range.first != job->length - 1) {
-        fsx_job_fail(job, FSX_TRANSFER_RANGE,
-                     "bytes %" PRId64 "-%" PRId64 " came, not %" PRId64 "-%" PRId64, range.first,
-                     range.last, job->object_offset, job->object_offset + job->length - 1);
-        return false;
-    }
-    return true;
-}
-
-static bool
-is_asked_length(struct fsx_wire *wire)
-{
-    struct fsx_job *job = wire->job;
-    curl_off_t length = -1;
-
-    curl_easy_getinfo(wire->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
-    if (length >= 0 && length != job->length) { /* -1: chunked, or until the connection ends */
-        fsx_job_fail(job, length < job->length ? FSX_TRANSFER_SHORT : FSX_TRANSFER_LONG,
-                     "an answer of %" PRId64 " bytes, not %" PRId64, (int64_t)length, job->length);
-        return false;
-    }
-    return true;
-}
-
-/* Look at status and headers, once. False: not even the error's text is worth reading. */
-static bool
-judge(struct fsx_wire *wire)
-{
-    struct fsx_job *job = wire->job;
-
-    if (wire->is_judged) {
-        return true;
-    }
-    wire->is_judged = true;
-    curl_easy_getinfo(wire->easy, CURLINFO_RESPONSE_CODE, &job->status);
-    if (job->expect_status == 0 ? job->status < 200 || job->status > 299
-                                : job->status != job->expect_status) {
-        if (job->is_sink && job->expect_status == 206 && job->status == 200) {
-            /* The whole object: it may be large, and none of it goes to the range's place. */
-            fsx_job_fail(job, FSX_TRANSFER_RANGE, "the whole object came, not a range");
-            return false;
-        }
-        fsx_job_fail(job, FSX_TRANSFER_HTTP, "status %ld", job->status);
-        return true;
-    }
-    if (job->is_sink) {
-        if (job->object_offset >= 0 && !is_asked_range(wire)) {
-            return false;
-        }
-        if (!is_asked_length(wire)) {
-            return false;
-        }
-    }
-    wire->is_accepted = true;
-    return true;
-}
 
 static bool
 flush(struct fsx_wire *wire)
@@ -204,7 +136,7 @@ on_body(char *data, size_t unit, size_t count, void *context)
                               memory_order_relaxed);
     wire->window_bytes += (int64_t)length;
     throttle(wire, &wire->shared->down, (int64_t)length);
-    if (is_cancelled(wire) || !judge(wire)) {
+    if (is_cancelled(wire) || !fsx_judge_answer(wire)) {
         return 0;
     }
     if (wire->is_accepted && job->is_sink) {
@@ -238,6 +170,20 @@ on_header(char *data, size_t unit, size_t count, void *context)
 }
 
 /* --- the request's body --- */
+
+/* The last bytes are in hand, and not sent yet. If the file changed since somebody hashed it, they
+ * never are: no server publishes a body that is shorter than its Content-Length. */
+static bool
+may_send_last(struct fsx_job *job)
+{
+    if (!is_expected(job)) {
+        fsx_job_fail(job, FSX_TRANSFER_LOCAL_CHANGED,
+                     "the file's CRC-64/NVME is %016" PRIx64 ", not %016" PRIx64, job->crc,
+                     job->expected_crc);
+        return false;
+    }
+    return true;
+}
 
 /* Bytes of the range that libcurl sends next, 0 at its end, -1 if the job has failed. */
 static int64_t
@@ -287,7 +233,7 @@ on_send(char *data, size_t unit, size_t count, void *context)
     }
     else {
         got = take_from_file(wire, data, room);
-        if (got < 0) {
+        if (got < 0 || (got == left && !may_send_last(job))) {
             return CURL_READFUNC_ABORT;
         }
     }
@@ -321,7 +267,11 @@ fsx_body_begin(struct fsx_wire *wire)
     wire->sent = 0;
     wire->job->moved = 0;
     wire->job->crc = 0;
-    return XXH3_128bits_reset(wire->xxh3) == XXH_OK;
+    if (XXH3_128bits_reset(wire->xxh3) != XXH_OK) {
+        return false;
+    }
+    /* Nobody will ask for the bytes of an empty range, so this is the last moment. */
+    return wire->job->is_sink || wire->job->length > 0 || may_send_last(wire->job);
 }
 
 bool
@@ -334,7 +284,7 @@ fsx_body_end(struct fsx_wire *wire)
         fsx_job_fail(job, FSX_TRANSFER_SHORT, "the answer ends in its headers");
         return false;
     }
-    if (!judge(wire) || job->error != FSX_TRANSFER_OK) {
+    if (!fsx_judge_answer(wire) || job->error != FSX_TRANSFER_OK) {
         return false;
     }
     if (job->is_sink) {
@@ -344,6 +294,12 @@ fsx_body_end(struct fsx_wire *wire)
             return false;
         }
         if (!flush(wire)) {
+            return false;
+        }
+        if (!is_expected(job)) {
+            fsx_job_fail(job, FSX_TRANSFER_DAMAGED,
+                         "the CRC-64/NVME of what came is %016" PRIx64 ", not %016" PRIx64,
+                         job->crc, job->expected_crc);
             return false;
         }
     }

@@ -12,16 +12,18 @@
 
 enum fsx_transfer_error {
     FSX_TRANSFER_OK,
-    FSX_TRANSFER_HTTP,        /* another status than the expected one */
-    FSX_TRANSFER_CONNECT,     /* no address, or nobody there */
-    FSX_TRANSFER_TIMEOUT,     /* connecting, too slow, or over the job's own limit */
-    FSX_TRANSFER_TLS,         /* no trust, or no common ground */
-    FSX_TRANSFER_RESET,       /* the connection broke */
-    FSX_TRANSFER_SHORT,       /* the answer ended early, or is shorter than asked */
-    FSX_TRANSFER_LONG,        /* the answer is longer than asked, or than may be kept */
-    FSX_TRANSFER_RANGE,       /* another range than asked, or the whole object */
-    FSX_TRANSFER_LOCAL_SHORT, /* the file ended inside the range to send */
-    FSX_TRANSFER_LOCAL_IO,    /* pread or pwrite failed: see `error_number` */
+    FSX_TRANSFER_HTTP,          /* another status than the expected one */
+    FSX_TRANSFER_CONNECT,       /* no address, or nobody there */
+    FSX_TRANSFER_TIMEOUT,       /* connecting, too slow, or over the job's own limit */
+    FSX_TRANSFER_TLS,           /* no trust, or no common ground */
+    FSX_TRANSFER_RESET,         /* the connection broke */
+    FSX_TRANSFER_SHORT,         /* the answer ended early, or is shorter than asked */
+    FSX_TRANSFER_LONG,          /* the answer is longer than asked, or than may be kept */
+    FSX_TRANSFER_RANGE,         /* another range than asked, or the whole object */
+    FSX_TRANSFER_DAMAGED,       /* the answer's bytes are not the expected ones */
+    FSX_TRANSFER_LOCAL_SHORT,   /* the file ended inside the range to send */
+    FSX_TRANSFER_LOCAL_IO,      /* pread or pwrite failed: see `error_number` */
+    FSX_TRANSFER_LOCAL_CHANGED, /* the file's bytes are not the expected ones; not all were sent */
     FSX_TRANSFER_CANCELLED,
     FSX_TRANSFER_MEMORY,
     FSX_TRANSFER_OTHER,
@@ -50,9 +52,11 @@ struct fsx_job {
     int64_t object_offset; /* -1, or the first byte of the object that a 206 must begin with */
     long expect_status;    /* 0: any 2xx */
     unsigned hashes;       /* enum fsx_transfer_hashes, of the file's range */
-    size_t keep_body;      /* the most of an answer's body to keep in memory */
-    int64_t timeout_ms;    /* 0: none */
-    int64_t low_speed_s;   /* -1: the pool's; 0: however slow */
+    bool expects_crc;      /* of the file's range; wants FSX_TRANSFER_CRC64NVME in `hashes` */
+    uint64_t expected_crc;
+    size_t keep_body;    /* the most of an answer's body to keep in memory */
+    int64_t timeout_ms;  /* 0: none */
+    int64_t low_speed_s; /* -1: the pool's; 0: however slow */
     unsigned priority;
 
     /* the pool's, under its mutex */

@@ -7,11 +7,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-struct list {
-    struct fsx_job *first, *last;
-    size_t length;
-};
-
 struct fsx_worker {
     struct fsx_pool *pool;
     struct fsx_wire wire;
@@ -27,53 +22,12 @@ struct fsx_pool {
     pthread_mutex_t mutex; /* for all below, and for the jobs' state; never held for long */
     pthread_cond_t closed;
     bool is_closing, is_closed;
-    struct list waiting[FSX_TRANSFER_PRIORITIES];
-    struct list done;
-    size_t running;
-    /* A job's id is serial * capacity + slot: found without a search, and never used again. */
-    struct fsx_job **slots;
-    size_t *free_slots;
-    size_t free_count, capacity;
-    uint64_t serial;
+    struct fsx_queue queue;
     struct fsx_worker *workers;
     size_t worker_count, threads;
     /* A stack: who worked last has the warm connection. */
     struct fsx_worker *idle;
 };
-
-static void
-append(struct list *list, struct fsx_job *job)
-{
-    job->previous = list->last;
-    job->next = NULL;
-    if (list->last == NULL) {
-        list->first = job;
-    }
-    else {
-        list->last->next = job;
-    }
-    list->last = job;
-    list->length++;
-}
-
-static void
-take_out(struct list *list, struct fsx_job *job)
-{
-    if (job->previous == NULL) {
-        list->first = job->next;
-    }
-    else {
-        job->previous->next = job->next;
-    }
-    if (job->next == NULL) {
-        list->last = job->previous;
-    }
-    else {
-        job->next->previous = job->previous;
-    }
-    job->previous = job->next = NULL;
-    list->length--;
-}
 
 /* --- with the mutex held --- */
 
@@ -88,11 +42,9 @@ signal_done(struct fsx_pool *pool)
 static void
 finish(struct fsx_pool *pool, struct fsx_job *job)
 {
-    bool was_empty = pool->done.first == NULL;
+    bool was_empty = pool->queue.done.first == NULL;
 
-    job->state = FSX_JOB_DONE;
-    job->worker = NULL;
-    append(&pool->done, job);
+    fsx_queue_finish(&pool->queue, job);
     if (was_empty) { /* else it is readable already */
         signal_done(pool);
     }
@@ -103,7 +55,6 @@ cancel(struct fsx_pool *pool, struct fsx_job *job)
 {
     atomic_store(&job->cancelled, true);
     if (job->state == FSX_JOB_WAITING) {
-        take_out(&pool->waiting[job->priority], job);
         fsx_job_close_fd(job);
         fsx_job_fail(job, FSX_TRANSFER_CANCELLED, "cancelled");
         finish(pool, job);
@@ -125,19 +76,6 @@ call_idle_worker(struct fsx_pool *pool)
     }
 }
 
-static struct fsx_job *
-take_next(struct fsx_pool *pool)
-{
-    for (size_t priority = 0; priority < FSX_TRANSFER_PRIORITIES; priority++) {
-        struct fsx_job *job = pool->waiting[priority].first;
-        if (job != NULL) {
-            take_out(&pool->waiting[priority], job);
-            return job;
-        }
-    }
-    return NULL;
-}
-
 /* --- a worker --- */
 
 static void *
@@ -148,7 +86,7 @@ work(void *argument)
 
     pthread_mutex_lock(&pool->mutex);
     while (!pool->is_closing) {
-        struct fsx_job *job = take_next(pool);
+        struct fsx_job *job = fsx_queue_take_next(&pool->queue);
         if (job == NULL) {
             worker->next_idle = pool->idle;
             pool->idle = worker;
@@ -158,13 +96,10 @@ work(void *argument)
             }
             continue;
         }
-        job->state = FSX_JOB_RUNNING;
         job->worker = worker;
-        pool->running++;
         pthread_mutex_unlock(&pool->mutex);
         fsx_wire_run(&worker->wire, job);
         pthread_mutex_lock(&pool->mutex);
-        pool->running--;
         finish(pool, job);
     }
     pthread_mutex_unlock(&pool->mutex);
@@ -216,21 +151,14 @@ fsx_pool_new(size_t threads, size_t capacity, const struct fsx_transfer_settings
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->closed, NULL);
     pool->threads = threads;
-    pool->capacity = capacity;
-    pool->slots = calloc(capacity, sizeof(*pool->slots));
-    pool->free_slots = calloc(capacity, sizeof(*pool->free_slots));
     pool->workers = calloc(threads, sizeof(*pool->workers));
     pool->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (pool->slots == NULL || pool->free_slots == NULL || pool->workers == NULL) {
+    if (!fsx_queue_open(&pool->queue, capacity) || pool->workers == NULL) {
         goto failed;
     }
     if (pool->event_fd < 0) {
         error = errno;
         goto failed;
-    }
-    while (pool->free_count < capacity) {
-        pool->free_slots[pool->free_count] = capacity - 1 - pool->free_count;
-        pool->free_count++;
     }
     while (pool->worker_count < threads) {
         error = start_worker(pool, &pool->workers[pool->worker_count]);
@@ -255,16 +183,12 @@ fsx_pool_submit(struct fsx_pool *pool, struct fsx_job *job, uint64_t *id)
     if (pool->is_closing) {
         status = FSX_POOL_CLOSED;
     }
-    else if (pool->free_count == 0) {
-        status = FSX_POOL_FULL;
+    else if (fsx_queue_add(&pool->queue, job)) {
+        *id = job->id;
+        call_idle_worker(pool);
     }
     else {
-        size_t slot = pool->free_slots[--pool->free_count];
-        pool->slots[slot] = job;
-        *id = job->id = ++pool->serial * pool->capacity + slot;
-        job->state = FSX_JOB_WAITING;
-        append(&pool->waiting[job->priority], job);
-        call_idle_worker(pool);
+        status = FSX_POOL_FULL;
     }
     pthread_mutex_unlock(&pool->mutex);
     return status;
@@ -277,8 +201,8 @@ fsx_pool_cancel(struct fsx_pool *pool, uint64_t id)
     bool found;
 
     pthread_mutex_lock(&pool->mutex);
-    job = pool->slots[id % pool->capacity];
-    found = job != NULL && job->id == id && job->state != FSX_JOB_DONE;
+    job = fsx_queue_find(&pool->queue, id);
+    found = job != NULL && job->state != FSX_JOB_DONE;
     if (found) {
         cancel(pool, job);
     }
@@ -293,8 +217,7 @@ fsx_pool_collect(struct fsx_pool *pool)
     uint64_t times;
 
     pthread_mutex_lock(&pool->mutex);
-    jobs = pool->done.first;
-    pool->done = (struct list){0};
+    jobs = fsx_queue_take_done(&pool->queue);
     if (jobs != NULL) {
         ssize_t ignored = read(pool->event_fd, &times, sizeof times);
         (void)ignored;
@@ -306,11 +229,8 @@ fsx_pool_collect(struct fsx_pool *pool)
 void
 fsx_pool_forget(struct fsx_pool *pool, struct fsx_job *job)
 {
-    size_t slot = (size_t)(job->id % pool->capacity);
-
     pthread_mutex_lock(&pool->mutex);
-    pool->slots[slot] = NULL;
-    pool->free_slots[pool->free_count++] = slot;
+    fsx_queue_forget(&pool->queue, job);
     pthread_mutex_unlock(&pool->mutex);
     fsx_job_free(job);
 }
@@ -318,21 +238,8 @@ fsx_pool_forget(struct fsx_pool *pool, struct fsx_job *job)
 void
 fsx_pool_return(struct fsx_pool *pool, struct fsx_job *jobs)
 {
-    struct list before;
-
     pthread_mutex_lock(&pool->mutex);
-    before = pool->done;
-    pool->done = (struct list){0};
-    while (jobs != NULL) {
-        struct fsx_job *next = jobs->next;
-        append(&pool->done, jobs);
-        jobs = next;
-    }
-    while (before.first != NULL) {
-        struct fsx_job *job = before.first;
-        take_out(&before, job);
-        append(&pool->done, job);
-    }
+    fsx_queue_return(&pool->queue, jobs);
     signal_done(pool);
     pthread_mutex_unlock(&pool->mutex);
 }
@@ -363,10 +270,10 @@ fsx_pool_stats(struct fsx_pool *pool)
 
     pthread_mutex_lock(&pool->mutex);
     for (size_t priority = 0; priority < FSX_TRANSFER_PRIORITIES; priority++) {
-        stats.waiting += pool->waiting[priority].length;
+        stats.waiting += pool->queue.waiting[priority].length;
     }
-    stats.running = pool->running;
-    stats.done = pool->done.length;
+    stats.running = pool->queue.running;
+    stats.done = pool->queue.done.length;
     pthread_mutex_unlock(&pool->mutex);
     return stats;
 }
@@ -381,12 +288,12 @@ static void
 cancel_everything(struct fsx_pool *pool)
 {
     for (size_t priority = 0; priority < FSX_TRANSFER_PRIORITIES; priority++) {
-        while (pool->waiting[priority].first != NULL) {
-            cancel(pool, pool->waiting[priority].first);
+        while (pool->queue.waiting[priority].first != NULL) {
+            cancel(pool, pool->queue.waiting[priority].first);
         }
     }
-    for (size_t slot = 0; slot < pool->capacity; slot++) {
-        struct fsx_job *job = pool->slots[slot];
+    for (size_t slot = 0; slot < pool->queue.capacity; slot++) {
+        struct fsx_job *job = pool->queue.slots[slot];
         if (job != NULL && job->state == FSX_JOB_RUNNING) {
             cancel(pool, job);
         }
@@ -431,12 +338,8 @@ fsx_pool_free(struct fsx_pool *pool)
     if (pool == NULL) {
         return;
     }
-    if (pool->slots != NULL) { /* else it never began */
-        fsx_pool_close(pool);
-        for (size_t slot = 0; slot < pool->capacity; slot++) {
-            fsx_job_free(pool->slots[slot]);
-        }
-    }
+    fsx_pool_close(pool); /* no threads yet is fine, too */
+    fsx_queue_close(&pool->queue);
     if (pool->event_fd >= 0) {
         close(pool->event_fd);
     }
@@ -445,8 +348,6 @@ fsx_pool_free(struct fsx_pool *pool)
     pthread_cond_destroy(&pool->closed);
     pthread_mutex_destroy(&pool->mutex);
     free(pool->workers);
-    free(pool->free_slots);
-    free(pool->slots);
     free(pool->shared.settings.ca_bundle);
     free(pool);
 }

@@ -1,15 +1,12 @@
 /* A pool of native threads that carry out requests. Knows no Python; any thread may call it.
  *
- * A job is in one place at a time: waiting (a list a priority), running (one worker's) or done (a
- * list, until collected). Every job that was submitted is collected once, whatever happened to it.
+ * Every job that was submitted is collected once, whatever happened to it.
  */
 #ifndef FSX_TRANSFER_POOL_H
 #define FSX_TRANSFER_POOL_H
 
-#include "transfer_job.h"
+#include "transfer_queue.h"
 #include "transfer_wire.h"
-
-#define FSX_TRANSFER_PRIORITIES 3
 
 struct fsx_pool;
 

@@ -12,6 +12,7 @@
 #define LARGEST_BODY ((Py_ssize_t)8 << 20) /* 10,000 parts in a CompleteMultipartUpload: 2 MiB */
 #define LARGEST_KEPT (64 << 20)
 #define DEFAULT_KEPT (64 << 10)
+#define DEFAULT_PRIORITY 2
 
 int
 fsx_check_range(const char *name, long long value, long long least, long long most)
@@ -93,6 +94,28 @@ done:
     return result;
 }
 
+static int
+set_expected_crc(struct fsx_job *job, PyObject *crc)
+{
+    PyObject *number;
+
+    if (crc == Py_None) {
+        return 0;
+    }
+    number = PyNumber_Index(crc);
+    if (number == NULL) {
+        return -1;
+    }
+    job->expected_crc = PyLong_AsUnsignedLongLong(number);
+    Py_DECREF(number);
+    if (PyErr_Occurred()) { /* OverflowError outside 0..2**64-1 */
+        return -1;
+    }
+    job->expects_crc = true;
+    job->hashes |= FSX_TRANSFER_CRC64NVME;
+    return 0;
+}
+
 /* Our own descriptor: the caller may close his, and use its number for something else. */
 static int
 set_file(struct fsx_job *job, int source, int sink, long long offset, long long length)
@@ -111,22 +134,36 @@ set_file(struct fsx_job *job, int source, int sink, long long offset, long long 
 struct fsx_job *
 fsx_request_parse(PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"method", "url",      "headers",   "source",        "sink",
-                            "offset", "length",   "body",      "object_offset", "expect_status",
-                            "hashes", "priority", "keep_body", "timeout_ms",    "low_speed_s",
-                            "proxy",  NULL};
+    static char *names[] = {"method",
+                            "url",
+                            "headers",
+                            "source",
+                            "sink",
+                            "offset",
+                            "length",
+                            "body",
+                            "object_offset",
+                            "expect_status",
+                            "hashes",
+                            "priority",
+                            "keep_body",
+                            "timeout_ms",
+                            "low_speed_s",
+                            "proxy",
+                            "expect_crc64nvme",
+                            NULL};
     const char *method, *url, *proxy = NULL;
-    PyObject *headers, *body = Py_None;
+    PyObject *headers, *body = Py_None, *expected_crc = Py_None;
     int source = -1, sink = -1;
     long long offset = 0, length = 0, object_offset = -1, expect_status = -1, hashes = 0;
-    long long priority = FSX_TRANSFER_PRIORITIES - 1, keep_body = DEFAULT_KEPT;
+    long long priority = DEFAULT_PRIORITY, keep_body = DEFAULT_KEPT;
     long long timeout_ms = 0, low_speed_s = -1;
     struct fsx_job *job = NULL;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "ssO|$iiLLOLLLLLLLz:submit", names, &method,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "ssO|$iiLLOLLLLLLLzO:submit", names, &method,
                                      &url, &headers, &source, &sink, &offset, &length, &body,
                                      &object_offset, &expect_status, &hashes, &priority, &keep_body,
-                                     &timeout_ms, &low_speed_s, &proxy)) {
+                                     &timeout_ms, &low_speed_s, &proxy, &expected_crc)) {
         return NULL;
     }
     if (fsx_check_range("offset", offset, 0, INT64_MAX) < 0 ||
@@ -148,8 +185,9 @@ fsx_request_parse(PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_ValueError, "more than one of source, sink and body");
         return NULL;
     }
-    if (source < 0 && sink < 0 && (length > 0 || offset > 0 || hashes != 0)) {
-        PyErr_SetString(PyExc_ValueError, "a range or hashes, but no source or sink");
+    if (source < 0 && sink < 0 &&
+        (length > 0 || offset > 0 || hashes != 0 || expected_crc != Py_None)) {
+        PyErr_SetString(PyExc_ValueError, "a range, hashes or a CRC, but no source or sink");
         return NULL;
     }
     if (object_offset >= 0 && (sink < 0 || length == 0)) {
@@ -179,7 +217,8 @@ fsx_request_parse(PyObject *args, PyObject *kwargs)
     job->keep_body = (size_t)keep_body;
     job->timeout_ms = timeout_ms;
     job->low_speed_s = low_speed_s;
-    if (add_headers(job, headers) < 0 || (body != Py_None && set_body(job, body) < 0) ||
+    if (add_headers(job, headers) < 0 || set_expected_crc(job, expected_crc) < 0 ||
+        (body != Py_None && set_body(job, body) < 0) ||
         ((source >= 0 || sink >= 0) && set_file(job, source, sink, offset, length) < 0)) {
         fsx_job_free(job);
         return NULL;

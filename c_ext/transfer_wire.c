@@ -196,7 +196,6 @@ static void
 conclude(struct fsx_wire *wire, CURLcode code)
 {
     struct fsx_job *job = wire->job;
-    long connects = 0;
 
     if (code == CURLE_OK) {
         code = fsx_body_end(wire) ? CURLE_OK : CURLE_ABORTED_BY_CALLBACK;
@@ -214,6 +213,14 @@ conclude(struct fsx_wire *wire, CURLcode code)
             }
         }
     }
+}
+
+static void
+keep_answer(struct fsx_wire *wire)
+{
+    struct fsx_job *job = wire->job;
+    long connects = 0;
+
     if (curl_easy_getinfo(wire->easy, CURLINFO_NUM_CONNECTS, &connects) == CURLE_OK) {
         atomic_fetch_add(&wire->shared->totals.connections, connects);
     }
@@ -291,6 +298,7 @@ perform(struct fsx_wire *wire)
 void
 fsx_wire_run(struct fsx_wire *wire, struct fsx_job *job)
 {
+    bool was_tried = false;
     CURLcode code;
 
     wire->job = job;
@@ -303,6 +311,7 @@ fsx_wire_run(struct fsx_wire *wire, struct fsx_job *job)
     code = fsx_body_begin(wire) ? set_request(wire) : CURLE_OUT_OF_MEMORY;
     if (code == CURLE_OK) {
         if (curl_multi_add_handle(wire->multi, wire->easy) == CURLM_OK) {
+            was_tried = true;
             code = perform(wire);
             curl_multi_remove_handle(wire->multi, wire->easy);
         }
@@ -311,6 +320,9 @@ fsx_wire_run(struct fsx_wire *wire, struct fsx_job *job)
         }
     }
     conclude(wire, code);
+    if (was_tried) { /* else libcurl still has the headers of the job before */
+        keep_answer(wire);
+    }
     fsx_job_close_fd(job);
     atomic_fetch_add(&wire->shared->totals.jobs, 1);
     wire->job = NULL;

@@ -62,9 +62,13 @@ void fsx_wire_close(struct fsx_wire *wire);
 void fsx_wire_run(struct fsx_wire *wire, struct fsx_job *job);
 void fsx_wire_wake(struct fsx_wire *wire); /* any thread */
 
-/* transfer_body.c: the callbacks that move bytes. False: the job has failed. */
+/* transfer_body.c: the callbacks that move bytes. False: the job has failed, or without memory. */
 void fsx_body_set_callbacks(struct fsx_wire *wire);
 bool fsx_body_begin(struct fsx_wire *wire);
 bool fsx_body_end(struct fsx_wire *wire);
+
+/* transfer_judge.c: look at status and headers, once. False: the job has failed, and not even the
+ * error's text is worth reading. */
+bool fsx_judge_answer(struct fsx_wire *wire);
 
 #endif

@@ -34,9 +34,17 @@ class Settings:
     """What a read of a released file loads at once."""
     part_size: int = 8 * MIB
     """Parts of a multipart upload; grown where 10,000 would not suffice."""
-    fetch_workers: int = 8
-    upload_workers: int = 4
-    look_workers: int = 8
+    transfer_threads: int = 32
+    """Native threads that carry requests: so many are under way at once, over all associations."""
+    association_requests: int = 24
+    """Requests of one association at a time; fewer while its store says that it is too much."""
+    bandwidth_down: int = 0
+    """Bytes a second from the stores; 0 is no limit."""
+    bandwidth_up: int = 0
+    """Bytes a second to the stores; 0 is no limit."""
+    buffer_memory: int = 256 * MIB
+    """For what is on its way between socket and file, in all."""
+    look_workers: int = 24
     """Paths of one association that are looked at at the same time."""
     attr_timeout_s: float = 60.0
     """How long the kernel may believe an attribute without asking; what we change ourselves is
@@ -220,8 +228,11 @@ _CHECKS: Mapping[str, Check] = {
     "export_cap_s": _number(0, 86400),
     "chunk_size": _size(64 * KIB, GIB, multiple=4 * KIB),  # holes are punched by blocks
     "part_size": _size(PART_MIN, PART_MAX),
-    "fetch_workers": _whole(1, 256),
-    "upload_workers": _whole(1, 256),
+    "transfer_threads": _whole(1, 256),
+    "association_requests": _whole(1, 1024),
+    "bandwidth_down": _size(0, 1 << 40),
+    "bandwidth_up": _size(0, 1 << 40),
+    "buffer_memory": _size(8 * MIB, 64 * GIB),
     "look_workers": _whole(1, 256),
     "attr_timeout_s": _number(0, 86400),
     "poll_default_s": _number(0, 86400),

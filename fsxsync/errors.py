@@ -25,6 +25,7 @@ FsxSyncError                       errno, FSx code, advice, exit code
     ├── AccessDenied, BadCredentials, BucketMissing, EndpointUnreachable, Throttled
     ├── ObjectChanged              the object is no longer what was judged: look again
     ├── ObjectMissing
+    ├── ObjectDamaged              the bytes that came don't fit the object's checksum
     ├── ObjectArchived             a storage class that must be restored first
     ├── TypeClash                  a file here, a directory there
     └── KeyRefused                 the store does not take this key or request
@@ -211,6 +212,12 @@ class ObjectChanged(RepositoryError):
 class ObjectMissing(RepositoryError):
     errno = _errno.ENOENT
     code = "S3ObjectNotFound"
+
+
+class ObjectDamaged(RepositoryError):
+    errno = _errno.EIO
+    code = "S3ObjectChecksumMismatch"
+    advice = "the data is not used; compare the object with another copy of it, and upload it again"
 
 
 class ObjectArchived(RepositoryError):

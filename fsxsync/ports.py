@@ -1,19 +1,106 @@
 """The seams between the rooms: what each side may ask of the other, and nothing else.
 
 Everything here is a protocol or a value that crosses a border. Implementations:
-`ObjectStore` repository/store.py (fake: tests/fakes/store.py), `Mover` transfer/, `Hydrator` sync/hydrator.py
-(fake: tests/fakes/hydrator.py), `Front` mount/ and, without FUSE, `NoFront` in sync/, `Administration` sync/engine.py.
+`Wire` transfer/wire.py, `ObjectStore` repository/store.py (fake: tests/fakes/store.py), `Mover` transfer/,
+`Hydrator` sync/hydrator.py (fake: tests/fakes/hydrator.py), `Front` mount/ and, without FUSE, `NoFront` in sync/,
+`Administration` sync/engine.py.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from fsxsync.model.association import Access, Association
+from fsxsync.model.checksum import Checksum
+from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind, Posix, Remote
+
+# ---------------------------------------------------------------- the wire
+
+
+class Priority(enum.IntEnum):
+    """Order in which requests are taken; a foreground read outranks all else."""
+
+    FOREGROUND = 0
+    """Somebody waits in a read."""
+    REQUEST = 1
+    """Small requests: HEAD, DELETE, copies, small objects."""
+    PRELOAD = 2
+    BACKGROUND = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FileRange:
+    """``length`` bytes of an open file from ``offset`` on. Whoever passes one keeps ``fd`` open until the call is over,
+    however it ends."""
+
+    fd: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SignedRequest:
+    """What goes over the wire, once: the store refuses a signature that is 15 minutes old.
+
+    ``url`` is to be sent byte for byte, and ``headers`` are all there have to be but Content-Length. Whoever has them
+    can send this request: they are never printed.
+    """
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        return f"SignedRequest({self.method} {self.url!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Any HTTP answer, also of a refusal. ``headers`` have names in lower case; ``body`` is empty where the bytes went
+    to a file. ``crc64nvme``: of the file range that was moved."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    crc64nvme: int | None = None
+
+    def header(self, name: str) -> str | None:
+        """The first header of that name (lower case)."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+class Wire(Protocol):
+    """transfer/: one road to the servers, with its own limit of requests at a time. Signs nothing, repeats nothing."""
+
+    async def send(
+        self,
+        request: SignedRequest,
+        *,
+        what: str,
+        priority: Priority,
+        body: bytes | FileRange = b"",
+        body_crc64nvme: int | None = None,
+        into: FileRange | None = None,
+        object_offset: int | None = None,
+    ) -> Answer:
+        """Send one request and take its answer. ``what`` names it in errors.
+
+        ``body_crc64nvme``: of a `FileRange` body; if other bytes are read, the last of them are never sent, so that no
+        store can publish them. ``into``: where the body of a 2xx goes, exactly ``length`` bytes; with
+        ``object_offset`` a 206 that begins there is asked for, without it the whole object (200).
+
+        Cancelling ends the request at once; on return nobody uses the descriptors any more.
+
+        Raises:
+            EndpointUnreachable: no answer, or not a whole one: try again. LocalChanged: the body was not what was
+            announced, or the file ended before it. NoSpace. TreeError: the file can't be read or written.
+            RepositoryError: an answer that is none to this request (another range, too much).
+        """
+
 
 # ---------------------------------------------------------------- repository
 
@@ -36,6 +123,8 @@ class Written:
     etag: str
     version_id: str | None
     date_ns: int
+    crc64nvme: int | None = None
+    """Full-object checksum, where the store told it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +138,10 @@ class Conditions:
     copy_source_if_match: bool = False
     delete_if_match: bool = False
     versioned: bool = False
+    checksum: bool = False
+    """Bytes that don't fit their CRC64NVME are refused, so that sending it proves something."""
+    etag_is_md5: bool = False
+    """Of an object in one part that has no key of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,60 +157,90 @@ class ObjectHeaders:
 
 @dataclass(frozen=True, slots=True)
 class UploadedPart:
+    """``number`` from 1; ``etag`` without quotes."""
+
     number: int
     etag: str
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """``crc64nvme`` of the bytes that came; ``checksums`` of the whole object, where its headers came with it."""
+
+    crc64nvme: int
+    checksums: tuple[Checksum, ...] = ()
+
+
 class ObjectStore(Protocol):
-    """One bucket through one set of credentials. Blocking: call it from a worker thread.
+    """One bucket through one set of credentials.
 
     ``replaces`` is the precondition of every write: the version seen last, None for "must not exist".
     Raises `errors.RepositoryError`: ObjectChanged when a precondition failed, ObjectMissing, AccessDenied,
     BadCredentials, BucketMissing, EndpointUnreachable, Throttled, ObjectArchived, KeyRefused.
+    Requests that take effect are finished even when the caller is cancelled: what they did must be known.
     """
 
     conditions: Conditions
 
-    def check(self, prefix: str) -> None:
+    async def check(self, prefix: str) -> None:
         """The bucket exists and may be listed; raises what a person has to mend."""
 
-    def probe(self, prefix: str) -> Conditions:
+    async def probe(self, prefix: str) -> Conditions:
         """Find out which conditions the store obeys, leave nothing behind, and remember it in ``conditions``."""
 
-    def head(self, key: str) -> Remote | None:
+    async def head(self, key: str) -> Remote | None:
         """The object as it is now, user metadata parsed; None only if the key is gone and the bucket is there."""
 
     def list_pages(self, prefix: str, *, start_after: str = "") -> Iterator[list[Listed]]:
-        """Every key below ``prefix`` in byte order, a page (up to 1,000) at a time."""
+        """Every key below ``prefix`` in byte order, a page (up to 1,000) at a time. Blocking: for a worker thread."""
 
-    def get_range(self, key: str, offset: int, length: int, *, etag: str, version_id: str | None) -> bytes:
-        """Exactly ``length`` bytes of exactly that version; ObjectChanged if it is no longer current."""
+    async def fetch(
+        self, key: str, into: FileRange, *, etag: str, version_id: str | None, size: int, priority: Priority
+    ) -> Fetched:
+        """Exactly these bytes of exactly that version (``size`` bytes in all) into the file at the same offset.
+        ObjectChanged if that version is no longer current; also what `Wire.send` says of files."""
 
-    def get(self, key: str, *, etag: str | None = None, limit: int) -> bytes:
+    async def get(self, key: str, *, etag: str | None = None, limit: int) -> bytes:
         """A small object whole (symlink targets); KeyRefused if it is larger than ``limit`` bytes."""
 
-    def put(self, key: str, body: bytes, headers: ObjectHeaders, *, replaces: Remote | None) -> Written: ...
+    async def put(
+        self, key: str, body: bytes | FileRange, headers: ObjectHeaders, *, replaces: Remote | None
+    ) -> Written:
+        """``headers.crc64nvme`` is needed with a `FileRange`: LocalChanged if the file's bytes are others, and nothing
+        is visible then."""
 
-    def start_upload(self, key: str, headers: ObjectHeaders) -> str: ...
+    async def start_upload(self, key: str, headers: ObjectHeaders) -> str: ...
 
-    def upload_part(self, key: str, upload_id: str, number: int, body: bytes) -> UploadedPart: ...
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: FileRange, *, crc64nvme: int
+    ) -> UploadedPart: ...
 
-    def complete_upload(
-        self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, replaces: Remote | None
-    ) -> Written: ...
+    async def parts_of(self, key: str, upload_id: str) -> list[UploadedPart] | None:
+        """The parts that the store has of an upload; None if the upload is gone."""
 
-    def abort_upload(self, key: str, upload_id: str) -> None: ...
+    async def complete_upload(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[UploadedPart],
+        *,
+        replaces: Remote | None,
+        crc64nvme: int,
+    ) -> Written:
+        """``crc64nvme`` is the whole object's."""
 
-    def uploads_of(self, key: str) -> list[str]:
+    async def abort_upload(self, key: str, upload_id: str) -> None: ...
+
+    async def uploads_of(self, key: str) -> list[str]:
         """Ids of the multipart uploads to exactly this key that nobody has ended."""
 
-    def copy(
+    async def copy(
         self, source: str, target: str, headers: Posix, kind: Kind, *, expect: Remote, replaces: Remote | None
     ) -> Written:
         """Server-side copy with new POSIX metadata; all else of the source (user metadata, content type and the
         other system headers, tags, storage class) is kept. ``source == target`` changes metadata in place."""
 
-    def delete(self, key: str, *, expect: Remote) -> None:
+    async def delete(self, key: str, *, expect: Remote) -> None:
         """Delete exactly that version; a key that is gone already is fine."""
 
 
@@ -169,22 +292,16 @@ class EventQueue(Protocol):
 # ---------------------------------------------------------------- transfer
 
 
-class Priority(enum.IntEnum):
-    """Order in which chunk jobs are taken; a foreground read outranks all else."""
-
-    FOREGROUND = 0
-    PRELOAD = 1
-    BACKGROUND = 2
-
-
 @dataclass(frozen=True, slots=True)
 class ChunkJob:
-    """Move ``length`` bytes of one object version to ``fd`` at ``offset`` (the same offset on both sides)."""
+    """Move ``length`` bytes of one object version (``size`` bytes in all) to ``fd`` at ``offset``, the same offset on
+    both sides."""
 
     store: ObjectStore
     key: str
     etag: str
     version_id: str | None
+    size: int
     fd: int
     offset: int
     length: int
@@ -193,7 +310,7 @@ class ChunkJob:
 class Mover(Protocol):
     """transfer/: bytes between socket and file. Raises RepositoryError, NoSpace, LocalChanged."""
 
-    async def fetch(self, job: ChunkJob, priority: Priority) -> None: ...
+    async def fetch(self, job: ChunkJob, priority: Priority) -> Fetched: ...
 
     async def upload(
         self,
@@ -204,11 +321,12 @@ class Mover(Protocol):
         headers: ObjectHeaders,
         *,
         replaces: Remote | None,
-        still: Any,
+        still: Callable[[], None],
     ) -> tuple[Written, bytes]:
         """Upload ``size`` bytes of ``fd`` and return (answer, XXH3-128 of what was sent).
 
-        ``still()`` is called right before the object becomes visible and raises LocalChanged if the file moved on.
+        ``still()`` is called in the trio thread right before the object can become visible and raises LocalChanged if
+        the file moved on.
         """
 
 
@@ -266,6 +384,9 @@ class Front(Protocol):
 
     def invalidate_inode(self, ino: int, *, data: bool) -> None:
         """Attributes of that host inode changed; with ``data`` its pages too."""
+
+    async def told(self) -> None:
+        """Return when the kernel has forgotten all that was invalidated before the call."""
 
     def open_handles(self, ino: int) -> int:
         """How many handles applications hold on that host inode."""
@@ -364,6 +485,10 @@ class Administration(Protocol):
     def status(self) -> Status: ...
 
     def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[FileState]: ...
+
+    def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> AsyncIterator[Finding | Tally]:
+        """Every broken rule at these paths and below them (b"" is everything), the tally last. ``verify`` reads the
+        files that are here, and compares them with what was synced and with their objects."""
 
     async def wait(self, tree_path: bytes, timeout_s: float) -> tuple[PendingItem, ...]:
         """Empty when nothing is pending below the path and the sources have been read up to now."""

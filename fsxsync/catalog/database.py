@@ -23,6 +23,7 @@ from fsxsync.catalog.connection import Connection, corrupt
 from fsxsync.catalog.facts import Facts
 from fsxsync.catalog.files import Files
 from fsxsync.catalog.numbers import Numbers
+from fsxsync.catalog.partials import Partials
 from fsxsync.catalog.problems import Problems
 from fsxsync.catalog.uploads import Uploads
 from fsxsync.errors import CatalogError
@@ -51,6 +52,7 @@ class Catalog:
         self.changelog = Changelog(connection, numbers)
         self.uploads = Uploads(connection)
         self.facts = Facts(connection)
+        self.partials = Partials(connection)
         self.problems = Problems(connection, numbers)
         self.associations = Associations(
             connection,

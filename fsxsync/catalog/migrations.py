@@ -197,3 +197,80 @@ def m0004_rest(db: Database) -> None:
         ) STRICT, WITHOUT ROWID"""
     )
     db.conn.execute("CREATE INDEX problems_kind ON problems (association, kind)")
+
+
+@catalog()
+def m0005_resumable_uploads(db: Database) -> None:
+    # uploads: multipart uploads that were begun and not ended; a later try goes on with them, or they are aborted
+    #   number        AUTOINCREMENT: what comes late for one that has ended must not meet another
+    #   association   as before: not a number, for they outlive associations
+    #   upload_id     the store's; NULL: about to be started, the store may have one whose id was lost
+    #   part_size     the plan's; NULL: nobody can go on with it (begun by an older version, or upload_id is NULL)
+    #   headers       a digest of what can't be changed after the start
+    # upload_parts: parts that the store took
+    #   crc64nvme     64 unsigned bits, kept as signed
+    # An older version's intents had ids that begin with 'intent '. The path is in the key.
+    db.conn.execute("ALTER TABLE uploads RENAME TO old_uploads")
+    db.conn.execute("DROP INDEX uploads_association")
+    db.conn.execute(
+        """CREATE TABLE uploads (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            association TEXT NOT NULL,
+            key TEXT NOT NULL,
+            upload_id TEXT,
+            started_ns INTEGER NOT NULL,
+            part_size INTEGER,
+            headers BLOB
+        ) STRICT"""
+    )
+    db.conn.execute(
+        """INSERT INTO uploads (association, key, upload_id, started_ns)
+            SELECT association, key, CASE WHEN upload_id LIKE 'intent %' THEN NULL ELSE upload_id END, started_ns
+            FROM old_uploads ORDER BY started_ns"""
+    )
+    db.conn.execute("DROP TABLE old_uploads")
+    db.conn.execute("CREATE INDEX uploads_key ON uploads (association, key)")
+    db.conn.execute(
+        """CREATE TABLE upload_parts (
+            upload INTEGER NOT NULL,
+            number INTEGER NOT NULL,
+            length INTEGER NOT NULL,
+            etag TEXT NOT NULL,
+            crc64nvme INTEGER NOT NULL,
+            PRIMARY KEY (upload, number)
+        ) STRICT, WITHOUT ROWID"""
+    )
+    db.conn.execute(
+        """CREATE TRIGGER uploads_delete AFTER DELETE ON uploads BEGIN
+            DELETE FROM upload_parts WHERE upload = OLD.number;
+        END"""
+    )
+
+
+@catalog()
+def m0006_partials(db: Database) -> None:
+    # partials: stubs of which some chunks are here = partials.Partial. Believed only as far as the bytes still fit
+    # their checksums: a row that is wrong costs a reading.
+    #   ino          64 unsigned bits, kept as signed
+    #   path         below the tree's root, where it was seen last
+    #   etag, version_id, size   the object version, as the stub's mark has it
+    #   mtime_ns, atime_ns   what the stub's times have to be; while chunks arrive they move
+    #   here         one bit a chunk, the lowest bit of the first byte first
+    #   crcs         CRC64NVME of each chunk whose bit is set, 8 bytes each, the highest first
+    #   boot_id      the boot whose page cache holds the data; '': it is on the disk
+    db.conn.execute(
+        """CREATE TABLE partials (
+            ino INTEGER PRIMARY KEY,
+            path BLOB NOT NULL,
+            etag TEXT NOT NULL,
+            version_id TEXT,
+            size INTEGER NOT NULL,
+            chunk_size INTEGER NOT NULL,
+            mtime_ns INTEGER NOT NULL,
+            atime_ns INTEGER NOT NULL,
+            here BLOB NOT NULL,
+            crcs BLOB NOT NULL,
+            resident_bytes INTEGER NOT NULL,
+            boot_id TEXT NOT NULL
+        ) STRICT"""
+    )

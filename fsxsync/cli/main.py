@@ -12,6 +12,7 @@ import click
 
 from fsxsync import __version__
 from fsxsync.cli.associations import associate, association, associations
+from fsxsync.cli.checking import check
 from fsxsync.cli.context import Instance
 from fsxsync.cli.events import events
 from fsxsync.cli.files import state, wait
@@ -61,6 +62,7 @@ for command in (
     association,
     state,
     wait,
+    check,
     status,
     events,
 ):

@@ -74,6 +74,11 @@ class Client:
         paths = [path.decode("utf-8", "surrogateescape") for path in tree_paths]
         return self.lines("State", paths=paths, recursive=recursive)
 
+    def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> Iterator[Document]:
+        """See `Operations._findings`."""
+        paths = [path.decode("utf-8", "surrogateescape") for path in tree_paths]
+        return self.lines("Check", paths=paths, verify=verify)
+
     def wait(self, tree_path: bytes, timeout_s: float) -> list[Document]:
         """What is pending still; empty if nothing is."""
         path = tree_path.decode("utf-8", "surrogateescape")

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fsxsync.model.association import Association, Event
+from fsxsync.model.finding import Finding
 from fsxsync.ports import AssociationStatus, FileState, PendingItem, Status
 
 Document = dict[str, Any]
@@ -125,4 +126,14 @@ def of_state(state: FileState) -> Document:
         "association": state.association,
         "pending": state.pending,
         "error": state.error,
+    }
+
+
+def of_finding(finding: Finding) -> Document:
+    """``path`` is below the tree's root, or absolute."""
+    return {
+        "path": finding.path,
+        "rule": finding.rule.value,
+        "message": finding.message,
+        "association": finding.association or None,
     }

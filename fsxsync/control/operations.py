@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import cast
 
@@ -15,6 +15,7 @@ from fsxsync.control.protocol import FSXSYNC, fault
 from fsxsync.control.undisturbed import Undisturbed
 from fsxsync.control.wanted import CHANGEABLE, changed_association, find, new_association
 from fsxsync.errors import FsxSyncError
+from fsxsync.model.finding import Finding, Tally
 from fsxsync.ports import Administration, FileState
 
 PATHS_MAX = 100_000
@@ -50,6 +51,7 @@ class Operations:
             "DeleteAssociation": self._delete,
             "AcceptDeletes": self._accept_deletes,
             "State": self._state,
+            "Check": self._check,
             "Wait": self._wait,
             "Drain": self._drain,
             "Stop": self._stop,
@@ -138,6 +140,26 @@ class Operations:
                         yield {"index": index, "state": documents.of_state(state)}
             except FsxSyncError as error:
                 yield {"index": index, "error": fault(error, FSXSYNC)[1]}
+
+    async def _check(self, members: Members) -> Lines:
+        """Without ``paths``: everything."""
+        members.only({"paths", "verify"})
+        paths = members.texts("paths", most=PATHS_MAX, longest=4096, may_be_empty=True) or ("",)
+        return Lines(self._findings(paths, verify=bool(members.flag("verify"))))
+
+    async def _findings(self, paths: tuple[str, ...], *, verify: bool) -> AsyncGenerator[Document, None]:
+        """``{"finding": …}`` each, then ``{"tally": …}``; or ``{"error": …}`` where it had to end."""
+        tree_paths = [path.encode("utf-8", "surrogateescape") for path in paths]
+        told = cast(AsyncGenerator[Finding | Tally, None], self._administration.check(tree_paths, verify=verify))
+        try:
+            async with aclosing(told):
+                async for one in told:
+                    if isinstance(one, Finding):
+                        yield {"finding": documents.of_finding(one)}
+                    else:
+                        yield {"tally": asdict(one)}
+        except FsxSyncError as error:
+            yield {"error": fault(error, FSXSYNC)[1]}
 
     async def _wait(self, members: Members) -> Answer:
         members.only({"path", "timeout_s"})

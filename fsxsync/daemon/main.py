@@ -173,7 +173,8 @@ def _leaf(group: BaseExceptionGroup[FsxSyncError]) -> FsxSyncError:
 async def _main(parts: Parts, state_dir: Path, front: Front | None, ready: Callable[[], None]) -> None:
     """The supervision tree (TASTE §2.3). Whoever ends first ends the daemon."""
     ending = trio.Event()
-    async with trio.open_nursery() as nursery:
+    # The pool outlives all who wait for it.
+    async with parts.pool.running(), trio.open_nursery() as nursery:
         nursery.start_soon(_end_on_signal, ending, name="signals")
         await nursery.start(parts.engine.run, name="engine")
         if front is not None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fsxsync import __version__
 from fsxsync.catalog.database import Catalog
-from fsxsync.catalog.uploads import INTENT
 from fsxsync.config import Settings
+from fsxsync.daemon.upload_journal import UploadJournal
 from fsxsync.model.association import Access, Association
 from fsxsync.ports import Conditions, EventQueue, ObjectStore
 from fsxsync.repository.queue import open_queue
@@ -20,7 +22,8 @@ from fsxsync.sync.engine import Engine
 from fsxsync.sync.served import Shared
 from fsxsync.sync.statusing import StatusFacts
 from fsxsync.telemetry.eventlog import EventLog
-from fsxsync.transfer.engine import ThreadMover
+from fsxsync.transfer.engine import Transfers
+from fsxsync.transfer.wire import Pool, ca_bundle_of
 from fsxsync.tree.tree import Tree
 
 
@@ -34,26 +37,8 @@ class Parts:
     eventlog: EventLog
     shared: Shared
     engine: Engine
+    pool: Pool
     instance: str
-
-
-class _Journal:
-    """`transfer.upload.UploadJournal` over the catalog."""
-
-    def __init__(self, catalog: Catalog, owner_of: Callable[[ObjectStore], str]) -> None:
-        self._catalog = catalog
-        self._owner_of = owner_of
-
-    def intended(self, store: ObjectStore, key: str) -> str:
-        name = f"{INTENT}{uuid.uuid4().hex}"
-        self.started(store, key, name)
-        return name
-
-    def started(self, store: ObjectStore, key: str, upload_id: str) -> None:
-        self._catalog.uploads.started(self._owner_of(store), b"", key, upload_id, time.time_ns())
-
-    def finished(self, upload_id: str) -> None:
-        self._catalog.uploads.finished(upload_id)
 
 
 def build(
@@ -82,16 +67,21 @@ def build(
     eventlog = EventLog(
         state_dir / "events.jsonl", max_bytes=settings.event_log_max_bytes, keep=settings.event_log_keep
     )
-    mover = ThreadMover(
-        fetch_workers=settings.fetch_workers,
-        upload_workers=settings.upload_workers,
+    pool = Pool(
+        threads=settings.transfer_threads,
+        buffer_memory=settings.buffer_memory,
+        down_limit=settings.bandwidth_down,
+        up_limit=settings.bandwidth_up,
+        ca_bundle=ca_bundle_of(os.environ),
+    )
+    mover = Transfers(
         part_size=settings.part_size,
-        journal=_Journal(catalog, lambda store: engine.owner_of(store)),  # noqa: PLW0108  made below
+        journal=UploadJournal(catalog, lambda store: engine.owner_of(store)),  # noqa: PLW0108  made below
     )
     shared = Shared(settings=settings, catalog=catalog, tree=tree, mover=mover, eventlog=eventlog, eager=eager)
     engine = Engine(
         shared,
-        open_store=_open_store,
+        open_store=partial(_open_store, pool, settings.association_requests),
         open_queue=_open_queue,
         facts=StatusFacts(
             version=__version__,
@@ -101,11 +91,11 @@ def build(
             data_path=data_path,
         ),
     )
-    return Parts(settings, catalog, tree, eventlog, shared, engine, tree.instance)
+    return Parts(settings, catalog, tree, eventlog, shared, engine, pool, tree.instance)
 
 
-def _open_store(bucket: str, access: Access, conditions: Conditions | None) -> ObjectStore:
-    return open_store(bucket, access, conditions)
+def _open_store(pool: Pool, requests: int, bucket: str, access: Access, conditions: Conditions | None) -> ObjectStore:
+    return open_store(bucket, access, conditions, pool.lane(requests))
 
 
 def _open_queue(url: str, association: Association) -> EventQueue:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
+from fsxsync.model.checksum import Checksum
 from fsxsync.model.stub import StubMark
 
 
@@ -117,6 +118,8 @@ class Remote:
     """True where a GET would be refused until the object is restored."""
     crc64nvme: int | None = None
     """Full-object checksum, where the store told one."""
+    checksums: tuple[Checksum, ...] = ()
+    """All that the store told of the whole object, its MD5 among them where the ETag is one."""
     content_type: str | None = None
 
 

@@ -15,6 +15,13 @@ PART_MAX = 5 * GIB
 OBJECT_MAX = PARTS_MAX * PART_MAX
 """48.8 TiB: what 10,000 parts can hold (FSX-FACTS §2.4)."""
 
+CHUNK_STEP = 4096
+"""Chunks end on pages, so that no two of them share one."""
+CHUNKS_MAX = 4096
+CHUNK_GROWN_MAX = 64 * MIB
+_SMALL_CHUNKS = 4
+_SMALL_CHUNK_MIN = 64 << 10
+
 _MULTIPART_ETAG = re.compile(r"[0-9a-f]{32}-[1-9][0-9]{0,4}")
 
 # Most used first: the AWS tools take 8 MiB, and so do we; the rest is from rclone, s3fs, s5cmd and the SDKs.
@@ -48,6 +55,18 @@ def plan_chunks(size: int, chunk_size: int) -> list[Part]:
     if chunk_size <= 0:
         raise ValueError("chunk_size must be positive")
     return _cut(size, chunk_size)
+
+
+def chunk_size_for(size: int, configured: int) -> int:
+    """How large the chunks of a file of ``size`` bytes are: a quarter of ``configured`` where it has only a few, so
+    that it comes over several connections, and doubled up to 64 MiB where it would have more than 4,096."""
+    chunk_size = -(-configured // CHUNK_STEP) * CHUNK_STEP
+    if size <= _SMALL_CHUNKS * chunk_size:
+        quarter = -(-chunk_size // (4 * CHUNK_STEP)) * CHUNK_STEP
+        return min(chunk_size, max(quarter, _SMALL_CHUNK_MIN))
+    while size > CHUNKS_MAX * chunk_size and chunk_size < CHUNK_GROWN_MAX:
+        chunk_size = min(2 * chunk_size, CHUNK_GROWN_MAX)
+    return chunk_size
 
 
 def grown_part_size(size: int, part_size: int) -> int:

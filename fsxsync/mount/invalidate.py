@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import stat
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -40,6 +41,10 @@ class KernelCache:
         self._attributes: dict[int, None] = {}
         self._data: dict[int, None] = {}
         self._work = trio.Event()
+        self._round = 0
+        self._unsent: Counter[int] = Counter()
+        """Round -> its notifications that the kernel did not take yet, all names and attributes as one."""
+        self._sent = trio.Event()
 
     def attach(self, nodes: Nodes, handles: Handles) -> None:
         """From now on there is something to forget."""
@@ -71,6 +76,17 @@ class KernelCache:
         inode = self._handles.inode(ino)
         return len(inode.handles) if inode is not None else 0
 
+    async def told(self) -> None:
+        last = self._round if self._work.is_set() else self._round - 1
+        while self._round <= last or any(number <= last for number in self._unsent):
+            await self._sent.wait()
+
+    def _taken(self, number: int) -> None:
+        self._unsent[number] -= 1
+        self._unsent += Counter()  # drops the zero
+        self._sent.set()
+        self._sent = trio.Event()
+
     # ------------------------------------------------------------- the task
 
     async def run(self) -> None:
@@ -80,12 +96,15 @@ class KernelCache:
             while True:
                 await self._work.wait()
                 self._work = trio.Event()
+                number, self._round = self._round, self._round + 1
+                self._unsent[number] = 1 + len(self._data)
                 for ino in self._data:
-                    nursery.start_soon(self._drop_data, ino, limiter)
+                    nursery.start_soon(self._drop_data, ino, limiter, number)
                 batch = self._batch()
                 self._data, self._attributes, self._entries = {}, {}, {}
                 if batch:
                     await trio.to_thread.run_sync(_send_all, batch)
+                self._taken(number)
 
     def _batch(self) -> list[Callable[[], None]]:
         nodes = self._nodes
@@ -98,7 +117,7 @@ class KernelCache:
         batch += [partial(pyfuse3.invalidate_inode, nodes.nodeid(ino), attr_only=True) for ino in self._attributes]
         return batch
 
-    async def _drop_data(self, ino: int, limiter: trio.CapacityLimiter) -> None:
+    async def _drop_data(self, ino: int, limiter: trio.CapacityLimiter, number: int) -> None:
         inode = self._handles.inode(ino)
         while inode is not None and inode.waiting:
             # A page that waits for its data is locked, and the kernel would wait for that lock unkillably.
@@ -108,6 +127,7 @@ class KernelCache:
         nodeid: InodeT = self._nodes.nodeid(ino)
         drop: list[Callable[[], None]] = [partial(pyfuse3.invalidate_inode, nodeid, attr_only=False)]
         await trio.to_thread.run_sync(_send_all, drop, limiter=limiter)
+        self._taken(number)
 
 
 def _send_all(notifications: list[Callable[[], None]]) -> None:

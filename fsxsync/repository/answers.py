@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import re
 import time
 from collections.abc import Mapping
 from email.header import Header
@@ -12,12 +13,23 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode
 
+from fsxsync.errors import RepositoryError
+from fsxsync.model.checksum import Algorithm, Checksum
 from fsxsync.model.identity import Kind, Posix, Remote
 from fsxsync.model.metadata import from_user_metadata, is_ours, to_user_metadata
 from fsxsync.model.parts import is_multipart_etag
 from fsxsync.ports import Written
 from fsxsync.repository.listing import time_ns
+from fsxsync.repository.translate import one_line
 
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_LENGTHS = {
+    Algorithm.CRC64NVME: 8,
+    Algorithm.CRC32C: 4,
+    Algorithm.CRC32: 4,
+    Algorithm.SHA1: 20,
+    Algorithm.SHA256: 32,
+}
 _ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 _RESTORED = 'ongoing-request="false"'
 
@@ -34,8 +46,14 @@ _SYSTEM_HEADERS = (
 )
 
 
-def remote_of(head: Mapping[str, Any], key: str) -> Remote:
-    """A HeadObject answer as the remote identity of ``key``."""
+def remote_of(head: Mapping[str, Any], key: str, *, etag_is_md5: bool = False) -> Remote:
+    """A HeadObject answer as the remote identity of ``key``. ``etag_is_md5``: the store was seen to make them so.
+
+    Raises:
+        RepositoryError: it does not say what every store says.
+    """
+    if not {"ContentLength", "LastModified"} <= head.keys():
+        raise RepositoryError(one_line(f"HEAD of {key}"), "the answer tells no size or no time: is the endpoint right?")
     etag = plain_etag(head.get("ETag"))
     kind, posix = from_user_metadata(head.get("Metadata", {}), key=key)
     return Remote(
@@ -47,7 +65,8 @@ def remote_of(head: Mapping[str, Any], key: str) -> Remote:
         posix=posix,
         storage_class=head.get("StorageClass") or "STANDARD",
         archived=_is_archived(head),
-        crc64nvme=_full_crc(head, etag),
+        crc64nvme=full_crc(head, etag),
+        checksums=checksums_of(head, etag, etag_is_md5=etag_is_md5),
         content_type=head.get("ContentType"),
     )
 
@@ -58,7 +77,8 @@ def written(answer: Mapping[str, Any], *, etag: str | None = None) -> Written:
     return Written(
         etag=plain_etag(etag if etag is not None else answer.get("ETag")),
         version_id=version_id_of(answer),
-        date_ns=_date_ns(metadata.get("HTTPHeaders", {}).get("date")),
+        date_ns=date_ns(metadata.get("HTTPHeaders", {}).get("date")),
+        crc64nvme=full_crc(answer, plain_etag(etag if etag is not None else answer.get("ETag"))),
     )
 
 
@@ -112,16 +132,36 @@ def checksum_param(crc: int) -> str:
     return base64.b64encode(crc.to_bytes(8, "big")).decode()
 
 
-def _full_crc(head: Mapping[str, Any], etag: str) -> int | None:
-    text = head.get("ChecksumCRC64NVME")
+def full_crc(head: Mapping[str, Any], etag: str) -> int | None:
+    """CRC64NVME of the whole object, where the store told one."""
+    for checksum in checksums_of(head, etag):
+        if checksum.algorithm is Algorithm.CRC64NVME:
+            return int.from_bytes(checksum.value, "big")
+    return None
+
+
+def checksums_of(head: Mapping[str, Any], etag: str, *, etag_is_md5: bool = False) -> tuple[Checksum, ...]:
+    """What is told of the whole object's bytes. Composite checksums (of the parts' checksums) say nothing of them."""
+    found: list[Checksum] = []
     kind = head.get("ChecksumType")
-    if not text or kind not in {"FULL_OBJECT", None} or (kind is None and is_multipart_etag(etag)):
-        return None
+    if kind == "FULL_OBJECT" or (kind is None and not is_multipart_etag(etag)):
+        for algorithm, length in _LENGTHS.items():
+            text = head.get(f"Checksum{algorithm.value}")
+            value = _decoded(text) if text else None
+            if value is not None and len(value) == length:
+                found.append(Checksum(algorithm, value))
+    # With a key of its own (SSE-KMS, SSE-C) the ETag is no MD5 (S3 API reference, "Object": ETag).
+    own_key = str(head.get("ServerSideEncryption", "")).startswith("aws:kms") or head.get("SSECustomerAlgorithm")
+    if etag_is_md5 and not own_key and _MD5.fullmatch(etag):
+        found.append(Checksum(Algorithm.MD5, bytes.fromhex(etag)))
+    return tuple(found)
+
+
+def _decoded(text: str) -> bytes | None:
     try:
-        raw = base64.b64decode(text, validate=True)
+        return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return None
-    return int.from_bytes(raw, "big") if len(raw) == 8 else None
 
 
 def _is_archived(head: Mapping[str, Any]) -> bool:
@@ -131,7 +171,8 @@ def _is_archived(head: Mapping[str, Any]) -> bool:
     return _RESTORED not in str(head.get("Restore", ""))
 
 
-def _date_ns(text: str | None) -> int:
+def date_ns(text: str | None) -> int:
+    """The Date header as our clock counts."""
     try:
         return time_ns(parsedate_to_datetime(text or ""))
     except (ValueError, TypeError):  # no Date, or one without a zone: our own clock is the next best

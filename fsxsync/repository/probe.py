@@ -7,6 +7,7 @@ a condition that must fail, and with one that must not. Only a store that tells 
 from __future__ import annotations
 
 import enum
+import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from fsxsync.errors import AccessDenied, BadCredentials, BucketMissing, ObjectChanged
 from fsxsync.ports import Conditions
-from fsxsync.repository.answers import plain_etag, quoted_etag
+from fsxsync.repository.answers import checksum_param, plain_etag, quoted_etag
 from fsxsync.repository.translate import one_line, status_of, translate
 
 if TYPE_CHECKING:
@@ -116,7 +117,32 @@ class _Probe:
             copy_source_if_match=copy_match,
             delete_if_match=delete_match,
             versioned=versioned,
+            checksum=self._refuses_damage(),
+            etag_is_md5=self._makes_md5(),
         )
+
+    def _refuses_damage(self) -> bool:
+        """A wrong CRC64NVME is refused and a right one is not, so whoever sends one learns something."""
+        body, right, wrong = b"123456789", 0xAE8B14860A799888, 0xAE8B14860A799889
+
+        def put(crc: int) -> Callable[[Condition], str]:
+            def request(_condition: Condition) -> str:
+                told: dict[str, Any] = {"ChecksumAlgorithm": "CRC64NVME", "ChecksumCRC64NVME": checksum_param(crc)}
+                answer = self._client.put_object(**self._at, Body=body, **told, **self._placing)
+                return plain_etag(answer["ETag"])
+
+            return request
+
+        return self._try(put(wrong), {}) is not _Outcome.DONE and self._try(put(right), {}) is _Outcome.DONE
+
+    def _makes_md5(self) -> bool:
+        body = secrets.token_bytes(8)
+        try:
+            answer = self._client.put_object(**self._at, Body=body, **self._placing)
+        except ClientError as error:
+            _raise_if_final(error)
+            return False
+        return plain_etag(answer["ETag"]) == hashlib.md5(body, usedforsecurity=False).hexdigest()
 
     def _first_put(self, condition: Condition) -> bool:
         """Make the object, with the condition if the store takes it so."""

@@ -28,22 +28,6 @@ class Request:
     has_body: bool = False
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class SignedRequest:
-    """What goes over the wire, once: the store refuses a signature that is 15 minutes old.
-
-    ``url`` is to be sent byte for byte (libcurl: CURLOPT_PATH_AS_IS), and ``headers`` are all there have to be but
-    Content-Length. Whoever has them can send this request: they are never printed.
-    """
-
-    method: str
-    url: str
-    headers: Pairs
-
-    def __repr__(self) -> str:
-        return f"SignedRequest({self.method} {self.url!r})"
-
-
 def get_range(key: str, offset: int, length: int, *, etag: str, version_id: str | None) -> Request:
     """``length`` bytes (one at least) of exactly that version. ``etag`` without quotes, here and below."""
     return Request(
@@ -51,6 +35,17 @@ def get_range(key: str, offset: int, length: int, *, etag: str, version_id: str 
         key,
         query=() if version_id is None else (("versionId", version_id),),
         headers=(("Range", f"bytes={offset}-{offset + length - 1}"), ("If-Match", quoted_etag(etag))),
+    )
+
+
+def get(key: str, *, etag: str | None, version_id: str | None = None) -> Request:
+    """The object whole, with its checksums; of exactly that version if ``etag`` is given."""
+    condition = () if etag is None else (("If-Match", quoted_etag(etag)),)
+    return Request(
+        "GET",
+        key,
+        query=() if version_id is None else (("versionId", version_id),),
+        headers=(("x-amz-checksum-mode", "ENABLED"), *condition),
     )
 
 
@@ -65,8 +60,7 @@ def put(
     """The object whole. ``if_match``: only over that etag; ``if_none``: only if the key is free."""
     pairs = [*_describing(headers, access)]
     if headers.crc64nvme is not None:
-        pairs.append(("x-amz-sdk-checksum-algorithm", "CRC64NVME"))
-        pairs.append(("x-amz-checksum-crc64nvme", checksum_param(headers.crc64nvme)))
+        pairs += _checksum(headers.crc64nvme)
     if if_match is not None:
         pairs.append(("If-Match", quoted_etag(if_match)))
     if if_none:
@@ -74,14 +68,27 @@ def put(
     return Request("PUT", key, headers=tuple(pairs), has_body=True)
 
 
-def upload_part(key: str, upload_id: str, number: int) -> Request:
-    """Part ``number``, from 1, of a multipart upload that store.py began."""
-    return Request("PUT", key, query=(("partNumber", str(number)), ("uploadId", upload_id)), has_body=True)
+def upload_part(key: str, upload_id: str, number: int, *, crc64nvme: int | None = None) -> Request:
+    """Part ``number``, from 1, of a multipart upload that rare.py began; with a checksum if that began with one."""
+    return Request(
+        "PUT",
+        key,
+        query=(("partNumber", str(number)), ("uploadId", upload_id)),
+        headers=() if crc64nvme is None else _checksum(crc64nvme),
+        has_body=True,
+    )
 
 
 def delete(key: str, *, if_match: str | None) -> Request:
     """Delete the key; with ``if_match`` only that version (where the store looks at it: SERVERS.md)."""
     return Request("DELETE", key, headers=() if if_match is None else (("If-Match", quoted_etag(if_match)),))
+
+
+def _checksum(crc64nvme: int) -> Pairs:
+    return (
+        ("x-amz-sdk-checksum-algorithm", "CRC64NVME"),
+        ("x-amz-checksum-crc64nvme", checksum_param(crc64nvme)),
+    )
 
 
 def _describing(headers: ObjectHeaders, access: Access) -> Pairs:

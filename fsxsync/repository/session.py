@@ -54,9 +54,13 @@ class Connection(Generic[C]):
                 self._client = client
                 yield client
         except BadCredentials:
-            # A client keeps what it found when it was made: the next one sees what a person mended meanwhile.
-            self._client = None
+            self.forget()
             raise
+
+    def forget(self) -> None:
+        """Make another client at the next use: one keeps the credentials that it found, or did not find, when it was
+        made, and the next one sees what a person mended meanwhile."""
+        self._client = None
 
     def close(self) -> None:
         """Close idle connections; the next use opens new ones."""

@@ -20,12 +20,13 @@ from urllib.parse import quote, urlsplit
 import boto3
 from awscrt import auth, http
 from botocore.awsrequest import AWSResponse, HTTPHeaders
-from botocore.credentials import Credentials
+from botocore.credentials import Credentials, ReadOnlyCredentials
 from botocore.exceptions import NoCredentialsError
 
 from fsxsync.errors import BadCredentials, KeyRefused, RepositoryError
 from fsxsync.model.association import Access
-from fsxsync.repository.requests import Request, SignedRequest
+from fsxsync.ports import SignedRequest
+from fsxsync.repository.requests import Request
 from fsxsync.repository.session import Connection
 from fsxsync.repository.translate import one_line, translated
 
@@ -135,9 +136,42 @@ class Signer:
         self._ahead_s = ahead_s
         return True
 
+    @property
+    def region(self) -> str | None:
+        """That requests are signed for; None if it is not known at the moment."""
+        place = self._place
+        return None if place is None else place.region
+
+    @property
+    def is_ready(self) -> bool:
+        """`sign` would neither ask the network for credentials nor make a client."""
+        if self._place is None:
+            return False
+        if self._access.anonymous:
+            return True
+        if self._credentials is None:
+            return False
+        expires = getattr(self._credentials, "refresh_needed", None)
+        return expires is None or not expires()
+
     def forget(self) -> None:
         """Ask botocore anew at the next request: the store refused the credentials, or sent us elsewhere."""
         self._place = self._credentials = None
+
+    def renew(self) -> bool:
+        """Look for credentials anew, as the store refused those that there are: True if there are others by now.
+
+        Raises:
+            BadCredentials: there are none at all.
+        """
+        if self._access.anonymous:
+            return False
+        before = self._keys()
+        self._credentials = None
+        if self._keys() == before:
+            return False
+        self._connection.forget()  # it has the old ones, too
+        return True
 
     def _signed(
         self, place: Place, method: str, path: str, headers: list[tuple[str, str]], payload: str
@@ -159,13 +193,21 @@ class Signer:
     def _provider(self) -> auth.AwsCredentialsProvider:
         """The credentials as they are now: whatever expires is refreshed before, by botocore."""
         try:
-            with translated(self._what):
-                keys = self._chain().get_frozen_credentials()
+            keys = self._keys()
             return auth.AwsCredentialsProvider.new_static(keys.access_key, keys.secret_key, keys.token)
+        except RuntimeError as error:  # awscrt's: an empty key
+            self._credentials = None
+            raise BadCredentials(self._what, one_line(str(error))) from error
+
+    def _keys(self) -> ReadOnlyCredentials:
+        try:
+            with translated(self._what):
+                return self._chain().get_frozen_credentials()
         except BadCredentials:
             self._credentials = None
+            self._connection.forget()
             raise
-        except RuntimeError as error:  # botocore's: refreshed, and expired all the same; awscrt's: an empty key
+        except RuntimeError as error:  # botocore's: refreshed, and expired all the same
             self._credentials = None
             raise BadCredentials(self._what, one_line(str(error))) from error
 

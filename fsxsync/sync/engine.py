@@ -10,8 +10,10 @@ import trio
 
 from fsxsync.errors import AssociationNotFound, BadInput, FsxSyncError, StillPending
 from fsxsync.model.association import Association, Lifecycle, check_overlap
+from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
 from fsxsync.ports import EventQueue, FileState, ObjectStore, PendingItem, Status, StoreFactory
+from fsxsync.sync.checking import Checker
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.removal import hydrate_all, released_count, remove_tree
@@ -20,6 +22,7 @@ from fsxsync.sync.serving import Service
 from fsxsync.sync.sources import QueueReader
 from fsxsync.sync.states import state_of
 from fsxsync.sync.statusing import StatusFacts, collect
+from fsxsync.sync.uploads import abort_all
 from fsxsync.sync.waiting import Waiter
 from fsxsync.tree.watch import Watcher
 
@@ -60,7 +63,7 @@ class Engine:
             on_gone=self.intake.gone,
             on_overflow=self._overflow,
         )
-        self.waiter = Waiter(self._services.values, self.intake, self.watcher)
+        self.waiter = Waiter(self._services.values, self.intake, self.watcher, lambda: shared.front.told())
 
     # ------------------------------------------------------------- running
 
@@ -190,7 +193,7 @@ class Engine:
         )
         store = self._open_store(association.bucket, association.access, None)
         try:
-            await trio.to_thread.run_sync(store.check, association.prefix)
+            await store.check(association.prefix)
             if association.events is not None:
                 queue = self._open_queue(association.events, association)
                 await trio.to_thread.run_sync(queue.check)
@@ -291,6 +294,7 @@ class Engine:
             raise
         gone = service.served.association
         await self._end(association_id)
+        await abort_all(service.served)
         # Before its files: after a crash in between, a scan would take what was removed for deletes to be exported.
         self._shared.catalog.associations.delete(association_id)
         if delete_data:
@@ -330,6 +334,16 @@ class Engine:
                             yield state_of(
                                 self.served_for(below), below, found, self.hydrator.resident_bytes(found.ino)
                             )
+
+    def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> AsyncIterator[Finding | Tally]:
+        checker = Checker(
+            self._shared,
+            self._served,
+            settle=self.waiter.settle_local,
+            is_scanned=lambda association_id: self._service(association_id).is_scanned,
+            verify=verify,
+        )
+        return checker.run(tree_paths)
 
     async def wait(self, tree_path: bytes, timeout_s: float) -> tuple[PendingItem, ...]:
         return await self.waiter.wait(tree_path, timeout_s)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-import trio
-
 from fsxsync.errors import LocalChanged, NotExportable
 from fsxsync.model.association import Event
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
@@ -63,7 +61,7 @@ async def export(served: Served, path: bytes, action: Action) -> Base:
         body = local.target or b"" if local.kind is Kind.SYMLINK else b""
         headers = ObjectHeaders(posix=posix, kind=local.kind, content_type=guess_content_type(path, local.kind))
         _still(served, path, local)
-        written = await trio.to_thread.run_sync(lambda: served.store.put(key, body, headers, replaces=action.remote))
+        written = await served.store.put(key, body, headers, replaces=action.remote)
         digest, size = None, len(body)
     served.expect_echo(key, written.etag)
     served.exported += 1
@@ -142,9 +140,7 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
         return await export(served, path, action)
     key = exported_key(served, path, local.kind)
     posix = action.posix or local.posix
-    written = await trio.to_thread.run_sync(
-        lambda: served.store.copy(key, key, posix, kind, expect=remote, replaces=remote)
-    )
+    written = await served.store.copy(key, key, posix, kind, expect=remote, replaces=remote)
     served.expect_echo(key, written.etag)
     served.exported += 1
     if action.posix is not None:
@@ -185,7 +181,7 @@ async def export_delete(served: Served, path: bytes, action: Action) -> None:
         raise LocalChanged(f"delete of {path!r}", "the file is there again")
     if remote is not None:
         key = exported_key(served, path, base.kind)
-        await trio.to_thread.run_sync(lambda: served.store.delete(key, expect=remote))
+        await served.store.delete(key, expect=remote)
         served.deleted_remote += 1
     served.shared.catalog.files.delete(served.id, path)
     _keep_empty_parent(served, path)

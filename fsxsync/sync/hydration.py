@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import enum
 import errno
-import itertools
 import os
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import trio
 
-from fsxsync.errors import FsxSyncError, LocalChanged, NoSpace, ObjectChanged, ObjectMissing
-from fsxsync.model.parts import Part, plan_chunks
+from fsxsync.catalog.partials import Partial
+from fsxsync.errors import FsxSyncError, LocalChanged, NoSpace, ObjectChanged, ObjectDamaged, ObjectMissing
+from fsxsync.model.checksum import Checksum
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.ports import ChunkJob, Mover, ObjectStore, Priority
+from fsxsync.sync.integrity import fits
+from fsxsync.sync.readahead import Readers
+from fsxsync.transfer.checksums import choose
+from fsxsync.tree.beneath import translated
+from fsxsync.tree.stub_data import chunk_crc64nvme, combined_crc64nvme, put_back
 
 KEPT_FREE = 64 << 20
 KEPT_FREE_SHARE = 20
 """So much of the disk, or one part in that many of a small one, is left to what is written: the catalog, the event log
 and the application's own files. Data that can be had again from the repository must not take the last block."""
+MISSING, UNDER_WAY, HERE = range(3)
+"""What becomes of a chunk."""
 
 
-class Residency(enum.Enum):
-    MISSING = 0
-    UNDER_WAY = 1
-    HERE = 2
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Hydration:
     """The data of one object version, on its way into one inode.
 
@@ -46,33 +46,62 @@ class Hydration:
     mtime_ns: int
     atime_ns: int
     chunk_size: int
-    chunks: list[Part] = field(init=False)
-    states: list[Residency] = field(init=False)
+    claims: dict[int, int] = field(default_factory=dict)
+    """Chunks that a daemon before us brought, with the CRC64NVME that their bytes must still have."""
+    states: bytearray = field(init=False)
+    here: int = 0
+    """How many chunks are HERE."""
+    resident_bytes: int = 0
+    crcs: dict[int, int] = field(default_factory=dict)
+    """Of the chunks that are HERE."""
     arrivals: dict[int, trio.Event] = field(default_factory=dict)
     failures: dict[int, FsxSyncError] = field(default_factory=dict)
+    ahead: int = 0
+    """Chunks UNDER_WAY that nobody waited for when they were asked for."""
     resumed: trio.Event | None = None
     """While somebody replaces the file: set when downloads may go on."""
+    settling: trio.Event | None = None
+    """While the file is being compared and made an ordinary one: set when that is over, well or not."""
     settled: trio.Event = field(default_factory=trio.Event)
     failure: FsxSyncError | None = None
+    """Nothing is to be had from here any more: what readers are told."""
     discarded: bool = False
-    filling: bool = False
-    settling: bool = False
+    suspect: bool = False
+    """It was damaged when it was loaded before: no byte is shown before all of them are compared."""
+    tries: int = 0
+    """How often its bytes were found not to be the object's."""
+    remembered: bool = False
+    """The catalog has a row of it."""
     last_use: float = 0.0
+    reported: str = ""
     read_up_to: int = 0
+    readers: Readers = field(default_factory=Readers)
+    _scopes: set[trio.CancelScope] = field(default_factory=set)
+    _flights: int = 0
+    _landed: trio.Event = field(default_factory=trio.Event)
 
     def __post_init__(self) -> None:
-        self.chunks = plan_chunks(self.mark.size, self.chunk_size)
-        self.states = [Residency.MISSING] * len(self.chunks)
+        self.states = bytearray(-(-self.mark.size // self.chunk_size))
+        self.resident_bytes = sum(self._span(index)[1] for index in self.claims)
+
+    # ------------------------------------------------------------- what is here
+
+    @property
+    def count(self) -> int:
+        """Chunks in all."""
+        return len(self.states)
 
     @property
     def is_complete(self) -> bool:
-        return all(state is Residency.HERE for state in self.states)
+        return self.here == len(self.states)
 
     @property
-    def resident_bytes(self) -> int:
-        return sum(
-            chunk.length for chunk, state in zip(self.chunks, self.states, strict=True) if state is Residency.HERE
-        )
+    def is_busy(self) -> bool:
+        return bool(self.arrivals)
+
+    def _span(self, index: int) -> tuple[int, int]:
+        offset = index * self.chunk_size
+        return offset, min(self.chunk_size, self.mark.size - offset)
 
     def touched(self, offset: int, length: int) -> range:
         """Indexes of the chunks that a byte range needs."""
@@ -81,28 +110,178 @@ class Hydration:
             return range(0)
         return range(offset // self.chunk_size, (end - 1) // self.chunk_size + 1)
 
-    async def fetch(self, index: int, mover: Mover, priority: Priority) -> None:
-        """Bring one chunk, or wait for whoever is bringing it: two readers of a chunk cause one download.
+    def has(self, indexes: range) -> bool:
+        return self.states.count(HERE, indexes.start, indexes.stop) == len(indexes)
+
+    def crc64nvme(self) -> int:
+        """Of the whole file, as its chunks came; all of them are HERE."""
+        return combined_crc64nvme((self.crcs[index], self._span(index)[1]) for index in range(self.count))
+
+    def as_partial(self, boot_id: str) -> Partial:
+        """What a later daemon has to know of it."""
+        return Partial(
+            ino=self.ino,
+            path=self.path,
+            etag=self.mark.etag,
+            version_id=self.mark.version_id,
+            size=self.mark.size,
+            chunk_size=self.chunk_size,
+            mtime_ns=self.mtime_ns,
+            atime_ns=self.atime_ns,
+            boot_id=boot_id,
+            crcs=self.claims | self.crcs,
+        )
+
+    def drop_data(self) -> None:
+        """Nothing of it is believed any more. The bytes stay until they are overwritten: somebody may be reading them
+        this moment, and must not see a hole. Nothing is under way."""
+        self.states = bytearray(len(self.states))
+        self.here = self.resident_bytes = 0
+        self.crcs.clear()
+        self.claims.clear()
+
+    def punch(self) -> None:
+        """Give the space back. Nobody has the file open. Raises TreeError."""
+        put_back(self.fd, self.path, mtime_ns=self.mtime_ns, atime_ns=self.atime_ns, punch=True)
+
+    # ------------------------------------------------------------- what is wanted
+
+    def note_read(self, reader: int, offset: int, length: int) -> None:
+        """Follow an open file's reading; ``reader`` is its descriptor."""
+        absent = (index for index in self.touched(offset, length) if self.states[index] != HERE)
+        self.readers.note(reader, offset, length, missed=next(absent, None), chunk_size=self.chunk_size)
+        self.read_up_to = offset + length
+
+    def next_ahead(self) -> int | None:
+        """The next chunk that nobody brings and a reader will need soon."""
+        for wanted in self.readers.wanted(self.chunk_size, self.count):
+            index = self.states.find(MISSING, wanted.start, wanted.stop)
+            if index >= 0:
+                return index
+        return None
+
+    def next_missing(self) -> int | None:
+        """The next chunk that nobody brings: from where the last reader was, then from the front."""
+        start = min(self.read_up_to // self.chunk_size, self.count)
+        index = self.states.find(MISSING, start)
+        if index < 0:
+            index = self.states.find(MISSING, 0, start)
+        return index if index >= 0 else None
+
+    # ------------------------------------------------------------- bringing
+
+    def begin(self, index: int) -> bool:
+        """True: whoever calls has to `carry` that chunk now. False: somebody does, or nobody may."""
+        if self.states[index] != MISSING or self.discarded or self.failure is not None:
+            return False
+        self.states[index] = UNDER_WAY
+        self.arrivals[index] = trio.Event()
+        self.failures.pop(index, None)
+        return True
+
+    async def until_here(self, index: int) -> None:
+        """Wait for whoever brings the chunk. On return it may be absent again: look.
 
         Raises:
             FsxSyncError: the download failed; a later call tries again.
         """
-        while self.states[index] is not Residency.HERE:
+        if (arrival := self.arrivals.get(index)) is not None:
+            await arrival.wait()
+        if self.states[index] == MISSING:
+            if (error := self.failure or self.failures.get(index)) is not None:
+                raise error
             if self.discarded:
-                raise LocalChanged("reading a released file", "its content was replaced meanwhile")
-            if self.states[index] is Residency.UNDER_WAY:
-                await self.arrivals[index].wait()
-                if (error := self.failures.get(index)) is not None and self.states[index] is Residency.MISSING:
-                    raise error
-                continue
-            if self.resumed is not None:
-                await self.resumed.wait()
-                continue
+                raise replaced()
+
+    async def carry(self, index: int, mover: Mover, priority: Priority) -> FsxSyncError | None:
+        """Bring one chunk, after `begin`. Whoever waits for it is told; also returns what went wrong."""
+        crc: int | None = None
+        error: FsxSyncError | None = replaced()  # should `cancel` end it
+        scope = trio.CancelScope()
+        self._scopes.add(scope)
+        try:
+            with scope:
+                if self.discarded:
+                    scope.cancel()
+                crc = await self._bring(index, mover, priority)
+                error = None
+        except FsxSyncError as caught:
+            error = caught
+        finally:
+            self._scopes.discard(scope)
+            if crc is None:
+                self.states[index] = MISSING
+                if error is not None:
+                    self.failures[index] = error
+            else:
+                self.states[index] = HERE
+                self.here += 1
+                self.crcs[index] = crc
+            self.arrivals.pop(index).set()
+        return error
+
+    async def cancel(self) -> None:
+        """End what is under way; on return nothing is."""
+        for scope in self._scopes:
+            scope.cancel()
+        while self.arrivals:
+            await next(iter(self.arrivals.values())).wait()
+
+    async def _bring(self, index: int, mover: Mover, priority: Priority) -> int:
+        while True:
+            await self.undisturbed()
             try:
-                await self._bring(index, mover, priority)
+                with translated("loading", self.path), self._flight():
+                    if index in self.claims and await self._claim_holds(index):
+                        return self.claims.pop(index)
+                    return await self._download(index, mover, priority)
             except (ObjectMissing, ObjectChanged):
                 if not self.refresh_mark():
                     raise
+
+    async def _claim_holds(self, index: int) -> bool:
+        offset, length = self._span(index)
+        crc = await trio.to_thread.run_sync(chunk_crc64nvme, self.fd, offset, length)
+        if crc == self.claims[index]:
+            return True
+        del self.claims[index]
+        self.resident_bytes -= length
+        return False
+
+    async def _download(self, index: int, mover: Mover, priority: Priority) -> int:
+        offset, length = self._span(index)
+        mark = self.mark
+        job = ChunkJob(self.store, self.key, mark.etag, mark.version_id, mark.size, self.fd, offset, length)
+        self._check_room()
+        fetched = await mover.fetch(job, priority)
+        # What tells of the whole object comes with a chunk only where the chunk is the whole of it.
+        if await fits(self.fd, mark.size, fetched.crc64nvme, fetched.checksums) is False:
+            fetched = await mover.fetch(job, priority)
+            if await fits(self.fd, mark.size, fetched.crc64nvme, fetched.checksums) is False:
+                raise damaged_object(self.key, fetched.checksums)
+        self.resident_bytes += length
+        return fetched.crc64nvme
+
+    @contextmanager
+    def _flight(self) -> Iterator[None]:
+        self._flights += 1
+        try:
+            yield
+        finally:
+            self._flights -= 1
+            self._landed.set()
+            self._landed = trio.Event()
+            # Loading data is no modification: a file's times must not move because it was read.
+            os.utime(self.fd, ns=(self.atime_ns, self.mtime_ns))
+
+    def _check_room(self) -> None:
+        disk = os.fstatvfs(self.fd)
+        free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+        kept = min(KEPT_FREE, total // KEPT_FREE_SHARE)
+        if free - self._flights * self.chunk_size < kept:
+            raise NoSpace(f"loading {self.key}", f"{free >> 20} MiB are free, of which {kept >> 20} MiB are kept")
+
+    # ------------------------------------------------------------- others at the file
 
     def refresh_mark(self) -> bool:
         """A rename gave the same bytes another key, and a copy another etag: take what the mark says now. True if it
@@ -113,24 +292,19 @@ class Hydration:
         self.mark, self.key = mark, mark.key
         return True
 
-    def _check_room(self) -> None:
-        disk = os.fstatvfs(self.fd)
-        free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-        wanted = sum(self.chunks[index].length for index in self.arrivals)
-        kept = min(KEPT_FREE, total // KEPT_FREE_SHARE)
-        if free - wanted < kept:
-            raise NoSpace(f"loading {self.key}", f"{free >> 20} MiB are free, of which {kept >> 20} MiB are kept")
+    async def undisturbed(self) -> None:
+        """Wait until nobody is replacing the file."""
+        while self.resumed is not None:
+            await self.resumed.wait()
 
     @asynccontextmanager
     async def without_descriptor(self) -> AsyncGenerator[None]:
         """Nothing here has the file open for writing inside: no chunk is under way, none starts. What is done inside
-        must not await."""
-        while self.resumed is not None:
-            await self.resumed.wait()
+        must not await. Nobody else is inside, and the file is not being settled."""
         self.resumed = trio.Event()
         try:
-            while self.is_busy:
-                await next(iter(self.arrivals.values())).wait()
+            while self._flights:
+                await self._landed.wait()
             # A name for the inode that is no open file: it may be unlinked or exchanged out meanwhile.
             name = os.open(f"/proc/self/fd/{self.fd}", os.O_PATH | os.O_CLOEXEC)
             os.close(self.fd)
@@ -141,40 +315,15 @@ class Hydration:
                 os.close(name)
         finally:
             resumed, self.resumed = self.resumed, None
-            assert resumed is not None
             resumed.set()
 
-    async def _bring(self, index: int, mover: Mover, priority: Priority) -> None:
-        chunk = self.chunks[index]
-        self.states[index] = Residency.UNDER_WAY
-        self.arrivals[index] = trio.Event()
-        self.failures.pop(index, None)
-        job = ChunkJob(self.store, self.key, self.mark.etag, self.mark.version_id, self.fd, chunk.offset, chunk.length)
-        arrived = False
-        try:
-            self._check_room()
-            await mover.fetch(job, priority)
-            arrived = True
-        except FsxSyncError as error:
-            self.failures[index] = error
-            raise
-        finally:
-            # Loading data is no modification: a file's times must not move because it was read.
-            os.utime(self.fd, ns=(self.atime_ns, self.mtime_ns))
-            self.states[index] = Residency.HERE if arrived else Residency.MISSING
-            self.arrivals.pop(index).set()
 
-    @property
-    def is_busy(self) -> bool:
-        return bool(self.arrivals)
+def replaced() -> LocalChanged:
+    return LocalChanged("reading a released file", "its content was replaced meanwhile")
 
-    def next_missing(self) -> int | None:
-        """The next chunk that nobody brings: from where the last reader was, then from the front."""
-        start = min(self.read_up_to // self.chunk_size, len(self.states))
-        for index in itertools.chain(range(start, len(self.states)), range(start)):
-            if self.states[index] is Residency.MISSING:
-                return index
-        return None
+
+def damaged_object(key: str, told: Sequence[Checksum]) -> ObjectDamaged:
+    return ObjectDamaged(f"download of {key}", f"its bytes don't fit its checksum, {choose(told)}")
 
 
 def mark_of(fd: int) -> StubMark | None:
@@ -192,33 +341,25 @@ def mark_of(fd: int) -> StubMark | None:
 
 
 def open_hydration(
-    fd: int,
-    path: bytes,
-    *,
-    chunk_size: int,
-    store_of: Callable[[StubMark], tuple[ObjectStore, str]],
-    reopen: Callable[[bytes, int], int],
-) -> Hydration | None:
-    """Start on the stub behind ``fd``; None if it is an ordinary file."""
-    mark = mark_of(fd)
-    if mark is None:
-        return None
-    store, key = store_of(mark)
-    status = os.fstat(fd)
+    own: int, path: bytes, mark: StubMark, store: ObjectStore, *, chunk_size: int, claims: Mapping[int, int]
+) -> Hydration:
+    """Start on the stub behind ``own``, a descriptor for reading and writing that is the hydration's from now on.
+
+    Raises:
+        LocalChanged: the stub is damaged.
+    """
+    status = os.fstat(own)
     if status.st_size != mark.size:
         raise LocalChanged("reading a released file", "its size is not its object's; it will be imported again")
-    try:
-        own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
-    except PermissionError:
-        own = reopen(path, status.st_ino)
     return Hydration(
         ino=status.st_ino,
         path=path,
         mark=mark,
         store=store,
-        key=key,
+        key=mark.key,
         fd=own,
         mtime_ns=status.st_mtime_ns,
         atime_ns=status.st_atime_ns,
         chunk_size=chunk_size,
+        claims=dict(claims),
     )

@@ -1,7 +1,8 @@
 """`ports.Hydrator`: gives the front the data of stubs, and takes its hints.
 
-A small file is loaded when it is opened. A large one streams: a read waits for its own chunks only, a few chunks
-ahead are asked for, and the rest follows in the background while somebody has the file open.
+A small file is loaded when it is opened. A large one streams: a read waits for its own chunks only, what a sequential
+reader will need is asked for ahead, and the rest follows in the background while somebody has the file open. What a
+reader waits for is asked for at once; all else has a limit, over all files, so that it never stands in the way.
 """
 
 from __future__ import annotations
@@ -9,290 +10,354 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import trio
 
-from fsxsync.errors import FsxSyncError, LocalChanged, ObjectChanged, ObjectMissing
-from fsxsync.model.identity import Kind, Local
+from fsxsync.errors import FsxSyncError, LocalChanged, ObjectChanged, ObjectDamaged, ObjectMissing
+from fsxsync.model.parts import chunk_size_for
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.ports import ObjectStore, Priority
-from fsxsync.sync.hydration import Hydration, mark_of, open_hydration
-from fsxsync.sync.importer import first_leaf
+from fsxsync.sync.front_hints import FrontHints
+from fsxsync.sync.hydration import HERE, Hydration, mark_of, open_hydration, replaced
 from fsxsync.sync.intake import Intake
+from fsxsync.sync.partials import PartialMemory
+from fsxsync.sync.readahead import WINDOW_MAX, Wish, choose
 from fsxsync.sync.served import Served, Shared
+from fsxsync.sync.settling import Settler
 
-READ_AHEAD_CHUNKS = 3
 IDLE_S = 60.0
-"""How long what was loaded of a file is remembered after the last use; then its descriptor is given back."""
+"""How long a file is kept open for loading after the last use; then its descriptor is given back. Also how long a
+damaged object is refused before it is tried again."""
 
 
-class StubHydrator:
-    """One per daemon. Everything runs in the trio thread; background work in the nursery given to `run`."""
+class StubHydrator(FrontHints):
+    """One per daemon. Everything runs in the trio thread; downloads in the nursery of `run`, so that a reader that goes
+    away takes none with it."""
 
-    def __init__(self, shared: Shared, intake: Intake, served_for: Callable[[bytes], Served | None]) -> None:
-        self._shared = shared
-        self._intake = intake
-        self._served_for = served_for
+    def __init__(
+        self,
+        shared: Shared,
+        intake: Intake,
+        served_for: Callable[[bytes], Served | None],
+        *,
+        boot_id: str | None = None,
+    ) -> None:
+        """``boot_id`` None is this boot's."""
+        super().__init__(shared, intake, served_for)
         self._active: dict[int, Hydration] = {}
+        self._wanting: dict[int, Hydration] = {}
+        """Those of which chunks are wanted that nobody waits for."""
+        self._ahead = 0
+        self._ahead_most = max(1, shared.settings.association_requests * 3 // 4)
         self._nursery: trio.Nursery | None = None
+        self._memory = PartialMemory(shared.catalog, shared.tree, self._chunk_size, boot_id)
+        self._settler = Settler(shared, served_for, self._memory)
         shared.let_go = self.let_go
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own the background fills, and drop what nobody uses any more."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            try:
+        """Own the downloads, drop what nobody uses any more, and remember what is here."""
+        self._memory.sweep()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._memory.run, name="partial files")
+                task_status.started()
                 while True:
                     await trio.sleep(IDLE_S / 4)
-                    self._drop_idle()
-            finally:
-                self._nursery = None
-
-    def _drop_idle(self) -> None:
-        now = trio.current_time()
-        for hydration in list(self._active.values()):
-            in_use = hydration.is_busy or hydration.filling or hydration.settling
-            idle = now - hydration.last_use > IDLE_S and not in_use
-            if idle and self._shared.front.open_handles(hydration.ino) == 0:
+                    await self._drop_idle()
+        finally:
+            self._nursery = None
+            partial = [hydration for hydration in self._active.values() if is_partial(hydration)]
+            await self._memory.save_all(partial)
+            for hydration in list(self._active.values()):
                 self._forget(hydration)
+
+    async def _drop_idle(self) -> None:
+        for hydration in [hydration for hydration in self._active.values() if self._is_idle(hydration)]:
+            if is_partial(hydration) and not await self._saved(hydration):
+                continue
+            if self._is_idle(hydration):
+                if isinstance(hydration.failure, ObjectDamaged):
+                    hydration.punch()
+                self._forget(hydration)
+
+    async def _saved(self, hydration: Hydration) -> bool:
+        try:
+            return await self._memory.save(hydration)
+        except FsxSyncError as error:
+            self._report(hydration, error)
+            return True
+
+    def _is_idle(self, hydration: Hydration) -> bool:
+        in_use = hydration.is_busy or hydration.settling is not None or hydration.resumed is not None
+        return (
+            self._active.get(hydration.ino) is hydration
+            and not in_use
+            and trio.current_time() - hydration.last_use > IDLE_S
+            and self._shared.front.open_handles(hydration.ino) == 0
+        )
 
     async def drop_below(self, directory: bytes) -> None:
         """Stop loading files of a directory that is about to be removed, and let go of them."""
         for hydration in list(self._active.values()):
             if not directory or hydration.path.startswith(directory + b"/"):
-                hydration.discarded = True
-                if hydration.settling:
-                    await hydration.settled.wait()
-                while hydration.is_busy:
-                    await next(iter(hydration.arrivals.values())).wait()
-                self._forget(hydration)
+                await self._end(hydration)
+                self._memory.forget(hydration.ino)
+
+    async def _end(self, hydration: Hydration) -> None:
+        """No byte of it is written any more."""
+        hydration.discarded = True
+        while hydration.settling is not None:
+            await hydration.settling.wait()
+        await hydration.cancel()
+        await hydration.undisturbed()
+        self._forget(hydration)
 
     def _forget(self, hydration: Hydration) -> None:
-        if self._active.pop(hydration.ino, None) is not None:
+        if self._active.get(hydration.ino) is hydration:
+            del self._active[hydration.ino]
+            self._wanting.pop(hydration.ino, None)
             self._shared.hydrating.discard(hydration.ino)
             os.close(hydration.fd)
 
     def resident_bytes(self, ino: int) -> int | None:
-        """Bytes of a stub that are here already; None if nobody is loading it."""
+        """Bytes of a stub that are here already; None if nothing is known to be."""
         hydration = self._active.get(ino)
-        return hydration.resident_bytes if hydration else None
+        return hydration.resident_bytes if hydration else self._memory.resident_bytes(ino)
 
     # ------------------------------------------------------------- data
 
     def is_stub(self, fd: int) -> bool:
         return mark_of(fd) is not None
 
-    def _store_of(self, path: bytes, mark: StubMark) -> tuple[ObjectStore, str]:
+    def _chunk_size(self, size: int) -> int:
+        return chunk_size_for(size, self._shared.settings.chunk_size)
+
+    def _store_of(self, path: bytes) -> ObjectStore:
         served = self._served_for(path)
         if served is None:
             raise ObjectMissing(f"reading /{path.decode('utf-8', 'backslashreplace')}", "its association is gone")
-        return served.store, mark.key
+        return served.store
 
     def _hydration(self, path: bytes, fd: int) -> Hydration | None:
+        """What loads the file; None if it is an ordinary one.
+
+        Raises:
+            FsxSyncError: it can't be loaded, or was found damaged a moment ago.
+        """
         ino = os.fstat(fd).st_ino
         hydration = self._active.get(ino)
+        if hydration is not None and hydration.failure is not None and hydration.settling is None:
+            if trio.current_time() - hydration.last_use <= IDLE_S:
+                raise hydration.failure
+            self._forget(hydration)
+            hydration = None
         if hydration is None:
-            hydration = open_hydration(
-                fd,
-                path,
-                chunk_size=self._shared.settings.chunk_size,
-                store_of=lambda mark: self._store_of(path, mark),
-                reopen=self._shared.tree.open_write,
-            )
-            if hydration is None:
+            mark = mark_of(fd)
+            if mark is None:
                 return None
-            self._active[ino] = hydration
+            hydration = self._active[ino] = self._opened(path, fd, ino, mark)
             self._shared.hydrating.add(ino)
-        if not hydration.settling:
+        if hydration.settling is None:
             hydration.refresh_mark()
         hydration.path = path
         hydration.last_use = trio.current_time()
         return hydration
 
+    def _opened(self, path: bytes, fd: int, ino: int, mark: StubMark) -> Hydration:
+        store = self._store_of(path)
+        try:
+            own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        except PermissionError:
+            own = self._shared.tree.open_write(path, ino)
+        try:
+            row = self._memory.recall(ino, mark)
+            hydration = open_hydration(
+                own, path, mark, store, chunk_size=self._chunk_size(mark.size), claims=row.crcs if row else {}
+            )
+            hydration.suspect = self._settler.is_suspect(path)
+        except BaseException:
+            os.close(own)
+            raise
+        return hydration
+
     @asynccontextmanager
     async def let_go(self, ino: int) -> AsyncGenerator[None]:
         """See `Shared.let_go`."""
-        hydration = self._active.get(ino)
-        if hydration is not None and hydration.settling:
-            await hydration.settled.wait()
-            hydration = None
+        while (hydration := self._active.get(ino)) is not None:
+            if hydration.settling is not None:
+                await hydration.settling.wait()
+            elif hydration.resumed is not None:
+                await hydration.resumed.wait()
+            else:
+                break
         if hydration is None:
             yield
             return
         async with hydration.without_descriptor():
             yield
+        self._ask_ahead()
 
     async def open_for_read(self, path: bytes, fd: int) -> None:
         hydration = self._hydration(path, fd)
-        if hydration is not None and len(hydration.chunks) == 1:
-            await self._load(hydration, range(1), Priority.FOREGROUND)
+        if hydration is not None and 0 < hydration.mark.size <= self._shared.settings.chunk_size:
+            await self._load(hydration, range(hydration.count))
 
     async def ensure(self, path: bytes, fd: int, offset: int, length: int) -> bool:
         hydration = self._hydration(path, fd)
         if hydration is None:
             return False
         needed = hydration.touched(offset, length)
-        if needed:
-            hydration.read_up_to = max(offset + length, 0)
-            self._fill_in_background(hydration, needed)
-            await self._load(hydration, needed, Priority.FOREGROUND)
+        if hydration.suspect and needed:
+            await self._load_whole(hydration)
+        elif needed:
+            hydration.note_read(fd, offset, length)
+            self._wanting[hydration.ino] = hydration
+            await self._load(hydration, needed)
         return not hydration.settled.is_set()
 
     async def make_resident(self, path: bytes, fd: int) -> None:
         hydration = self._hydration(path, fd)
-        if hydration is None:
-            return
-        await self._load(hydration, range(len(hydration.chunks)), Priority.FOREGROUND)
-        await hydration.settled.wait()
-        if hydration.failure is not None:
-            raise hydration.failure
+        if hydration is not None:
+            await self._load_whole(hydration)
+
+    async def _load_whole(self, hydration: Hydration) -> None:
+        """On return the file is an ordinary one, whose bytes were compared with the object's."""
+        while not hydration.settled.is_set():
+            await self._load(hydration, range(hydration.count))
+            while hydration.settling is not None:
+                await hydration.settling.wait()
+            if hydration.failure is not None:
+                raise hydration.failure
 
     async def discard(self, path: bytes, fd: int) -> None:
         ino = os.fstat(fd).st_ino
         hydration = self._active.get(ino)
         if hydration is not None:
-            hydration.discarded = True
-            if hydration.settling:
-                await hydration.settled.wait()
-            while hydration.is_busy:  # a chunk under way would be written into the new content
-                await next(iter(hydration.arrivals.values())).wait()
-            self._forget(hydration)
+            await self._end(hydration)
+        self._memory.forget(ino)
         # Cut first: a crash in between leaves a mark on an empty file, which is imported again; the other order
         # would leave a file of zeros without a mark (DESIGN §3.4).
         os.ftruncate(fd, 0)
         if self.is_stub(fd):
             os.removexattr(fd, XATTR)
 
-    async def _load(self, hydration: Hydration, indexes: range, priority: Priority) -> None:
-        try:
-            if len(indexes) == 1:
-                await hydration.fetch(indexes[0], self._shared.mover, priority)
-            else:
-                async with trio.open_nursery() as nursery:
-                    for index in indexes:
-                        nursery.start_soon(hydration.fetch, index, self._shared.mover, priority)
-        except* FsxSyncError as failures:
-            error = first_leaf(failures)
-            self._report(hydration, error)
-            raise error from failures
-        if hydration.is_complete and not hydration.settling and self._nursery is not None:
-            hydration.refresh_mark()
-            hydration.settling = True
-            self._nursery.start_soon(self._settle, hydration, name=f"settle {hydration.key}")
+    # ------------------------------------------------------------- downloads
 
-    def _report(self, hydration: Hydration, error: BaseException) -> None:
+    async def _load(self, hydration: Hydration, indexes: range) -> None:
+        """On return all of these chunks are here. No await since."""
+        while not hydration.has(indexes):
+            for place, index in enumerate(indexes):
+                while hydration.states[index] != HERE:
+                    if hydration.failure is not None:
+                        raise hydration.failure
+                    if hydration.discarded:
+                        raise replaced()
+                    for near in indexes[place : place + WINDOW_MAX]:
+                        self._start(hydration, near, Priority.FOREGROUND)
+                    self._ask_ahead()
+                    await hydration.until_here(index)
+        self._ask_ahead()
+        self._settle_if_complete(hydration)
+
+    def _start(self, hydration: Hydration, index: int, priority: Priority) -> None:
+        """Have a chunk brought, if nobody does it already."""
+        if self._nursery is None:
+            raise LocalChanged("reading a released file", "the daemon is ending")
+        if not hydration.begin(index):
+            return
+        if hydration.count > 1 and not hydration.remembered:
+            hydration.remembered = True
+            self._memory.note(hydration)
+            self._memory.write()  # before the first byte: should we be killed, its times can be told
+        self._nursery.start_soon(self._carry, hydration, index, priority, name=f"load {hydration.key}")
+        if priority >= Priority.PRELOAD:
+            hydration.ahead += 1
+            self._ahead += 1
+
+    async def _carry(self, hydration: Hydration, index: int, priority: Priority) -> None:
+        try:
+            error = await hydration.carry(index, self._shared.mover, priority)
+        finally:
+            if priority >= Priority.PRELOAD:
+                hydration.ahead -= 1
+                self._ahead -= 1
+        if error is None:
+            hydration.reported = ""
+            if hydration.count > 1:
+                self._memory.note(hydration)
+            self._settle_if_complete(hydration)
+        else:
+            # Nobody asks again for what failed; a reader that needs it does, and gets the error itself.
+            self._wanting.pop(hydration.ino, None)
+            self._report(hydration, error)
+        self._ask_ahead()
+
+    def _ask_ahead(self) -> None:
+        """Give the free places to chunks that nobody waits for yet."""
+        while (wish := choose(self._wishes(), under_way=self._ahead, most=self._ahead_most)) is not None:
+            hydration = self._active[wish.ino]
+            index = hydration.next_ahead() if wish.priority is Priority.PRELOAD else hydration.next_missing()
+            assert index is not None
+            self._start(hydration, index, wish.priority)
+
+    def _wishes(self) -> list[Wish]:
+        wishes = []
+        for ino, hydration in list(self._wanting.items()):
+            ended = hydration.discarded or hydration.failure is not None or hydration.next_missing() is None
+            if ended or self._shared.front.open_handles(ino) == 0:
+                del self._wanting[ino]  # until somebody reads on
+            elif hydration.resumed is None and self._nursery is not None:
+                ahead = hydration.next_ahead() is not None
+                wishes.append(Wish(Priority.PRELOAD if ahead else Priority.BACKGROUND, hydration.ahead, ino))
+        return wishes
+
+    def _report(self, hydration: Hydration, error: FsxSyncError) -> None:
+        if isinstance(error, ObjectDamaged):
+            self._settler.condemn(hydration, error)
+            return
         served = self._served_for(hydration.path)
         if isinstance(error, ObjectChanged | ObjectMissing) and served is not None:
             # The object moved on: the path gets a new stub; whoever has this one open is told (ESTALE, ENOENT).
             path = served.association.relative(hydration.path)
             if path:
                 served.add_hint(path, remote=True)
-        if isinstance(error, FsxSyncError) and not isinstance(error, LocalChanged):
-            self._shared.eventlog.emit(
-                level="ERROR",
-                code=error.code,
-                flow="restore",
-                association=served.id if served else "",
-                path="/" + hydration.path.decode("utf-8", "backslashreplace"),
-                key=hydration.key,
-                message=str(error),
-            )
+        if isinstance(error, LocalChanged) or hydration.reported == str(error):
+            return
+        hydration.reported = str(error)  # many chunks fail for one reason
+        self._settler.tell(hydration, error)
+
+    # ------------------------------------------------------------- the end of it
+
+    def _settle_if_complete(self, hydration: Hydration) -> None:
+        done = hydration.settled.is_set() or hydration.settling is not None or hydration.failure is not None
+        if hydration.is_complete and not done and not hydration.discarded and self._nursery is not None:
+            hydration.settling = trio.Event()
+            self._nursery.start_soon(self._settle, hydration, name=f"settle {hydration.key}")
 
     async def _settle(self, hydration: Hydration) -> None:
-        """All chunks are here: make them durable, then take the mark off, then write the row (DESIGN §5)."""
-        tree = self._shared.tree
+        over = hydration.settling
+        assert over is not None
         try:
-            digest, _ = await trio.to_thread.run_sync(tree.hash_file, hydration.fd, hydration.mark.size)
-            local = await trio.to_thread.run_sync(
-                lambda: tree.unmark(
-                    hydration.fd, hydration.mark, mtime_ns=hydration.mtime_ns, atime_ns=hydration.atime_ns
-                )
-            )
-            self._write_row(hydration, local, digest)
+            await hydration.undisturbed()
+            if await self._settler.settle(hydration):
+                hydration.settled.set()
         except FsxSyncError as error:
             hydration.failure = error
+            hydration.settled.set()  # all bytes are here and right, only the mark stays
             self._report(hydration, error)
         finally:
-            self._forget(hydration)
-            hydration.settled.set()
-        self._shared.front.invalidate_inode(hydration.ino, data=False)
+            if hydration.settled.is_set():
+                self._forget(hydration)
+            hydration.settling = None
+            over.set()
+        if hydration.settled.is_set():
+            self._shared.front.invalidate_inode(hydration.ino, data=False)
+        elif hydration.failure is None:
+            self._wanting[hydration.ino] = hydration
+            self._ask_ahead()
 
-    def _write_row(self, hydration: Hydration, local: Local, digest: bytes) -> None:
-        served = self._served_for(hydration.path)
-        path = served.association.relative(hydration.path) if served else None
-        if served is None or not path:
-            return
-        served.hydrated += 1
-        base = self._shared.catalog.files.get(served.id, path)
-        if base is not None and base.ino == local.ino and base.etag == hydration.mark.etag:
-            # A mode or owner that was set meanwhile is a change to be exported, not a part of the loading.
-            row = base.with_local(replace(local, mode=base.mode, uid=base.uid, gid=base.gid))
-            self._shared.catalog.files.put(replace(row, content_hash=digest, released=False))
-            if (base.mode, base.uid, base.gid) != (local.mode, local.uid, local.gid):
-                served.add_hint(path, local=True)
-        else:
-            served.add_hint(path, local=True)
 
-    def _fill_in_background(self, hydration: Hydration, needed: range) -> None:
-        if hydration.filling or self._nursery is None or len(hydration.chunks) == len(needed):
-            return
-        hydration.filling = True
-        self._nursery.start_soon(self._fill, hydration, name=f"fill {hydration.key}")
-
-    async def _fill(self, hydration: Hydration) -> None:
-        """Bring the rest while somebody has the file open: the chunks right ahead of the reader first."""
-        try:
-            while not hydration.discarded and self._shared.front.open_handles(hydration.ino) > 0:
-                index = hydration.next_missing()
-                if index is None:
-                    break
-                last = min(index + READ_AHEAD_CHUNKS, len(hydration.chunks))
-                near = range(index, last)
-                await self._load(hydration, near, Priority.PRELOAD if index else Priority.BACKGROUND)
-        except FsxSyncError:
-            return  # reported by _load; a reader that needs the chunk tries again and gets the error itself
-        finally:
-            hydration.filling = False
-
-    # ------------------------------------------------------------- hints of the front
-
-    def writer_opened(self, path: bytes, ino: int) -> None:
-        self._shared.writers[ino] = self._shared.writers.get(ino, 0) + 1
-
-    def writer_closed(self, path: bytes, ino: int) -> None:
-        left = self._shared.writers.get(ino, 0) - 1
-        if left > 0:
-            self._shared.writers[ino] = left
-            return
-        self._shared.writers.pop(ino, None)
-        self._intake.changed(path)
-
-    def changed(self, path: bytes) -> None:
-        self._intake.changed(path)
-
-    def renamed(self, old: bytes, new: bytes, *, exchanged: bool) -> None:
-        local = self._shared.tree.identify(new)
-        is_directory = local is not None and local.kind is Kind.DIRECTORY
-        self._intake.renamed(old, new, is_directory)
-        if exchanged:
-            other = self._shared.tree.identify(old)
-            self._intake.renamed(new, old, other is not None and other.kind is Kind.DIRECTORY)
-
-    def may_write(self, path: bytes) -> bool:
-        served = self._served_for(path)
-        return served is None or not served.association.read_only
-
-    def may_rename(self, old: bytes, new: bytes) -> bool:
-        one, other = self._served_for(old), self._served_for(new)
-        return (one.id if one else None) == (other.id if other else None)
-
-    def is_association_root(self, path: bytes) -> bool:
-        return self._is_root(path)
-
-    _is_root: Callable[[bytes], bool] = staticmethod(lambda _path: False)
-
-    def set_roots(self, is_root: Callable[[bytes], bool]) -> None:
-        """How to tell an association's directory or an ancestor of one."""
-        self._is_root = is_root
+def is_partial(hydration: Hydration) -> bool:
+    """There is something to remember of it."""
+    return hydration.count > 1 and hydration.resident_bytes > 0 and hydration.failure is None

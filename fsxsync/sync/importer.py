@@ -10,10 +10,9 @@ import trio
 from fsxsync.errors import LocalChanged, ObjectChanged, TypeClash
 from fsxsync.model.conflict import conflict_name
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
-from fsxsync.model.parts import plan_chunks
 from fsxsync.model.stub import StubMark
-from fsxsync.ports import ChunkJob, Priority
 from fsxsync.sync.exporter import set_metadata
+from fsxsync.sync.loading import load_object
 from fsxsync.sync.reconcile import Action
 from fsxsync.sync.served import Served
 from fsxsync.tree.tree import Staged
@@ -67,7 +66,7 @@ async def stage(served: Served, path: bytes, remote: Remote, posix: Posix) -> tu
     atime_ns = posix.atime_ns if posix.atime_ns is not None else mtime_ns
     mode = posix.mode if posix.mode is not None else 0o644
     if remote.kind is Kind.SYMLINK:
-        target = await trio.to_thread.run_sync(lambda: served.store.get(key, etag=remote.etag, limit=SYMLINK_LIMIT))
+        target = await served.store.get(key, etag=remote.etag, limit=SYMLINK_LIMIT)
         if not target or b"\0" in target:
             raise TypeClash(f"import of {path!r}", "the object says symlink, and its body is no target")
         return tree.stage_symlink(target, uid=uid, gid=gid, mtime_ns=mtime_ns), None
@@ -83,7 +82,7 @@ async def _stage_loaded(served: Served, key: str, remote: Remote, posix: Posix) 
     fd, name = tree.stage_file()
     digest = None
     try:
-        await _load(served, key, remote, fd)
+        await load_object(served, key, remote, fd)
         digest = (await trio.to_thread.run_sync(tree.hash_file, fd, remote.size))[0]
     except BaseException:
         os.close(fd)
@@ -99,29 +98,6 @@ async def _stage_loaded(served: Served, key: str, remote: Remote, posix: Posix) 
         atime_ns=posix.atime_ns or 0,
     )
     return staged, digest
-
-
-async def _load(served: Served, key: str, remote: Remote, fd: int) -> None:
-    chunk_size = served.shared.settings.chunk_size
-
-    async def fetch(offset: int, length: int) -> None:
-        job = ChunkJob(served.store, key, remote.etag, remote.version_id, fd, offset, length)
-        await served.shared.mover.fetch(job, Priority.PRELOAD)
-
-    try:
-        async with trio.open_nursery() as nursery:
-            for chunk in plan_chunks(remote.size, chunk_size):
-                nursery.start_soon(fetch, chunk.offset, chunk.length)
-    except* Exception as failures:
-        raise first_leaf(failures) from failures
-
-
-def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error of a nursery's group: they fail for one reason, and callers act on its class."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 async def import_object(served: Served, path: bytes, action: Action) -> Base:
@@ -163,7 +139,7 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
     """
     mark = local.stub
     assert mark is not None
-    source = await trio.to_thread.run_sync(owner.store.head, mark.key)
+    source = await owner.store.head(mark.key)
     if source is None or (source.etag, source.size) != (mark.etag, mark.size):
         raise ObjectChanged(f"reading {mark.key}", "it is another version now")
     staged, _ = await _stage_loaded(owner, mark.key, source, local.posix)

@@ -138,12 +138,12 @@ async def _see_remote(
             return base_as_remote(base), False
     directory_first = (base.kind if base else local.kind if local else Kind.FILE) is Kind.DIRECTORY
     kinds = [Kind.DIRECTORY, Kind.FILE] if directory_first else [Kind.FILE, Kind.DIRECTORY]
-    remote = await trio.to_thread.run_sync(served.store.head, served.key(path, kinds[0]))
+    remote = await served.store.head(served.key(path, kinds[0]))
     if remote is not None:
         return remote, False
     if base is not None:
         return None, hinted and not base.is_implied
-    return await trio.to_thread.run_sync(served.store.head, served.key(path, kinds[1])), False
+    return await served.store.head(served.key(path, kinds[1])), False
 
 
 def _worth_comparing(base: Base | None, local: Local | None, remote: Remote | None) -> bool:
@@ -160,9 +160,8 @@ def _worth_comparing(base: Base | None, local: Local | None, remote: Remote | No
 
 async def _compare(served: Served, path: bytes, local: Local, remote: Remote) -> tuple[bool | None, Local]:
     if local.kind is Kind.SYMLINK:
-        body = await trio.to_thread.run_sync(
-            lambda: served.store.get(served.key(path, Kind.SYMLINK), etag=remote.etag, limit=importer.SYMLINK_LIMIT)
-        )
+        key = served.key(path, Kind.SYMLINK)
+        body = await served.store.get(key, etag=remote.etag, limit=importer.SYMLINK_LIMIT)
         return body == local.target, local
     known, digest = await trio.to_thread.run_sync(same_bytes, served.shared.tree, served.tree_path(path), local, remote)
     return known, replace(local, content_hash=digest) if digest is not None else local

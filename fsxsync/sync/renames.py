@@ -77,18 +77,16 @@ async def export_rename(served: Served, path: bytes, local: Local, source: Base)
     expect = base_as_remote(source)
     assert expect is not None
     old_key, new_key = served.key(source.path, Kind.FILE), served.key(path, Kind.FILE)
-    if await trio.to_thread.run_sync(served.store.head, new_key) is not None:
+    if await served.store.head(new_key) is not None:
         raise ObjectChanged(f"rename to {new_key}", "an object is there")  # a copy never guards its target (SERVERS.md)
     try:
-        written = await trio.to_thread.run_sync(
-            lambda: served.store.copy(old_key, new_key, local.posix, Kind.FILE, expect=expect, replaces=None)
-        )
+        written = await served.store.copy(old_key, new_key, local.posix, Kind.FILE, expect=expect, replaces=None)
     except ObjectMissing:
         return None
     except ObjectChanged:
         if local.stub is None:
             return None  # somebody changed the old object: it comes back there, and our bytes are uploaded
-        current = await trio.to_thread.run_sync(served.store.head, old_key)
+        current = await served.store.head(old_key)
         if current is None:
             return None
         raise
@@ -106,9 +104,9 @@ async def is_moved_stub(served: Served, path: bytes, base: Base | None, local: L
     mark = local.stub if local is not None else None
     if mark is None or (base is not None and mark.etag == base.etag) or mark.key == served.key(path, Kind.FILE):
         return False
-    if not mark.key.startswith(served.association.prefix):
+    if not mark.key or not mark.key.startswith(served.association.prefix):  # no key: a mark that can't be read
         return False
-    source = await trio.to_thread.run_sync(served.store.head, mark.key)
+    source = await served.store.head(mark.key)
     return source is not None and (source.etag, source.size) == (mark.etag, mark.size)
 
 
@@ -122,13 +120,11 @@ async def export_stub(served: Served, path: bytes, action: Action) -> Base:
     assert local is not None
     assert local.stub is not None
     old_key, key = local.stub.key, served.key(path, Kind.FILE)
-    source = await trio.to_thread.run_sync(served.store.head, old_key)
+    source = await served.store.head(old_key)
     if source is None or (source.etag, source.size) != (local.stub.etag, local.stub.size):
         raise ObjectChanged(f"rename to {key}", f"{old_key} is another version now")
     posix = action.posix or local.posix
-    written = await trio.to_thread.run_sync(
-        lambda: served.store.copy(old_key, key, posix, Kind.FILE, expect=source, replaces=action.remote)
-    )
+    written = await served.store.copy(old_key, key, posix, Kind.FILE, expect=source, replaces=action.remote)
     served.expect_echo(key, written.etag)
     served.exported += 1
     if action.posix is not None:

@@ -32,6 +32,9 @@ class NoFront:
     def invalidate_inode(self, ino: int, *, data: bool) -> None:
         return
 
+    async def told(self) -> None:
+        return
+
     def open_handles(self, ino: int) -> int:
         return 0
 

@@ -7,16 +7,16 @@ from dataclasses import asdict, replace
 
 import trio
 
-from fsxsync.catalog.uploads import INTENT
 from fsxsync.errors import FsxSyncError, RepositoryError, TreeError
 from fsxsync.model.association import Association, Lifecycle
 from fsxsync.ports import Conditions
-from fsxsync.sync.importer import first_leaf
 from fsxsync.sync.intake import Intake
+from fsxsync.sync.loading import first_leaf
 from fsxsync.sync.looker import backoff_s, run_lookers
 from fsxsync.sync.rescan import check_directory, rescan
 from fsxsync.sync.served import Served
 from fsxsync.sync.sources import UNREAD_MAX_S, Poller, QueueReader
+from fsxsync.sync.uploads import run_sweeps
 
 RETRY_MAX_S = 30.0
 """A misconfigured association is tried again at least this often; FSx takes up to 15 minutes (FSX-FACTS §1.3)."""
@@ -69,13 +69,13 @@ class Service:
     async def _serve(self) -> None:
         served = self.served
         check_directory(served)
-        await trio.to_thread.run_sync(served.store.check, served.association.prefix)
+        await served.store.check(served.association.prefix)
         await self._find_conditions()
-        await self._abort_uploads()
         self.reader = self._reader_for(served.association)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_lookers, served)
             nursery.start_soon(self._scans)
+            nursery.start_soon(run_sweeps, served)
             if self._wants_listing():
                 nursery.start_soon(self.poller.run)
             else:
@@ -99,20 +99,8 @@ class Service:
         if isinstance(known, dict):
             served.store.conditions = Conditions(**known)
         elif served.association.policy.exports:
-            conditions = await trio.to_thread.run_sync(served.store.probe, served.association.prefix)
+            conditions = await served.store.probe(served.association.prefix)
             facts.set(name, asdict(conditions))
-
-    async def _abort_uploads(self) -> None:
-        """Multipart uploads that a crash left behind cost money until somebody ends them."""
-        served, uploads = self.served, self.served.shared.catalog.uploads
-        for upload in uploads.all(served.id):
-            if upload.started_ns < served.shared.started_ns:
-                ids = [upload.upload_id]
-                if upload.upload_id.startswith(INTENT):
-                    ids = await trio.to_thread.run_sync(served.store.uploads_of, upload.key)
-                for upload_id in ids:
-                    await trio.to_thread.run_sync(served.store.abort_upload, upload.key, upload_id)
-                uploads.finished(upload.upload_id)
 
     async def _scans(self) -> None:
         """Tree against catalog: at the start, and whenever records were lost."""

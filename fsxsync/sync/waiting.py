@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import trio
 
@@ -22,10 +22,17 @@ SHOWN = 20
 class Waiter:
     """Knows what is still to be done below a path of the tree."""
 
-    def __init__(self, services: Callable[[], Iterable[Service]], intake: Intake, watcher: Watcher) -> None:
+    def __init__(
+        self,
+        services: Callable[[], Iterable[Service]],
+        intake: Intake,
+        watcher: Watcher,
+        told: Callable[[], Awaitable[None]],
+    ) -> None:
         self._services = services
         self._intake = intake
         self._watcher = watcher
+        self._told = told
 
     def _concerned(self, tree_path: bytes) -> list[tuple[Service, bytes]]:
         """Associations at, above or below the path, with the part of each that is asked for."""
@@ -62,6 +69,8 @@ class Waiter:
                 # What was done may have done something to the tree again (a conflict copy, a new marker).
                 await self.settle_local()
                 if self._count(concerned) == 0:
+                    # What was imported is there only when no process is shown the old name, size or page any more.
+                    await self._told()
                     return ()
         left = self.pending(tree_path)
         return left or (PendingItem("/", "", timeout_s, 0, None, "the sources could not be read in time"),)

@@ -80,6 +80,7 @@ _OURS: Mapping[str, Code] = {
     "Conflict": Code("WARN", "import", "Both sides changed"),
     "InotifyOverflow": Code("WARN", "export", "Change records lost, tree is scanned"),
     "PoisonMessage": Code("WARN", "import", "Unreadable queue message dropped"),
+    "S3ObjectChecksumMismatch": Code("ERROR", "restore", "Data does not fit the object's checksum"),
     "StrayMessage": Code("INFO", "import", "Queue message for no association"),
     "EventsDropped": Code("WARN", "daemon", "Events could not be written"),
 }

@@ -9,11 +9,14 @@ from typing import Any, Protocol
 
 import pytest
 from fakes.store import FakeStore
+from support.blocking import Blocking, Loop
 from support.moto_server import ENVIRONMENT, MotoServer
 
-from fsxsync.ports import Conditions, ObjectStore
+from fsxsync.model.association import Access
+from fsxsync.ports import Conditions
+from fsxsync.repository.bookkeeping import _client
 from fsxsync.repository.session import Connection
-from fsxsync.repository.store import S3Store, _client, open_store
+from fsxsync.repository.store import S3Store, open_store
 
 FORGOTTEN = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
 
@@ -35,6 +38,29 @@ def moto(environment: None) -> Iterator[MotoServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def loop(environment: None) -> Iterator[Loop]:
+    with Loop() as running:
+        yield running
+
+
+OpenStore = Callable[..., Blocking[S3Store]]
+
+
+@pytest.fixture
+def open_s3(loop: Loop) -> Iterator[OpenStore]:
+    """Opens a store with a client of its own."""
+    opened: list[S3Store] = []
+
+    def open_it(bucket: str, access: Access, conditions: Conditions | None = None) -> Blocking[S3Store]:
+        opened.append(open_store(bucket, access, conditions, loop.wire()))
+        return loop.blocking(opened[-1])
+
+    yield open_it
+    for store in opened:
+        store.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Raw:
     """An object as others see it."""
@@ -50,7 +76,7 @@ class Raw:
 class World(Protocol):
     """A store, and another user of its bucket."""
 
-    store: ObjectStore
+    store: Blocking[Any]
 
     def put(self, key: str, body: bytes = b"", **properties: Any) -> None: ...
 
@@ -62,13 +88,14 @@ class World(Protocol):
 
 
 class FakeWorld:
-    def __init__(self, *, versioned: bool) -> None:
-        self.store = FakeStore(versioned=versioned)
-        self.put = self.store.outside_put
-        self.delete = self.store.outside_delete
+    def __init__(self, loop: Loop, *, versioned: bool) -> None:
+        self._fake = FakeStore(versioned=versioned)
+        self.store = loop.blocking(self._fake)
+        self.put = self._fake.outside_put
+        self.delete = self._fake.outside_delete
 
     def raw(self, key: str) -> Raw:
-        found = self.store.objects[key]
+        found = self._fake.objects[key]
         return Raw(
             found.body,
             found.metadata,
@@ -79,13 +106,14 @@ class FakeWorld:
         )
 
     def uploads(self) -> int:
-        return len(self.store.uploads)
+        return len(self._fake.uploads)
 
 
 class MotoWorld:
     def __init__(
         self,
         moto: MotoServer,
+        loop: Loop,
         connection: Connection[Any],
         client: Any,
         *,
@@ -97,8 +125,9 @@ class MotoWorld:
         client.create_bucket(Bucket=self.bucket)
         if versioned:
             client.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"})
-        self.store: S3Store = open_store(self.bucket, moto.access, conditions)
-        self.store._connection = connection  # a new client costs 60 ms and more
+        store = open_store(self.bucket, moto.access, conditions, loop.wire())
+        store._books.connection = store._asker._signer._connection = connection  # a new client costs 60 ms and more
+        self.store = loop.blocking(store)
 
     def put(
         self,
@@ -167,13 +196,13 @@ MakeWorld = Callable[..., MotoWorld]
 
 
 @pytest.fixture(scope="session")
-def make_world(moto: MotoServer, connection: Connection[Any], s3: Any) -> MakeWorld:
+def make_world(moto: MotoServer, loop: Loop, connection: Connection[Any], s3: Any) -> MakeWorld:
     """Makes a bucket on moto and its store, with what a probe finds out there unless ``probed`` is False."""
     found: dict[bool, Conditions] = {}
 
     def make(*, versioned: bool = False, probed: bool = True) -> MotoWorld:
         world = MotoWorld(
-            moto, connection, s3, versioned=versioned, conditions=found.get(versioned) if probed else None
+            moto, loop, connection, s3, versioned=versioned, conditions=found.get(versioned) if probed else None
         )
         if probed and versioned not in found:
             found[versioned] = world.store.probe("")
@@ -187,6 +216,6 @@ def world(request: pytest.FixtureRequest) -> World:
     kind, _, variant = request.param.partition("-")
     versioned = variant == "versioned"
     if kind == "fake":
-        return FakeWorld(versioned=versioned)
+        return FakeWorld(request.getfixturevalue("loop"), versioned=versioned)
     make: MakeWorld = request.getfixturevalue("make_world")
     return make(versioned=versioned, probed=variant != "unprobed")

@@ -12,7 +12,9 @@ from botocore import exceptions as boto
 from fsxsync import errors
 from fsxsync.errors import RepositoryError
 from fsxsync.model.identity import Kind, Posix
+from fsxsync.ports import Answer
 from fsxsync.repository.answers import described_again, remote_of, written
+from fsxsync.repository.heads import head_document
 from fsxsync.repository.listing import parse_page
 from fsxsync.repository.translate import one_line, translate
 
@@ -148,6 +150,50 @@ CRC = base64.b64encode((5).to_bytes(8, "big")).decode()
 )
 def test_only_a_checksum_of_the_whole_object_counts(said: dict[str, Any], crc: int | None) -> None:
     assert remote_of(HEAD | said, "f").crc64nvme == crc
+
+
+@pytest.mark.parametrize("missing", ["ContentLength", "LastModified"])
+def test_an_answer_that_says_too_little_is_refused(missing: str) -> None:
+    with pytest.raises(RepositoryError, match="is the endpoint right"):
+        remote_of({name: value for name, value in HEAD.items() if name != missing}, "f")
+
+
+def answer(**headers: str) -> Answer:
+    return Answer(200, tuple((name.replace("_", "-"), value) for name, value in headers.items()), b"")
+
+
+def test_headers_are_read_as_boto3_reads_them() -> None:
+    document = head_document(
+        answer(
+            etag='"e1"',
+            content_length="3",
+            last_modified="Tue, 24 Nov 2026 10:00:00 GMT",
+            content_type="text/plain",
+            expires="0",
+            x_amz_meta_file_permissions="0100600",
+            x_amz_meta_project="x",
+            x_amz_checksum_crc64nvme=CRC,
+            x_amz_checksum_type="FULL_OBJECT",
+            x_amz_version_id="v1",
+            x_something_new="y",
+        )
+    )
+
+    metadata = {"file-permissions": "0100600", "project": "x"}
+    crc = {"ChecksumCRC64NVME": CRC, "ChecksumType": "FULL_OBJECT"}
+    assert document == HEAD | crc | {"Metadata": metadata, "VersionId": "v1", "Expires": "0"}
+
+
+def test_a_time_without_a_zone_is_utc() -> None:
+    document = head_document(answer(last_modified="Tue, 24 Nov 2026 10:00:00 -0000"))
+
+    assert document["LastModified"] == HEAD["LastModified"]
+
+
+@pytest.mark.parametrize("said", [{"content_length": "three"}, {"content_length": ""}, {"last_modified": "yesterday"}])
+def test_headers_without_sense_are_refused(said: dict[str, str]) -> None:
+    with pytest.raises(RepositoryError, match="no sense"):
+        head_document(answer(**said))
 
 
 def test_the_null_version_is_no_version() -> None:

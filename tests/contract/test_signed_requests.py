@@ -16,9 +16,9 @@ from support.moto_server import MotoServer
 from fsxsync._core import crc64nvme
 from fsxsync.model.identity import Kind, Posix
 from fsxsync.model.metadata import to_user_metadata
-from fsxsync.ports import ObjectHeaders
+from fsxsync.ports import ObjectHeaders, SignedRequest
 from fsxsync.repository import requests
-from fsxsync.repository.requests import Request, SignedRequest
+from fsxsync.repository.requests import Request
 from fsxsync.repository.session import Connection, s3_client
 from fsxsync.repository.signing import Signer
 

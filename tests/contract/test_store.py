@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.blocking import Blocking, file_range
 
-from fsxsync.errors import KeyRefused, ObjectArchived, ObjectChanged, ObjectMissing, Throttled
+from fsxsync import _core
+from fsxsync.errors import KeyRefused, LocalChanged, ObjectArchived, ObjectChanged, ObjectMissing, Throttled
+from fsxsync.model.checksum import Algorithm, Checksum
 from fsxsync.model.identity import Kind, Posix, Remote
-from fsxsync.ports import Listed, ObjectHeaders, ObjectStore
+from fsxsync.ports import Listed, ObjectHeaders
 
 if TYPE_CHECKING:
     from contract.conftest import World
@@ -19,13 +23,17 @@ FILE = ObjectHeaders(POSIX, Kind.FILE, "text/plain")
 MIB = 1 << 20
 
 
-def now(store: ObjectStore, key: str) -> Remote:
-    found = store.head(key)
+def crc(data: bytes) -> int:
+    return _core.crc64nvme(data)
+
+
+def now(store: Blocking[Any], key: str) -> Remote:
+    found: Remote | None = store.head(key)
     assert found is not None
     return found
 
 
-def listing(store: ObjectStore, prefix: str = "", start_after: str = "") -> list[Listed]:
+def listing(store: Blocking[Any], prefix: str = "", start_after: str = "") -> list[Listed]:
     return [listed for page in store.list_pages(prefix, start_after=start_after) for listed in page]
 
 
@@ -111,7 +119,7 @@ def test_an_archived_object_is_seen_and_not_read(world: World) -> None:
     found = now(world.store, "f")
     assert (found.archived, found.storage_class) == (True, "GLACIER")
     with pytest.raises(ObjectArchived):
-        world.store.get_range("f", 0, 4, etag=found.etag, version_id=found.version_id)
+        world.store.read("f", 0, 4, etag=found.etag, version_id=found.version_id)
     with pytest.raises(ObjectArchived):
         world.store.copy("f", "g", POSIX, Kind.FILE, expect=found, replaces=None)
 
@@ -123,9 +131,9 @@ def test_a_range_is_exactly_those_bytes_of_that_version(world: World) -> None:
     world.put("f", b"0123456789")
     found = now(world.store, "f")
 
-    assert world.store.get_range("f", 3, 4, etag=found.etag, version_id=None) == b"3456"
-    assert world.store.get_range("f", 0, 10, etag=found.etag, version_id=found.version_id) == b"0123456789"
-    assert world.store.get_range("f", 10, 0, etag=found.etag, version_id=None) == b""
+    assert world.store.read("f", 3, 4, etag=found.etag, version_id=None) == b"3456"
+    assert world.store.read("f", 0, 10, etag=found.etag, version_id=found.version_id) == b"0123456789"
+    assert world.store.read("f", 10, 0, etag=found.etag, version_id=None) == b""
 
 
 def test_a_range_of_another_version_is_refused(world: World) -> None:
@@ -134,9 +142,9 @@ def test_a_range_of_another_version_is_refused(world: World) -> None:
     world.put("f", b"new")
 
     with pytest.raises(ObjectChanged):
-        world.store.get_range("f", 0, 3, etag=old.etag, version_id=None)
+        world.store.read("f", 0, 3, etag=old.etag, version_id=None)
     if old.version_id is not None:
-        assert world.store.get_range("f", 0, 3, etag=old.etag, version_id=old.version_id) == b"old"
+        assert world.store.read("f", 0, 3, etag=old.etag, version_id=old.version_id) == b"old"
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 11), (5, 6), (10, 1)])
@@ -144,14 +152,48 @@ def test_a_range_beyond_the_end_is_refused(world: World, offset: int, length: in
     world.put("f", b"0123456789")
 
     with pytest.raises(ObjectChanged):
-        world.store.get_range("f", offset, length, etag=now(world.store, "f").etag, version_id=None)
+        world.store.read("f", offset, length, etag=now(world.store, "f").etag, version_id=None)
 
 
 def test_what_is_gone_is_missing(world: World) -> None:
     with pytest.raises(ObjectMissing):
-        world.store.get_range("f", 0, 1, etag="0" * 32, version_id=None)
+        world.store.read("f", 0, 1, etag="0" * 32, version_id=None)
     with pytest.raises(ObjectMissing):
         world.store.get("f", limit=1)
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 10), (3, 4), (0, 1), (9, 1)])
+def test_what_is_fetched_comes_with_the_checksum_of_its_bytes(world: World, offset: int, length: int) -> None:
+    world.put("f", b"0123456789")
+    found = now(world.store, "f")
+
+    data, told = world.store.fetched("f", offset, length, etag=found.etag, size=10)
+
+    assert data == b"0123456789"[offset : offset + length]
+    assert told.crc64nvme == crc(data)
+
+
+def test_a_whole_object_comes_with_all_the_checksums_that_a_head_tells(world: World) -> None:
+    world.store.put("f", b"hello", replace(FILE, crc64nvme=crc(b"hello")), replaces=None)
+    found = now(world.store, "f")
+
+    _, whole = world.store.fetched("f", 0, 5, etag=found.etag, size=5)
+    _, part = world.store.fetched("f", 0, 4, etag=found.etag, size=5)
+
+    assert Checksum(Algorithm.CRC64NVME, crc(b"hello").to_bytes(8, "big")) in whole.checksums
+    assert whole.checksums == found.checksums
+    assert part.checksums == ()
+
+
+def test_an_etag_is_an_md5_where_the_store_was_seen_to_make_them_so(world: World) -> None:
+    world.put("f", b"hello")
+    md5 = Checksum(Algorithm.MD5, hashlib.md5(b"hello", usedforsecurity=False).digest())
+    is_known = world.store.conditions.etag_is_md5
+
+    found = now(world.store, "f")
+    _, fetched = world.store.fetched("f", 0, 5, etag=found.etag, size=5)
+
+    assert (md5 in found.checksums) is (md5 in fetched.checksums) is is_known
 
 
 def test_a_small_object_is_read_whole_or_not_at_all(world: World) -> None:
@@ -179,6 +221,39 @@ def test_a_put_replaces_only_what_it_saw(world: World) -> None:
     assert world.raw("f").body == b"22"
 
 
+@pytest.mark.parametrize("size", [0, 1, 300_000])
+def test_a_files_range_is_put_as_it_is(world: World, size: int) -> None:
+    data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    with file_range(data) as body:
+        answer = world.store.put("f", body, replace(FILE, crc64nvme=crc(data)), replaces=None)
+
+    assert world.raw("f").body == data
+    assert answer.crc64nvme == crc(data) == now(world.store, "f").crc64nvme
+
+
+@pytest.mark.parametrize("size", [1, 300_000, 3 * MIB])
+def test_a_file_that_is_not_what_was_announced_is_not_put(world: World, size: int) -> None:
+    world.store.put("old", b"old", FILE, replaces=None)
+    headers = replace(FILE, crc64nvme=crc(b"x" * size))
+
+    with file_range(b"x" * (size - 1) + b"y") as body:
+        for key, replaces in [("new", None), ("old", now(world.store, "old"))]:
+            with pytest.raises(LocalChanged):
+                world.store.put(key, body, headers, replaces=replaces)
+
+    assert [listed.key for listed in listing(world.store)] == ["old"]
+    assert world.raw("old").body == b"old"
+
+
+def test_a_file_that_is_shorter_than_announced_is_not_put(world: World) -> None:
+    headers = replace(FILE, crc64nvme=crc(b"12345after" + bytes(90)))
+
+    with file_range(b"12345") as body, pytest.raises(LocalChanged):
+        world.store.put("f", replace(body, length=100), headers, replaces=None)
+
+    assert world.store.head("f") is None
+
+
 def test_a_put_does_not_bring_back_what_was_deleted(world: World) -> None:
     world.store.put("f", b"1", FILE, replaces=None)
     seen = now(world.store, "f")
@@ -195,8 +270,8 @@ def test_a_deleted_key_is_free_for_every_kind_of_write(world: World) -> None:
 
     def upload() -> None:
         upload_id = store.start_upload("f", FILE)
-        part = store.upload_part("f", upload_id, 1, b"1")
-        store.complete_upload("f", upload_id, [part], replaces=None)
+        part = store.send_part("f", upload_id, 1, b"1")
+        store.complete_upload("f", upload_id, [part], replaces=None, crc64nvme=crc(b"1"))
 
     def copy() -> None:
         store.copy("source", "f", POSIX, Kind.FILE, expect=now(store, "source"), replaces=None)
@@ -213,11 +288,11 @@ def test_an_upload_does_not_bring_back_what_was_deleted(world: World) -> None:
     world.put("f", b"1")
     seen = now(store, "f")
     upload_id = store.start_upload("f", FILE)
-    part = store.upload_part("f", upload_id, 1, b"2")
+    part = store.send_part("f", upload_id, 1, b"2")
     world.delete("f")
 
     with pytest.raises(ObjectChanged):
-        store.complete_upload("f", upload_id, [part], replaces=seen)
+        store.complete_upload("f", upload_id, [part], replaces=seen, crc64nvme=crc(b"2"))
     store.abort_upload("f", upload_id)
     assert store.head("f") is None
 
@@ -232,14 +307,50 @@ def test_uploads_that_nobody_ended_are_found_by_their_key(world: World) -> None:
     store.abort_upload("f2", other)
 
 
+def test_the_parts_that_are_there_are_told_until_the_upload_ends(world: World) -> None:
+    store = world.store
+    upload_id = store.start_upload("f", FILE)
+    assert store.parts_of("f", upload_id) == []
+
+    second = store.send_part("f", upload_id, 2, b"end")
+    first = store.send_part("f", upload_id, 1, b"x" * 5 * MIB)
+    again = store.send_part("f", upload_id, 1, b"y" * 5 * MIB)
+
+    assert first != again
+    assert store.parts_of("f", upload_id) == [again, second]
+    store.abort_upload("f", upload_id)
+    assert store.parts_of("f", upload_id) is None
+
+
+def test_a_completed_upload_has_no_parts(world: World) -> None:
+    store = world.store
+    upload_id = store.start_upload("f", FILE)
+    part = store.send_part("f", upload_id, 1, b"1")
+    store.complete_upload("f", upload_id, [part], replaces=None, crc64nvme=crc(b"1"))
+
+    assert store.parts_of("f", upload_id) is None
+
+
+@pytest.mark.parametrize("size", [1, 6 * MIB])
+def test_a_part_that_is_not_what_was_announced_is_no_part(world: World, size: int) -> None:
+    store = world.store
+    upload_id = store.start_upload("f", FILE)
+
+    with file_range(b"x" * size) as body, pytest.raises(LocalChanged):
+        store.upload_part("f", upload_id, 1, body, crc64nvme=crc(b"y" * size))
+
+    assert store.parts_of("f", upload_id) == []
+    store.abort_upload("f", upload_id)
+
+
 def test_an_upload_replaces_only_what_it_saw(world: World) -> None:
     store = world.store
 
     def upload(body: bytes, replaces: Remote | None) -> None:
         upload_id = store.start_upload("f", FILE)
-        part = store.upload_part("f", upload_id, 1, body)
+        part = store.send_part("f", upload_id, 1, body)
         try:
-            store.complete_upload("f", upload_id, [part], replaces=replaces)
+            store.complete_upload("f", upload_id, [part], replaces=replaces, crc64nvme=crc(body))
         except ObjectChanged:
             store.abort_upload("f", upload_id)
             raise
@@ -259,27 +370,29 @@ def test_an_upload_replaces_only_what_it_saw(world: World) -> None:
 def test_an_upload_joins_its_parts(world: World) -> None:
     store = world.store
     upload_id = store.start_upload("f", FILE)
-    second = store.upload_part("f", upload_id, 2, b"end")
-    first = store.upload_part("f", upload_id, 1, b"x" * 5 * MIB)
+    second = store.send_part("f", upload_id, 2, b"end")
+    first = store.send_part("f", upload_id, 1, b"x" * 5 * MIB)
 
-    answer = store.complete_upload("f", upload_id, [first, second], replaces=None)
+    answer = store.complete_upload(
+        "f", upload_id, [first, second], replaces=None, crc64nvme=crc(b"x" * 5 * MIB + b"end")
+    )
 
     found = now(store, "f")
     assert found.etag == answer.etag
     assert found.etag.endswith("-2")
     assert found.size == 5 * MIB + 3
-    assert store.get_range("f", 5 * MIB - 1, 4, etag=found.etag, version_id=None) == b"xend"
+    assert store.read("f", 5 * MIB - 1, 4, etag=found.etag, version_id=None) == b"xend"
 
 
 def test_an_upload_that_is_gone_is_looked_at_again_and_aborting_it_is_fine(world: World) -> None:
     store = world.store
     upload_id = store.start_upload("f", FILE)
-    part = store.upload_part("f", upload_id, 1, b"1")
+    part = store.send_part("f", upload_id, 1, b"1")
     store.abort_upload("f", upload_id)
 
     store.abort_upload("f", upload_id)
     with pytest.raises((ObjectChanged, Throttled)):  # moto has a 500 for it; both mean another look
-        store.complete_upload("f", upload_id, [part], replaces=None)
+        store.complete_upload("f", upload_id, [part], replaces=None, crc64nvme=crc(b"1"))
     assert store.head("f") is None
 
 

@@ -14,6 +14,7 @@ import trio
 
 from fsxsync.errors import AssociationNotFound, BadInput, StillPending
 from fsxsync.model.association import Association, Lifecycle, check_overlap
+from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
 from fsxsync.ports import AssociationStatus, Conditions, FileState, PendingItem, Status
 
@@ -43,6 +44,8 @@ class FakeAdministration:
     def __init__(self) -> None:
         self.rows: dict[str, Association] = {}
         self.states: dict[bytes, list[FileState]] = {}
+        self.findings: list[Finding] = []
+        self.tally = Tally()
         self.pending: tuple[PendingItem, ...] = ()
         self.needs_person: tuple[str, ...] = ()
         self.undrained = 0
@@ -165,6 +168,13 @@ class FakeAdministration:
                 for state in self.states[path] if recursive else self.states[path][:1]:
                     await self._pass_gate()
                     yield state
+
+    async def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> AsyncIterator[Finding | Tally]:
+        with self._note("check", (tuple(tree_paths), verify)):
+            await self._pass_gate()
+            for finding in self.findings:
+                yield finding
+            yield replace(self.tally, broken=len(self.findings))
 
     async def wait(self, tree_path: bytes, timeout_s: float) -> tuple[PendingItem, ...]:
         with self._note("wait", (tree_path, timeout_s)):

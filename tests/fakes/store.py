@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fsxsync.errors import KeyRefused, ObjectArchived, ObjectChanged, ObjectMissing
+import trio
+
+from fsxsync import _core
+from fsxsync.errors import KeyRefused, LocalChanged, ObjectArchived, ObjectChanged, ObjectMissing, Throttled
+from fsxsync.model.checksum import Algorithm, Checksum
 from fsxsync.model.identity import Kind, Posix, Remote
 from fsxsync.model.metadata import from_user_metadata, is_ours, to_user_metadata
-from fsxsync.ports import Conditions, Listed, ObjectHeaders, UploadedPart, Written
+from fsxsync.ports import Conditions, Fetched, FileRange, Listed, ObjectHeaders, Priority, UploadedPart, Written
 
 PAGE = 1000
 HONEST = Conditions(
@@ -25,6 +30,8 @@ HONEST = Conditions(
     complete_if_none_match=True,
     copy_source_if_match=True,
     delete_if_match=True,
+    checksum=True,
+    etag_is_md5=True,
 )
 
 
@@ -104,14 +111,14 @@ class FakeStore:
 
     # ------------------------------------------------------------- ports.ObjectStore
 
-    def check(self) -> None:
-        self._asked("check", "")
+    async def check(self, prefix: str) -> None:
+        self._asked("check", prefix)
 
-    def probe(self, prefix: str) -> Conditions:
+    async def probe(self, prefix: str) -> Conditions:
         self._asked("probe", prefix)
         return self.conditions
 
-    def head(self, key: str) -> Remote | None:
+    async def head(self, key: str) -> Remote | None:
         self._asked("head", key)
         with self._lock:
             return self._remote(key)
@@ -127,23 +134,26 @@ class FakeStore:
         for start in range(0, len(listed), PAGE):
             yield listed[start : start + PAGE]
 
-    def get_range(self, key: str, offset: int, length: int, *, etag: str, version_id: str | None) -> bytes:
-        self._asked("get_range", key)
-        with self._lock:
-            found = self.objects.get(key)
-            if version_id is not None and (found is None or found.version_id != version_id):
-                found = self.old_versions.get((key, version_id))
-            if found is None:
-                raise ObjectMissing(f"download of {key}", "it is not there")
-            if found.etag != etag:
-                raise ObjectChanged(f"download of {key}", "it is another version")
-            _readable(key, found)
-            data = found.body[offset : offset + length]
-        if len(data) != length:
+    async def fetch(
+        self, key: str, into: FileRange, *, etag: str, version_id: str | None, size: int, priority: Priority
+    ) -> Fetched:
+        self._asked("fetch", key)
+        await trio.lowlevel.checkpoint()
+        found = self.objects.get(key)
+        if version_id is not None and (found is None or found.version_id != version_id):
+            found = self.old_versions.get((key, version_id))
+        if found is None:
+            raise ObjectMissing(f"download of {key}", "it is not there")
+        if found.etag != etag:
+            raise ObjectChanged(f"download of {key}", "it is another version")
+        _readable(key, found)
+        data = found.body[into.offset : into.offset + into.length]
+        if len(data) != into.length:
             raise ObjectChanged(f"download of {key}", "it is shorter")
-        return data
+        os.pwrite(into.fd, data, into.offset)
+        return Fetched(_core.crc64nvme(data), _checksums(found) if into.length == size else ())
 
-    def get(self, key: str, *, etag: str | None = None, limit: int) -> bytes:
+    async def get(self, key: str, *, etag: str | None = None, limit: int) -> bytes:
         self._asked("get", key)
         with self._lock:
             found = self.objects.get(key)
@@ -156,27 +166,50 @@ class FakeStore:
             raise KeyRefused(f"download of {key}", f"it is larger than {limit} bytes")
         return found.body
 
-    def put(self, key: str, body: bytes, headers: ObjectHeaders, *, replaces: Remote | None) -> Written:
+    async def put(
+        self, key: str, body: bytes | FileRange, headers: ObjectHeaders, *, replaces: Remote | None
+    ) -> Written:
         self._asked("put", key)
+        await trio.lowlevel.checkpoint()
+        if isinstance(body, FileRange):
+            body = _read(key, body, headers.crc64nvme)
         with self._lock:
             self._compare(key, replaces)
             return self._place(key, self._made(body, headers, _md5(body)))
 
-    def start_upload(self, key: str, headers: ObjectHeaders) -> str:
+    async def start_upload(self, key: str, headers: ObjectHeaders) -> str:
         self._asked("start_upload", key)
         upload_id = f"upload-{next(self._numbers)}"
         self.uploads[upload_id] = _Upload(key, headers)
         return upload_id
 
-    def upload_part(self, key: str, upload_id: str, number: int, body: bytes) -> UploadedPart:
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: FileRange, *, crc64nvme: int
+    ) -> UploadedPart:
         self._asked("upload_part", key)
-        self._upload(key, upload_id).parts[number] = body
-        return UploadedPart(number, _md5(body))
+        await trio.lowlevel.checkpoint()
+        data = _read(key, body, crc64nvme)
+        self._upload(key, upload_id).parts[number] = data
+        return UploadedPart(number, _md5(data))
 
-    def complete_upload(
-        self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, replaces: Remote | None
+    async def parts_of(self, key: str, upload_id: str) -> list[UploadedPart] | None:
+        self._asked("parts_of", key)
+        upload = self.uploads.get(upload_id)
+        if upload is None or upload.key != key:
+            return None
+        return [UploadedPart(number, _md5(data)) for number, data in sorted(upload.parts.items())]
+
+    async def complete_upload(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[UploadedPart],
+        *,
+        replaces: Remote | None,
+        crc64nvme: int,
     ) -> Written:
         self._asked("complete_upload", key)
+        await trio.lowlevel.checkpoint()
         with self._lock:
             if upload_id not in self.uploads:
                 raise ObjectChanged(f"upload to {key}", "the upload is gone")
@@ -185,18 +218,21 @@ class FakeStore:
             bodies = [upload.parts[part.number] for part in parts]
             digests = b"".join(hashlib.md5(body, usedforsecurity=False).digest() for body in bodies)
             etag = f"{_md5(digests)}-{len(bodies)}"
+            if _core.crc64nvme(b"".join(bodies)) != crc64nvme:
+                raise Throttled(f"upload to {key}", "BadDigest")
             del self.uploads[upload_id]
-            return self._place(key, self._made(b"".join(bodies), upload.headers, etag))
+            headers = replace(upload.headers, crc64nvme=crc64nvme)
+            return self._place(key, self._made(b"".join(bodies), headers, etag))
 
-    def uploads_of(self, key: str) -> list[str]:
+    async def uploads_of(self, key: str) -> list[str]:
         self._asked("uploads_of", key)
         return [upload_id for upload_id, upload in self.uploads.items() if upload.key == key]
 
-    def abort_upload(self, key: str, upload_id: str) -> None:
+    async def abort_upload(self, key: str, upload_id: str) -> None:
         self._asked("abort_upload", key)
         self.uploads.pop(upload_id, None)
 
-    def copy(
+    async def copy(
         self, source: str, target: str, headers: Posix, kind: Kind, *, expect: Remote, replaces: Remote | None
     ) -> Written:
         self._asked("copy", source)
@@ -217,7 +253,7 @@ class FakeStore:
             )
             return self._place(target, made)
 
-    def delete(self, key: str, *, expect: Remote) -> None:
+    async def delete(self, key: str, *, expect: Remote) -> None:
         self._asked("delete", key)
         with self._lock:
             if key in self.objects:
@@ -253,6 +289,7 @@ class FakeStore:
             storage_class=found.storage_class,
             archived=found.archived,
             crc64nvme=found.crc64nvme,
+            checksums=_checksums(found),
             content_type=found.content_type,
         )
 
@@ -282,7 +319,7 @@ class FakeStore:
         if self.conditions.versioned:
             made = replace(made, version_id=f"v{next(self._numbers)}")
         self.objects[key] = made
-        return Written(made.etag, made.version_id, made.last_modified_ns)
+        return Written(made.etag, made.version_id, made.last_modified_ns, made.crc64nvme)
 
     def _retire(self, key: str) -> None:
         found = self.objects.get(key)
@@ -293,6 +330,22 @@ class FakeStore:
 def _readable(key: str, found: FakeObject) -> None:
     if found.archived:
         raise ObjectArchived(f"download of {key}", f"its storage class is {found.storage_class}")
+
+
+def _read(key: str, body: FileRange, crc64nvme: int | None) -> bytes:
+    data = os.pread(body.fd, body.length, body.offset)
+    if len(data) != body.length or _core.crc64nvme(data) != crc64nvme:
+        raise LocalChanged(f"upload to {key}", "the file was changed meanwhile")
+    return data
+
+
+def _checksums(found: FakeObject) -> tuple[Checksum, ...]:
+    told = []
+    if found.crc64nvme is not None:
+        told.append(Checksum(Algorithm.CRC64NVME, found.crc64nvme.to_bytes(8, "big")))
+    if "-" not in found.etag:
+        told.append(Checksum(Algorithm.MD5, bytes.fromhex(found.etag)))
+    return tuple(told)
 
 
 def _md5(body: bytes) -> str:

@@ -1,21 +1,52 @@
-"""moto's server for the whole run, buckets of its own for each test."""
+"""One S3 server for the whole run, buckets of its own for each test.
+
+The server is moto, or the one that FSXSYNC_TEST_SERVER names (`make test-s3 SERVER=…`). What a test needs
+that not every store does is said by a marker, ``needs("…")``; a test that asks for SQS is skipped where there is none.
+"""
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.built_servers import BuiltServer, chosen_server, server_class, skip_what_it_lacks
 from support.instance import Instance, instance
 from support.moto_server import MotoServer
 
+SERVER = os.environ.get("FSXSYNC_TEST_SERVER", "moto")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With another server than moto, leave out what asks no store: it was tested with moto."""
+    if SERVER == "moto":
+        return
+    here = Path(__file__).parent
+    asks_none = [item for item in items if item.path.is_relative_to(here) and "moto" not in item.fixturenames]  # type: ignore[attr-defined]
+    config.hook.pytest_deselected(items=asks_none)
+    items[:] = [item for item in items if item not in asks_none]
+
 
 @pytest.fixture(scope="session")
-def moto() -> Iterator[MotoServer]:
-    with MotoServer() as server:
-        yield server
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServer | BuiltServer]:
+    if SERVER == "moto":
+        with MotoServer() as server:
+            yield server
+        return
+    with pytest.MonkeyPatch.context() as patch, chosen_server(SERVER, tmp_path_factory.mktemp(SERVER)) as built:
+        if built.bundle is not None:
+            patch.setenv("AWS_CA_BUNDLE", str(built.bundle))
+        yield built
+
+
+@pytest.fixture(autouse=True)
+def needed(request: pytest.FixtureRequest) -> None:
+    """Skip what this server does not do as S3 does."""
+    if SERVER != "moto":
+        skip_what_it_lacks(request.node, server_class(SERVER))
 
 
 @pytest.fixture

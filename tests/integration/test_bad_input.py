@@ -151,7 +151,7 @@ def test_mount_refuses_bad_options(stopped: Instance, arguments: list[str]) -> N
         "export_delay_s = ",
         "no_such_setting = 1",
         "chunk_size = 'much'",
-        "fetch_workers = true",
+        "transfer_threads = true",
         "allow_other = 7",
         b"\xff",
     ],

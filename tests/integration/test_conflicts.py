@@ -142,6 +142,7 @@ def test_a_delete_beats_metadata(fsx: Instance, moto: MotoServer, s3: Any, bucke
     assert both(fsx, s3, bucket) == {}
 
 
+@pytest.mark.needs("flat keys")
 def test_a_file_here_and_a_directory_there(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
     fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "1")
     (fsx.directory / "d/x").write_text("a file")

@@ -77,6 +77,7 @@ def test_a_listing_becomes_stubs(fsx: Instance, moto: MotoServer, s3: Any, bucke
     assert keys_of(s3, bucket, "p/") == ["p/empty", "p/link", "p/marker/", "p/own/meta", "p/plain"]
 
 
+@pytest.mark.needs("flat keys")
 def test_keys_that_are_no_paths_are_reported(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
     bad = ["p/a//b", "p/./c", "p/../d", "p/" + "n" * 256, "p/file/below"]
     for key in [*bad, "p/fine", "p/file"]:

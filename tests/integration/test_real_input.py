@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.instance import Instance, instance, keys_of, send_events
+from support.instance import Instance, instance, keys_of, news_of
 from support.moto_server import MotoServer
 
 pytestmark = pytest.mark.slow
@@ -125,11 +125,9 @@ def real(tmp_path_factory: pytest.TempPathFactory, moto: MotoServer) -> Iterator
         for name, root in copies.items():
             s3.create_bucket(Bucket=f"real-{name}")
             upload(s3, f"real-{name}", "in/", root)
-            queue = send_events(moto, f"real-{name}", f"real-{name}")  # now: a long queue makes moto slow
+            source = news_of(moto, f"real-{name}")  # now: a long queue makes moto slow
             for direction in ("in", "out"):
-                made.associate(
-                    moto, f"s3://real-{name}/{direction}/", f"/{name}/{direction}", "--events", f"sqs:{queue}"
-                )
+                made.associate(moto, f"s3://real-{name}/{direction}/", f"/{name}/{direction}", *source)
         yield made, copies
 
 

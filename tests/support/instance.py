@@ -202,6 +202,13 @@ def send_events(moto: MotoServer, bucket: str, queue: str) -> str:
     return url
 
 
+def news_of(server: MotoServer, bucket: str) -> tuple[str, str]:
+    """How an association shall hear of the bucket's changes, for `associate`: by events if the store sends them."""
+    if "queues" in server.lacks:
+        return ("--poll", "2")
+    return ("--events", f"sqs:{send_events(server, bucket, bucket)}")
+
+
 def keys_of(s3: Any, bucket: str, prefix: str = "") -> list[str]:
     """Every key below a prefix."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, ClassVar, Self
 
 import boto3
 from botocore.config import Config
@@ -59,6 +59,9 @@ def clean_environment() -> dict[str, str]:
 
 class MotoServer:
     """A context manager; ``url`` is known once it is entered. ``env`` adds settings of moto's own."""
+
+    lacks: ClassVar[frozenset[str]] = frozenset()
+    """As `built_servers.BuiltServer.lacks`."""
 
     def __init__(self, env: dict[str, str] | None = None) -> None:
         self._env = clean_environment() | (env or {})

@@ -12,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
+import os
 import re
 import socket
+import ssl
 import threading
 import urllib.parse
 from collections.abc import Callable
@@ -142,6 +144,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         upstream = urllib.parse.urlsplit(self.server.proxy.upstream)
         assert upstream.hostname is not None
         connection = http.client.HTTPConnection(upstream.hostname, upstream.port, timeout=60)
+        if upstream.scheme == "https":
+            trust = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE"))
+            connection = http.client.HTTPSConnection(upstream.hostname, upstream.port, timeout=60, context=trust)
         with contextlib.closing(connection):
             headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
             connection.request(self.command, self.path, body=body or None, headers=headers)

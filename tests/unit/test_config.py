@@ -24,12 +24,12 @@ def test_defaults() -> None:
 
 
 def test_flags_before_environment_before_file(tmp_path: Path) -> None:
-    file = written(tmp_path, "look_workers = 2\nfetch_workers = 2\nupload_workers = 2\n")
-    env = {"FSXSYNC_LOOK_WORKERS": "3", "FSXSYNC_FETCH_WORKERS": "3"}
+    file = written(tmp_path, "look_workers = 2\ntransfer_threads = 2\nassociation_requests = 2\n")
+    env = {"FSXSYNC_LOOK_WORKERS": "3", "FSXSYNC_TRANSFER_THREADS": "3"}
 
-    settings = load(file, env, {**STATE, "look_workers": 4, "upload_workers": None})
+    settings = load(file, env, {**STATE, "look_workers": 4, "association_requests": None})
 
-    assert (settings.look_workers, settings.fetch_workers, settings.upload_workers) == (4, 3, 2)
+    assert (settings.look_workers, settings.transfer_threads, settings.association_requests) == (4, 3, 2)
 
 
 def test_each_source_gives_each_type(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ RANGES: list[Callable[[int, int, int], object]] = [
     _core.xxh3_128_range,
     _core.crc64nvme_range,
     _core.hash_range,
+    lambda fd, offset, length: _core.hash_parts(fd, offset, length, 4096),
 ]
 
 
@@ -218,3 +219,44 @@ class TestRanges:
             thread.join()
 
         assert answers == [expected] * 8
+
+
+class TestParts:
+    @pytest.mark.parametrize("part_size", [1000, 4096, 256 * 1024, 300_001, len(DATA), len(DATA) + 1, 2**63 - 1])
+    def test_each_part_has_its_crc_and_the_whole_its_digest(self, data_fd: int, part_size: int) -> None:
+        offset, length = 3, len(DATA) - 3
+
+        digest, crcs = _core.hash_parts(data_fd, offset, length, part_size)
+
+        starts = range(0, length, part_size)
+        sizes = [min(part_size, length - start) for start in starts]
+        assert digest == _core.xxh3_128_range(data_fd, offset, length)
+        assert crcs == [
+            _core.hash_range(data_fd, offset + start, size)[1] for start, size in zip(starts, sizes, strict=True)
+        ]
+        combined = 0
+        for crc, size in zip(crcs, sizes, strict=True):
+            combined = _core.crc64nvme_combine(combined, crc, size)
+        assert combined == _core.crc64nvme_range(data_fd, offset, length)
+
+    def test_a_range_of_no_bytes_has_no_parts(self, data_fd: int) -> None:
+        assert _core.hash_parts(data_fd, 0, 0, 4096) == (_core.xxh3_128(b""), [])
+
+    def test_parts_beyond_4_gib_are_where_they_belong(self, tmp_path: Path) -> None:
+        path = tmp_path / "sparse"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.pwrite(fd, DATA[:5000], 5 << 30)
+
+        _, crcs = _core.hash_parts(fd, 5 << 30, 5000, 4096)
+
+        os.close(fd)
+        assert crcs == [_core.crc64nvme(DATA[:4096]), _core.crc64nvme(DATA[4096:5000])]
+
+    @pytest.mark.parametrize("part_size", [0, -1])
+    def test_parts_of_nothing_are_refused(self, data_fd: int, part_size: int) -> None:
+        with pytest.raises(ValueError, match="part_size"):
+            _core.hash_parts(data_fd, 0, 1, part_size)
+
+    def test_more_parts_than_memory_holds_are_refused(self, data_fd: int) -> None:
+        with pytest.raises(MemoryError):
+            _core.hash_parts(data_fd, 0, 2**63 - 1, 1)

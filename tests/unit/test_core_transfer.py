@@ -387,7 +387,7 @@ class TestRequest:
             ({"sink": 1, "offset": 2**63 - 1, "length": 1}, ValueError),
             ({"sink": 1, "offset": 2**63}, OverflowError),
             ({"sink": 1, "length": 1, "object_offset": 0, "expect_status": 200}, ValueError),
-            ({"priority": 3}, ValueError),
+            ({"priority": 4}, ValueError),
             ({"sink": 100_000}, OSError),
             ({"method": "HEAD", "sink": 1}, ValueError),
         ],
@@ -444,15 +444,17 @@ class TestQueue:
             pool.submit("GET", server.url + "/first", [])
             while pool.stats()["running"] == 0:
                 pass
-            for priority in (2, 1, 0, 2, 1, 0):
+            for priority in (3, 2, 1, 0, 3, 1, 0):
                 pool.submit("GET", f"{server.url}/{priority}", [], priority=priority)
+            pool.submit("GET", f"{server.url}/default", [])
             go.set()
             done = 0
-            while done < 7:
+            while done < 9:
                 done += len(next_results(pool))
             pool.close()
 
-            assert [exchange.target for exchange in server.seen] == ["/first", "/0", "/0", "/1", "/1", "/2", "/2"]
+            order = ["/first", "/0", "/0", "/1", "/1", "/2", "/default", "/3", "/3"]
+            assert [exchange.target for exchange in server.seen] == order
 
     def test_it_is_bounded_until_results_are_collected(self) -> None:
         pool = _core.TransferPool(2, queue=3)

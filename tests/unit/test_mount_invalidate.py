@@ -137,3 +137,33 @@ def test_open_handles_are_counted_per_inode(world: World) -> None:
         world.handles.close(handle)
 
     assert world.cache.open_handles(KNOWN) == 0
+
+
+async def test_who_asks_is_told_when_the_kernel_has_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = trio.Event()
+
+    async def slowly(act: Callable[..., object], *arguments: object, limiter: object = None) -> object:
+        await gate.wait()
+        return act(*arguments)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", slowly)
+    asked: list[str] = []
+
+    async def ask() -> None:
+        await world.cache.told()
+        asked.append("told")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.cache.run)
+        await ask()
+        world.cache.invalidate_inode(KNOWN, data=False)
+        world.cache.invalidate_inode(KNOWN, data=True)
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        assert asked == ["told"]
+
+        gate.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert asked == ["told", "told"]
+        assert len(world.told) == 2
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,195 @@
+"""One request over the wire, until it is answered for good: signed, sent, repeated, sent elsewhere, or refused.
+
+Refusals become the same errors as boto3's (translate.py), and the same corrections are made: the store's clock, the
+bucket's region and fresh credentials are each tried once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from xml.etree import ElementTree as ET
+
+import trio
+from botocore.exceptions import ClientError
+
+from fsxsync.errors import AccessDenied, BadCredentials, BucketMissing, EndpointUnreachable, FsxSyncError, Throttled
+from fsxsync.ports import Answer, FileRange, Priority, SignedRequest, Wire
+from fsxsync.repository.requests import Request
+from fsxsync.repository.signing import Signer
+from fsxsync.repository.translate import code_of, translate
+
+ATTEMPTS = 5
+"""Then the caller's own patience begins: the path goes back to the changelog, and the association is MISCONFIGURED."""
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
+_SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"})
+_REDIRECTS = frozenset({301, 302, 307, 308})
+_ELSEWHERE = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
+_NAMELESS = frozenset({400, 403})
+"""A refused HEAD has no body, and so no code: these may be the clock's, the region's or the credentials' fault."""
+
+
+class Asker:
+    """The requests of one bucket. Runs in the trio thread."""
+
+    def __init__(self, wire: Wire, signer: Signer, ask_bucket: Callable[[], None]) -> None:
+        """``ask_bucket``: blocking; has botocore find out where the bucket is."""
+        self._wire = wire
+        self._signer = signer
+        self._ask_bucket = ask_bucket
+        self._mending = trio.Lock()
+        self._mended = 0
+        """So many corrections were made: who was refused for something signed before the last one signs anew."""
+
+    async def ask(
+        self,
+        request: Request,
+        *,
+        what: str,
+        priority: Priority = Priority.REQUEST,
+        body: bytes | FileRange = b"",
+        body_crc64nvme: int | None = None,
+        into: FileRange | None = None,
+        object_offset: int | None = None,
+    ) -> Answer:
+        """The answer, a 2xx. The rest is as in `ports.Wire.send`.
+
+        Raises:
+            RepositoryError: what the store refused, or that it can't be reached. Also what `Wire.send` says of files.
+        """
+        suspected: set[str] = set()
+        attempt = 0
+        while True:
+            mended = self._mended
+            signed = await self._sign(request, body)
+            try:
+                answer = await self._wire.send(
+                    signed,
+                    what=what,
+                    priority=priority,
+                    body=body,
+                    body_crc64nvme=body_crc64nvme,
+                    into=into,
+                    object_offset=object_offset,
+                )
+            except EndpointUnreachable:
+                attempt += 1
+                if attempt >= ATTEMPTS:
+                    raise
+            else:
+                refusal = _refusal(answer, request.method)
+                if refusal is None:
+                    return answer
+                error = translate(refusal, what)
+                if await self._correct(answer, refusal, error, suspected, mended):
+                    continue
+                attempt += 1
+                if not isinstance(error, Throttled) or attempt >= ATTEMPTS:
+                    raise error from refusal
+            await trio.sleep(backoff_s(attempt, random.random()))  # noqa: S311  jitter is no secret
+
+    async def _sign(self, request: Request, body: bytes | FileRange) -> SignedRequest:
+        if not self._signer.is_ready:
+            return await trio.to_thread.run_sync(self._sign_now, request, body)
+        return self._sign_now(request, body)
+
+    def _sign_now(self, request: Request, body: bytes | FileRange) -> SignedRequest:
+        digest: str | None = None
+        if request.has_body and isinstance(body, bytes) and not self._signer.place().encrypted:
+            digest = hashlib.sha256(body).hexdigest()
+        return self._signer.sign(request, body_sha256=digest)
+
+    async def _correct(
+        self, answer: Answer, refusal: ClientError, error: FsxSyncError, suspected: set[str], mended: int
+    ) -> bool:
+        """Mend what may have been wrong, each cause once a request: True if it is worth another try."""
+        for cause, mend in self._causes(answer, refusal, error):
+            if cause in suspected:
+                continue
+            suspected.add(cause)
+            async with self._mending:
+                if self._mended == mended:  # else another request was refused before this one, and saw to it
+                    if not await mend():
+                        continue
+                    self._mended += 1
+            return True
+        return False
+
+    def _causes(
+        self, answer: Answer, refusal: ClientError, error: FsxSyncError
+    ) -> Iterator[tuple[str, Callable[[], Awaitable[bool]]]]:
+        """What a refusal may come of, and what mends it: True if that changed something."""
+        code = code_of(refusal)
+        is_nameless = answer.status in _NAMELESS and code == str(answer.status)
+        if code in _SKEWED or is_nameless:
+            yield "clock", partial(self._learn_time, answer.header("date") or "")
+        region = answer.header("x-amz-bucket-region")
+        moved = region is not None and answer.status in _NAMELESS and region != self._signer.region
+        if answer.status in _REDIRECTS or code in _ELSEWHERE or moved:
+            yield "place", partial(self._look_elsewhere, error.what)
+        if isinstance(error, BadCredentials) or is_nameless:
+            yield "credentials", self._renew_credentials
+
+    async def _learn_time(self, date: str) -> bool:
+        return self._signer.learn_time(date)
+
+    async def _renew_credentials(self) -> bool:
+        return await trio.to_thread.run_sync(self._signer.renew)
+
+    async def _look_elsewhere(self, what: str) -> bool:
+        before = self._signer.region
+        try:
+            await trio.to_thread.run_sync(self._ask_bucket)
+        except AccessDenied:
+            pass  # it may not be looked at, but by now botocore knows where it is
+        except BucketMissing:
+            raise
+        except FsxSyncError as error:
+            raise type(error)(what, error.why, advice=error.advice) from error
+        self._signer.forget()
+        return (await trio.to_thread.run_sync(self._signer.place)).region != before
+
+
+def backoff_s(attempt: int, jitter: float) -> float:
+    """How long to wait before attempt ``attempt`` + 1, ``attempt`` from 1; ``jitter`` from 0 to 1 keeps many
+    clients apart that failed at the same moment."""
+    return float(jitter * min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S))
+
+
+def _refusal(answer: Answer, method: str) -> ClientError | None:
+    """The error that an answer tells, also within a 200 (a copy that failed after it had begun to answer)."""
+    taken = 200 <= answer.status < 300
+    if taken and method != "PUT":
+        return None
+    root = _document(answer.body)
+    is_error = root is not None and _name(root) == "Error"
+    if taken and not is_error:
+        return None
+    told = {_name(child): child.text or "" for child in root} if root is not None and is_error else {}
+    status = 500 if taken else answer.status
+    return ClientError(
+        {
+            "Error": {"Code": told.get("Code") or str(status), "Message": told.get("Message", "")},
+            "ResponseMetadata": {
+                "HTTPStatusCode": status,
+                "HTTPHeaders": dict(answer.headers),
+                "RequestId": answer.header("x-amz-request-id") or "",
+                "HostId": answer.header("x-amz-id-2") or "",
+                "RetryAttempts": 0,
+            },
+        },
+        method,
+    )
+
+
+def _document(body: bytes) -> ET.Element | None:
+    try:
+        return ET.fromstring(body.strip())  # noqa: S314  expat bounds what entities may grow to
+    except ET.ParseError:
+        return None
+
+
+def _name(element: ET.Element) -> str:
+    return element.tag.rpartition("}")[2]

@@ -1,0 +1,72 @@
+"""An answer's headers as the document that boto3 would have made of them."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from fsxsync.errors import RepositoryError
+from fsxsync.ports import Answer, Written
+from fsxsync.repository.answers import date_ns, full_crc, plain_etag, version_id_of
+
+_META = "x-amz-meta-"
+_NAMES = {
+    "etag": "ETag",
+    "content-type": "ContentType",
+    "cache-control": "CacheControl",
+    "content-disposition": "ContentDisposition",
+    "content-encoding": "ContentEncoding",
+    "content-language": "ContentLanguage",
+    "expires": "Expires",
+    "x-amz-website-redirect-location": "WebsiteRedirectLocation",
+    "x-amz-storage-class": "StorageClass",
+    "x-amz-version-id": "VersionId",
+    "x-amz-restore": "Restore",
+    "x-amz-archive-status": "ArchiveStatus",
+    "x-amz-server-side-encryption": "ServerSideEncryption",
+    "x-amz-server-side-encryption-aws-kms-key-id": "SSEKMSKeyId",
+    "x-amz-server-side-encryption-customer-algorithm": "SSECustomerAlgorithm",
+    "x-amz-checksum-crc64nvme": "ChecksumCRC64NVME",
+    "x-amz-checksum-crc32c": "ChecksumCRC32C",
+    "x-amz-checksum-crc32": "ChecksumCRC32",
+    "x-amz-checksum-sha1": "ChecksumSHA1",
+    "x-amz-checksum-sha256": "ChecksumSHA256",
+    "x-amz-checksum-type": "ChecksumType",
+}
+
+
+def head_document(answer: Answer) -> dict[str, Any]:
+    """What ``head_object`` would have returned, as far as answers.py reads it.
+
+    Raises:
+        RepositoryError: headers that make no sense.
+    """
+    document: dict[str, Any] = {}
+    metadata: dict[str, str] = {}
+    try:
+        for name, value in answer.headers:
+            if name.startswith(_META):
+                metadata[name.removeprefix(_META)] = value
+            elif name in _NAMES:
+                document[_NAMES[name]] = value
+            elif name == "content-length":
+                document["ContentLength"] = int(value)
+            elif name == "last-modified":
+                moment = parsedate_to_datetime(value)
+                document["LastModified"] = moment.replace(tzinfo=moment.tzinfo or UTC)
+    except ValueError as error:
+        raise RepositoryError("an answer of the store", f"its headers make no sense: {error}") from error
+    return document | {"Metadata": metadata}
+
+
+def written_of(answer: Answer, *, etag: str | None = None) -> Written:
+    """A write's answer. ``etag`` where it stands in the body (copies)."""
+    document = head_document(answer)
+    plain = plain_etag(etag if etag is not None else document.get("ETag"))
+    return Written(
+        etag=plain,
+        version_id=version_id_of(document),
+        date_ns=date_ns(answer.header("date")),
+        crc64nvme=full_crc(document, plain),
+    )

@@ -1,0 +1,294 @@
+"""`fsxsync check`: tree against catalog against stubs, and with --verify against the repository. Changes nothing.
+
+Another streaming merge of the tree's entries with the catalog's rows. What looks broken is looked at a second time,
+after all that was done before has come to the changelog: between a change and its hint there is always a moment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from fsxsync.errors import BadInput, LocalChanged, NotExportable
+from fsxsync.model.association import Lifecycle, Policy
+from fsxsync.model.finding import Finding, Rule, Tally
+from fsxsync.model.identity import Base, Kind, Local
+from fsxsync.sync.filters import is_wanted
+from fsxsync.sync.intake import exportable_key
+from fsxsync.sync.rules import Place, broken, misplaced
+from fsxsync.sync.served import Served, Shared
+from fsxsync.sync.verifying import Verifier
+from fsxsync.tree.attributes import Seen, see, see_all
+from fsxsync.tree.leases import is_open_for_writing
+
+BATCH = 500
+"""Entries that one hop to a worker thread looks at; other tasks run between two."""
+SETTLE_S = 30.0
+"""How long changes may take to come to the changelog; what looks broken after that is not judged."""
+_STAYS = frozenset({"not-exportable", "refused"})
+_STARTING = frozenset({Lifecycle.CREATING, Lifecycle.DELETING})
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One path: its row and what stands there. ``served`` is None outside of every association."""
+
+    tree_path: bytes
+    served: Served | None
+    row: Base | None
+    seen: Seen | None
+
+    @property
+    def local(self) -> Local | None:
+        return self.seen.local if self.seen is not None else None
+
+
+class Checker:
+    """One check. ``settle`` returns when all that was done in the tree is in the changelog; ``is_scanned`` says of an
+    association that its tree was compared with the catalog since the daemon started."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        served: Mapping[str, Served],
+        *,
+        settle: Callable[[], Awaitable[None]],
+        is_scanned: Callable[[str], bool],
+        verify: bool,
+    ) -> None:
+        self._shared = shared
+        self._served = sorted(served.values(), key=lambda one: _directory(one.association.directory))
+        self._settle = settle
+        self._is_scanned = is_scanned
+        self._tally = Tally()
+        self._verifier = Verifier(shared, self._tally, is_busy=self._is_busy) if verify else None
+
+    async def run(self, tree_paths: Sequence[bytes]) -> AsyncGenerator[Finding | Tally, None]:
+        """Every broken rule at these paths and below them, none twice; the tally last.
+
+        Raises:
+            BadInput: nothing is at a path, and nothing is known of it. TreeError: a directory can't be read.
+            RepositoryError: the repository can't be asked.
+        """
+        self._shared.tree.verify()
+        for tree_path in _outermost(tree_paths):
+            async for batch in self._pairs(tree_path):
+                for finding in await self._check(batch):
+                    self._tally.broken += 1
+                    yield finding
+        if b"" in tree_paths:
+            for finding in await trio.to_thread.run_sync(self._leftovers):
+                self._tally.broken += 1
+                yield finding
+        yield self._tally
+
+    # ------------------------------------------------------------- the merge
+
+    async def _pairs(self, tree_path: bytes) -> AsyncGenerator[list[Pair], None]:
+        rows = self._rows(tree_path)
+        row = next(rows, None)
+        if tree_path and row is None and self._see(tree_path) is None:
+            raise BadInput(f"/{tree_path.decode('utf-8', 'backslashreplace')}", "no such file or directory")
+        batches = self._entries(tree_path)
+        while batch := await trio.to_thread.run_sync(next, batches, None):
+            pairs: list[Pair] = []
+            for path, seen in batch:
+                here = _directory(path) if seen.local.kind is Kind.DIRECTORY else path
+                while row is not None and row[0] < here:
+                    pairs.append(self._row_alone(row))
+                    row = next(rows, None)
+                known = None
+                if row is not None and row[0] == here:
+                    known = row[2]
+                    row = next(rows, None)
+                pairs.append(Pair(path, self._owner(path), known, seen))
+            yield pairs
+        while row is not None:
+            pairs = []
+            while row is not None and len(pairs) < BATCH:
+                pairs.append(self._row_alone(row))
+                row = next(rows, None)
+            yield pairs
+            await trio.lowlevel.checkpoint()
+
+    def _rows(self, tree_path: bytes) -> Iterator[tuple[bytes, Served, Base]]:
+        """The rows at a path and below it with their places in a walk. Associations don't overlap: one comes wholly
+        before the other."""
+        files = self._shared.catalog.files
+        for served in self._served:
+            inside = served.association.relative(tree_path)
+            if inside is None:
+                if tree_path and not served.association.directory.startswith(tree_path + b"/"):
+                    continue
+                inside = b""
+            for row in files.iterate(served.id, inside):
+                path = served.tree_path(row.path)
+                yield _directory(path) if row.kind is Kind.DIRECTORY else path, served, row
+
+    @staticmethod
+    def _row_alone(row: tuple[bytes, Served, Base]) -> Pair:
+        return Pair(row[1].tree_path(row[2].path), row[1], row[2], None)
+
+    def _entries(self, tree_path: bytes) -> Iterator[list[tuple[bytes, Seen]]]:
+        """What stands at a path and below it. Blocking: each step belongs into a worker thread."""
+        tree = self._shared.tree
+        itself = self._see(tree_path) if tree_path else None
+        if itself is not None:
+            yield [(tree_path, itself)]
+        if itself is None and tree_path:
+            return
+        for batch in tree.walk_batches(tree_path, BATCH):
+            paths = [path for path, _ in batch]
+            found = see_all(tree.root_fd, tree.dev, paths)
+            yield [(path, seen) for path, seen in zip(paths, found, strict=True) if seen is not None]
+
+    def _see(self, tree_path: bytes) -> Seen | None:
+        return see(self._shared.tree.root_fd, self._shared.tree.dev, tree_path)
+
+    def _owner(self, tree_path: bytes) -> Served | None:
+        for served in self._served:
+            inside = served.association.relative(tree_path)
+            if inside is not None:
+                return served if inside else None  # an association's own directory has no row
+        return None
+
+    # ------------------------------------------------------------- judging
+
+    async def _check(self, pairs: Sequence[Pair]) -> list[Finding]:
+        self._tally.entries += len(pairs)
+        suspects = [pair for pair in pairs if self._judge(pair, pending=False)]
+        found = await self._look_again(suspects) if suspects else []
+        if self._verifier is None:
+            return found
+        suspected = {pair.tree_path for pair in suspects}
+        sound = [
+            (pair.served, pair.row, pair.local)
+            for pair in pairs
+            if pair.served and pair.row and pair.local and pair.tree_path not in suspected
+        ]
+        damaged = await self._verifier.verify(sound)
+        if damaged:
+            with trio.move_on_after(SETTLE_S):
+                await self._settle()
+        return found + [finding for claim in damaged for finding in self._verifier.confirmed(claim)]
+
+    async def _look_again(self, suspects: Iterable[Pair]) -> list[Finding]:
+        with trio.move_on_after(SETTLE_S) as limit:
+            await self._settle()
+        found: list[Finding] = []
+        for pair in suspects:
+            now = self._now(pair)
+            pending = (
+                limit.cancelled_caught
+                or self._is_busy(now.served, now.row, now.local, now.tree_path)
+                or self._is_written(now)
+            )
+            findings = self._judge(now, pending=pending)
+            if pending and not findings:
+                self._tally.skipped += 1
+            found += findings
+            await trio.lowlevel.checkpoint()
+        return found
+
+    def _now(self, pair: Pair) -> Pair:
+        row = None
+        if pair.served is not None:
+            path = pair.served.association.relative(pair.tree_path)
+            assert path
+            row = self._shared.catalog.files.get(pair.served.id, path)
+        return Pair(pair.tree_path, pair.served, row, self._see(pair.tree_path))
+
+    def _judge(self, pair: Pair, *, pending: bool) -> list[Finding]:
+        place = self._place(pair, full=not pending)
+        attributes = misplaced(pair.seen.misplaced, place) if pair.seen is not None else []
+        return broken(pair.row, pair.local, pending, place) + attributes
+
+    def _place(self, pair: Pair, *, full: bool) -> Place:
+        shown, served = os.fsdecode(pair.tree_path), pair.served
+        path = served.association.relative(pair.tree_path) if served is not None else None
+        if served is None or not path:
+            return Place(shown, served.id if served else "", None, Policy())
+        kind = pair.local.kind if pair.local else pair.row.kind if pair.row else Kind.FILE
+        key = exportable_key(served, path, kind)
+        stays = isinstance(key, NotExportable) or not is_wanted(served.association, path)
+        if full and not stays and (pair.row is None or pair.local is None or not pair.row.matches_local(pair.local)):
+            stays = self._is_refused(served, path)
+        return Place(
+            shown, served.id, None if isinstance(key, NotExportable) else key, served.association.policy, stays
+        )
+
+    def _is_refused(self, served: Served, path: bytes) -> bool:
+        """A person was told of it, and it is not tried again by itself."""
+        problems = self._shared.catalog.problems.get(served.id, path)
+        return any(one.kind in _STAYS or (one.kind == "conflict" and one.kept_as is None) for one in problems)
+
+    def _is_busy(self, served: Served | None, row: Base | None, local: Local | None, tree_path: bytes) -> bool:
+        """Somebody writes, loads or will look at it."""
+        if local is not None and (local.ino in self._shared.writers or local.ino in self._shared.hydrating):
+            return True
+        if served is None:
+            return False
+        if served.association.lifecycle in _STARTING:
+            return True
+        if not self._is_scanned(served.id) and (row is None or local is None or not row.matches_local(local)):
+            return True  # the scan will see it
+        path = served.association.relative(tree_path)
+        assert path is not None
+        pending = self._shared.catalog.changelog.pending(served.id, path, 1)
+        return any(entry.path == path for entry in pending)
+
+    def _is_written(self, pair: Pair) -> bool:
+        """Somebody has it open behind the mount: the hint comes when it is closed."""
+        local = pair.local
+        if local is None or local.kind is not Kind.FILE or local.stub is not None:
+            return False
+        try:
+            fd = self._shared.tree.open_read(pair.tree_path, local)
+        except LocalChanged:
+            return True
+        try:
+            return is_open_for_writing(fd)
+        finally:
+            os.close(fd)
+
+    # ------------------------------------------------------------- staging
+
+    def _leftovers(self) -> list[Finding]:
+        """What was staged before this daemon started, and is there still: a start clears it or puts it back."""
+        tree = self._shared.tree
+        directory = self._shared.settings.state_dir / "staging"
+        if tree.staging_name is not None:
+            directory = tree.root / os.fsdecode(tree.staging_name)
+        return [
+            Finding(
+                str(path), Rule.STAGING_LEFTOVER, "left behind by an earlier daemon; it may be somebody's only copy"
+            )
+            for path in _older(directory, self._shared.started_ns)
+        ]
+
+
+def _older(directory: Path, before_ns: int) -> Iterator[Path]:
+    for path in sorted(directory.iterdir()):
+        try:
+            status = path.lstat()
+        except FileNotFoundError:  # it took its place meanwhile
+            continue
+        if status.st_ctime_ns < before_ns:  # not mtime: a stub has its object's
+            yield path
+
+
+def _directory(path: bytes) -> bytes:
+    return path + b"/" if path else b""
+
+
+def _outermost(tree_paths: Sequence[bytes]) -> list[bytes]:
+    """Without those that lie in another one, so that nothing is told twice."""
+    chosen: list[bytes] = []
+    for path in sorted(set(tree_paths), key=_directory):
+        if not any(_directory(path).startswith(_directory(outer)) for outer in chosen):
+            chosen.append(path)
+    return chosen

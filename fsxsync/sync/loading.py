@@ -1,0 +1,47 @@
+"""A whole object into a file that nobody sees yet, checked before anybody does."""
+
+from __future__ import annotations
+
+import trio
+
+from fsxsync.errors import ObjectDamaged
+from fsxsync.model.identity import Remote
+from fsxsync.model.parts import plan_chunks
+from fsxsync.ports import ChunkJob, Priority
+from fsxsync.sync.served import Served
+from fsxsync.transfer import checksums
+
+
+async def load_object(served: Served, key: str, remote: Remote, fd: int) -> None:
+    """Load the object and compare it with its checksum, where it has one; bytes that were damaged on their way are
+    right the second time.
+
+    Raises:
+        ObjectDamaged: they were not. RepositoryError. NoSpace.
+    """
+    for _ in range(2):
+        await _load(served, key, remote, fd)
+        if await trio.to_thread.run_sync(checksums.matches, fd, remote.size, remote.checksums) is not False:
+            return
+    raise ObjectDamaged(f"download of {key}", f"its bytes don't fit its {checksums.choose(remote.checksums)}")
+
+
+async def _load(served: Served, key: str, remote: Remote, fd: int) -> None:
+    async def fetch(offset: int, length: int) -> None:
+        job = ChunkJob(served.store, key, remote.etag, remote.version_id, remote.size, fd, offset, length)
+        await served.shared.mover.fetch(job, Priority.PRELOAD)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for chunk in plan_chunks(remote.size, served.shared.settings.chunk_size):
+                nursery.start_soon(fetch, chunk.offset, chunk.length)
+    except* Exception as failures:
+        raise first_leaf(failures) from failures
+
+
+def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a nursery's group: they fail for one reason, and callers act on its class."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

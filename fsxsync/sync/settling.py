@@ -1,0 +1,126 @@
+"""The end of a hydration: its bytes are compared with the object's, made durable, and the stub's mark goes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import trio
+
+from fsxsync.errors import FsxSyncError, LocalChanged, ObjectDamaged
+from fsxsync.model.identity import Local
+from fsxsync.sync.hydration import Hydration, damaged_object
+from fsxsync.sync.integrity import checksums_of, fits
+from fsxsync.sync.journal import record_problem
+from fsxsync.sync.partials import PartialMemory
+from fsxsync.sync.served import Served, Shared
+
+log = logging.getLogger(__name__)
+
+DAMAGED = "damaged-object"
+"""Kind of the problem of a path whose object's bytes don't fit its own checksum."""
+TRIES = 2
+"""Bytes that are wrong are loaded once more: they may have been damaged on their way."""
+
+
+class Settler:
+    """What a hydrator does with files of which all chunks are here. In the trio thread."""
+
+    def __init__(self, shared: Shared, served_for: Callable[[bytes], Served | None], memory: PartialMemory) -> None:
+        self._shared = shared
+        self._served_for = served_for
+        self._memory = memory
+
+    def _place(self, hydration_path: bytes) -> tuple[Served, bytes] | None:
+        served = self._served_for(hydration_path)
+        path = served.association.relative(hydration_path) if served else None
+        return (served, path) if served and path else None
+
+    def is_suspect(self, tree_path: bytes) -> bool:
+        """The object was found damaged, and has not been replaced since."""
+        if (place := self._place(tree_path)) is None:
+            return False
+        served, path = place
+        return any(problem.kind == DAMAGED for problem in self._shared.catalog.problems.get(served.id, path))
+
+    async def settle(self, hydration: Hydration) -> bool:
+        """Compare the bytes, make them durable, take the mark off, write the row, in this order (DESIGN §5). False:
+        they were not the object's, and have to be loaded again, or `Hydration.failure` says that it is no use.
+
+        Raises:
+            LocalChanged: the file is no stub of that object any more. NoSpace. TreeError.
+        """
+        tree = self._shared.tree
+        digest, crc = await trio.to_thread.run_sync(tree.hash_file, hydration.fd, hydration.mark.size)
+        if (damage := await self._damage(hydration, crc)) is not None:
+            self._drop(hydration, damage)
+            return False
+        hydration.refresh_mark()
+        fd, mark = hydration.fd, hydration.mark
+        self._memory.forget(hydration.ino)
+        local = await trio.to_thread.run_sync(
+            lambda: tree.unmark(fd, mark, mtime_ns=hydration.mtime_ns, atime_ns=hydration.atime_ns)
+        )
+        self._write_row(hydration, local, digest)
+        return True
+
+    async def _damage(self, hydration: Hydration, crc: int) -> FsxSyncError | None:
+        """What is wrong with the bytes; ``crc`` is their CRC64NVME as they lie on the disk."""
+        if crc != hydration.crc64nvme():
+            return LocalChanged(f"loading {hydration.key}", "its bytes are not those that came from the store")
+        if hydration.count <= 1:
+            return None  # it was compared when it came
+        told = await checksums_of(hydration.store, hydration.mark)
+        if await fits(hydration.fd, hydration.mark.size, crc, told) is False:
+            return damaged_object(hydration.key, told)
+        return None
+
+    def _drop(self, hydration: Hydration, damage: FsxSyncError) -> None:
+        self._memory.forget(hydration.ino)
+        hydration.drop_data()
+        hydration.tries += 1
+        hydration.remembered = False
+        self._shared.front.invalidate_inode(hydration.ino, data=True)
+        log.warning("a file was not loaded right", extra={"key": hydration.key, "reason": str(damage)})
+        if hydration.tries >= TRIES:
+            self.condemn(hydration, damage)
+
+    def condemn(self, hydration: Hydration, damage: FsxSyncError) -> None:
+        """It was loaded twice and is not what the checksum says: nobody gets its bytes, and a person is told."""
+        hydration.failure = damage
+        place = self._place(hydration.path)
+        if place is None or not isinstance(damage, ObjectDamaged):
+            self.tell(hydration, damage)
+        else:
+            record_problem(*place, DAMAGED, str(damage), damage.code)
+
+    def tell(self, hydration: Hydration, error: FsxSyncError) -> None:
+        """One line in the event log."""
+        served = self._served_for(hydration.path)
+        self._shared.eventlog.emit(
+            level="ERROR",
+            code=error.code,
+            flow="restore",
+            association=served.id if served else "",
+            path="/" + hydration.path.decode("utf-8", "backslashreplace"),
+            key=hydration.key,
+            message=str(error),
+        )
+
+    def _write_row(self, hydration: Hydration, local: Local, digest: bytes) -> None:
+        if (place := self._place(hydration.path)) is None:
+            return
+        served, path = place
+        served.hydrated += 1
+        catalog = self._shared.catalog
+        catalog.problems.clear(served.id, path, [DAMAGED])
+        base = catalog.files.get(served.id, path)
+        if base is not None and base.ino == local.ino and base.etag == hydration.mark.etag:
+            # A mode or owner that was set meanwhile is a change to be exported, not a part of the loading.
+            row = base.with_local(replace(local, mode=base.mode, uid=base.uid, gid=base.gid))
+            catalog.files.put(replace(row, content_hash=digest, released=False))
+            if (base.mode, base.uid, base.gid) != (local.mode, local.uid, local.gid):
+                served.add_hint(path, local=True)
+        else:
+            served.add_hint(path, local=True)

@@ -1,0 +1,42 @@
+"""The bytes of a stub that are there already: whether they still are what came, and giving their space back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from fsxsync import _core
+from fsxsync.tree.beneath import translated
+from fsxsync.tree.identify import read_mark
+
+
+def chunk_crc64nvme(fd: int, offset: int, length: int) -> int | None:
+    """CRC64NVME of a range; None if the file ends before it does. Blocking. Raises OSError."""
+    try:
+        return _core.crc64nvme_range(fd, offset, length)
+    except EOFError:
+        return None
+
+
+def combined_crc64nvme(chunks: Iterable[tuple[int, int]]) -> int:
+    """Of a file from those of its pieces, each with its length, in order."""
+    crc = 0
+    for piece, length in chunks:
+        crc = _core.crc64nvme_combine(crc, piece, length)
+    return crc
+
+
+def put_back(fd: int, what: bytes, *, mtime_ns: int, atime_ns: int, punch: bool) -> None:
+    """Give a stub the times it has to have, and with ``punch`` a hole for all its data. A file that carries no mark is
+    left alone: what it holds is somebody's.
+
+    Raises:
+        NoSpace. TreeError.
+    """
+    with translated("restoring", what):
+        if read_mark(fd) is None:
+            return
+        size = os.fstat(fd).st_size
+        if punch and size:
+            _core.fallocate(fd, _core.FALLOC_FL_PUNCH_HOLE | _core.FALLOC_FL_KEEP_SIZE, 0, size)
+        os.utime(fd, ns=(atime_ns, mtime_ns))
