@@ -161,6 +161,8 @@ class UploadedPart:
 
     number: int
     etag: str
+    crc64nvme: int | None = field(default=None, compare=False)
+    """Where we sent it: some stores want it again when the upload is completed. No listing has to tell it."""
 
 
 @dataclass(frozen=True, slots=True)

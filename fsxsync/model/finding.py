@@ -44,7 +44,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Tally:
-    """What was looked at. Files that are dirty, pending, open or being loaded are ``skipped``: nothing is said of them."""
+    """What was looked at. Nothing is said of ``skipped`` files, which are dirty, pending, open or being loaded."""
 
     entries: int = 0
     broken: int = 0

@@ -53,8 +53,10 @@ class Asker:
         body_crc64nvme: int | None = None,
         into: FileRange | None = None,
         object_offset: int | None = None,
+        finish: bool = False,
     ) -> Answer:
-        """The answer, a 2xx. The rest is as in `ports.Wire.send`.
+        """The answer, a 2xx. ``finish``: what was sent is answered even if the caller is cancelled, but it is not
+        sent again then. The rest is as in `ports.Wire.send`.
 
         Raises:
             RepositoryError: what the store refused, or that it can't be reached. Also what `Wire.send` says of files.
@@ -65,15 +67,16 @@ class Asker:
             mended = self._mended
             signed = await self._sign(request, body)
             try:
-                answer = await self._wire.send(
-                    signed,
-                    what=what,
-                    priority=priority,
-                    body=body,
-                    body_crc64nvme=body_crc64nvme,
-                    into=into,
-                    object_offset=object_offset,
-                )
+                with trio.CancelScope(shield=finish):
+                    answer = await self._wire.send(
+                        signed,
+                        what=what,
+                        priority=priority,
+                        body=body,
+                        body_crc64nvme=body_crc64nvme,
+                        into=into,
+                        object_offset=object_offset,
+                    )
             except EndpointUnreachable:
                 attempt += 1
                 if attempt >= ATTEMPTS:

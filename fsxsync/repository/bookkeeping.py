@@ -139,7 +139,7 @@ class Bookkeeping:
         crc64nvme: int | None,
     ) -> Written:
         """``crc64nvme``: None if the upload began without."""
-        listed: Any = {"Parts": [{"PartNumber": part.number, "ETag": quoted_etag(part.etag)} for part in parts]}
+        listed: Any = {"Parts": [_completed(part, checksum=crc64nvme is not None) for part in parts]}
         checked: dict[str, Any] = {}
         if crc64nvme is not None:
             checked = {"ChecksumCRC64NVME": checksum_param(crc64nvme), "ChecksumType": "FULL_OBJECT"}
@@ -237,6 +237,14 @@ class Bookkeeping:
 def condition_of(replaces: Remote | None) -> dict[str, Any]:
     """boto3's parameters that make a store compare."""
     return {"IfNoneMatch": "*"} if replaces is None else {"IfMatch": quoted_etag(replaces.etag)}
+
+
+def _completed(part: UploadedPart, *, checksum: bool) -> dict[str, Any]:
+    """Also with a checksum of the whole, versitygw and MinIO want those of the parts once more; AWS takes them."""
+    told: dict[str, Any] = {"PartNumber": part.number, "ETag": quoted_etag(part.etag)}
+    if checksum and part.crc64nvme is not None:
+        told["ChecksumCRC64NVME"] = checksum_param(part.crc64nvme)
+    return told
 
 
 def _client(access: Access) -> S3Client:

@@ -159,10 +159,13 @@ class S3Store:
         )
         length = body.length if isinstance(body, FileRange) else len(body)
         try:
-            with trio.CancelScope(shield=length <= _FINISHED_MAX):
-                answer = await self._asker.ask(
-                    request, what=self._books.what("upload", key), body=body, body_crc64nvme=headers.crc64nvme
-                )
+            answer = await self._asker.ask(
+                request,
+                what=self._books.what("upload", key),
+                body=body,
+                body_crc64nvme=headers.crc64nvme,
+                finish=length <= _FINISHED_MAX,
+            )
         except ObjectMissing as error:
             if replaces is not None:  # If-Match on a key that is gone
                 raise ObjectChanged(error.what, "it was deleted") from error
@@ -186,7 +189,7 @@ class S3Store:
             body=body,
             body_crc64nvme=crc64nvme,
         )
-        return UploadedPart(number, written_of(answer).etag)
+        return UploadedPart(number, written_of(answer).etag, crc64nvme)
 
     async def parts_of(self, key: str, upload_id: str) -> list[UploadedPart] | None:
         return await trio.to_thread.run_sync(self._books.parts_of, key, upload_id)
@@ -250,13 +253,14 @@ class S3Store:
     ) -> Written:
         what = self._books.what("copy", source.key)
         model = await trio.to_thread.run_sync(self._books.copy_model)
-        with trio.CancelScope(shield=True):
-            try:
-                answer = await self._asker.ask(copying.request(model, source, target, params | guard), what=what)
-            except RepositoryError as error:
-                if not guard or not copying.is_not_implemented(error):
-                    raise
-                answer = await self._asker.ask(copying.request(model, source, target, params), what=what)
+        try:
+            answer = await self._asker.ask(
+                copying.request(model, source, target, params | guard), what=what, finish=True
+            )
+        except RepositoryError as error:
+            if not guard or not copying.is_not_implemented(error):
+                raise
+            answer = await self._asker.ask(copying.request(model, source, target, params), what=what, finish=True)
         etag = copying.etag_of(answer)
         if not etag:
             raise RepositoryError(what, "the store's answer makes no sense")
@@ -272,8 +276,8 @@ class S3Store:
             if not same_version(found, expect):
                 raise ObjectChanged(what, "it is another version now")
         try:
-            with trio.CancelScope(shield=True):
-                await self._asker.ask(requests.delete(key, if_match=expect.etag if obeys else None), what=what)
+            request = requests.delete(key, if_match=expect.etag if obeys else None)
+            await self._asker.ask(request, what=what, finish=True)
         except ObjectMissing:
             return
         except ObjectChanged:

@@ -25,7 +25,7 @@ from fsxsync.sync.verifying import Verifier
 from fsxsync.tree.attributes import Seen, see, see_all
 from fsxsync.tree.leases import is_open_for_writing
 
-BATCH = 500
+BATCH = 200
 """Entries that one hop to a worker thread looks at; other tasks run between two."""
 SETTLE_S = 30.0
 """How long changes may take to come to the changelog; what looks broken after that is not judged."""
@@ -94,26 +94,29 @@ class Checker:
         if tree_path and row is None and self._see(tree_path) is None:
             raise BadInput(f"/{tree_path.decode('utf-8', 'backslashreplace')}", "no such file or directory")
         batches = self._entries(tree_path)
-        while batch := await trio.to_thread.run_sync(next, batches, None):
-            pairs: list[Pair] = []
+        pairs: list[Pair] = []
+        while (batch := await trio.to_thread.run_sync(next, batches, None)) is not None:
             for path, seen in batch:
                 here = _directory(path) if seen.local.kind is Kind.DIRECTORY else path
                 while row is not None and row[0] < here:
                     pairs.append(self._row_alone(row))
                     row = next(rows, None)
+                    if len(pairs) >= BATCH:
+                        yield pairs
+                        pairs = []
                 known = None
                 if row is not None and row[0] == here:
                     known = row[2]
                     row = next(rows, None)
                 pairs.append(Pair(path, self._owner(path), known, seen))
             yield pairs
-        while row is not None:
             pairs = []
-            while row is not None and len(pairs) < BATCH:
-                pairs.append(self._row_alone(row))
-                row = next(rows, None)
-            yield pairs
-            await trio.lowlevel.checkpoint()
+        while row is not None:
+            pairs.append(self._row_alone(row))
+            row = next(rows, None)
+            if len(pairs) >= BATCH or row is None:
+                yield pairs
+                pairs = []
 
     def _rows(self, tree_path: bytes) -> Iterator[tuple[bytes, Served, Base]]:
         """The rows at a path and below it with their places in a walk. Associations don't overlap: one comes wholly
@@ -125,7 +128,7 @@ class Checker:
                 if tree_path and not served.association.directory.startswith(tree_path + b"/"):
                     continue
                 inside = b""
-            for row in files.iterate(served.id, inside):
+            for row in files.iterate(served.id, inside, page=BATCH):
                 path = served.tree_path(row.path)
                 yield _directory(path) if row.kind is Kind.DIRECTORY else path, served, row
 

@@ -63,7 +63,8 @@ class Engine:
             on_gone=self.intake.gone,
             on_overflow=self._overflow,
         )
-        self.waiter = Waiter(self._services.values, self.intake, self.watcher, lambda: shared.front.told())
+        # The front comes later than the engine.
+        self.waiter = Waiter(self._services.values, self.intake, self.watcher, lambda: shared.front.told())  # noqa: PLW0108
 
     # ------------------------------------------------------------- running
 

@@ -24,6 +24,7 @@ from fsxsync.errors import (
 from fsxsync.sync.journal import record_failure, record_problem
 from fsxsync.sync.look import Next, look
 from fsxsync.sync.served import Served
+from fsxsync.sync.uploads import end_settled
 
 CLAIM = 64
 LATER_S = 0.25
@@ -82,6 +83,8 @@ async def _look_one(served: Served, entry: Entry, slots: trio.Semaphore) -> None
         # The action may or may not have taken effect: the next look sees which.
         served.shared.catalog.changelog.postpone(entry, at_ns=served.shared.now_ns(), waiting_for="")
         raise
+    else:
+        await end_settled(served, entry.path)
     finally:
         served.in_flight -= 1
         slots.release()

@@ -103,7 +103,7 @@ def _of_change(row: Base | None, local: Local | None, place: Place) -> list[Find
 
 
 def _same_but_ctime(row: Base, local: Local) -> bool:
-    return local.stub is None and row.matches_local(replace(local, ctime_ns=row.ctime_ns))
+    return row.matches_local(local) or row.matches_local(replace(local, ctime_ns=row.ctime_ns))
 
 
 def _differences(row: Base, local: Local) -> str:

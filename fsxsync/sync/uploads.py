@@ -8,23 +8,26 @@ import logging
 import trio
 
 from fsxsync.catalog.uploads import Upload
-from fsxsync.errors import KeyNotPosix, RepositoryError
+from fsxsync.errors import KeyNotPosix, NotExportable, RepositoryError
+from fsxsync.model.identity import Kind
 from fsxsync.model.keys import path_of
 from fsxsync.sync.served import Served
 
 log = logging.getLogger(__name__)
 
 KEPT_NS = 24 * 3600 * 10**9
-"""How long an upload waits while nothing is pending at its path. What is tried again is pending, at most minutes apart;
-so nobody asks for this one but by chance (the same file is put there again), and a day of its storage costs little."""
+"""How long an upload is kept while nothing is pending at its path. `end_settled` ends it long before; this is for what
+that could not end, and a day of its storage costs little."""
 SWEEP_S = 3600.0
 """What is a day old may get an hour older."""
 
 
 def is_stale(upload: Upload, *, now_ns: int, started_ns: int, pending: bool) -> bool:
     """Nobody will go on with it. ``started_ns``: when this daemon started; ``pending``: the changelog has its path."""
-    if upload.part_size is None and upload.started_ns < started_ns:
-        return True  # an intent whose asker is dead, or an older version's
+    if upload.started_ns < started_ns:
+        # part_size None: an intent whose asker is dead, or an older version's. The rest is somebody's who has settled
+        # the path otherwise, and died before he could end it.
+        return upload.part_size is None or not pending
     return not pending and now_ns - upload.started_ns >= KEPT_NS
 
 
@@ -49,6 +52,19 @@ async def sweep(served: Served) -> None:
         pending = _is_pending(served, upload.key)
         if is_stale(upload, now_ns=shared.now_ns(), started_ns=shared.started_ns, pending=pending):
             await _abort(served, upload)
+
+
+async def end_settled(served: Served, path: bytes) -> None:
+    """A look at the path is over: if nothing is left to do there, nobody will go on with an upload to its key. (An
+    answer was lost and the object is there, the file was removed meanwhile …) What can't be ended waits for a sweep."""
+    try:
+        key = served.key(path, Kind.FILE)
+    except NotExportable:
+        return
+    with contextlib.suppress(RepositoryError):
+        for upload in served.shared.catalog.uploads.to_key(served.id, key):
+            if not _is_pending(served, key):
+                await _abort(served, upload)
 
 
 async def abort_all(served: Served) -> None:

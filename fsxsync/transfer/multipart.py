@@ -117,7 +117,7 @@ class Multipart:
 
     async def _send(self, begun: Begun, plan: Sequence[Part], crcs: Sequence[int]) -> list[UploadedPart]:
         """All parts of the plan, once the store has them; its order is kept, `at_once` of them are under way."""
-        done = {part.number: UploadedPart(part.number, part.etag) for part in begun.parts}
+        done = {part.number: UploadedPart(part.number, part.etag, part.crc64nvme) for part in begun.parts}
         missing = iter([part for part in plan if part.number not in done])
         failures: list[FsxSyncError] = []
 

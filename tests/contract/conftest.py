@@ -1,15 +1,18 @@
-"""A store and the world outside of it, in memory and on moto: every test of the contract runs on both."""
+"""A store and the world outside of it: in memory, on moto, on a real server. Every test of the contract runs on all."""
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pytest
 from fakes.store import FakeStore
 from support.blocking import Blocking, Loop
+from support.built_servers import BuiltServer, built_program, chosen_server, server_class, skip_what_it_lacks
 from support.moto_server import ENVIRONMENT, MotoServer
 
 from fsxsync.model.association import Access
@@ -18,6 +21,8 @@ from fsxsync.repository.bookkeeping import _client
 from fsxsync.repository.session import Connection
 from fsxsync.repository.store import S3Store, open_store
 
+BUILT = os.environ.get("FSXSYNC_TEST_SERVER", "versitygw")
+"""The real server beside moto (`make test-s3 SERVER=…`)."""
 FORGOTTEN = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
 
 
@@ -77,6 +82,8 @@ class World(Protocol):
     """A store, and another user of its bucket."""
 
     store: Blocking[Any]
+    colder: str
+    """A storage class other than the default, where the store has any."""
 
     def put(self, key: str, body: bytes = b"", **properties: Any) -> None: ...
 
@@ -88,6 +95,8 @@ class World(Protocol):
 
 
 class FakeWorld:
+    colder = "STANDARD_IA"
+
     def __init__(self, loop: Loop, *, versioned: bool) -> None:
         self._fake = FakeStore(versioned=versioned)
         self.store = loop.blocking(self._fake)
@@ -112,7 +121,7 @@ class FakeWorld:
 class MotoWorld:
     def __init__(
         self,
-        moto: MotoServer,
+        server: MotoServer | BuiltServer,
         loop: Loop,
         connection: Connection[Any],
         client: Any,
@@ -121,11 +130,12 @@ class MotoWorld:
         conditions: Conditions | None,
     ) -> None:
         self.client = client
+        self.colder = "STANDARD" if "storage classes" in server.lacks else "STANDARD_IA"
         self.bucket = f"b-{uuid.uuid4().hex[:12]}"
         client.create_bucket(Bucket=self.bucket)
         if versioned:
             client.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"})
-        store = open_store(self.bucket, moto.access, conditions, loop.wire())
+        store = open_store(self.bucket, server.access, conditions, loop.wire())
         store._books.connection = store._asker._signer._connection = connection  # a new client costs 60 ms and more
         self.store = loop.blocking(store)
 
@@ -195,15 +205,12 @@ def connection(moto: MotoServer) -> Iterator[Connection[Any]]:
 MakeWorld = Callable[..., MotoWorld]
 
 
-@pytest.fixture(scope="session")
-def make_world(moto: MotoServer, loop: Loop, connection: Connection[Any], s3: Any) -> MakeWorld:
-    """Makes a bucket on moto and its store, with what a probe finds out there unless ``probed`` is False."""
+def worlds_on(server: MotoServer | BuiltServer, loop: Loop, connection: Connection[Any], client: Any) -> MakeWorld:
     found: dict[bool, Conditions] = {}
 
     def make(*, versioned: bool = False, probed: bool = True) -> MotoWorld:
-        world = MotoWorld(
-            moto, loop, connection, s3, versioned=versioned, conditions=found.get(versioned) if probed else None
-        )
+        conditions = found.get(versioned) if probed else None
+        world = MotoWorld(server, loop, connection, client, versioned=versioned, conditions=conditions)
         if probed and versioned not in found:
             found[versioned] = world.store.probe("")
         return world
@@ -211,11 +218,36 @@ def make_world(moto: MotoServer, loop: Loop, connection: Connection[Any], s3: An
     return make
 
 
-@pytest.fixture(params=["fake", "fake-versioned", "moto", "moto-versioned", "moto-unprobed"])
+@pytest.fixture(scope="session")
+def make_world(moto: MotoServer, loop: Loop, connection: Connection[Any], s3: Any) -> MakeWorld:
+    """Makes a bucket on moto and its store, with what a probe finds out there unless ``probed`` is False."""
+    return worlds_on(moto, loop, connection, s3)
+
+
+@pytest.fixture(scope="session")
+def make_built_world(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeWorld]:
+    """The same on a server that was built, if it was."""
+    if built_program(BUILT.partition("-")[0]) is None:
+        pytest.skip(f"no {BUILT} on this machine; to have it: make test-s3 SERVER={BUILT}")
+    with ExitStack() as stack:
+        server = stack.enter_context(chosen_server(BUILT, tmp_path_factory.mktemp(BUILT)))
+        if server.bundle is not None:
+            stack.enter_context(pytest.MonkeyPatch.context()).setenv("AWS_CA_BUNDLE", str(server.bundle))
+        loop = stack.enter_context(Loop(ca_bundle=None if server.bundle is None else str(server.bundle)))
+        client = stack.enter_context(closing(server.client("s3")))
+        connection = stack.enter_context(closing(Connection(lambda: _client(server.access))))
+        yield worlds_on(server, loop, connection, client)
+
+
+@pytest.fixture(
+    params=["fake", "fake-versioned", "moto", "moto-versioned", "moto-unprobed", "built", "built-versioned"]
+)
 def world(request: pytest.FixtureRequest) -> World:
     kind, _, variant = request.param.partition("-")
     versioned = variant == "versioned"
     if kind == "fake":
         return FakeWorld(request.getfixturevalue("loop"), versioned=versioned)
-    make: MakeWorld = request.getfixturevalue("make_world")
+    if kind == "built":
+        skip_what_it_lacks(request.node, server_class(BUILT))
+    make: MakeWorld = request.getfixturevalue("make_world" if kind == "moto" else "make_built_world")
     return make(versioned=versioned, probed=variant != "unprobed")

@@ -25,6 +25,7 @@ from fsxsync.errors import (
 from fsxsync.model.association import Access
 from fsxsync.model.identity import Kind, Posix
 from fsxsync.ports import Conditions, Listed, ObjectHeaders
+from fsxsync.repository import answers
 from fsxsync.repository.bookkeeping import Bookkeeping
 from fsxsync.repository.listing import Page
 
@@ -217,6 +218,33 @@ def test_association_wide_properties_go_with_every_write(
     assert (head["StorageClass"], head["ServerSideEncryption"]) == ("STANDARD_IA", "aws:kms")
     assert head["SSEKMSKeyId"].endswith("key-1")
     assert world.raw("l").storage_class == "STANDARD"
+
+
+EVENT = "provide-client-params.s3.CompleteMultipartUpload"
+
+
+def test_an_upload_with_checksums_tells_those_of_the_parts_twice(make_world: MakeWorld) -> None:
+    """MinIO and versitygw want them; moto looks at none."""
+    store = make_world().store
+    store.behind.conditions = replace(MOTO, checksum=True)
+    crc = _core.crc64nvme(b"hello")
+    asked: list[dict[str, Any]] = []
+
+    def see(params: dict[str, Any], **_unused: object) -> None:
+        asked.append(dict(params))
+
+    with store.behind._books.connection.ask("") as client:
+        client.meta.events.register_first(EVENT, see)
+
+    upload_id = store.start_upload("f", FILE)
+    part = store.send_part("f", upload_id, 1, b"hello")
+    store.complete_upload("f", upload_id, [part], replaces=None, crc64nvme=crc)
+
+    client.meta.events.unregister(EVENT, see)
+    told = answers.checksum_param(crc)
+    [params] = asked
+    assert [part["ChecksumCRC64NVME"] for part in params["MultipartUpload"]["Parts"]] == [told]
+    assert (params["ChecksumCRC64NVME"], params["ChecksumType"]) == (told, "FULL_OBJECT")
 
 
 @pytest.fixture

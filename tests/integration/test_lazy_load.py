@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import tarfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.instance import Instance, eventually, instance
 from support.moto_server import MotoServer
-from support.proxy import Answer, Cut, Proxy, Request, refusal
+from support.proxy import Answer, Cut, Garbled, Proxy, Request, refusal
 
 CHUNK = 256 * 1024
 CHUNKS = 32
@@ -326,3 +328,121 @@ def test_a_full_disk_is_the_readers_and_nobody_elses(tmp_path: Path, moto: MotoS
             assert made.stop() == 0
     finally:
         subprocess.run(["umount", "-l", tmp_path / "state"], check=True)  # noqa: S603, S607
+
+
+# ---------------------------------------------------------------- what is here already
+
+
+def again(fsx: Instance, *, killed: bool) -> None:
+    """End the daemon and start another."""
+    if killed:
+        fsx.kill()
+        subprocess.run(["umount", "-l", fsx.directory], check=True)  # noqa: S603, S607
+    else:
+        assert fsx.stop() == 0
+    fsx.start()
+    fsx.settle()
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_was_loaded_is_not_loaded_again_by_the_next_daemon(
+    fsx: Instance, proxy: Proxy, large: Path, data: bytes, killed: bool
+) -> None:
+    mtime_ns = large.stat().st_mtime_ns
+    gate = Gate(*range(CHUNKS // 2))
+    proxy.rule = gate
+    with large.open("rb", buffering=0) as stream:
+        for chunk in range(CHUNKS // 2):
+            at = chunk * CHUNK
+            assert os.pread(stream.fileno(), CHUNK, at) == data[at : at + CHUNK]
+    before = fsx.state(large)["resident_bytes"]
+    # What arrived is written down once a second.
+    eventually(lambda: remembered_bytes(fsx) == before >= CHUNKS // 2 * CHUNK)
+    if not killed:
+        gate.opened.set()
+        proxy.rule = None
+    known = set(chunks_asked(proxy))
+    again(fsx, killed=killed)
+    gate.opened.set()
+    proxy.rule = None
+    proxy.requests.clear()
+    assert fsx.state(large)["resident_bytes"] >= before
+    assert large.stat().st_mtime_ns == mtime_ns
+
+    assert large.read_bytes() == data
+
+    asked = chunks_asked(proxy)
+    assert len(asked) == len(set(asked)) <= CHUNKS - CHUNKS // 2
+    assert set(asked) | known == set(range(CHUNKS))
+    eventually(lambda: fsx.state(large)["flags"] == ["exists", "archived"])
+    assert large.stat().st_mtime_ns == mtime_ns
+    assert (fsx.tree / "d/large").read_bytes() == data
+
+
+def remembered_bytes(fsx: Instance) -> int:
+    with closing(sqlite3.connect(f"file:{fsx.state_dir / 'catalog.db'}?mode=ro", uri=True)) as catalog:
+        (found,) = catalog.execute("SELECT coalesce(sum(resident_bytes), 0) FROM partials").fetchone()
+    return int(found)
+
+
+def test_a_daemon_that_is_killed_while_bytes_come_in_shows_no_wrong_one(
+    fsx: Instance, proxy: Proxy, large: Path, data: bytes
+) -> None:
+    served = threading.Event()
+
+    def rule(request: Request) -> Answer | Cut | None:
+        if request.method == "GET" and request.range is not None and request.range[0] // CHUNK == 11:
+            served.set()
+            threading.Event().wait(0.2)  # others are in the middle of theirs by now
+        return None
+
+    proxy.rule = rule
+    with subprocess.Popen(["cat", large], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):  # noqa: S603, S607
+        assert served.wait(30)
+        again(fsx, killed=True)
+    proxy.rule = None
+
+    assert large.read_bytes() == data
+
+
+def test_an_object_that_was_replaced_while_no_daemon_ran_is_never_mixed(
+    fsx: Instance, proxy: Proxy, large: Path, data: bytes, s3: Any, bucket: str
+) -> None:
+    gate = Gate(0)
+    proxy.rule = gate
+    fd = os.open(large, os.O_RDONLY)
+    assert os.pread(fd, 4096, 0) == data[:4096]
+    os.close(fd)
+    gate.opened.set()
+    proxy.rule = None
+    assert fsx.stop() == 0
+    other = os.urandom(len(data))
+    s3.put_object(Bucket=bucket, Key="large", Body=other)
+    fsx.start()
+
+    def reads_new() -> bool:
+        got = large.read_bytes()
+        assert got in {data, other}
+        return got == other
+
+    eventually(reads_new)
+
+
+# ---------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize("size", [CHUNK // 4, CHUNK * CHUNKS])
+def test_a_download_that_does_not_fit_its_checksum_is_not_believed(
+    fsx: Instance, proxy: Proxy, s3: Any, bucket: str, size: int
+) -> None:
+    body = os.urandom(size)
+    s3.put_object(Bucket=bucket, Key="wrong", Body=body, ChecksumAlgorithm="CRC32")
+    fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url, "--poll", "0")
+    fsx.settle()
+    proxy.rule = lambda request: Garbled() if request.method == "GET" and request.path.endswith("/wrong") else None
+
+    with pytest.raises(OSError, match="Input/output"), (fsx.directory / "d/wrong").open("r+b"):
+        pass
+
+    assert "released" in fsx.state(fsx.directory / "d/wrong")["flags"]
+    assert "S3ObjectChecksumMismatch" in fsx.ok("events", "--json").out

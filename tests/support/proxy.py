@@ -52,13 +52,18 @@ class Cut:
     after: int
 
 
+@dataclass(frozen=True, slots=True)
+class Garbled:
+    """Let the upstream's answer through with its first byte changed, as bad memory on the way would."""
+
+
 def refusal(status: int, code: str, message: str = "refused") -> Answer:
     """S3's error document."""
     text = f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>1</RequestId></Error>"
     return Answer(status, f'<?xml version="1.0" encoding="UTF-8"?>{text}'.encode())
 
 
-Rule = Callable[[Request], Answer | Cut | None]
+Rule = Callable[[Request], Answer | Cut | Garbled | None]
 
 
 @dataclass
@@ -139,7 +144,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         self._pass_on(body, verdict)
 
-    def _pass_on(self, body: bytes, cut: Cut | None) -> None:
+    def _pass_on(self, body: bytes, change: Cut | Garbled | None) -> None:
         assert self.server.proxy.upstream is not None
         upstream = urllib.parse.urlsplit(self.server.proxy.upstream)
         assert upstream.hostname is not None
@@ -154,8 +159,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             data = answer.read()
         kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP]
         length = int(answer.getheader("Content-Length") or len(data))
-        self._answer(answer.status, kept, data[: cut.after] if cut else data, length)
-        if cut:
+        if isinstance(change, Garbled):
+            data = bytes([data[0] ^ 1]) + data[1:]
+        self._answer(answer.status, kept, data[: change.after] if isinstance(change, Cut) else data, length)
+        if isinstance(change, Cut):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
 

@@ -17,12 +17,14 @@ from fsxsync.catalog.associations import decode, encode
 from fsxsync.catalog.changelog import Hint
 from fsxsync.catalog.database import Catalog
 from fsxsync.catalog.problems import Problem
+from fsxsync.catalog.uploads import Part, Upload
 from fsxsync.errors import CatalogCorrupt
 from fsxsync.model.association import Access, Association, Defaults, Event, Lifecycle, OnConflict, Policy
 from fsxsync.model.identity import Base, Kind
 
 A, B = "dra-00000000000000001", "dra-00000000000000002"
 
+PART = Part(2, 8, "etag", 2**64 - 1)
 PLAIN = Association(id=A, directory=b"data", bucket="bucket", prefix="prefix/")
 ASSOCIATIONS = st.builds(
     Association,
@@ -106,7 +108,9 @@ def test_they_come_in_the_order_in_which_they_were_made(catalog: Catalog) -> Non
 def fill(catalog: Catalog, association: str) -> None:
     catalog.files.put(Base(association, b"a", Kind.FILE, 1, 2, 3, 4, 0o644, 0, 0, "e", 2, 5))
     catalog.changelog.add([Hint(association, b"a", local=True, remote=True, ino=1)], now_ns=1, delay_ns=0, cap_ns=0)
-    catalog.uploads.started(association, b"a", "k", f"upload-{association}", 1)
+    number = catalog.uploads.intended(association, "k", 1)
+    catalog.uploads.started(number, f"upload-{association}", part_size=8, headers=b"h")
+    catalog.uploads.sent(number, PART)
     catalog.problems.put(Problem(association, b"a", "conflict", "Conflict", "m", 1))
 
 
@@ -121,6 +125,7 @@ def test_delete_takes_everything_of_one_and_nothing_of_others(catalog: Catalog) 
     assert [row.association for row in catalog.files.by_inode(1)] == [B]
     assert [entry.association for entry in catalog.changelog.pending(None, b"", 9)] == [B]
     assert [upload.association for upload in catalog.uploads.all()] == [B]
+    assert [catalog.uploads.parts(number) for number in (1, 2)] == [[], [PART]]
     assert [problem.association for problem in catalog.problems.list()] == [B]
     assert (catalog.files.count(A), catalog.changelog.count(A)) == (0, (0, 0, 0))
 
@@ -163,14 +168,49 @@ def test_the_rows_of_a_deleted_association_do_not_come_back_under_a_new_one(cata
 
 
 def test_uploads_are_known_until_they_end(catalog: Catalog) -> None:
-    catalog.uploads.started(A, b"a", "prefix/a", "two", 2)
-    catalog.uploads.started(A, b"b", "prefix/b", "one", 1)
-    catalog.uploads.started(B, b"c", "prefix/c", "three", 3)
+    first = catalog.uploads.intended(A, "prefix/a", 1)
+    second = catalog.uploads.intended(A, "prefix/b", 2)
+    third = catalog.uploads.intended(B, "prefix/a", 3)
+    catalog.uploads.started(second, "id", part_size=8, headers=b"h")
 
-    catalog.uploads.finished("two")
+    catalog.uploads.finished(first)
 
-    assert [upload.upload_id for upload in catalog.uploads.all()] == ["one", "three"]
-    assert [upload.key for upload in catalog.uploads.all(A)] == ["prefix/b"]
+    kept = [Upload(second, A, "prefix/b", "id", 2, 8, b"h"), Upload(third, B, "prefix/a", None, 3)]
+    assert catalog.uploads.all() == kept
+    assert catalog.uploads.all(A) == kept[:1]
+    assert catalog.uploads.to_key(B, "prefix/a") == kept[1:]
+    assert catalog.uploads.to_key(A, "prefix/a") == []
+
+
+def test_two_stores_may_give_the_same_id(catalog: Catalog) -> None:
+    for association in (A, B):
+        number = catalog.uploads.intended(association, "k", 1)
+        catalog.uploads.started(number, "1", part_size=8, headers=b"h")
+
+    assert [(upload.association, upload.upload_id) for upload in catalog.uploads.all()] == [(A, "1"), (B, "1")]
+
+
+def test_parts_are_known_as_they_were_sent_last(catalog: Catalog) -> None:
+    number, other = (catalog.uploads.intended(A, key, 1) for key in ("a", "b"))
+    for part in (PART, Part(1, 8, "first", 0), replace(PART, etag="again", crc64nvme=2**63)):
+        catalog.uploads.sent(number, part)
+    catalog.uploads.sent(other, PART)
+
+    assert catalog.uploads.parts(number) == [Part(1, 8, "first", 0), Part(2, 8, "again", 2**63)]
+    assert catalog.uploads.parts(other) == [PART]
+
+
+def test_a_part_that_comes_late_meets_no_other_upload(catalog: Catalog) -> None:
+    ended = catalog.uploads.intended(A, "k", 1)
+    catalog.uploads.sent(ended, PART)
+    catalog.uploads.finished(ended)
+    catalog.uploads.sent(ended, PART)
+    catalog.uploads.started(ended, "id", part_size=8, headers=b"h")
+
+    number = catalog.uploads.intended(A, "k", 2)
+
+    assert catalog.uploads.all() == [Upload(number, A, "k", None, 2)]
+    assert (catalog.uploads.parts(ended), catalog.uploads.parts(number)) == ([], [])
 
 
 @pytest.mark.parametrize("value", [None, True, 1.5, "ä", ["a", {"b": None}]])

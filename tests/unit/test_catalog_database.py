@@ -19,7 +19,7 @@ from sqlite_utils import Database, Migrations
 
 from fsxsync.catalog import associations, changelog, files, migrations, numbers, problems, uploads
 from fsxsync.catalog.changelog import Hint
-from fsxsync.catalog.database import Catalog
+from fsxsync.catalog.database import APPLICATION_ID, Catalog
 from fsxsync.errors import CatalogCorrupt, CatalogError, NoSpace
 from fsxsync.model.identity import Base, Kind
 
@@ -111,6 +111,22 @@ def test_a_migration_that_fails_names_the_file(file: Path) -> None:
 
     with pytest.raises(CatalogCorrupt, match=r"catalog\.db.*schema.*uploads already exists"):
         Catalog.open(file)
+
+
+def test_uploads_of_an_older_version_are_still_known(file: Path) -> None:
+    rows = [("intent 0123", "dra-1", b"a", "p/a", 1), ("id", "dra-1", b"b", "p/b", 2)]
+    with closing(sqlite3.connect(file, isolation_level=None)) as raw:
+        older = Database(raw, execute_plugins=False)
+        migrations.catalog.apply(older, stop_before="m0005_resumable_uploads")
+        raw.executemany(
+            "INSERT INTO uploads (upload_id, association, path, key, started_ns) VALUES (?, ?, ?, ?, ?)", rows
+        )
+        raw.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    with closing(Catalog.open(file)) as catalog:
+        found = catalog.uploads.all("dra-1")
+
+    assert found == [uploads.Upload(1, "dra-1", "p/a", None, 1), uploads.Upload(2, "dra-1", "p/b", "id", 2)]
 
 
 def test_a_state_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
@@ -227,7 +243,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from fsxsync.catalog.changelog import Hint
-from fsxsync.catalog.database import Catalog
+from fsxsync.catalog.database import APPLICATION_ID, Catalog
 
 catalog = Catalog.open(Path(sys.argv[1]))
 number = 0
@@ -307,6 +323,8 @@ def test_a_statement_seeks_and_neither_scans_nor_sorts(catalog: Catalog, name: s
         (changelog._ERRORS, "changelog_errors"),
         (changelog._BY_INODE, "changelog_ino"),
         (problems._COUNT_KIND, "problems_kind"),
+        (uploads._TO_KEY, "uploads_key"),
+        (uploads._PARTS, "PRIMARY KEY (upload=?)"),
         (files._BETWEEN, "PRIMARY KEY (association=? AND sort_key>? AND sort_key<?)"),
         (changelog._BELOW, "PRIMARY KEY (association=? AND path>? AND path<?)"),
     ],

@@ -23,6 +23,7 @@ from fakes.administration import FakeAdministration, file_state
 from fsxsync.cli.main import run
 from fsxsync.control.server import serve_control
 from fsxsync.errors import AccessDenied
+from fsxsync.model.finding import Finding, Rule, Tally
 from fsxsync.ports import PendingItem
 from fsxsync.telemetry.eventlog import EventLog
 
@@ -405,6 +406,64 @@ def test_wait_says_what_is_pending(daemon: Daemon, capsys: pytest.CaptureFixture
     )
 
 
+def test_check_sums_up_where_no_rule_is_broken(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.admin.tally = Tally(entries=12, skipped=2, verified=5, without_checksum=1, released=3, not_imported=1)
+
+    codes = [daemon.run("check"), daemon.run("check", "--verify", f"{daemon.mount}/a", f"{daemon.mount}/b")]
+
+    assert codes == [0, 0]
+    assert capsys.readouterr().out.splitlines() == [
+        "checked 12, skipped 2",
+        "checked 12, skipped 2, verified 5, without a checksum 1, released 3, changed in the repository 1, differing 0",
+    ]
+    assert [what for name, what in daemon.admin.asked if name == "check"] == [((b"",), False), ((b"a", b"b"), True)]
+
+
+def test_check_names_each_broken_rule(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"d/a\x1b\xff")
+    daemon.admin.findings = [
+        Finding(name, Rule.STUB_SIZE, "a stub of 3 bytes for an object of 7", "dra-1"),
+        Finding("/state/staging/new-1-1", Rule.STAGING_LEFTOVER, "left behind"),
+    ]
+    daemon.admin.tally = Tally(entries=9)
+
+    code = daemon.run("check")
+
+    out, err = capsys.readouterr()
+    assert code == 1
+    assert out.splitlines() == [
+        f"{daemon.mount}/d/a\\x1b\\xff: stub-size: a stub of 3 bytes for an object of 7",
+        "/state/staging/new-1-1: staging-leftover: left behind",
+    ]
+    assert err.startswith("fsxsync: 2 rules are broken: checked 9, skipped 0; ")
+    assert err.count("\n") == 1
+
+
+def test_check_as_json_is_an_object_a_finding(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    clean = daemon.run("check", "--json"), *capsys.readouterr()
+    daemon.admin.findings = [Finding("d/a", Rule.OBJECT_GONE, "gone", "dra-1"), Finding("b", Rule.STUB_ASTRAY, "stub")]
+
+    code = daemon.run("check", "--json", "--verify")
+
+    out, _ = capsys.readouterr()
+    assert clean == (0, "", "checked 0, skipped 0\n")
+    assert code == 1
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"path": f"{daemon.mount}/d/a", "rule": "object-gone", "message": "gone", "association": "dra-1"},
+        {"path": f"{daemon.mount}/b", "rule": "stub-astray", "message": "stub", "association": None},
+    ]
+
+
+def test_check_that_can_not_go_on_says_why(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.admin.late_failure = AccessDenied("looking at s3://bucket/a", "403")
+
+    code = daemon.run("check", "--verify")
+
+    daemon.admin.late_failure = None
+    assert code == 1
+    assert complaint(capsys).startswith("looking at s3://bucket/a: 403; grant s3:")
+
+
 # ---------------------------------------------------------------- the daemon
 
 
@@ -463,7 +522,16 @@ def test_unmount_says_what_is_left(daemon: Daemon, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize(
     "arguments",
-    ["status", "associations", "association show /d", "associate s3://bucket/ /d", "wait", "state x", "unmount"],
+    [
+        "status",
+        "associations",
+        "association show /d",
+        "associate s3://bucket/ /d",
+        "wait",
+        "state x",
+        "check",
+        "unmount",
+    ],
 )
 def test_without_a_daemon_every_command_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str
@@ -515,6 +583,7 @@ OPTIONS = {
     "association delete": "--hydrate --delete-data --force",
     "state": "--json --recursive -r",
     "wait": "--timeout",
+    "check": "--verify --json",
     "status": "--json",
     "events": "--follow --json --association --level",
 }
@@ -552,7 +621,9 @@ def fsxsync(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.mark.parametrize("arguments", ["--help", "--version", "status", "associations", "state {mount}/a", "wait"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "--version", "status", "associations", "state {mount}/a", "wait", "check"]
+)
 def test_no_command_pays_for_what_only_the_daemon_needs(daemon: Daemon, arguments: str) -> None:
     daemon.admin.states = {b"a": [file_state("a")]}
     heavy = ("boto3", "botocore", "pyfuse3", "moto", "trio", "starlette", "hypercorn", "sqlite3", "sqlite_utils")

@@ -452,6 +452,7 @@ async def hang_up_amid(world: World, operation: str, members: dict[str, object])
         ("Wait", {}, "wait"),
         ("Drain", {"timeout_s": 60}, "drain"),
         ("State", {"paths": ["a"]}, "state"),
+        ("Check", {}, "check"),
     ],
 )
 async def test_a_client_that_hangs_up_ends_its_waiting(

@@ -26,12 +26,13 @@ from hypothesis import strategies as st
 from fsxsync.errors import BadCredentials, KeyRefused, RepositoryError
 from fsxsync.model.association import Access
 from fsxsync.model.identity import Kind, Posix, Remote
-from fsxsync.ports import Conditions, ObjectHeaders
-from fsxsync.repository import requests
-from fsxsync.repository.requests import Pairs, Request, SignedRequest
+from fsxsync.model.metadata import to_user_metadata
+from fsxsync.ports import ObjectHeaders, SignedRequest
+from fsxsync.repository import copying, requests
+from fsxsync.repository.bookkeeping import Bookkeeping
+from fsxsync.repository.requests import Pairs, Request
 from fsxsync.repository.session import Connection, s3_client
 from fsxsync.repository.signing import Signer
-from fsxsync.repository.store import S3Store
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"  # noqa: S105 - of AWS's own examples
 NOW = datetime(2026, 2, 28, 23, 59, 58, 123456, tzinfo=UTC)
@@ -179,7 +180,6 @@ def test_an_etag_begins_no_header_of_its_own(make_signer: Callable[..., Signer],
 # ---------------------------------------------------------------- what boto3 would send
 
 REMOTE = Remote(Kind.FILE, "ab" * 16, 5, 0)
-ALL = Conditions(put_if_match=True, put_if_none_match=True, delete_if_match=True)
 PLACING = [
     LOCAL,
     SECURE,
@@ -207,22 +207,18 @@ class _CaughtError(Exception):
     pass
 
 
-def sent_by_boto3(
-    connection: Connection[Any], access: Access, ask: Callable[[S3Store], object]
-) -> tuple[str, str, dict[str, str]]:
+def sent_by_boto3(connection: Connection[Any], ask: Callable[[Any], object]) -> tuple[str, str, dict[str, str]]:
     caught: list[AWSPreparedRequest] = []
 
     def catch(request: AWSPreparedRequest, **_unused: object) -> None:
         caught.append(request)
         raise _CaughtError
 
-    store = S3Store("bucket", access, ALL)
-    store._connection = connection
     with connection.ask("") as client:
         client.meta.events.register_first("before-send.s3", catch)
         try:
             with pytest.raises(_CaughtError):
-                ask(store)
+                ask(client)
         finally:
             client.meta.events.unregister("before-send.s3", catch)
     [request] = caught
@@ -236,34 +232,81 @@ def _text(value: str | bytes) -> str:
 
 CRC = replace(FILE, crc64nvme=0x0123456789ABCDEF)
 LINK = ObjectHeaders(Posix(), Kind.SYMLINK)
-SAME: dict[str, tuple[Callable[[S3Store, str], object], Callable[[Access, str], Request]]] = {
-    "get": (
-        lambda store, key: store.get_range(key, 5, 10, etag="ab", version_id=None),
+WHERE = {"Bucket": "bucket", "Key": "dir/a file"}
+EXPECT_MD5 = f'"{REMOTE.etag}"'
+
+
+def described(headers: ObjectHeaders, access: Access) -> dict[str, Any]:
+    """What boto3 has to be told of an object, and of the association's wishes."""
+    told = {"Metadata": to_user_metadata(headers.kind, headers.posix), "ContentType": headers.content_type}
+    return told | Bookkeeping("bucket", access).placing(headers.kind)
+
+
+def payer(access: Access) -> dict[str, Any]:
+    return {"RequestPayer": "requester"} if access.requester_pays else {}
+
+
+Ask = Callable[[Any, Access], object]
+SAME: dict[str, tuple[Ask, Callable[[Access, str], Request]]] = {
+    "get a range": (
+        lambda s3, access: s3.get_object(**WHERE, **payer(access), Range="bytes=5-14", IfMatch='"ab"'),
         lambda _, key: requests.get_range(key, 5, 10, etag="ab", version_id=None),
     ),
-    "get a version": (
-        lambda store, key: store.get_range(key, 0, 1, etag="ab-2", version_id="v+/=1"),
+    "get a range of a version": (
+        lambda s3, access: s3.get_object(
+            **WHERE, **payer(access), Range="bytes=0-0", IfMatch='"ab-2"', VersionId="v+/=1"
+        ),
         lambda _, key: requests.get_range(key, 0, 1, etag="ab-2", version_id="v+/=1"),
     ),
-    "head": (lambda store, key: store.head(key), lambda _, key: requests.head(key)),
+    "get the whole": (
+        lambda s3, access: s3.get_object(**WHERE, **payer(access), ChecksumMode="ENABLED", IfMatch='"ab"'),
+        lambda _, key: requests.get(key, etag="ab"),
+    ),
+    "get the whole of a version": (
+        lambda s3, access: s3.get_object(**WHERE, **payer(access), ChecksumMode="ENABLED", VersionId="v1"),
+        lambda _, key: requests.get(key, etag=None, version_id="v1"),
+    ),
+    "head": (
+        lambda s3, access: s3.head_object(**WHERE, **payer(access), ChecksumMode="ENABLED"),
+        lambda _, key: requests.head(key),
+    ),
     "put a new one": (
-        lambda store, key: store.put(key, b"hello", CRC, replaces=None),
+        lambda s3, access: s3.put_object(
+            **WHERE,
+            **described(CRC, access),
+            Body=b"hello",
+            ChecksumAlgorithm="CRC64NVME",
+            ChecksumCRC64NVME="ASNFZ4mrze8=",
+            IfNoneMatch="*",
+        ),
         lambda access, key: requests.put(key, CRC, access, if_none=True),
     ),
     "put over one": (
-        lambda store, key: store.put(key, b"hello", FILE, replaces=REMOTE),
+        lambda s3, access: s3.put_object(**WHERE, **described(FILE, access), Body=b"hello", IfMatch=EXPECT_MD5),
         lambda access, key: requests.put(key, FILE, access, if_match=REMOTE.etag),
     ),
     "put a link": (
-        lambda store, key: store.put(key, b"to", LINK, replaces=None),
+        lambda s3, access: s3.put_object(**WHERE, **described(LINK, access), Body=b"to", IfNoneMatch="*"),
         lambda access, key: requests.put(key, LINK, access, if_none=True),
     ),
     "part": (
-        lambda store, key: store.upload_part(key, "up+/=~ 1", 17, b"hello"),
+        lambda s3, access: s3.upload_part(**WHERE, **payer(access), UploadId="up+/=~ 1", PartNumber=17, Body=b"hello"),
         lambda _, key: requests.upload_part(key, "up+/=~ 1", 17),
     ),
+    "part with its checksum": (
+        lambda s3, access: s3.upload_part(
+            **WHERE,
+            **payer(access),
+            UploadId="u",
+            PartNumber=1,
+            Body=b"hello",
+            ChecksumAlgorithm="CRC64NVME",
+            ChecksumCRC64NVME="ASNFZ4mrze8=",
+        ),
+        lambda _, key: requests.upload_part(key, "u", 1, crc64nvme=0x0123456789ABCDEF),
+    ),
     "delete": (
-        lambda store, key: store.delete(key, expect=REMOTE),
+        lambda s3, access: s3.delete_object(**WHERE, **payer(access), IfMatch=EXPECT_MD5),
         lambda _, key: requests.delete(key, if_match=REMOTE.etag),
     ),
 }
@@ -271,17 +314,58 @@ SAME: dict[str, tuple[Callable[[S3Store, str], object], Callable[[Access, str], 
 
 @pytest.mark.parametrize("case", SAME)
 @pytest.mark.parametrize("access", PLACING, ids=range(len(PLACING)))
-def test_a_request_is_what_the_store_has_boto3_send(
+def test_a_request_is_what_boto3_would_send(
     make_signer: Callable[..., Signer], clients: Callable[[Access], Connection[Any]], access: Access, case: str
 ) -> None:
-    by_store, by_us = SAME[case]
+    by_boto3, by_us = SAME[case]
 
     signed = make_signer(access).sign(by_us(access, "dir/a file"))
 
-    method, url, headers = sent_by_boto3(clients(access), access, lambda store: by_store(store, "dir/a file"))
+    assert_same(signed, *sent_by_boto3(clients(access), lambda s3: by_boto3(s3, access)))
+
+
+def assert_same(signed: SignedRequest, method: str, url: str, headers: dict[str, str]) -> None:
     ours = {name: value for name, value in lower(signed.headers).items() if name not in NOT_OURS}
     assert (signed.method, parts(signed.url)) == (method, parts(url))
     assert ours == headers
+
+
+@pytest.mark.parametrize("access", PLACING, ids=range(len(PLACING)))
+@pytest.mark.parametrize("version_id", [None, "v1.-_~"])
+@pytest.mark.parametrize("bucket", ["bucket", "arn:aws:s3:eu-west-3:123456789012:accesspoint/ap"])
+@pytest.mark.parametrize("source", ODD_KEYS)
+def test_a_copy_is_what_boto3_would_send(
+    make_signer: Callable[..., Signer],
+    clients: Callable[[Access], Connection[Any]],
+    access: Access,
+    version_id: str | None,
+    bucket: str,
+    source: str,
+) -> None:
+    if bucket != "bucket":  # no access points behind other endpoints
+        access = replace(access, endpoint_url=None)
+    copied = copying.Source(bucket, source, replace(REMOTE, version_id=version_id))
+    told = described(FILE, access) | {"IfMatch": '"old"', "CacheControl": "no-store", "StorageClass": "STANDARD_IA"}
+    with clients(access).ask("") as client:
+        model = client.meta.service_model.operation_model("CopyObject")
+
+    signed = make_signer(access, bucket).sign(copying.request(model, copied, "dir/a file", told))
+
+    how = {"MetadataDirective": "REPLACE", "TaggingDirective": "COPY"}
+    asked = {"Bucket": bucket, "Key": "dir/a file", **copied.params, **told, **how}
+    assert_same(signed, *sent_by_boto3(clients(access), lambda s3: s3.copy_object(**asked)))
+
+
+@pytest.mark.parametrize("expires", ["Tue, 01 Jan 2030 00:00:00 GMT", "0", "-1", "never"])
+def test_a_copy_keeps_what_is_said_of_the_end_as_it_was_said(
+    clients: Callable[[Access], Connection[Any]], expires: str
+) -> None:
+    with clients(LOCAL).ask("") as client:
+        model = client.meta.service_model.operation_model("CopyObject")
+
+    request = copying.request(model, copying.Source("bucket", "k", REMOTE), "k", {"Expires": expires})
+
+    assert dict(request.headers)["Expires"] == expires
 
 
 def parts(url: str) -> tuple[str, list[str]]:
@@ -294,7 +378,7 @@ def parts(url: str) -> tuple[str, list[str]]:
 def test_a_key_is_spelled_as_boto3_spells_it(
     make_signer: Callable[..., Signer], clients: Callable[[Access], Connection[Any]], key: str
 ) -> None:
-    _, url, _ = sent_by_boto3(clients(LOCAL), LOCAL, lambda store: store.head(key))
+    _, url, _ = sent_by_boto3(clients(LOCAL), lambda s3: s3.head_object(Bucket="bucket", Key=key))
 
     assert make_signer().sign(requests.head(key)).url == url
 
@@ -378,7 +462,7 @@ def test_asking_for_the_place_leaves_the_client_as_it_was(
 ) -> None:
     make_signer().place()
 
-    _, url, _ = sent_by_boto3(clients(LOCAL), LOCAL, lambda store: store.head("k"))
+    _, url, _ = sent_by_boto3(clients(LOCAL), lambda s3: s3.head_object(Bucket="bucket", Key="k"))
     assert url == "http://127.0.0.1:9000/bucket/k"
 
 
