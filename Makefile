@@ -1,10 +1,11 @@
 # The one door. Everything but `clean` sets up what it needs first (scripts/bootstrap).
-.PHONY: help setup demo test lint bench lock clean
+.PHONY: help setup demo test test-s3 lint bench lock clean
 ARGS ?=
 
 help:
 	@echo "make demo   see it work: an embedded S3, a mount, and what to try"
 	@echo "make test   run the tests            (ARGS='-k name' for some of them)"
+	@echo "make test-s3 SERVER=versitygw|versitygw-tls|minio   those that ask a store, on another one than moto"
 	@echo "make lint   ruff, mypy, import contracts, C warnings, formats"
 	@echo "make bench  measure everything   (ARGS='--json FILE'; one of them: .venv/bin/python -m bench NAME)"
 	@echo "make setup  only set up .venv        make lock   renew the lock files"
@@ -17,7 +18,12 @@ demo: setup
 	@if [ -t 0 ]; then .venv/bin/fsxsync demo $(ARGS); else .venv/bin/fsxsync demo --check $(ARGS); fi
 
 test: setup
-	.venv/bin/pytest -q -n 3 --dist loadfile $(ARGS)
+	.venv/bin/pytest -q -rs -n 3 --dist loadfile $(ARGS)
+
+SERVER ?= versitygw
+test-s3: setup
+	scripts/build-server $(firstword $(subst -, ,$(SERVER)))
+	FSXSYNC_TEST_SERVER=$(SERVER) .venv/bin/pytest -q -rs -n 3 --dist loadfile tests/contract/test_store.py tests/integration $(ARGS)
 
 lint: setup
 	.venv/bin/ruff check .

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from support.built_servers import built_program
 from support.instance import Instance
 
 from bench import ROOT
@@ -22,6 +23,7 @@ from bench import ROOT
 GOAL = "goal"
 """Among the others: the figure that was set for this row."""
 _PACKAGES = ("fsxsync", "boto3", "botocore", "moto", "pyfuse3", "trio", "awscrt")
+_PROGRAMS = ("versitygw", "s5cmd", "rclone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ class Report:
 
     objects: int
     seconds: float
+    share: float = 1.0
+    """Of the bytes that the transfer benchmark moves; less is for trying it out."""
+    rounds: int = 5
+    """How often each of them has its turn there."""
     on_row: Callable[[Row], None] = lambda _row: None
     rows: list[Row] = field(default_factory=list)
 
@@ -109,6 +115,9 @@ def versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    for name in _PROGRAMS:
+        if (program := built_program(name)) is not None:
+            found[name] = program.name.removeprefix(f"{name}-")
     commit = subprocess.run(  # noqa: S603
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],  # noqa: S607
         capture_output=True,

@@ -61,9 +61,15 @@ def head_document(answer: Answer) -> dict[str, Any]:
 
 
 def written_of(answer: Answer, *, etag: str | None = None) -> Written:
-    """A write's answer. ``etag`` where it stands in the body (copies)."""
+    """A write's answer. ``etag`` where it stands in the body (copies).
+
+    Raises:
+        RepositoryError: there is none: what was written could not be told from what others write.
+    """
     document = head_document(answer)
     plain = plain_etag(etag if etag is not None else document.get("ETag"))
+    if not plain:
+        raise RepositoryError("an answer of the store", "it names no ETag of what was written")
     return Written(
         etag=plain,
         version_id=version_id_of(document),

@@ -225,6 +225,8 @@ class StubHydrator(FrontHints):
         """On return the file is an ordinary one, whose bytes were compared with the object's."""
         while not hydration.settled.is_set():
             await self._load(hydration, range(hydration.count))
+            if hydration.settling is None and not hydration.settled.is_set():
+                raise hydration.failure or replaced()
             while hydration.settling is not None:
                 await hydration.settling.wait()
             if hydration.failure is not None:
@@ -295,7 +297,7 @@ class StubHydrator(FrontHints):
 
     def _ask_ahead(self) -> None:
         """Give the free places to chunks that nobody waits for yet."""
-        while (wish := choose(self._wishes(), under_way=self._ahead, most=self._ahead_most)) is not None:
+        while self._ahead < self._ahead_most and (wish := choose(self._wishes())) is not None:
             hydration = self._active[wish.ino]
             index = hydration.next_ahead() if wish.priority is Priority.PRELOAD else hydration.next_missing()
             assert index is not None
@@ -344,7 +346,8 @@ class StubHydrator(FrontHints):
                 hydration.settled.set()
         except FsxSyncError as error:
             hydration.failure = error
-            hydration.settled.set()  # all bytes are here and right, only the mark stays
+            if hydration.is_complete:
+                hydration.settled.set()  # all bytes are here and right, only the mark stays
             self._report(hydration, error)
         finally:
             if hydration.settled.is_set():

@@ -86,10 +86,8 @@ class Wish:
     ino: int
 
 
-def choose(wishes: Iterable[Wish], *, under_way: int, most: int) -> Wish | None:
-    """Whose chunk is asked for next, if ``under_way`` chunks of all files leave a place: what a reader will need soon
-    before the rest of a file, and the file that has the least before others."""
-    if under_way >= most:
-        return None
+def choose(wishes: Iterable[Wish]) -> Wish | None:
+    """Whose chunk takes a place that is free: what a reader will need soon before the rest of a file, and the file that
+    has the least before others."""
     wanted = [wish for wish in wishes if wish.priority < Priority.BACKGROUND or wish.under_way < FILL_AT_ONCE]
     return min(wanted, key=lambda wish: (wish.priority, wish.under_way, wish.ino), default=None)

@@ -77,8 +77,8 @@ class Settler:
         return None
 
     def _drop(self, hydration: Hydration, damage: FsxSyncError) -> None:
-        self._memory.forget(hydration.ino)
         hydration.drop_data()
+        self._memory.forget(hydration.ino)
         hydration.tries += 1
         hydration.remembered = False
         self._shared.front.invalidate_inode(hydration.ino, data=True)

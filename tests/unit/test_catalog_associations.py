@@ -204,10 +204,10 @@ def test_a_part_that_comes_late_meets_no_other_upload(catalog: Catalog) -> None:
     ended = catalog.uploads.intended(A, "k", 1)
     catalog.uploads.sent(ended, PART)
     catalog.uploads.finished(ended)
+    number = catalog.uploads.intended(A, "k", 2)
+
     catalog.uploads.sent(ended, PART)
     catalog.uploads.started(ended, "id", part_size=8, headers=b"h")
-
-    number = catalog.uploads.intended(A, "k", 2)
 
     assert catalog.uploads.all() == [Upload(number, A, "k", None, 2)]
     assert (catalog.uploads.parts(ended), catalog.uploads.parts(number)) == ([], [])

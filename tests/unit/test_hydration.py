@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,26 @@ async def test_the_rest_comes_while_somebody_has_it_open(world: World) -> None:
     assert world.catalog.partials.all() == []
 
 
+async def test_all_files_together_have_a_limit_for_what_nobody_waits_for(world: World) -> None:
+    names = [f"f{number}" for number in range(5)]
+    for name in names:
+        world.stub(name, BODY)
+    async with world.daemon() as daemon:
+        daemon.mover.passing = set()
+        with ExitStack() as stack:
+            async with trio.open_nursery() as readers:
+                for name in names:
+                    readers.start_soon(stack.enter_context(daemon.reader(name)).read, *span(20))
+                await daemon.idle()
+                waited = sum(priority is Priority.FOREGROUND for _, priority in daemon.mover.asked)
+                most = daemon.shared.settings.association_requests * 3 // 4
+                assert (waited, len(daemon.mover.asked)) == (len(names), len(names) + most)
+                daemon.mover.let_all()
+            await daemon.idle()
+
+        assert [name for name in names if is_stub(world.base / "tree" / name)] == []
+
+
 async def test_nothing_comes_for_a_file_that_nobody_has_open(world: World) -> None:
     world.stub("f", BODY)
     async with world.daemon() as daemon:
@@ -234,6 +255,29 @@ async def test_throwing_the_data_away_ends_the_downloads(world: World) -> None:
     assert path.read_bytes() == b"mine"
     assert not is_stub(path)
     assert world.catalog.partials.all() == []
+
+
+async def test_who_waits_for_the_whole_file_is_told_that_it_was_thrown_away(world: World) -> None:
+    path = world.stub("f", BODY)
+    told = []
+    async with world.daemon() as daemon:
+        daemon.mover.passing = set(range(COUNT - 1))
+        with daemon.reader("f") as reader:
+            async with trio.open_nursery() as tasks:
+
+                async def load() -> None:
+                    with pytest.raises(LocalChanged):
+                        await daemon.hydrator.make_resident(b"f", reader.fd)
+                    told.append("thrown away")
+
+                tasks.start_soon(load)
+                await daemon.mover.until(COUNT)
+                await daemon.idle()
+                fd = os.open(path, os.O_RDWR)
+                await daemon.hydrator.discard(b"f", fd)
+                os.close(fd)
+
+    assert told == ["thrown away"]
 
 
 async def test_a_directory_that_goes_ends_the_downloads(world: World) -> None:

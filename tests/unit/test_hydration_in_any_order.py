@@ -241,7 +241,7 @@ class Play:
 
 
 @pytest.mark.parametrize("versioned", [False, True])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(steps=STEPS)
 def test_every_byte_is_the_one_of_the_version_that_was_opened(versioned: bool, steps: list[tuple[object, ...]]) -> None:
     with tempfile.TemporaryDirectory() as base:

@@ -123,20 +123,19 @@ PRELOAD, BACKGROUND = Priority.PRELOAD, Priority.BACKGROUND
 
 
 @pytest.mark.parametrize(
-    ("wishes", "under_way", "chosen"),
+    ("wishes", "chosen"),
     [
-        ([], 0, None),
-        ([Wish(BACKGROUND, 0, 1)], 0, 1),
-        ([Wish(BACKGROUND, 0, 1), Wish(PRELOAD, 5, 2)], 0, 2),  # a reader is about to need it
-        ([Wish(BACKGROUND, 3, 1), Wish(BACKGROUND, 2, 2)], 5, 2),  # the one that has least
-        ([Wish(PRELOAD, 3, 1), Wish(PRELOAD, 2, 2)], 5, 2),
-        ([Wish(BACKGROUND, FILL_AT_ONCE, 1)], FILL_AT_ONCE, None),  # one file does not take all places
-        ([Wish(PRELOAD, FILL_AT_ONCE, 1)], FILL_AT_ONCE, 1),
-        ([Wish(PRELOAD, 0, 1)], 18, None),  # no place is free
+        ([], None),
+        ([Wish(BACKGROUND, 0, 1)], 1),
+        ([Wish(BACKGROUND, 0, 1), Wish(PRELOAD, 5, 2)], 2),  # a reader is about to need it
+        ([Wish(BACKGROUND, 3, 1), Wish(BACKGROUND, 2, 2)], 2),  # the one that has least
+        ([Wish(PRELOAD, 3, 1), Wish(PRELOAD, 2, 2)], 2),
+        ([Wish(BACKGROUND, FILL_AT_ONCE, 1)], None),  # one file does not take all places
+        ([Wish(PRELOAD, FILL_AT_ONCE, 1)], 1),
     ],
 )
-def test_whose_chunk_is_next(wishes: list[Wish], under_way: int, chosen: int | None) -> None:
-    wish = choose(wishes, under_way=under_way, most=18)
+def test_whose_chunk_is_next(wishes: list[Wish], chosen: int | None) -> None:
+    wish = choose(wishes)
 
     assert (wish.ino if wish else None) == chosen
 

@@ -511,6 +511,27 @@ async def test_what_nobody_will_remember_is_aborted(world: World, error: type[Ex
     assert world.store.uploads == {}
 
 
+async def test_a_cancelled_upload_that_nobody_will_remember_is_aborted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abort = world.store.abort_upload
+
+    async def slow_abort(key: str, upload_id: str) -> None:
+        await trio.lowlevel.checkpoint()
+        await abort(key, upload_id)
+
+    async def on_part(number: int) -> None:
+        scope.cancel()
+
+    monkeypatch.setattr(world.store, "abort_upload", slow_abort)
+    world.store.on_part = on_part
+    with trio.CancelScope() as scope:
+        await world.upload(recorded=False)
+
+    assert scope.cancelled_caught
+    assert world.store.uploads == {}
+
+
 async def test_a_journal_that_cannot_be_written_is_the_uploads_failure(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -719,7 +740,19 @@ async def test_of_two_that_fit_the_newer_goes_on(world: World) -> None:
 
     world.assert_there(await world.upload())
 
-    assert world.store.taken == [(newer.upload_id, 5), (newer.upload_id, 6)]
+    assert sorted(world.store.taken) == [(newer.upload_id, 5), (newer.upload_id, 6)]
+
+
+async def test_who_looks_for_lost_uploads_keeps_the_one_that_is_known(world: World) -> None:
+    await interrupted(world, 5)
+    world.catalog.uploads.intended("dra-1", "k", 0)
+    lost = await world.store.start_upload("k", HEADERS)
+
+    world.assert_there(await world.upload())
+
+    assert ("abort_upload", "k") in world.store.requests
+    assert lost not in world.store.uploads
+    assert numbers_taken(world) == NUMBERS
 
 
 async def test_each_key_has_its_own(world: World) -> None:
