@@ -25,7 +25,7 @@ _DELETE_ALL = "DELETE FROM problems WHERE association = ?"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """``kind`` is conflict, not-exportable, lost, refused or damaged; ``kept_as`` is where a conflict's
+    """``kind`` is conflict, not-exportable, lost, refused, damaged or damaged-object; ``kept_as`` is where a conflict's
     local version went."""
 
     association: str

@@ -6,6 +6,7 @@ from fsxsync.catalog.problems import Problem
 from fsxsync.errors import FsxSyncError
 from fsxsync.sync.reconcile import Action, Verdict
 from fsxsync.sync.served import Served
+from fsxsync.telemetry.codes import Flow
 
 _DONE: dict[Verdict, tuple[str, str]] = {
     Verdict.EXPORT: ("export", "exported"),
@@ -18,6 +19,9 @@ _DONE: dict[Verdict, tuple[str, str]] = {
     Verdict.IMPORT_DELETE: ("import", "removed, as its object was"),
     Verdict.KEEP_BOTH: ("import", "conflict: the object took the path, the file was kept beside it"),
 }
+
+_FLOWS: dict[str, Flow] = {"not-exportable": "export", "damaged": "export", "damaged-object": "restore"}
+"""Where a problem of that kind comes from; all others from imports."""
 
 
 def shown(served: Served, path: bytes) -> str:
@@ -84,7 +88,7 @@ def record_problem(served: Served, path: bytes, kind: str, message: str, code: s
         served.shared.eventlog.emit(
             level="WARN" if kind == "not-exportable" else "ERROR",
             code=code,
-            flow="export" if kind in {"not-exportable", "damaged"} else "import",
+            flow=_FLOWS.get(kind, "import"),
             association=served.id,
             path=shown(served, path),
             message=message,

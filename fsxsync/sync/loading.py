@@ -6,7 +6,7 @@ import trio
 
 from fsxsync.errors import ObjectDamaged
 from fsxsync.model.identity import Remote
-from fsxsync.model.parts import plan_chunks
+from fsxsync.model.parts import chunk_size_for, plan_chunks
 from fsxsync.ports import ChunkJob, Priority
 from fsxsync.sync.served import Served
 from fsxsync.transfer import checksums
@@ -33,7 +33,7 @@ async def _load(served: Served, key: str, remote: Remote, fd: int) -> None:
 
     try:
         async with trio.open_nursery() as nursery:
-            for chunk in plan_chunks(remote.size, served.shared.settings.chunk_size):
+            for chunk in plan_chunks(remote.size, chunk_size_for(remote.size, served.shared.settings.chunk_size)):
                 nursery.start_soon(fetch, chunk.offset, chunk.length)
     except* Exception as failures:
         raise first_leaf(failures) from failures

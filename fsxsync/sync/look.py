@@ -58,6 +58,14 @@ async def look(served: Served, entry: Entry) -> Outcome:
     local = shared.tree.identify(served.tree_path(path))
     if local is not None and local.kind is not Kind.DIRECTORY and local.ino in shared.writers:
         return Outcome(Next.LATER, "open for writing")
+    if (
+        base is not None
+        and base.released
+        and local is not None
+        and local.stub is None
+        and local.ino in shared.hydrating
+    ):
+        return Outcome(Next.LATER, "being loaded")  # its mark went a moment ago, and its row is about to follow
     if base is None and local is not None and local.kind is Kind.OTHER:
         raise_not_exportable(served, path)
     if base is not None and local is not None and (base.kind is Kind.DIRECTORY) != (local.kind is Kind.DIRECTORY):
@@ -113,10 +121,35 @@ async def _settle(served: Served, path: bytes, base: Base | None, local: Local |
         known, local = await _compare(served, path, local, remote)
     moved = await renames.is_moved_stub(served, path, base, local)
     action = reconcile(base, local, remote, served.association.policy, same_bytes=known, moved=moved)
+    if action.verdict in _UNCHECKED and _moved_on(served, path, base, local):
+        return Outcome(Next.AGAIN, local=True, remote=hinted)
     outcome = await _act(served, path, action)
     if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
         return Outcome(Next.AGAIN, remote=True)
     return outcome
+
+
+_UNCHECKED = QUIET | {Verdict.LOST, Verdict.DAMAGED, Verdict.BLOCKED}
+"""Nothing is done to either side, so no executor looks whether the state still is the one that was judged."""
+
+
+def _moved_on(served: Served, path: bytes, base: Base | None, local: Local | None) -> bool:
+    """Row or file changed while the repository was asked: a file may have been loaded meanwhile, and the verdict's row
+    would undo what was written of that."""
+    if served.shared.catalog.files.get(served.id, path) != base:
+        return True
+    now = served.shared.tree.identify(served.tree_path(path))
+    if local is None:  # also where the row is a directory's and a file stands there, or the other way round
+        return now is not None and (base is None or (now.kind is Kind.DIRECTORY) == (base.kind is Kind.DIRECTORY))
+    if local.kind is Kind.DIRECTORY and now is not None:  # its size and times move with what is put into it
+        return (now.kind, now.ino, now.mode, now.uid, now.gid) != (
+            local.kind,
+            local.ino,
+            local.mode,
+            local.uid,
+            local.gid,
+        )
+    return not local.same_state(now)
 
 
 def _may_rename(served: Served) -> bool:

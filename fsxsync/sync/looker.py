@@ -79,7 +79,7 @@ async def _look_one(served: Served, entry: Entry, slots: trio.Semaphore) -> None
     served.in_flight += 1
     try:
         await _handle(served, entry)
-    except trio.Cancelled:
+    except BaseException:  # cancelled, perhaps as a nursery's group; or a bug, which ends the daemon
         # The action may or may not have taken effect: the next look sees which.
         served.shared.catalog.changelog.postpone(entry, at_ns=served.shared.now_ns(), waiting_for="")
         raise

@@ -17,6 +17,9 @@ from fsxsync.tree.watch import Watcher
 NEEDS_PERSON_AFTER = 3
 """Failed attempts at one path after which somebody should look."""
 
+_PROBLEMS = ("lost", "refused", "damaged", "damaged-object")
+"""Kinds of open problems that count as errors."""
+
 
 @dataclass(frozen=True, slots=True)
 class StatusFacts:
@@ -70,10 +73,7 @@ def association_status(service: Service) -> AssociationStatus:
     total, local, remote = catalog.changelog.count(served.id)
     oldest = catalog.changelog.oldest_ns(served.id)
     errors = catalog.changelog.errors(served.id, 10)
-    problems = {
-        kind: catalog.problems.count(served.id, kind)
-        for kind in ("conflict", "not-exportable", "lost", "refused", "damaged")
-    }
+    problems = {kind: catalog.problems.count(served.id, kind) for kind in ("conflict", "not-exportable", *_PROBLEMS)}
     return AssociationStatus(
         association=served.association,
         pending=total,
@@ -81,7 +81,7 @@ def association_status(service: Service) -> AssociationStatus:
         pending_exports=local,
         oldest_pending_s=max(0.0, (served.shared.now_ns() - oldest) / 1e9) if oldest else 0.0,
         conflicts=problems["conflict"],
-        errors=len(errors) + problems["lost"] + problems["refused"] + problems["damaged"],
+        errors=len(errors) + sum(problems[kind] for kind in _PROBLEMS),
         not_exportable=problems["not-exportable"],
         imported=served.imported,
         exported=served.exported,

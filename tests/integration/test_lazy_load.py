@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -446,3 +447,43 @@ def test_a_download_that_does_not_fit_its_checksum_is_not_believed(
 
     assert "released" in fsx.state(fsx.directory / "d/wrong")["flags"]
     assert "S3ObjectChecksumMismatch" in fsx.ok("events", "--json").out
+
+
+def test_a_look_that_waits_while_a_file_is_loaded_undoes_nothing_of_that(
+    fsx: Instance, moto: MotoServer, proxy: Proxy, s3: Any, bucket: str
+) -> None:
+    """What it judged is no longer so: it must neither report the file as damaged, nor forget that its data is here."""
+    sqs = moto.client("sqs")
+    queue = sqs.create_queue(QueueName=bucket)["QueueUrl"]
+    s3.put_object(Bucket=bucket, Key="f", Body=b"small")
+    fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url, "--events", f"sqs:{queue}")
+    fsx.settle()
+    asked, opened = threading.Event(), threading.Event()
+
+    def hold_heads(request: Request) -> None:
+        if request.method == "HEAD" and request.path.endswith("/f"):
+            asked.set()
+            opened.wait(60)
+
+    proxy.rule = hold_heads
+    try:
+        sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(put_record(bucket, "f")))
+        assert asked.wait(60)
+        assert (fsx.directory / "d/f").read_bytes() == b"small"
+        eventually(lambda: "released" not in fsx.state(fsx.directory / "d/f")["flags"])
+    finally:
+        opened.set()
+    fsx.settle()
+
+    assert fsx.ok("check").code == 0
+    s3.put_object(Bucket=bucket, Key="f", Body=b"changed there")
+    sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(put_record(bucket, "f")))
+    fsx.settle()
+    assert (fsx.directory / "d/f").read_bytes() == b"changed there"
+    assert fsx.ok("events", "--level", "WARN").out == ""
+
+
+def put_record(bucket: str, key: str) -> dict[str, Any]:
+    """An event of S3 that names no version: only a HEAD can tell."""
+    entity = {"bucket": {"name": bucket}, "object": {"key": key}}
+    return {"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": entity}]}

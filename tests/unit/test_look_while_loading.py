@@ -1,0 +1,108 @@
+"""A look and the loading of the same file, at the same moment: neither undoes what the other wrote."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from support.hydrating import World, is_stub
+
+from fsxsync.catalog.changelog import Entry
+from fsxsync.model.identity import Remote, base_of
+from fsxsync.sync.look import Next, look
+from fsxsync.tree.tree import Tree
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+async def released_file(world: World) -> Path:
+    """A stub that is in sync with its object."""
+    path = world.stub("f", b"small")
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    assert remote is not None
+    world.catalog.files.put(base_of("dra-1", b"f", local, remote))
+    return path
+
+
+TOLD = Entry("dra-1", b"f", False, True, None, 0, 0, 1, 0, None, None, "")
+"""The changelog's entry after an event that names no version."""
+
+
+async def test_a_file_whose_mark_just_went_is_not_taken_for_damaged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unmarked, go_on = trio.Event(), threading.Event()
+    token = trio.lowlevel.current_trio_token()
+    unmark = Tree.unmark
+
+    def slowly(*arguments: Any, **named: Any) -> Any:
+        local = unmark(*arguments, **named)
+        token.run_sync_soon(unmarked.set)
+        go_on.wait(20)
+        return local
+
+    monkeypatch.setattr(Tree, "unmark", slowly)
+    async with world.daemon() as daemon:
+        path = await released_file(world)
+        with daemon.reader("f") as reader:
+            await daemon.hydrator.open_for_read(reader.path, reader.fd)
+            await unmarked.wait()
+            assert not is_stub(path)
+            world.store.outside_put("f", b"changed there")
+
+            outcome = await look(daemon.served, TOLD)
+
+            go_on.set()
+            await daemon.hydrator.make_resident(reader.path, reader.fd)
+
+        assert (outcome.next, outcome.reason) == (Next.LATER, "being loaded")
+        assert world.catalog.problems.get("dra-1", b"f") == []
+        assert (await look(daemon.served, TOLD)).next is Next.DONE
+        mark = world.tree.identify(b"f")
+        assert mark is not None
+        assert mark.stub == world.mark("f")
+
+
+async def test_a_look_that_waited_for_the_store_does_not_write_down_what_is_no_longer_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.daemon() as daemon:
+        await released_file(world)
+        world.store.outside_put("f", b"small")  # equal bytes, at another time: only the row is to be refreshed
+        asked, answer = trio.Event(), trio.Event()
+        head = world.store.head
+
+        async def slow_head(key: str) -> Remote | None:
+            asked.set()
+            await answer.wait()
+            return await head(key)
+
+        monkeypatch.setattr(world.store, "head", slow_head)
+        outcomes = []
+
+        async def look_once() -> None:
+            outcomes.append(await look(daemon.served, TOLD))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look_once)
+            await asked.wait()
+            with daemon.reader("f") as reader:
+                await daemon.hydrator.make_resident(reader.path, reader.fd)
+            row = world.catalog.files.get("dra-1", b"f")
+            assert row is not None
+            assert not row.released
+            answer.set()
+
+        (outcome,) = outcomes
+        assert (outcome.next, outcome.remote) == (Next.AGAIN, True)
+        assert world.catalog.files.get("dra-1", b"f") == row
