@@ -103,9 +103,9 @@ class Pool:
 
     def proxy_for(self, url: str) -> str | None:
         """The proxy that the environment names for that server (HTTPS_PROXY, NO_PROXY …), as boto3 reads it."""
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
+        origin = url[: url.find("/", len("https://"))]  # each request comes by here: no need to take it all apart
         if origin not in self._proxies:
+            parts = urlsplit(origin)
             named = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
             if named and "://" not in named:
                 named = f"http://{named.removeprefix('//')}"
