@@ -1,0 +1,47 @@
+"""The seams between the rooms: what each side may ask of the other, and nothing else. A page a seam."""
+
+from __future__ import annotations
+
+from fsxsync.ports.administration import Administration, AssociationStatus, FileState, PendingItem, Status
+from fsxsync.ports.events import EventQueue, ObjectHint, QueueMessage
+from fsxsync.ports.front import Front, Hydrator
+from fsxsync.ports.mover import ChunkJob, Mover
+from fsxsync.ports.store import (
+    Conditions,
+    Fetched,
+    Listed,
+    ObjectHeaders,
+    ObjectStore,
+    StoreFactory,
+    UploadedPart,
+    Written,
+)
+from fsxsync.ports.wire import Answer, FileRange, Priority, SignedRequest, Wire
+
+__all__ = [
+    "Administration",
+    "Answer",
+    "AssociationStatus",
+    "ChunkJob",
+    "Conditions",
+    "EventQueue",
+    "Fetched",
+    "FileRange",
+    "FileState",
+    "Front",
+    "Hydrator",
+    "Listed",
+    "Mover",
+    "ObjectHeaders",
+    "ObjectHint",
+    "ObjectStore",
+    "PendingItem",
+    "Priority",
+    "QueueMessage",
+    "SignedRequest",
+    "Status",
+    "StoreFactory",
+    "UploadedPart",
+    "Wire",
+    "Written",
+]

@@ -1,0 +1,117 @@
+"""What the control server asks of sync. Implementation: sync/engine.py; fake: tests/fakes/administration.py."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fsxsync.model.association import Association
+from fsxsync.model.finding import Finding, Tally
+from fsxsync.model.identity import Kind
+from fsxsync.ports.store import Conditions
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """One row of ``fsxsync state`` (CLI.md). ``flags`` in Lustre's words and order; ``bits`` their value."""
+
+    path: str
+    bits: int
+    flags: tuple[str, ...]
+    kind: Kind
+    resident_bytes: int
+    size: int
+    etag: str | None
+    version_id: str | None
+    key: str | None
+    association: str | None
+    pending: bool
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingItem:
+    path: str
+    association: str
+    age_s: float
+    attempts: int
+    error: str | None
+    waiting_for: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationStatus:
+    """An association with its counters, as ``associations`` and ``status`` show it."""
+
+    association: Association
+    pending: int
+    pending_imports: int
+    pending_exports: int
+    oldest_pending_s: float
+    conflicts: int
+    errors: int
+    not_exportable: int
+    imported: int
+    exported: int
+    conditions: Conditions | None = None
+    source: str = ""
+    """``sqs``, ``poll`` or ``none``, and when it was last read."""
+    recent_errors: tuple[PendingItem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """``fsxsync status``; ``needs_person`` makes its exit code 1."""
+
+    version: str
+    state_dir: str
+    tree: str
+    mount: str | None
+    data_path: str
+    data_path_reason: str
+    watch: str
+    pid: int
+    started_s: float
+    associations: tuple[AssociationStatus, ...]
+    open_for_writing: int
+    cache_bytes: int
+    cache_free_bytes: int
+    transfers: Mapping[str, float] = field(default_factory=dict)
+    needs_person: tuple[str, ...] = ()
+
+
+class Administration(Protocol):
+    """What the control server may ask of the daemon. All raise FsxSyncError. Implemented by sync/engine.py."""
+
+    async def create(self, association: Association, *, wait: bool) -> Association:
+        """``association.id`` is '' on the way in. Validates (overlap, bucket, permission), makes the directory,
+        probes the store, imports the listing; with ``wait`` returns when it is AVAILABLE, or raises what is wrong
+        (nothing is left behind then); without, returns it CREATING at once after the cheap checks."""
+
+    async def update(self, association: Association) -> Association: ...
+
+    def accept_deletes(self, association_id: str) -> None:
+        """Believe the next listing, however much is missing from it (DESIGN §3.6)."""
+
+    async def delete(self, association_id: str, *, delete_data: bool, force: bool, hydrate: bool) -> Association:
+        """Drains first. Returns it DELETING (or gone). Never deletes an object (DESIGN §3.6)."""
+
+    def associations(self) -> tuple[Association, ...]: ...
+
+    def status(self) -> Status: ...
+
+    def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[FileState]: ...
+
+    def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> AsyncIterator[Finding | Tally]:
+        """Every broken rule at these paths and below them (b"" is everything), the tally last. ``verify`` reads the
+        files that are here, and compares them with what was synced and with their objects."""
+
+    async def wait(self, tree_path: bytes, timeout_s: float) -> tuple[PendingItem, ...]:
+        """Empty when nothing is pending below the path and the sources have been read up to now."""
+
+    async def drain(self, timeout_s: float) -> int:
+        """Stop taking in new imports, wait for pending exports; the number of changes left."""
+
+    def stop(self) -> None:
+        """End the daemon as SIGTERM would."""

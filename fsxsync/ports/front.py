@@ -1,0 +1,66 @@
+"""Between mount and sync. Implementations: `Hydrator` sync/hydrator.py (fake: tests/fakes/hydrator.py), `Front` mount/
+and, without FUSE, `NoFront` in sync/.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Hydrator(Protocol):
+    """What the front asks of sync: data for stubs, and attention for changes. Paths are below the tree's root."""
+
+    async def open_for_read(self, path: bytes, fd: int) -> None:
+        """Called when a stub is opened for reading (``fd`` is open on it): loads a small file wholly, starts
+        nothing for a large one. Raises FsxSyncError (its errno goes to the caller)."""
+
+    async def ensure(self, path: bytes, fd: int, offset: int, length: int) -> bool:
+        """Return when these bytes are in the file. False once the whole file is resident (stop asking)."""
+
+    async def make_resident(self, path: bytes, fd: int) -> None:
+        """Load everything and settle: before the first writer is let in, before truncate to another size."""
+
+    async def discard(self, path: bytes, fd: int) -> None:
+        """The data will be replaced wholly (O_TRUNC, truncate to 0): end a running hydration, drop the mark.
+        ``fd`` is open for writing; on return the file is an ordinary empty file."""
+
+    def is_stub(self, fd: int) -> bool:
+        """The file carries the stub mark (one fgetxattr)."""
+
+    def writer_opened(self, path: bytes, ino: int) -> None: ...
+
+    def writer_closed(self, path: bytes, ino: int) -> None:
+        """Balanced with `writer_opened`; the last one of an inode makes the path exportable."""
+
+    def changed(self, path: bytes) -> None:
+        """A name or its metadata changed: create, unlink, mkdir, rmdir, link, symlink, setattr, setxattr."""
+
+    def renamed(self, old: bytes, new: bytes, *, exchanged: bool) -> None:
+        """A rename was done; directories included (everything below moved with it)."""
+
+    def may_write(self, path: bytes) -> bool:
+        """False below a read-only association: the front answers EROFS."""
+
+    def may_rename(self, old: bytes, new: bytes) -> bool:
+        """False across an association's border: the front answers EXDEV, and mv copies instead. The two sides are
+        different repositories, like two file systems."""
+
+    def is_association_root(self, path: bytes) -> bool:
+        """True for an association's directory or an ancestor of one: the front does not let it go (EBUSY)."""
+
+
+class Front(Protocol):
+    """What sync asks of the front: forget what the kernel cached. Never blocks the caller."""
+
+    def invalidate_entry(self, parent_ino: int, name: bytes, ino: int | None = None) -> None:
+        """The name in the directory with that host inode number may mean something else now: ``ino`` where that is
+        known (nothing is sent then if the kernel knows it as that), or nothing."""
+
+    def invalidate_inode(self, ino: int, *, data: bool) -> None:
+        """Attributes of that host inode changed; with ``data`` its pages too."""
+
+    async def told(self) -> None:
+        """Return when the kernel has forgotten all that was invalidated before the call."""
+
+    def open_handles(self, ino: int) -> int:
+        """How many handles applications hold on that host inode."""

@@ -1,0 +1,88 @@
+"""Requests as they go over the wire. Implementation: transfer/wire.py."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Priority(enum.IntEnum):
+    """Order in which requests are taken; a foreground read outranks all else."""
+
+    FOREGROUND = 0
+    """Somebody waits in a read."""
+    REQUEST = 1
+    """Small requests: HEAD, DELETE, copies, small objects."""
+    PRELOAD = 2
+    BACKGROUND = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FileRange:
+    """``length`` bytes of an open file from ``offset`` on. Whoever passes one keeps ``fd`` open until the call is over,
+    however it ends."""
+
+    fd: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SignedRequest:
+    """What goes over the wire, once: the store refuses a signature that is 15 minutes old.
+
+    ``url`` is to be sent byte for byte, and ``headers`` are all there have to be but Content-Length. Whoever has them
+    can send this request: they are never printed.
+    """
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        return f"SignedRequest({self.method} {self.url!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Any HTTP answer, also of a refusal. ``headers`` have names in lower case; ``body`` is empty where the bytes went
+    to a file. ``crc64nvme``: of the file range that was moved."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    crc64nvme: int | None = None
+
+    def header(self, name: str) -> str | None:
+        """The first header of that name (lower case)."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+class Wire(Protocol):
+    """transfer/: one road to the servers, with its own limit of requests at a time. Signs nothing, repeats nothing."""
+
+    async def send(
+        self,
+        request: SignedRequest,
+        *,
+        what: str,
+        priority: Priority,
+        body: bytes | FileRange = b"",
+        body_crc64nvme: int | None = None,
+        into: FileRange | None = None,
+        object_offset: int | None = None,
+    ) -> Answer:
+        """Send one request and take its answer. ``what`` names it in errors.
+
+        ``body_crc64nvme``: of a `FileRange` body; if other bytes are read, the last of them are never sent, so that no
+        store can publish them. ``into``: where the body of a 2xx goes, exactly ``length`` bytes; with
+        ``object_offset`` a 206 that begins there is asked for, without it the whole object (200).
+
+        Cancelling ends the request at once; on return nobody uses the descriptors any more.
+
+        Raises:
+            EndpointUnreachable: no answer, or not a whole one: try again. LocalChanged: the body was not what was
+            announced, or the file ended before it. NoSpace. TreeError: the file can't be read or written.
+            RepositoryError: an answer that is none to this request (another range, too much).
+        """
