@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.harness import Report, machine, printed, row_document, versions, write_json
 
-NAMES = ("import", "visibility", "export", "memory", "idle", "metadata", "read", "transfer")
+NAMES = ("import", "visibility", "export", "memory", "idle", "metadata", "read", "hashing", "transfer")
 """Each is a module ``bench/NAME_.py`` (``import`` is a word of the language) with a function ``run(report)``."""
 
 
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--objects", type=int, default=200_000, help="objects of the bulk benchmarks (200000)")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long an idle daemon is watched (60)")
     parser.add_argument("--share", type=float, default=1.0, help="of the bytes that `transfer` moves (1.0)")
-    parser.add_argument("--rounds", type=int, default=5, help="of `transfer`, whose figures are medians (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="of `transfer` and `hashing` (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and rows there")
     given = parser.parse_args(arguments)
     report = Report(
