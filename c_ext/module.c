@@ -10,6 +10,8 @@ static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, (void *)fsx_getdents_exec},
     {Py_mod_exec, (void *)fsx_stub_exec},
     {Py_mod_exec, (void *)fsx_transfer_exec},
+    {Py_mod_exec, (void *)fsx_channel_exec},
+    {Py_mod_exec, (void *)fsx_channel_mount_exec},
 #if PY_VERSION_HEX >= 0x030c0000
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #endif

@@ -11,6 +11,8 @@ int fsx_syscalls_exec(PyObject *module);
 int fsx_getdents_exec(PyObject *module);
 int fsx_stub_exec(PyObject *module);
 int fsx_transfer_exec(PyObject *module);
+int fsx_channel_exec(PyObject *module);
+int fsx_channel_mount_exec(PyObject *module);
 
 /* A name for a system call: bytes without NUL. Parse with "O&"; borrows from the argument. */
 struct fsx_name {

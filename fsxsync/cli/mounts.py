@@ -35,7 +35,8 @@ _MEANT_FOR_OTHERS = re.compile(
     re.VERBOSE,
 )
 """Words of fstab(5) for mount(8), systemd or the kernel's VFS, and what we do anyhow."""
-_VALUES = ("attr_timeout", "config", "metrics_listen", "api_listen")
+_VALUES = ("attr_timeout", "config", "metrics_listen", "api_listen", "passthrough")
+_PASSTHROUGH = ("auto", "on", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,13 @@ def parse_options(given: Sequence[str]) -> MountOptions:
         elif option and not _MEANT_FOR_OTHERS.fullmatch(option):
             known = ", ".join([*_SWITCHES, *(f"{name}=" for name in _VALUES)])
             raise BadInput(f"mount option '{option}'", "there is no such option", advice=f"known are {known}")
+    passthrough = values.get("passthrough")
+    if passthrough is not None:
+        if passthrough not in _PASSTHROUGH:
+            raise BadInput(
+                f"mount option 'passthrough={passthrough}'", "there is no such value", advice="auto, on or off"
+            )
+        flags["passthrough"] = passthrough
     if "attr_timeout" in values:
         flags["attr_timeout_s"] = values["attr_timeout"]
     return MountOptions(

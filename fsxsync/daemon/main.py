@@ -48,7 +48,11 @@ def run_mount(
         daemonize=daemonize,
         eager=False,
         front=partial(
-            _serve_front, session=session, mountpoint=mountpoint.absolute(), options=_for_the_kernel(options)
+            _serve_front,
+            session=session,
+            mountpoint=mountpoint.absolute(),
+            options=_for_the_kernel(options),
+            passthrough=str(options.get("passthrough", PASSTHROUGH)),
         ),
         session=session,
     )
@@ -80,6 +84,9 @@ def run_watch(
 def _settings(state_dir: Path, config_file: Path | None, flags: Mapping[str, object]) -> Settings:
     return load(config_file, os.environ, {**flags, "state_dir": str(state_dir)})
 
+
+PASSTHROUGH = "off"
+"""Where ``-o passthrough=`` is not given. It becomes "auto" when what docs/SEMANTICS.md still lists as open is done."""
 
 _OPPOSITES = {"ro": "rw", "nosuid": "suid", "nodev": "dev", "noexec": "exec", "noatime": "atime", "sync": "async"}
 
@@ -217,6 +224,7 @@ async def _serve_front(
     session: Session,
     mountpoint: Path,
     options: Sequence[str],
+    passthrough: str,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     session.prepare(
@@ -226,6 +234,7 @@ async def _serve_front(
         attr_timeout_s=parts.settings.attr_timeout_s,
         allow_other=parts.settings.allow_other,
         options=options,
+        passthrough=passthrough,
     )
     parts.shared.front = session.front
     await serve_mount(session, parts.engine.hydrator, task_status=task_status)

@@ -15,6 +15,8 @@ from pyfuse3 import EntryAttributes, FUSEError, ModeT, RequestContext
 from fsxsync.mount.descriptors import Descriptors, proc_path
 from fsxsync.mount.handles import Handles
 from fsxsync.mount.nodes import Node, Nodes
+from fsxsync.mount.passthrough import Backings
+from fsxsync.mount.setid import drop_set_id
 from fsxsync.ports import Front, Hydrator
 
 DISK_TASKS = 64
@@ -37,6 +39,7 @@ class Served:
     attr_timeout_s: float
     is_root: bool
     """Whether new files can be given to the caller; else all belong to whoever runs the daemon."""
+    backings: Backings = field(default_factory=Backings)
     disk: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(DISK_TASKS))
 
 
@@ -51,6 +54,7 @@ class Base:
         self._front = served.front
         self._timeout_s = served.attr_timeout_s
         self._is_root = served.is_root
+        self._backings = served.backings
         self._disk = served.disk
         self._waits: set[trio.CancelScope] = set()
         self._is_ending = False
@@ -101,6 +105,8 @@ class Base:
         elif inode is not None and status.st_ctime_ns == inode.settled_ctime_ns:
             entry.st_ctime_ns = inode.ctime_ns
         entry.st_atime_ns = status.st_atime_ns
+        if inode is not None and inode.backing_id and inode.writers:
+            entry.attr_timeout = 0  # what is stored through a mapping changes times that the kernel does not see
         return entry
 
     def _met(self, parent: Node, name: bytes, status: os.stat_result) -> Node:
@@ -167,6 +173,16 @@ class Base:
             raise FUSEError(errno.EROFS)
 
     # ------------------------------------------------------------- owners
+
+    def _bytes_change(self, node: Node, fd: int, uid: int) -> None:
+        """Somebody is about to change the file's bytes. The kernel must not run it with bits that it lost."""
+        if uid != 0 and drop_set_id(fd):
+            self._forget_attributes(node)
+
+    def _forget_attributes(self, node: Node) -> None:
+        """At once by the channel, else as soon as may be."""
+        if not self._backings.forget_attributes(self._nodes.nodeid(node.ino)):
+            self._front.invalidate_inode(node.ino, data=False)
 
     def _give_to(self, ctx: RequestContext, parent_fd: int, fd: int, mode: int) -> None:
         """Make the caller the owner of what was just made; in a set-gid directory the group is the directory's."""

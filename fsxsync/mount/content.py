@@ -24,9 +24,11 @@ from pyfuse3 import (
     RequestContext,
 )
 
-from fsxsync.mount.base import Base
+from fsxsync.mount import setid
+from fsxsync.mount.base import Base, Served
 from fsxsync.mount.descriptors import proc_path
 from fsxsync.mount.handles import Handle
+from fsxsync.mount.mappings import Mappings
 from fsxsync.mount.nodes import Node
 from fsxsync.mount.replies import replies
 
@@ -43,6 +45,14 @@ _OPEN = os.O_NONBLOCK | os.O_NOCTTY
 class Content(Base):
     """open, create, read, write, flush, fsync, release."""
 
+    def __init__(self, served: Served) -> None:
+        super().__init__(served)
+        self._mappings = Mappings(self._closed)
+
+    async def watch_mappings(self) -> None:
+        """Runs as long as the mount does."""
+        await self._mappings.run()
+
     # ------------------------------------------------------------- opening
 
     @replies
@@ -52,19 +62,22 @@ class Content(Base):
         writes = truncates or flags & os.O_ACCMODE != os.O_RDONLY
         if writes:
             self._writable_path(node)
-        async with self._opening(node, flags) as handle:
+        async with self._opening(node, flags, ctx.uid) as handle:
             if writes:
                 await self._let_writer_in(handle, empties=truncates)
             elif self._find_out(handle):
                 await self._waiting(self._hydrator.open_for_read(self._path(node), handle.fd))
+                if handle.inode.is_stub and not self._hydrator.is_stub(handle.fd):
+                    self._is_resident(handle)
             if truncates:
+                self._bytes_change(node, handle.fd, ctx.uid)
                 self._hydrator.changed(self._path(node))
-            return self._opened(handle)
+            return self._opened(handle, flags)
 
     @asynccontextmanager
-    async def _opening(self, node: Node, flags: int) -> AsyncIterator[Handle]:
+    async def _opening(self, node: Node, flags: int, uid: int) -> AsyncIterator[Handle]:
         """A handle that counts as open from the first moment on; closed again if opening fails in the block."""
-        handle = self._handles.open(node, await self._open_host(node, flags))
+        handle = self._handles.open(node, await self._open_host(node, flags), uid)
         try:
             yield handle
         except BaseException:
@@ -113,13 +126,25 @@ class Content(Base):
         handle.is_writer = True
         handle.inode.writers += 1
         node = handle.inode.node
+        if handle.inode.writers == 1 and handle.inode.backing_id != 0:
+            self._backings.forget_attributes(self._nodes.nodeid(node.ino))  # from now on they hold for a moment only
         self._hydrator.writer_opened(self._path(node), node.ino)
 
-    def _opened(self, handle: Handle) -> FileInfo:
+    def _opened(self, handle: Handle, flags: int) -> FileInfo:
         """Hand the handle to the kernel. Its pages of the file stay if they still are the file's."""
         status = os.fstat(handle.fd)
-        node = handle.inode.node
-        seen = (handle.inode.mtime_ns if handle.inode.is_stub else status.st_mtime_ns, status.st_size)
+        inode, node = handle.inode, handle.inode.node
+        if inode.backing_id is None:
+            # What is being loaded has to come through us, until everybody has closed it.
+            may_pass = not inode.is_stub and setid.may_pass(status.st_mode)
+            inode.backing_id = self._backings.open(handle.fd, is_for_reading=not handle.is_writer) if may_pass else 0
+        handle.told = (status.st_ctime_ns, status.st_size)
+        if inode.backing_id:
+            if handle.is_writer:
+                node.cached = None
+                inode.may_be_mapped |= flags & os.O_ACCMODE == os.O_RDWR
+            return FileInfo(fh=self._handles.give(handle), keep_cache=False)
+        seen = (inode.mtime_ns if inode.is_stub else status.st_mtime_ns, status.st_size)
         same = node.cached == seen
         node.cached = seen
         return FileInfo(fh=self._handles.give(handle), keep_cache=same)
@@ -150,11 +175,14 @@ class Content(Base):
             raise
         entry = self._entry(parent, name, status)
         node = self._nodes.named(entry.st_ino)
-        handle = self._handles.open(node, fd)
+        handle = self._handles.open(node, fd, ctx.uid)
         if flags & os.O_ACCMODE != os.O_RDONLY:
             self._count_writer(handle)
         self._hydrator.changed(path)
-        return self._opened(handle), entry
+        opened = self._opened(handle, flags)
+        if handle.inode.backing_id and handle.is_writer:
+            entry.attr_timeout = 0  # see _attributes, which knew of no handle yet
+        return opened, entry
 
     # ------------------------------------------------------------- bytes
 
@@ -180,18 +208,23 @@ class Content(Base):
         try:
             path = self._path(inode.node)
             if not await self._waiting(self._hydrator.ensure(path, handle.fd, off, size)) and inode.is_stub:
-                inode.is_stub = False
-                inode.settled_ctime_ns = os.fstat(handle.fd).st_ctime_ns
+                self._is_resident(handle)
         finally:
             inode.waiting -= 1
             if inode.waiting == 0 and inode.idle is not None:
                 inode.idle.set()
                 inode.idle = None
 
+    @staticmethod
+    def _is_resident(handle: Handle) -> None:
+        handle.inode.is_stub = False
+        handle.inode.settled_ctime_ns = os.fstat(handle.fd).st_ctime_ns
+
     @replies
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         handle = self._handles.file(fh)
         handle.wrote = True
+        self._bytes_change(handle.inode.node, handle.fd, handle.uid)
         if len(buf) <= WRITTEN_INLINE:
             return os.pwrite(handle.fd, buf, off)
         return await trio.to_thread.run_sync(os.pwrite, handle.fd, buf, off, limiter=self._disk)
@@ -201,9 +234,18 @@ class Content(Base):
         """A close(2). Unlike release it is waited for: who closed a file and then asks for what is pending shall
         find it."""
         handle = self._handles.file(fh)
-        if handle.wrote:
+        if handle.wrote or self._wrote_past_us(handle):
             handle.wrote = False
             self._hydrator.changed(self._path(handle.inode.node))
+
+    @staticmethod
+    def _wrote_past_us(handle: Handle) -> bool:
+        if not handle.is_writer or not handle.inode.backing_id:
+            return False
+        status = os.fstat(handle.fd)
+        now = (status.st_ctime_ns, status.st_size)
+        before, handle.told = handle.told, now
+        return now != before
 
     @replies
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
@@ -213,6 +255,13 @@ class Content(Base):
     @replies
     async def release(self, fh: FileHandleT) -> None:
         handle = self._handles.release(fh)
+        inode = handle.inode
+        is_last = handle.is_writer and inode.writers == 1
+        if is_last and inode.may_be_mapped and self._mappings.keep(handle):
+            return
+        self._closed(handle)
+
+    def _closed(self, handle: Handle) -> None:
         self._writer_left(handle)
         self._handles.close(handle)
 
@@ -224,20 +273,23 @@ class Content(Base):
 
     def close_all(self) -> None:
         """The mount is gone, and with it the applications' handles."""
+        self._mappings.give_up()
         self._handles.close_all(self._writer_left)
 
     # ------------------------------------------------------------- size
 
-    async def _set_size(self, node: Node, size: int, fh: FileHandleT | None) -> None:
+    async def _set_size(self, node: Node, size: int, fh: FileHandleT | None, uid: int) -> None:
         """truncate(2) and ftruncate(2)."""
         if fh is not None:
             handle = self._handles.file(fh)
             handle.wrote = True
+            self._bytes_change(node, handle.fd, uid)
             os.ftruncate(handle.fd, size)  # it was opened for writing, so the file is no stub
             return
-        async with self._opening(node, os.O_WRONLY) as handle:
+        async with self._opening(node, os.O_WRONLY, uid) as handle:
             await self._let_writer_in(handle, empties=size == 0)
             try:
+                self._bytes_change(node, handle.fd, uid)
                 os.ftruncate(handle.fd, size)
             finally:
                 self._writer_left(handle)

@@ -11,6 +11,10 @@ import trio
 from pyfuse3 import FileHandleT
 
 from fsxsync.mount.nodes import Node
+from fsxsync.mount.passthrough import Backings
+
+NO_FLUSH = 1 << 31
+"""In a handle's number: its close(2) need not be told, nobody wrote through it. Known to the channel only."""
 
 Entry = tuple[bytes, int, int, int]
 """(name, inode number, d_type, offset of the next entry), as the C core's getdents gives it."""
@@ -39,6 +43,11 @@ class OpenInode:
     """Reads that wait for data: the kernel holds their pages locked."""
     idle: trio.Event | None = None
     last_path: bytes = b""
+    backing_id: int | None = None
+    """How the kernel reads and writes it: by passthrough, under this number, or through us (0). None: nobody has
+    asked for it yet."""
+    may_be_mapped: bool = False
+    """By passthrough, and for writing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,8 +56,12 @@ class Handle:
 
     fd: int
     inode: OpenInode
+    uid: int = 0
+    """Who opened it."""
     is_writer: bool = False
     wrote: bool = False
+    told: tuple[int, int] = (0, 0)
+    """(ctime, size) when sync last heard of it: what passthrough writes we don't see."""
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +77,8 @@ class DirectoryHandle:
 class Handles:
     """All that is open through the mount."""
 
-    def __init__(self) -> None:
+    def __init__(self, backings: Backings | None = None) -> None:
+        self._backings = backings or Backings()
         self._numbers = itertools.count(1)
         self._files: dict[int, Handle] = {}
         self._directories: dict[int, DirectoryHandle] = {}
@@ -72,17 +86,21 @@ class Handles:
 
     # ------------------------------------------------------------- files
 
-    def open(self, node: Node, fd: int) -> Handle:
+    def open(self, node: Node, fd: int, uid: int) -> Handle:
         """Count a descriptor as an open handle, from now on. It has no number until it is `give`n to the kernel."""
         inode = self._inodes.get(node.ino)
         if inode is None:
             inode = self._inodes[node.ino] = OpenInode(node)
-        handle = Handle(fd, inode)
+        handle = Handle(fd, inode, uid)
         inode.handles.add(handle)
         return handle
 
     def give(self, handle: Handle) -> FileHandleT:
-        number = next(self._numbers)
+        """The kernel's number for it. The C core reads our descriptor and the backing id out of it
+        (c_ext/channel_wire.h), so that it needs no table; unique, because the descriptor stays open."""
+        number = handle.fd | (handle.inode.backing_id or 0) << 32
+        if not handle.is_writer:
+            number |= NO_FLUSH
         self._files[number] = handle
         return FileHandleT(number)
 
@@ -98,6 +116,8 @@ class Handles:
         inode.handles.discard(handle)
         if not inode.handles:
             del self._inodes[inode.node.ino]
+            if inode.backing_id:
+                self._backings.close(inode.backing_id)
         os.close(handle.fd)
 
     def inode(self, ino: int) -> OpenInode | None:

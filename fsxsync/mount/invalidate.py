@@ -12,6 +12,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import pyfuse3
 import trio
@@ -31,12 +32,21 @@ _GONE = frozenset({errno.ENOTCONN, errno.ENODEV, errno.EBADF})
 """The mount is gone: there is nothing to forget."""
 
 
+class Notifier(Protocol):
+    """Who can tell the kernel: pyfuse3, or the channel, past it."""
+
+    def invalidate_entry(self, parent: InodeT, name: FileNameT, /) -> None: ...
+
+    def invalidate_inode(self, inode: InodeT, attr_only: bool, /) -> None: ...
+
+
 class KernelCache:
     """What the kernel knows of the tree, and how it is told that this is no longer so."""
 
     def __init__(self) -> None:
         self._nodes: Nodes | None = None
         self._handles = Handles()
+        self._notifier: Notifier = pyfuse3
         self._entries: dict[tuple[int, bytes], None] = {}
         self._attributes: dict[int, None] = {}
         self._data: dict[int, None] = {}
@@ -49,6 +59,9 @@ class KernelCache:
     def attach(self, nodes: Nodes, handles: Handles) -> None:
         """From now on there is something to forget."""
         self._nodes, self._handles = nodes, handles
+
+    def notify_through(self, notifier: Notifier) -> None:
+        self._notifier = notifier
 
     # ------------------------------------------------------------- ports.Front
 
@@ -110,11 +123,11 @@ class KernelCache:
         nodes = self._nodes
         assert nodes is not None
         batch: list[Callable[[], None]] = [
-            partial(pyfuse3.invalidate_entry, nodes.nodeid(parent_ino), FileNameT(name))
+            partial(self._notifier.invalidate_entry, nodes.nodeid(parent_ino), FileNameT(name))
             for parent_ino, name in self._entries
             if (parent := nodes.find(parent_ino)) is not None and stat.S_ISDIR(parent.kind)
         ]
-        batch += [partial(pyfuse3.invalidate_inode, nodes.nodeid(ino), attr_only=True) for ino in self._attributes]
+        batch += [partial(self._notifier.invalidate_inode, nodes.nodeid(ino), True) for ino in self._attributes]
         return batch
 
     async def _drop_data(self, ino: int, limiter: trio.CapacityLimiter, number: int) -> None:
@@ -125,7 +138,7 @@ class KernelCache:
             await inode.idle.wait()
         assert self._nodes is not None
         nodeid: InodeT = self._nodes.nodeid(ino)
-        drop: list[Callable[[], None]] = [partial(pyfuse3.invalidate_inode, nodeid, attr_only=False)]
+        drop: list[Callable[[], None]] = [partial(self._notifier.invalidate_inode, nodeid, False)]
         await trio.to_thread.run_sync(_send_all, drop, limiter=limiter)
         self._taken(number)
 

@@ -27,6 +27,7 @@ from fsxsync.mount.base import Base
 from fsxsync.mount.descriptors import proc_path
 from fsxsync.mount.nodes import Node
 from fsxsync.mount.replies import replies
+from fsxsync.mount.setid import may_pass, without_set_id
 
 _USER = b"user."
 _SECURITY = b"security."
@@ -73,21 +74,31 @@ class Metadata(Base):
         node = self._nodes.named(inode)
         self._writable_path(node)
         if fields.update_size:
-            await self._set_size(node, attr.st_size, fh)
+            await self._set_size(node, attr.st_size, fh, ctx.uid)
         with self._any_descriptor(node) as fd:
             name = proc_path(fd)
             if fields.update_uid or fields.update_gid:
                 self._chown(name, attr, fields)
             if fields.update_mode:
-                os.chmod(name, stat.S_IMODE(attr.st_mode))
+                os.chmod(name, stat.S_IMODE(self._mode_to_set(node, fd, attr.st_mode)))
             if fields.update_atime or fields.update_mtime:
                 self._set_times(fd, node, attr, fields)
             status = os.fstat(fd)
         self._hydrator.changed(self._path(node))  # as it is now: cutting may have waited
         return self._attributes(status, node)
 
-    async def _set_size(self, node: Node, size: int, fh: FileHandleT | None) -> None:
+    async def _set_size(self, node: Node, size: int, fh: FileHandleT | None, uid: int) -> None:
         raise NotImplementedError  # content.py
+
+    def _mode_to_set(self, node: Node, fd: int, mode: int) -> int:
+        """Without set-id bits where somebody else than the owner may write by passthrough, which would not clear
+        them (POSIX lets them be ignored)."""
+        inode = self._handles.inode(node.ino)
+        if inode is not None and inode.backing_id and not may_pass(stat.S_IFREG | mode):
+            owners = {0, os.fstat(fd).st_uid}
+            if any(handle.is_writer and handle.uid not in owners for handle in inode.handles):
+                return without_set_id(mode)
+        return mode
 
     def _chown(self, name: str, attr: EntryAttributes, fields: SetattrFields) -> None:
         """To another owner as root only; without privilege giving a file to its own owner is all that goes."""

@@ -12,7 +12,8 @@ from fsxsync.mount.naming import Naming
 
 class TreeOperations(Naming, Content, Metadata, Listing, pyfuse3.Operations):
     """All that the kernel may ask. What is not here it does itself: flock and fcntl locks, access checks
-    (default_permissions), or it falls back: copy_file_range, SEEK_HOLE, fallocate are not to be had in pyfuse3."""
+    (default_permissions). copy_file_range, SEEK_HOLE and fallocate are not to be had in pyfuse3: the channel answers
+    them, and without it the kernel falls back."""
 
     supports_dot_lookup = False
     enable_writeback_cache = False

@@ -15,6 +15,7 @@ import trio
 
 from fsxsync.errors import FuseUnavailable, MountError
 from fsxsync.mount.base import Served
+from fsxsync.mount.connection import ChannelConnection, Connection, PlainConnection
 from fsxsync.mount.descriptors import Descriptors
 from fsxsync.mount.handles import Handles
 from fsxsync.mount.invalidate import KernelCache
@@ -22,6 +23,7 @@ from fsxsync.mount.limits import allow_many_open_files, allow_many_reads_ahead
 from fsxsync.mount.mountpoint import check_fuse, check_mountpoint, clear_dead_mount
 from fsxsync.mount.nodes import Nodes
 from fsxsync.mount.operations import TreeOperations
+from fsxsync.mount.passthrough import Backings, why_not
 from fsxsync.mount.replies import UNWANTED
 from fsxsync.ports import Front, Hydrator
 
@@ -41,7 +43,8 @@ class Session:
 
     def __init__(self) -> None:
         self.mountpoint: str | None = None
-        self.data_path = ("fuse", "passthrough is not built in yet")
+        self.data_path = ("none", "nothing is mounted")
+        self._insists = False
         self._cache = KernelCache()
         self.front: Front = self._cache
         self._prepared: _Prepared | None = None
@@ -55,8 +58,10 @@ class Session:
         attr_timeout_s: float,
         allow_other: bool,
         options: Iterable[str] = (),
+        passthrough: str = "auto",
     ) -> None:
         """Check the mount point and open the tree. ``options`` are mount(8)'s words: ``ro``, ``noexec`` …
+        ``passthrough`` is one of `passthrough.WORDS`.
 
         Raises:
             MountPointUnusable, FuseUnavailable: a person has to mend something.
@@ -64,10 +69,25 @@ class Session:
         check_fuse()
         check_mountpoint(mountpoint, apart_from=(tree_root, state_dir))
         allow_many_open_files()
+        refusal = "it is switched off" if passthrough == "off" else why_not(tree_root)
+        self._insists = passthrough == "on"
+        if refusal:
+            self.go_without(refusal)
+        else:
+            self.data_path = ("passthrough", "")
         self._prepared = _Prepared(
             tree_root, mountpoint, state_dir, attr_timeout_s, allow_other=allow_other, options=options
         )
+        self._prepared.passes_through = not refusal
         self._cache.attach(self._prepared.nodes, self._prepared.handles)
+
+    def go_without(self, why: str) -> None:
+        """Note why there is no passthrough. Raises FuseUnavailable: it was asked for."""
+        if self._insists:
+            raise FuseUnavailable(
+                "passthrough=on", why, advice="mount with -o passthrough=auto, and all works, only slower"
+            )
+        self.data_path = ("fuse", f"no passthrough: {why}")
 
     def take_prepared(self) -> _Prepared:
         """What `prepare` made, for one mount."""
@@ -98,7 +118,9 @@ class _Prepared:
         self.mountpoint = mountpoint
         self.attr_timeout_s = attr_timeout_s
         self.nodes = Nodes(os.fstat(root_fd).st_ino, stat.S_IFDIR)
-        self.handles = Handles()
+        self.backings = Backings()
+        self.handles = Handles(self.backings)
+        self.passes_through = False
         self.descriptors = Descriptors(self.nodes, root_fd)
         self.options = {"default_permissions", "subtype=fsxsync", f"fsname=fsxsync:{_quoted(state_dir)}", *options}
         if allow_other:
@@ -114,6 +136,7 @@ class _Prepared:
                 front=front,
                 attr_timeout_s=self.attr_timeout_s,
                 is_root=os.geteuid() == 0,
+                backings=self.backings,
             )
         )
 
@@ -137,25 +160,33 @@ async def serve_mount(
     prepared = session.take_prepared()
     operations = prepared.operations(hydrator, session.front)
     try:
-        _mount(operations, prepared)
+        connection = _mount(session, operations, prepared)
+        session.cache.notify_through(connection.notifier)
         session.mountpoint = str(prepared.mountpoint)
         try:
-            await _serve(session.cache, operations, prepared.mountpoint, task_status)
+            await _serve(session.cache, operations, connection, prepared.mountpoint, task_status)
         finally:
             session.mountpoint = None
-            pyfuse3.close(unmount=True)  # lazily, and nothing happens if it is unmounted already
-            clear_dead_mount(prepared.mountpoint)  # where the connection was aborted from outside, close() leaves it
+            prepared.backings.detach()
+            connection.close()
+            clear_dead_mount(prepared.mountpoint)  # what close() left, or whoever aborted the connection from outside
     finally:
         operations.close_all()
         prepared.descriptors.close()
 
 
-def _mount(operations: TreeOperations, prepared: _Prepared) -> None:
+def _mount(session: Session, operations: TreeOperations, prepared: _Prepared) -> Connection:
+    if prepared.passes_through:
+        try:
+            connection = ChannelConnection(operations, prepared.mountpoint, prepared.options)
+        except (RuntimeError, OSError) as error:
+            session.go_without(f"mounting for it failed ({error})")
+        else:
+            prepared.backings.attach(connection.channel)
+            return connection
     try:
-        pyfuse3.init(operations, str(prepared.mountpoint), prepared.options)
+        return PlainConnection(operations, prepared.mountpoint, prepared.options)
     except RuntimeError as error:
-        if "fuse_session_mount" in str(error):
-            pyfuse3.close(unmount=False)  # so that another try in this process starts anew
         advice = "see the lines above"
         if "allow_other" in prepared.options and os.geteuid() != 0:
             advice = "--allow-other without root needs the line 'user_allow_other' in /etc/fuse.conf"
@@ -163,7 +194,11 @@ def _mount(operations: TreeOperations, prepared: _Prepared) -> None:
 
 
 async def _serve(
-    cache: KernelCache, operations: TreeOperations, mountpoint: Path, task_status: trio.TaskStatus[None]
+    cache: KernelCache,
+    operations: TreeOperations,
+    connection: Connection,
+    mountpoint: Path,
+    task_status: trio.TaskStatus[None],
 ) -> None:
     """Requests are answered until everything else has ended: a notification under way may need an answer to end."""
     unmounted = trio.Event()
@@ -182,6 +217,8 @@ async def _serve(
             async with trio.open_nursery() as helpers:
                 try:
                     helpers.start_soon(cache.run, name="invalidations")
+                    helpers.start_soon(operations.watch_mappings, name="mappings")
+                    helpers.start_soon(connection.watch_end, name="end of the connection")
                     # It asks through the mount, from a thread: only we can answer. So then the mount is up.
                     await trio.to_thread.run_sync(allow_many_reads_ahead, mountpoint, abandon_on_cancel=True)
                     task_status.started()

@@ -32,12 +32,13 @@ pytestmark = pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), r
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to act as another user")
 
 
-@pytest.fixture(scope="module")
-def mounted() -> Iterator[Mounted]:
+@pytest.fixture(scope="module", params=["auto", "off"])
+def mounted(request: pytest.FixtureRequest) -> Iterator[Mounted]:
+    """A mount on each of the two data paths."""
     directory = Path(tempfile.mkdtemp(prefix="fsxsync-"))
     directory.chmod(0o755)
     try:
-        with Mounted(directory, allow_other=os.geteuid() == 0) as mounted:
+        with Mounted(directory, allow_other=os.geteuid() == 0, passthrough=request.param) as mounted:
             yield mounted
     finally:
         shutil.rmtree(directory)

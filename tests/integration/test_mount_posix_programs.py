@@ -20,9 +20,9 @@ from support.mounting import Mounted
 pytestmark = pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="needs /dev/fuse")
 
 
-@pytest.fixture(scope="module")
-def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
-    with Mounted(tmp_path_factory.mktemp("programs")) as mounted:
+@pytest.fixture(scope="module", params=["auto", "off"])
+def mounted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
+    with Mounted(tmp_path_factory.mktemp("programs"), passthrough=request.param) as mounted:
         yield mounted
 
 

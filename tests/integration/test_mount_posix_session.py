@@ -18,6 +18,12 @@ from fsxsync.mount.session import Session
 pytestmark = pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="needs /dev/fuse")
 
 
+@pytest.fixture(autouse=True, params=["auto", "off"])
+def data_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test on each of the two data paths."""
+    monkeypatch.setenv("FSXSYNC_TEST_PASSTHROUGH", request.param)
+
+
 def prepare(tree: Path, mountpoint: Path, state_dir: Path) -> None:
     Session().prepare(tree, mountpoint, state_dir=state_dir, attr_timeout_s=1.0, allow_other=False)
 

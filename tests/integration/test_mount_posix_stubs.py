@@ -19,6 +19,13 @@ from fsxsync.model.stub import XATTR
 
 pytestmark = pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="needs /dev/fuse")
 
+
+@pytest.fixture(autouse=True, params=["auto", "off"])
+def data_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test on each of the two data paths."""
+    monkeypatch.setenv("FSXSYNC_TEST_PASSTHROUGH", request.param)
+
+
 SMALL = b"small object\n"
 LARGE = bytes(range(256)) * (10 * CHUNK // 256)
 MTIME_NS = 1_234_567_890_123_456_789

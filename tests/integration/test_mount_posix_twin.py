@@ -19,9 +19,9 @@ STEPS = 1_500
 NAMES = ("a", "b", "c")
 
 
-@pytest.fixture(scope="module")
-def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
-    with Mounted(tmp_path_factory.mktemp("twin")) as mounted:
+@pytest.fixture(scope="module", params=["auto", "off"])
+def mounted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
+    with Mounted(tmp_path_factory.mktemp("twin"), passthrough=request.param) as mounted:
         yield mounted
 
 

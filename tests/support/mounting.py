@@ -27,6 +27,8 @@ import trio
 from fakes.hydrator import FakeHydrator
 
 from fsxsync import _core, errors
+from fsxsync.mount import session as mount_session
+from fsxsync.mount.operations import TreeOperations
 from fsxsync.mount.session import Session, serve_mount
 
 TESTS = Path(__file__).parent.parent
@@ -35,13 +37,22 @@ TESTS = Path(__file__).parent.parent
 class Mounted:
     """``tree`` is the host's directory, ``path`` the mount. A context manager."""
 
-    def __init__(self, directory: Path, *, attr_timeout_s: float = 60.0, allow_other: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        attr_timeout_s: float = 60.0,
+        allow_other: bool = False,
+        passthrough: str | None = None,
+    ) -> None:
+        """``passthrough`` as ``-o passthrough=``; what a test's `data_path` fixture says where it is not given."""
+        passthrough = passthrough or os.environ.get("FSXSYNC_TEST_PASSTHROUGH", "auto")
         self.tree = directory / "tree"
         self.path = directory / "mount"
         self.state_dir = directory / "state"
         for made in (self.tree, self.path, self.state_dir):
             made.mkdir(exist_ok=True)
-        self._arguments = [self.tree, self.path, self.state_dir, attr_timeout_s, int(allow_other)]
+        self._arguments = [self.tree, self.path, self.state_dir, attr_timeout_s, int(allow_other), passthrough]
         self._process: subprocess.Popen[str] | None = None
         self._log: IO[bytes] | None = None
         self.expected_log = ""
@@ -139,6 +150,18 @@ def error_of(call: Callable[..., object], *arguments: Any) -> int:
 # ---------------------------------------------------------------- the process
 
 
+class CountedOperations(TreeOperations):
+    count = 0
+
+    async def read(self, *arguments: Any) -> Any:
+        CountedOperations.count += 1
+        return await super().read(*arguments)
+
+    async def write(self, *arguments: Any) -> Any:
+        CountedOperations.count += 1
+        return await super().write(*arguments)
+
+
 class _Server:
     def __init__(self, session: Session, hydrator: FakeHydrator) -> None:
         self._session = session
@@ -180,14 +203,32 @@ class _Server:
     def open_handles(self, ino: int) -> int:
         return self._session.front.open_handles(ino)
 
+    def bytes_served(self) -> int:
+        """Reads and writes that came through the process."""
+        return CountedOperations.count
+
+    def backings(self) -> int:
+        """Files that the kernel reads and writes by itself."""
+        return sum(bool(inode.backing_id) for inode in self._session.cache._handles._inodes.values())
+
     def table_size(self) -> int:
         return len(self._session.cache._nodes or ())
 
 
-async def _serve(tree: Path, mountpoint: Path, state_dir: Path, attr_timeout_s: float, allow_other: bool) -> None:
+async def _serve(
+    tree: Path, mountpoint: Path, state_dir: Path, attr_timeout_s: float, allow_other: bool, passthrough: str
+) -> None:
     session, hydrator = Session(), FakeHydrator()
     server = _Server(session, hydrator)
-    session.prepare(tree, mountpoint, state_dir=state_dir, attr_timeout_s=attr_timeout_s, allow_other=allow_other)
+    mount_session.TreeOperations = CountedOperations  # type: ignore[misc]
+    session.prepare(
+        tree,
+        mountpoint,
+        state_dir=state_dir,
+        attr_timeout_s=attr_timeout_s,
+        allow_other=allow_other,
+        passthrough=passthrough,
+    )
 
     def answer(value: Any) -> None:
         sys.stdout.write(json.dumps(value) + "\n")
@@ -209,6 +250,8 @@ async def _serve(tree: Path, mountpoint: Path, state_dir: Path, attr_timeout_s: 
 if __name__ == "__main__":
     os.umask(0)
     sys.setswitchinterval(0.001)
-    tree, mountpoint, state_dir, timeout, others = sys.argv[1:]
-    trio.run(partial(_serve, Path(tree), Path(mountpoint), Path(state_dir), float(timeout), bool(int(others))))
+    tree, mountpoint, state_dir, timeout, others, passthrough = sys.argv[1:]
+    trio.run(
+        partial(_serve, Path(tree), Path(mountpoint), Path(state_dir), float(timeout), bool(int(others)), passthrough)
+    )
     os._exit(0)  # a thread may still wait for standard input

@@ -96,7 +96,7 @@ async def test_pages_are_not_kept_over_the_next_open(world: World) -> None:
 async def test_pages_that_a_reader_waits_for_are_dropped_when_it_has_them(world: World) -> None:
     node = world.nodes.find(KNOWN)
     assert node is not None
-    handle = world.handles.open(node, os.open(os.devnull, os.O_RDONLY))
+    handle = world.handles.open(node, os.open(os.devnull, os.O_RDONLY), uid=0)
     world.handles.give(handle)
     handle.inode.waiting = 1
     world.cache.invalidate_inode(KNOWN, data=True)
@@ -131,7 +131,7 @@ def test_open_handles_are_counted_per_inode(world: World) -> None:
     assert node is not None
     assert world.cache.open_handles(KNOWN) == 0
 
-    handles = [world.handles.open(node, os.open(os.devnull, os.O_RDONLY)) for _ in range(2)]
+    handles = [world.handles.open(node, os.open(os.devnull, os.O_RDONLY), uid=0) for _ in range(2)]
     assert world.cache.open_handles(KNOWN) == 2
     for handle in handles:
         world.handles.close(handle)

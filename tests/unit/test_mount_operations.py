@@ -8,6 +8,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pyfuse3
@@ -24,7 +25,7 @@ from fsxsync.mount.invalidate import KernelCache
 from fsxsync.mount.nodes import Nodes
 from fsxsync.mount.operations import TreeOperations
 
-CALLER = cast("RequestContext", None)  # asked only where something is made
+CALLER = cast("RequestContext", SimpleNamespace(uid=0))
 BODY = b"x" * 100_000
 
 

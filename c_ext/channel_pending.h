@@ -1,0 +1,28 @@
+/* Requests whose answer the channel wants to see: their number and kind. Any thread. */
+#ifndef FSX_CHANNEL_PENDING_H
+#define FSX_CHANNEL_PENDING_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FSX_PENDING_BUCKETS 256
+
+struct fsx_pending {
+    pthread_mutex_t mutex;
+    atomic_size_t count; /* read without the mutex: most answers come while nothing is pending */
+    struct fsx_pending_one *buckets[FSX_PENDING_BUCKETS];
+};
+
+void fsx_pending_open(struct fsx_pending *pending);
+void fsx_pending_close(struct fsx_pending *pending);
+
+/* False if there is no memory. */
+bool fsx_pending_add(struct fsx_pending *pending, uint64_t unique, uint32_t opcode);
+
+/* The opcode, once; 0 if it is none of these. */
+uint32_t fsx_pending_take(struct fsx_pending *pending, uint64_t unique);
+
+#endif

@@ -1,0 +1,289 @@
+#include "channel_relay.h"
+
+#include "channel_wire.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define QUEUED_BYTES (1 << 20) /* in the socket: a flood of small FORGETs, a few large messages */
+
+static void
+pause_ms(long ms)
+{
+    struct timespec time = {.tv_nsec = ms * 1000000};
+    (void)nanosleep(&time, NULL);
+}
+
+static void
+signal_event(int fd)
+{
+    uint64_t one = 1;
+    ssize_t ignored = write(fd, &one, sizeof one);
+    (void)ignored; /* EAGAIN: it is readable anyway */
+}
+
+/* --- kernel to libfuse --- */
+
+/* The length of the next request; 0: the kernel's side has ended, or we shall. */
+static size_t
+receive_request(struct fsx_channel *channel, char *buffer)
+{
+    struct pollfd ready[2] = {{.fd = channel->device, .events = POLLIN},
+                              {.fd = channel->stop_fd, .events = POLLIN}};
+
+    while (!atomic_load(&channel->is_stopping)) {
+        ssize_t got = read(channel->device, buffer, FSX_CHANNEL_MESSAGE);
+        if (got >= (ssize_t)sizeof(struct fuse_in_header)) {
+            return (size_t)got;
+        }
+        if (got >= 0) {
+            return 0; /* never seen; no request is that short */
+        }
+        switch (errno) {
+        case EAGAIN:
+            (void)poll(ready, 2, -1); /* EINTR: looked again */
+            break;
+        case EINTR:
+        case ENOENT: /* who asked was killed before we had read it */
+            break;
+        case ENOMEM:
+            pause_ms(1);
+            break;
+        default: /* ENODEV, ECONNABORTED: unmounted, aborted */
+            return 0;
+        }
+    }
+    return 0;
+}
+
+/* False if libfuse's end is closed. */
+static bool
+pass_request(struct fsx_channel *channel, const char *buffer, size_t length)
+{
+    while (send(channel->relay, buffer, length, MSG_NOSIGNAL) < 0) {
+        if (errno == ENOBUFS || errno == ENOMEM) {
+            pause_ms(1);
+        }
+        else if (errno != EINTR) {
+            return false;
+        }
+    }
+    atomic_fetch_add_explicit(&channel->passed, 1, memory_order_relaxed);
+    return true;
+}
+
+/* The kernel asks for security.capability before the first write to each file it met. The mount
+ * shows none of these attributes (mount/metadata.py), so nobody has to be woken for it. */
+static bool
+asks_for_security(uint32_t opcode, const char *buffer, size_t length)
+{
+    static const char prefix[] = "security.";
+    size_t at = sizeof(struct fuse_in_header) + sizeof(struct fuse_getxattr_in);
+
+    return opcode == FUSE_GETXATTR && length >= at + sizeof prefix &&
+           memcmp(buffer + at, prefix, sizeof prefix - 1) == 0;
+}
+
+static bool
+handle_request(struct fsx_channel *channel, const char *buffer, size_t length)
+{
+    struct fuse_in_header head;
+    int error = 0;
+
+    memcpy(&head, buffer, sizeof head);
+    if (asks_for_security(head.opcode, buffer, length)) {
+        error = ENODATA;
+    }
+    else if (fsx_answerer_takes(head.opcode)) {
+        error = fsx_answerer_ask(&channel->answerer, buffer, length);
+    }
+    else {
+        if (head.opcode == FUSE_INIT) {
+            atomic_store(&channel->offered, fsx_init_offered(buffer, length));
+        }
+        if ((head.opcode == FUSE_INIT || head.opcode == FUSE_OPEN || head.opcode == FUSE_CREATE) &&
+            !fsx_pending_add(&channel->pending, head.unique, head.opcode)) {
+            error = ENOMEM;
+        }
+        else {
+            return pass_request(channel, buffer, length);
+        }
+    }
+    if (error != 0) {
+        fsx_answer_error(channel->device, head.unique, error);
+    }
+    return true;
+}
+
+static void *
+relay_down(void *argument)
+{
+    struct fsx_channel *channel = argument;
+    char *buffer = malloc(FSX_CHANNEL_MESSAGE);
+    size_t length;
+
+    while (buffer != NULL && (length = receive_request(channel, buffer)) != 0 &&
+           handle_request(channel, buffer, length)) {
+    }
+    free(buffer);
+    signal_event(channel->event_fd);
+    return NULL;
+}
+
+/* --- libfuse to kernel --- */
+
+static size_t
+handle_answer(struct fsx_channel *channel, char *buffer, size_t length, size_t room)
+{
+    struct fuse_out_header head;
+    uint32_t opcode;
+
+    if (length < sizeof head) {
+        return length;
+    }
+    memcpy(&head, buffer, sizeof head);
+    opcode = fsx_pending_take(&channel->pending, head.unique);
+    if (opcode == FUSE_INIT) {
+        return fsx_init_rewrite(buffer, length, room, atomic_load(&channel->offered));
+    }
+    if (opcode != 0) {
+        fsx_open_rewrite(buffer, length, opcode);
+    }
+    return length;
+}
+
+static void *
+relay_up(void *argument)
+{
+    struct fsx_channel *channel = argument;
+    size_t room = 2 * FSX_CHANNEL_MESSAGE; /* an answer may be as long as an attribute and more */
+    char *buffer = malloc(room);
+
+    while (buffer != NULL && !atomic_load(&channel->is_stopping)) {
+        ssize_t got = recv(channel->relay, buffer, room, 0);
+        if (got > 0) {
+            size_t length = handle_answer(channel, buffer, (size_t)got, room);
+            while (write(channel->device, buffer, length) < 0 && errno == EINTR) {
+            } /* ENOENT: nobody waits for it any more */
+        }
+        else if (got == 0 || errno != EINTR) {
+            break; /* shut down by fsx_channel_close, or libfuse is gone */
+        }
+    }
+    free(buffer);
+    signal_event(channel->event_fd); /* without answers there is no use in requests */
+    return NULL;
+}
+
+/* --- the channel --- */
+
+static int
+start(struct fsx_channel *channel)
+{
+    sigset_t all, before;
+    int error;
+
+    sigfillset(&all); /* signals are for Python's main thread */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = fsx_answerer_open(&channel->answerer, channel->device, channel->stub_xattr);
+    if (error == 0) {
+        error = pthread_create(&channel->up, NULL, relay_up, channel);
+        channel->is_up_started = error == 0;
+    }
+    if (error == 0) {
+        (void)pthread_setname_np(channel->up, "fsx-answers");
+        error = pthread_create(&channel->down, NULL, relay_down, channel);
+        channel->is_down_started = error == 0;
+    }
+    if (error == 0) {
+        (void)pthread_setname_np(channel->down, "fsx-requests");
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error;
+}
+
+int
+fsx_channel_open(struct fsx_channel *channel, int device, const char *stub_xattr, int *session)
+{
+    int pair[2], error = 0, size = QUEUED_BYTES;
+
+    channel->device = channel->relay = channel->event_fd = channel->stop_fd = -1;
+    fsx_pending_open(&channel->pending);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+        error = errno;
+        fsx_pending_close(&channel->pending);
+        return error;
+    }
+    channel->relay = pair[0];
+    channel->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    channel->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    channel->stub_xattr = strdup(stub_xattr);
+    if (channel->event_fd < 0 || channel->stop_fd < 0 || channel->stub_xattr == NULL) {
+        error = errno;
+    }
+    for (int i = 0; error == 0 && i < 2; i++) {
+        if (setsockopt(pair[i], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) < 0 &&
+            setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof size) < 0) {
+            error = errno;
+        }
+    }
+    if (error == 0 && fcntl(device, F_SETFL, O_RDWR | O_NONBLOCK) < 0) {
+        error = errno;
+    }
+    if (error == 0) {
+        channel->device = device;
+        error = start(channel);
+    }
+    if (error != 0) {
+        channel->device = -1; /* stays the caller's */
+        fsx_channel_close(channel);
+        (void)close(pair[1]);
+        return error;
+    }
+    *session = pair[1];
+    return 0;
+}
+
+static void
+close_fd(int *fd)
+{
+    if (*fd >= 0) {
+        (void)close(*fd);
+        *fd = -1;
+    }
+}
+
+void
+fsx_channel_close(struct fsx_channel *channel)
+{
+    if (channel->relay < 0) {
+        return;
+    }
+    atomic_store(&channel->is_stopping, true);
+    if (channel->stop_fd >= 0) {
+        signal_event(channel->stop_fd);
+    }
+    (void)shutdown(channel->relay, SHUT_RDWR);
+    if (channel->is_down_started) {
+        pthread_join(channel->down, NULL);
+    }
+    if (channel->is_up_started) {
+        pthread_join(channel->up, NULL);
+    }
+    fsx_answerer_close(&channel->answerer);
+    close_fd(&channel->device); /* the last descriptor: the kernel ends the connection */
+    close_fd(&channel->relay);
+    close_fd(&channel->stop_fd);
+    close_fd(&channel->event_fd);
+    fsx_pending_close(&channel->pending);
+    free(channel->stub_xattr);
+    channel->stub_xattr = NULL;
+}

@@ -1,0 +1,33 @@
+/* Between /dev/fuse and libfuse: requests and answers pass, and on their way are completed by what
+ * libfuse 3.14 does not know. One thread a direction, so that a full socket in one never holds up
+ * the other. */
+#ifndef FSX_CHANNEL_RELAY_H
+#define FSX_CHANNEL_RELAY_H
+
+#include "channel_answer.h"
+#include "channel_pending.h"
+
+struct fsx_channel {
+    int device;   /* /dev/fuse */
+    int relay;    /* our end of the pair */
+    int event_fd; /* readable when the kernel's side has ended */
+    int stop_fd;
+    char *stub_xattr;
+    atomic_bool is_stopping;
+    atomic_ullong offered; /* by the kernel's INIT */
+    atomic_ullong passed;  /* requests that went to libfuse */
+    struct fsx_pending pending;
+    struct fsx_answerer answerer;
+    pthread_t down, up; /* requests, answers */
+    bool is_down_started, is_up_started;
+};
+
+/* Take over `device`, of a mount whose INIT is still to be answered. 0, and libfuse's end in
+ * `*session`; or an errno, and `device` is still the caller's. */
+int fsx_channel_open(struct fsx_channel *channel, int device, const char *stub_xattr, int *session);
+
+/* End the threads, close the device. The descriptors stay invalid (-1) until freed. Twice is
+ * harmless. */
+void fsx_channel_close(struct fsx_channel *channel);
+
+#endif

@@ -1,0 +1,112 @@
+"""How requests come from the kernel: from pyfuse3's own mount, or by the channel from a mount of ours (DESIGN §11)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import pyfuse3
+import trio
+
+from fsxsync import _core
+from fsxsync.model.stub import XATTR
+from fsxsync.mount.invalidate import Notifier
+from fsxsync.mount.mountpoint import clear_dead_mount
+
+_FSTYPE = b"fuse.fsxsync"
+_FLAGS = {
+    "ro": _core.MS_RDONLY,
+    "nosuid": _core.MS_NOSUID,
+    "nodev": _core.MS_NODEV,
+    "noexec": _core.MS_NOEXEC,
+    "noatime": _core.MS_NOATIME,
+    "sync": _core.MS_SYNCHRONOUS,
+    "dirsync": _core.MS_DIRSYNC,
+}
+_CLEARED = {"suid": _core.MS_NOSUID, "dev": _core.MS_NODEV}
+_FOR_FUSE = ("default_permissions", "allow_other")
+
+
+class Connection(Protocol):
+    """One that is up; made by mounting."""
+
+    notifier: Notifier
+
+    async def watch_end(self) -> None:
+        """End pyfuse3's loop when the kernel's side has ended, if it does not see that by itself."""
+
+    def close(self) -> None:
+        """The mount ends, lazily; what is left of it where that fails is dead."""
+
+
+class PlainConnection:
+    """pyfuse3 mounts and is asked by the kernel."""
+
+    notifier: Notifier = pyfuse3
+
+    def __init__(self, operations: pyfuse3.Operations, mountpoint: Path, options: set[str]) -> None:
+        _init(operations, str(mountpoint), options)
+
+    async def watch_end(self) -> None:
+        return
+
+    def close(self) -> None:
+        pyfuse3.close(unmount=True)  # lazily, and nothing happens if it is unmounted already
+
+
+class ChannelConnection:
+    """We mount, and pyfuse3 is asked by the channel. Needs root.
+
+    Raises:
+        OSError: the kernel refused. RuntimeError: libfuse did.
+    """
+
+    def __init__(self, operations: pyfuse3.Operations, mountpoint: Path, options: set[str]) -> None:
+        device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._mount(device, mountpoint, options)
+            self.channel = _core.Channel(device, XATTR)
+        except BaseException:
+            os.close(device)
+            clear_dead_mount(mountpoint)
+            raise
+        try:
+            _init(operations, f"/dev/fd/{self.channel.session}", options)
+        except BaseException:
+            self.channel.close()
+            clear_dead_mount(mountpoint)
+            raise
+        self.notifier: Notifier = self.channel
+
+    @staticmethod
+    def _mount(device: int, mountpoint: Path, options: Iterable[str]) -> None:
+        """What libfuse would do (lib/mount.c)."""
+        words = set(options)
+        source = next(word.removeprefix("fsname=") for word in words if word.startswith("fsname="))
+        flags = _core.MS_NOSUID | _core.MS_NODEV
+        for word in words:
+            flags |= _FLAGS.get(word, 0)
+        for word in words:
+            flags &= ~_CLEARED.get(word, 0)
+        told = [f"fd={device},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"]
+        told += [word for word in _FOR_FUSE if word in words]
+        _core.mount(source.encode(), os.fsencode(mountpoint), _FSTYPE, flags, ",".join(told).encode())
+
+    async def watch_end(self) -> None:
+        await trio.lowlevel.wait_readable(self.channel.fileno())
+        pyfuse3.terminate()
+
+    def close(self) -> None:
+        pyfuse3.close(unmount=False)  # it mounted nothing, but the pair's end is its own
+        self.channel.close()
+
+
+def _init(operations: pyfuse3.Operations, mountpoint: str, options: set[str]) -> None:
+    try:
+        pyfuse3.init(operations, mountpoint, options)
+    except RuntimeError as error:
+        if "fuse_session_mount" in str(error):
+            pyfuse3.close(unmount=False)  # so that another try in this process starts anew
+        raise
