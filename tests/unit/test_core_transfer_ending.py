@@ -317,8 +317,20 @@ def test_a_proxy_never_sees_what_is_meant_for_an_https_server() -> None:
 # --- what is left behind
 
 
+_others = 0
+
+
+@pytest.fixture(autouse=True)
+def _count_others() -> None:
+    """A pool that other tests of this process share has threads, too."""
+    global _others  # noqa: PLW0603
+    _others = 0
+    _others = native_threads()
+
+
 def native_threads() -> int:
-    count = 0
+    """Threads of pools that the test made."""
+    count = -_others
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended in this moment
             count += (task / "comm").read_text() == "fsx-transfer\n"

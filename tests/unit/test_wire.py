@@ -587,8 +587,20 @@ async def test_a_server_is_known_by_the_bundle(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- what is left behind
 
 
+_others = 0
+
+
+@pytest.fixture(autouse=True)
+def _count_others() -> None:
+    """A pool that other tests of this process share has threads, too."""
+    global _others  # noqa: PLW0603
+    _others = 0
+    _others = native_threads()
+
+
 def native_threads() -> int:
-    count = 0
+    """Threads of pools that the test made."""
+    count = -_others
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended in this moment
             count += (task / "comm").read_text() == "fsx-transfer\n"
