@@ -1,6 +1,5 @@
 """fsxsync._core.TransferPool: cancelled and closed in every phase, over TLS and proxies; nothing is left behind."""
 
-import contextlib
 import os
 import select
 import socket
@@ -18,6 +17,7 @@ import pytest
 import trio
 from support.certificates import Authority
 from support.hostile_server import Exchange, HostileServer, Unreachable, refused_url
+from support.leftovers import count_others, descriptors, native_threads, resident_bytes  # noqa: F401  a fixture
 
 from fsxsync import _core
 
@@ -317,40 +317,12 @@ def test_a_proxy_never_sees_what_is_meant_for_an_https_server() -> None:
 # --- what is left behind
 
 
-_others = 0
-
-
-@pytest.fixture(autouse=True)
-def _count_others() -> None:
-    """A pool that other tests of this process share has threads, too."""
-    global _others  # noqa: PLW0603
-    _others = 0
-    _others = native_threads()
-
-
-def native_threads() -> int:
-    """Threads of pools that the test made."""
-    count = -_others
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended in this moment
-            count += (task / "comm").read_text() == "fsx-transfer\n"
-    return count
-
-
 def become_none(count: Callable[[], int]) -> bool:
     """A thread that was joined can still be seen in /proc for a moment."""
     deadline = time.monotonic() + HANGS_S
     while count() > 0 and time.monotonic() < deadline:
         os.sched_yield()
     return count() == 0
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def jobs_of_every_kind(pool: _core.TransferPool, url: str, fd: int, count: int) -> int:

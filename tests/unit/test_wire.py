@@ -19,6 +19,7 @@ from botocore.httpsession import ProxyConfiguration
 from botocore.utils import get_environ_proxies
 from support.certificates import Authority
 from support.hostile_server import Behaviour, Exchange, HostileServer, Unreachable, refused_url
+from support.leftovers import count_others, descriptors, native_threads, resident_bytes  # noqa: F401  a fixture
 from trio.testing import wait_all_tasks_blocked
 
 from fsxsync import _core
@@ -585,34 +586,6 @@ async def test_a_server_is_known_by_the_bundle(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- what is left behind
-
-
-_others = 0
-
-
-@pytest.fixture(autouse=True)
-def _count_others() -> None:
-    """A pool that other tests of this process share has threads, too."""
-    global _others  # noqa: PLW0603
-    _others = 0
-    _others = native_threads()
-
-
-def native_threads() -> int:
-    """Threads of pools that the test made."""
-    count = -_others
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended in this moment
-            count += (task / "comm").read_text() == "fsx-transfer\n"
-    return count
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 FILLER = "x" * 2500  # so that whatever is lost with a request shows
