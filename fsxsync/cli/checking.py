@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 
@@ -11,6 +10,7 @@ import click
 from fsxsync.cli.associations import AS_JSON
 from fsxsync.cli.context import Instance
 from fsxsync.cli.hostpaths import tree_paths
+from fsxsync.cli.output import documents
 from fsxsync.control.client import Document
 from fsxsync.control.protocol import DaemonError
 from fsxsync.errors import FsxSyncError
@@ -35,23 +35,26 @@ def check(instance: Instance, /, paths: Sequence[str], *, verify: bool, as_json:
 
     Prints a line for each broken rule, and ends with exit code 1 if there is any. Files that are changed, open or
     being loaded just now are left out. With --verify, every file that is here is read and compared with what was
-    synced, and with its object's checksum. --json prints an object a line for each broken rule.
+    synced, and with its object's checksum. --json prints a list with an object for each broken rule.
 
     \b
     Example:
       fsxsync check
-      fsxsync check --verify --json /fsx/datasets | jq -r .path
+      fsxsync check --verify --json /fsx/datasets | jq -r '.[].path'
     """
     client = instance.client
     status = client.status()
     root = os.path.realpath(status["mount"] or status["tree"])
     tally: Document = {}
-    for finding in _findings(client.check(tree_paths(paths, status), verify=verify), tally):
-        path = os.path.join(root, finding["path"])
-        if as_json:
-            click.echo(json.dumps(finding | {"path": path}))
-        else:
-            click.echo(f"{escape(path)}: {finding['rule']}: {escape(finding['message'])}")
+    findings = (
+        finding | {"path": os.path.join(root, finding["path"])}
+        for finding in _findings(client.check(tree_paths(paths, status), verify=verify), tally)
+    )
+    if as_json:
+        documents(findings)
+    else:
+        for finding in findings:
+            click.echo(f"{escape(finding['path'])}: {finding['rule']}: {escape(finding['message'])}")
     told = _summary(tally, verify=verify)
     if tally["broken"]:
         rules = "a rule is" if tally["broken"] == 1 else f"{tally['broken']} rules are"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 
@@ -11,6 +10,7 @@ import click
 from fsxsync.cli.associations import AS_JSON
 from fsxsync.cli.context import Instance
 from fsxsync.cli.hostpaths import tree_paths
+from fsxsync.cli.output import documents
 from fsxsync.control.client import Document
 from fsxsync.control.protocol import DaemonError
 from fsxsync.errors import StillPending
@@ -42,7 +42,7 @@ def state(context: click.Context, paths: Sequence[str], *, as_json: bool, recurs
     failures: list[Document] = []
     found = _named(client.states(asked, recursive=recursive), paths, asked, failures)
     if as_json:
-        _print_document(found)
+        documents(row | {"path": name} for name, row in found)
     else:
         for name, row in found:
             told = f"{escape(name)}: (0x{row['state']:08x}) {' '.join(row['flags'])}".rstrip()
@@ -64,15 +64,6 @@ def _named(
         below = os.fsencode(row["path"])[len(asked[index]) :].lstrip(b"/")
         name = os.path.join(os.fsencode(paths[index]), below) if below else os.fsencode(paths[index])
         yield os.fsdecode(name), row
-
-
-def _print_document(found: Iterator[tuple[str, Document]]) -> None:
-    """A list, printed while it comes: a tree may have a million files."""
-    separator = "[\n"
-    for name, row in found:
-        click.echo(separator + json.dumps(row | {"path": name}), nl=False)
-        separator = ",\n"
-    click.echo("[]" if separator == "[\n" else "\n]")
 
 
 @click.command(short_help="Wait until nothing is pending.")

@@ -19,6 +19,15 @@ def document(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def documents(values: Iterable[object]) -> None:
+    """One JSON document, a list, written as its elements come: there may be a million of them."""
+    separator = "[\n"
+    for value in values:
+        click.echo(separator + json.dumps(value), nl=False)
+        separator = ",\n"
+    click.echo("[]" if separator == "[\n" else "\n]")
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Rich costs 50 ms to import, so only a table that is due pays it."""
     from rich.console import Console  # noqa: PLC0415

@@ -35,8 +35,7 @@ def broken(fsx: Instance, *arguments: str | Path) -> dict[str, list[str]]:
     """Path below the mount -> the rules it breaks."""
     done = fsx.run("check", "--json", *arguments)
     found: dict[str, list[str]] = {}
-    for line in done.out.splitlines():
-        finding = json.loads(line)
+    for finding in json.loads(done.out):
         found.setdefault(os.path.relpath(finding["path"], fsx.directory), []).append(finding["rule"])
     assert done.code == (1 if found else 0), done
     return found

@@ -439,16 +439,16 @@ def test_check_names_each_broken_rule(daemon: Daemon, capsys: pytest.CaptureFixt
     assert err.count("\n") == 1
 
 
-def test_check_as_json_is_an_object_a_finding(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_as_json_is_one_list_of_findings(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     clean = daemon.run("check", "--json"), *capsys.readouterr()
     daemon.admin.findings = [Finding("d/a", Rule.OBJECT_GONE, "gone", "dra-1"), Finding("b", Rule.STUB_ASTRAY, "stub")]
 
     code = daemon.run("check", "--json", "--verify")
 
     out, _ = capsys.readouterr()
-    assert clean == (0, "", "checked 0, skipped 0\n")
+    assert clean == (0, "[]\n", "checked 0, skipped 0\n")
     assert code == 1
-    assert [json.loads(line) for line in out.splitlines()] == [
+    assert json.loads(out) == [
         {"path": f"{daemon.mount}/d/a", "rule": "object-gone", "message": "gone", "association": "dra-1"},
         {"path": f"{daemon.mount}/b", "rule": "stub-astray", "message": "stub", "association": None},
     ]
