@@ -77,7 +77,7 @@ def test_requests_and_answers_pass_unchanged(ends: Ends) -> None:
     data = os.urandom(65536)
     assert ends.exchange(READ, 4, data) == data
     assert ends.exchange(LOOKUP, 6, b"", error=errno.ENOENT) == b""
-    assert ends.channel.stats() == {"requests": 3, "opening": 0}
+    assert ends.channel.stats() == {"requests": 3, "answered": 0, "refused": 0, "opening": 0}
 
 
 def test_answers_come_in_any_order_and_long_ones_too(ends: Ends) -> None:
@@ -247,7 +247,7 @@ def test_closing_waits_for_nobody_even_with_full_sockets(ends: Ends) -> None:
     ends.channel.close()
     ends.channel.close()
 
-    for call in (lambda: ends.channel.backing_open(0), lambda: ends.channel.invalidate_inode(1, True)):
+    for call in (lambda: ends.channel.join(7, 0, True), lambda: ends.channel.invalidate_inode(1, True)):
         with pytest.raises(OSError, match="Bad file descriptor"):
             call()
 
@@ -259,6 +259,7 @@ def test_it_closes_what_it_opened() -> None:
         ends.ask(OPEN, 2, bytes(8))  # never answered
         ends.libfuse.recv(1000)
         ends.close()
+    del ends  # its journal can be read until then
     assert len(os.listdir("/proc/self/fd")) == before
     with pytest.raises(OSError, match="Bad file descriptor"):
         _core.Channel(1 << 20, XATTR)
@@ -267,10 +268,11 @@ def test_it_closes_what_it_opened() -> None:
 
 def test_what_is_no_fuse_device_registers_nothing(ends: Ends) -> None:
     with pytest.raises(OSError, match="Inappropriate ioctl"):
-        ends.channel.backing_open(0)
-    with pytest.raises(OSError, match="Inappropriate ioctl"):
-        ends.channel.backing_close(1)
+        ends.channel.join(7, 0, True)
+    assert ends.channel.join(7, 0, False) == 0
+    ends.channel.leave(7)
+    ends.channel.leave(7)  # nobody is left: nothing happens
     with pytest.raises(TypeError):
-        ends.channel.backing_open("f")  # type: ignore[arg-type]
+        ends.channel.join(7, "f", True)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         _core.Channel(0, "not bytes")  # type: ignore[arg-type]
