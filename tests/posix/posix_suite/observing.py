@@ -17,7 +17,7 @@ PathLike = str | bytes
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _CLOCK_REALTIME_COARSE = 5
-"""The clock of a file's times; time(3) of Python does not name it."""
+"""Python does not name it."""
 
 LONG_AGO_NS = 1_000_000_000_000_000_000
 """2001: a read moves an atime that is older than a day, also with relatime."""
@@ -158,7 +158,8 @@ def _moved(before: tuple[int, int, int] | None, after: tuple[int, int, int] | No
 
 
 def _let_the_clock_tick() -> None:
-    """Past the time that a file system may write: before Linux 6.13 it has the resolution of a tick."""
-    start = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
-    while time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) == start:
+    """Past all times that files have. File systems write the coarse clock's, which may be ticks behind, or a finer one
+    where the last was seen already (Linux 6.13): so until the coarse one has come to what now is."""
+    now_ns = time.time_ns()
+    while time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) <= now_ns:
         time.sleep(0.0005)
