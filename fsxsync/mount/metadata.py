@@ -38,6 +38,11 @@ _STATVFS: tuple[
 _STATVFS = ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail")
 
 
+def _says_what_to_set(fields: SetattrFields) -> bool:
+    """What is sent without any of them is about set-id bits alone (FUSE_HANDLE_KILLPRIV_V2)."""
+    return any((fields.update_size, fields.update_mode, fields.update_atime, fields.update_mtime))
+
+
 class Metadata(Base):
     """getattr, setattr, readlink; the user.* attributes; statfs."""
 
@@ -79,6 +84,8 @@ class Metadata(Base):
             name = proc_path(fd)
             if fields.update_uid or fields.update_gid:
                 self._chown(name, attr, fields)
+            elif not _says_what_to_set(fields):
+                self._chown_to_nobody(fd, ctx.uid)
             if fields.update_mode:
                 os.chmod(name, stat.S_IMODE(self._mode_to_set(node, fd, attr.st_mode)))
             if fields.update_atime or fields.update_mtime:
@@ -103,6 +110,13 @@ class Metadata(Base):
     def _chown(self, name: str, attr: EntryAttributes, fields: SetattrFields) -> None:
         """To another owner as root only; without privilege giving a file to its own owner is all that goes."""
         os.chown(name, attr.st_uid if fields.update_uid else -1, attr.st_gid if fields.update_gid else -1)
+
+    @staticmethod
+    def _chown_to_nobody(fd: int, uid: int) -> None:
+        """chown(2) to -1, -1: it takes set-id bits away and moves the ctime. Or what the kernel sends before a write
+        by somebody else, which will take them away itself; a stranger's chown(2) must not."""
+        if uid in {0, os.fstat(fd).st_uid}:
+            os.chown(proc_path(fd), -1, -1)
 
     def _set_times(self, fd: int, node: Node, attr: EntryAttributes, fields: SetattrFields) -> None:
         now = os.fstat(fd)

@@ -213,6 +213,9 @@ class _Server:
         """Files that the kernel reads and writes by itself."""
         return sum(bool(inode.backing_id) for inode in self._session.cache._handles._inodes.values())
 
+    def data_path(self) -> str:
+        return self._session.data_path[0]
+
     def table_size(self) -> int:
         return len(self._session.cache._nodes or ())
 

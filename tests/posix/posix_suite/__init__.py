@@ -1,0 +1,1 @@
+"""What runs POSIX cases on a bare directory and on the mount, and compares."""
