@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,8 @@ class Instance:
     base: Path
     mounted: bool = True
     env: Mapping[str, str] = field(default_factory=dict)
+    options: Sequence[str] = ()
+    """As in ``-o``, of `start`."""
     daemon: subprocess.Popen[bytes] | None = None
     log: IO[bytes] | None = None
     drain: subprocess.Popen[bytes] | None = None
@@ -86,8 +88,9 @@ class Instance:
             self.directory.mkdir(parents=True)
         self.log = self.log or tempfile.TemporaryFile()  # noqa: SIM115  one for all starts
         command = "mount" if self.mounted else "watch"
+        options = ["-o", ",".join(self.options)] if self.options else []
         self.daemon = subprocess.Popen(  # noqa: S603
-            [*PROGRAM, command, str(self.directory)],
+            [*PROGRAM, command, *options, str(self.directory)],
             env=self.environment(),
             stdin=subprocess.DEVNULL,
             stdout=self.log,
