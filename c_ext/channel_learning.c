@@ -44,6 +44,7 @@ fsx_channel_answer_directly(PyObject *object, PyObject *args)
     if (timeout_ns < 0) {
         return PyErr_Format(PyExc_ValueError, "timeout_ns is negative: %lld", timeout_ns);
     }
+    atomic_store(&((struct channel_object *)object)->channel.answerer.root, root_fd);
     error = fsx_tables_switch_on(tables_of(object), root_fd, (uint64_t)timeout_ns, hidden.text);
     if (error != 0) {
         errno = error;

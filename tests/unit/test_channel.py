@@ -6,56 +6,33 @@ import contextlib
 import errno
 import os
 import select
-import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.channel_ends import (
+    COPY,
+    COPY_64,
+    CREATE,
+    FALLOCATE,
+    GETXATTR,
+    INIT,
+    LOOKUP,
+    LSEEK,
+    OPEN,
+    READ,
+    XATTR,
+    Ends,
+)
 
 from fsxsync import _core
 
-XATTR = b"user.stub"
-LOOKUP, OPEN, READ, GETXATTR, INIT, CREATE = 1, 14, 15, 22, 26, 35
-FALLOCATE, LSEEK, COPY, COPY_64 = 43, 46, 47, 53
 KEEP_CACHE, NOFLUSH, PASSES = 1 << 1, 1 << 5, 1 << 7
 PARALLEL_DIROPS, MAX_PAGES, KILLPRIV_V2, INIT_EXT = 1 << 18, 1 << 22, 1 << 28, 1 << 30
 PASSTHROUGH_2 = 1 << 5  # in flags2
 WRITEBACK = 1 << 16
 NO_FLUSH = 1 << 31  # in a handle
-
-
-class Ends:
-    """``kernel`` speaks as /dev/fuse would, ``libfuse`` is its session."""
-
-    def __init__(self) -> None:
-        self.kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.channel = _core.Channel(device.detach(), XATTR)
-        self.libfuse = socket.socket(fileno=self.channel.session)
-        for end in (self.kernel, self.libfuse):
-            end.settimeout(20)
-
-    def close(self) -> None:
-        self.channel.close()
-        self.kernel.close()
-        self.libfuse.close()
-
-    def ask(self, opcode: int, unique: int, body: bytes, *, uid: int = 0, nodeid: int = 7) -> bytes:
-        request = struct.pack("<IIQQIIII", 40 + len(body), opcode, unique, nodeid, uid, 0, 1, 0) + body
-        self.kernel.send(request)
-        return request
-
-    def exchange(self, opcode: int, unique: int, answer: bytes, *, body: bytes = b"", error: int = 0) -> bytes:
-        """What the kernel gets for what libfuse answered, without the header."""
-        request = self.ask(opcode, unique, body)
-        assert self.libfuse.recv(1 << 20) == request
-        self.libfuse.send(struct.pack("<IiQ", 16 + len(answer), -error, unique) + answer)
-        return self.answer(unique, error)
-
-    def answer(self, unique: int, error: int = 0) -> bytes:
-        got = self.kernel.recv(1 << 20)
-        assert struct.unpack_from("<IiQ", got) == (len(got), -error, unique)
-        return got[16:]
 
 
 @pytest.fixture
