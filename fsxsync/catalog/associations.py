@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fsxsync.catalog.changelog import Changelog
+from fsxsync.catalog.conflicts import Conflicts
 from fsxsync.catalog.connection import Connection, corrupt
 from fsxsync.catalog.files import Files
 from fsxsync.catalog.numbers import Numbers
@@ -35,6 +36,7 @@ class Associations:
         changelog: Changelog,
         uploads: Uploads,
         problems: Problems,
+        conflicts: Conflicts,
     ) -> None:
         self._connection = connection
         self._numbers = numbers
@@ -42,6 +44,7 @@ class Associations:
         self._changelog = changelog
         self._uploads = uploads
         self._problems = problems
+        self._conflicts = conflicts
 
     def put(self, association: Association) -> None:
         """Write one in place of what was known under its id."""
@@ -67,6 +70,7 @@ class Associations:
             self._changelog.delete_all(association_id)
             self._uploads.delete_all(association_id)
             self._problems.delete_all(association_id)
+            self._conflicts.delete_all(association_id)
             self._connection.run(_DELETE, (number,))
             self._numbers.drop(association_id)
 

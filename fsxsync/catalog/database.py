@@ -19,6 +19,7 @@ from sqlite_utils import Database
 from fsxsync.catalog import migrations
 from fsxsync.catalog.associations import Associations
 from fsxsync.catalog.changelog import Changelog
+from fsxsync.catalog.conflicts import Conflicts
 from fsxsync.catalog.connection import Connection, corrupt
 from fsxsync.catalog.facts import Facts
 from fsxsync.catalog.files import Files
@@ -54,6 +55,7 @@ class Catalog:
         self.facts = Facts(connection)
         self.partials = Partials(connection)
         self.problems = Problems(connection, numbers)
+        self.conflicts = Conflicts(connection, numbers)
         self.associations = Associations(
             connection,
             numbers,
@@ -61,6 +63,7 @@ class Catalog:
             changelog=self.changelog,
             uploads=self.uploads,
             problems=self.problems,
+            conflicts=self.conflicts,
         )
 
     @classmethod

@@ -274,3 +274,38 @@ def m0006_partials(db: Database) -> None:
             boot_id TEXT NOT NULL
         ) STRICT"""
     )
+
+
+@catalog()
+def m0007_conflicts(db: Database) -> None:
+    # conflicts: open ones = model.open_conflict.Conflict. One row a path and copy: a path may be in conflict again
+    # before anybody looked at the first.
+    #   kept_as    where the local version lies; x'' where nothing was moved
+    #   kind       kept, blocked or clash
+    #   local_*    the local version as it was shown, NULL: unknown (from an older catalog) or gone
+    #   remote_*   the object's
+    # An older version kept them among the problems, one a path.
+    db.conn.execute(
+        """CREATE TABLE conflicts (
+            association INTEGER NOT NULL,
+            path BLOB NOT NULL,
+            kept_as BLOB NOT NULL,
+            kind TEXT NOT NULL,
+            detected_ns INTEGER NOT NULL,
+            local_ino INTEGER,
+            local_size INTEGER,
+            local_mtime_ns INTEGER,
+            remote_etag TEXT,
+            remote_size INTEGER,
+            remote_modified_ns INTEGER,
+            remote_version_id TEXT,
+            PRIMARY KEY (association, path, kept_as)
+        ) STRICT, WITHOUT ROWID"""
+    )
+    db.conn.execute("CREATE INDEX conflicts_kept ON conflicts (association, kept_as)")
+    db.conn.execute(
+        """INSERT INTO conflicts (association, path, kept_as, kind, detected_ns)
+            SELECT association, path, coalesce(kept_as, x''), CASE WHEN kept_as IS NULL THEN 'blocked' ELSE 'kept' END,
+                detected_ns FROM problems WHERE kind = 'conflict'"""
+    )
+    db.conn.execute("DELETE FROM problems WHERE kind = 'conflict' AND kept_as IS NOT NULL")

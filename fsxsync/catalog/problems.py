@@ -25,8 +25,8 @@ _DELETE_ALL = "DELETE FROM problems WHERE association = ?"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """``kind`` is conflict, not-exportable, lost, refused, damaged or damaged-object; ``kept_as`` is where a conflict's
-    local version went."""
+    """``kind`` is conflict (one that the policy blocks), not-exportable, lost, refused, damaged or damaged-object;
+    ``kept_as`` is an older version's: conflict copies are in `conflicts`."""
 
     association: str
     path: bytes

@@ -12,6 +12,7 @@ from fsxsync.errors import FsxSyncError, LocalChanged, TypeClash
 from fsxsync.model.identity import Kind, Remote, base_of
 from fsxsync.model.stub import StubMark
 from fsxsync.ports import Listed
+from fsxsync.sync.conflicts import note_clash
 from fsxsync.sync.importer import chown_ids, ensure_parents
 from fsxsync.sync.journal import record_problem
 from fsxsync.sync.served import Served
@@ -78,6 +79,7 @@ def _choose(
                 refuse_below_file(path, taken)
                 ensure_parents(served, path)
             except TypeClash as error:
+                note_clash(served, path, _remote_of(listed))
                 record_problem(served, path, "refused", str(error), error.code)
                 continue
             except FsxSyncError:

@@ -227,7 +227,7 @@ class Checker:
     def _is_refused(self, served: Served, path: bytes) -> bool:
         """A person was told of it, and it is not tried again by itself."""
         problems = self._shared.catalog.problems.get(served.id, path)
-        return any(one.kind in _STAYS or (one.kind == "conflict" and one.kept_as is None) for one in problems)
+        return any(one.kind in _STAYS or one.kind == "conflict" for one in problems)
 
     def _is_busy(self, served: Served | None, row: Base | None, local: Local | None, tree_path: bytes) -> bool:
         """Somebody writes, loads or will look at it."""

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import trio
 
-from fsxsync.errors import LocalChanged, ObjectChanged, TypeClash
-from fsxsync.model.conflict import conflict_name
+from fsxsync.errors import KeyRefused, LocalChanged, ObjectChanged, TypeClash
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
+from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.model.stub import StubMark
+from fsxsync.sync import conflicts
 from fsxsync.sync.exporter import set_metadata
 from fsxsync.sync.loading import load_object
 from fsxsync.sync.reconcile import Action
@@ -47,6 +48,10 @@ def ensure_parents(served: Served, path: bytes) -> None:
         found = tree.identify(served.tree_path(part))
         if found is not None and found.kind is not Kind.DIRECTORY:
             raise TypeClash(f"import of {path!r}", f"a file stands at {part!r}, where a directory is needed")
+        row = served.shared.catalog.files.get(served.id, part)
+        if row is not None and row.kind is not Kind.DIRECTORY:
+            # A directory's row would take the place of the one that tells which object goes with the file.
+            raise TypeClash(f"import of {path!r}", f"the object of the file that stood at {part!r} is still there")
     uid = defaults.uid if defaults.uid is not None else -1
     gid = defaults.gid if defaults.gid is not None else -1
     for made in tree.make_directories(tree_parent, mode=defaults.dir_mode, uid=uid, gid=gid):
@@ -68,7 +73,11 @@ async def stage(served: Served, path: bytes, remote: Remote, posix: Posix) -> tu
     if remote.kind is Kind.SYMLINK:
         target = await served.store.get(key, etag=remote.etag, limit=SYMLINK_LIMIT)
         if not target or b"\0" in target:
-            raise TypeClash(f"import of {path!r}", "the object says symlink, and its body is no target")
+            raise KeyRefused(
+                f"import of {path!r}",
+                "the object says symlink, and its body is no target",
+                advice="the object stays as it is; upload one whose body is a path, or remove its metadata",
+            )
         return tree.stage_symlink(target, uid=uid, gid=gid, mtime_ns=mtime_ns), None
     if remote.size > 0 and (not served.shared.eager or remote.archived):
         mark = StubMark(etag=remote.etag, size=remote.size, key=key, version_id=remote.version_id)
@@ -112,7 +121,8 @@ async def import_object(served: Served, path: bytes, action: Action) -> Base:
     posix = action.posix or served.posix_for(remote, local.posix if local else None)
     if remote.kind is Kind.DIRECTORY:
         return _import_directory(served, path, local, remote, posix)
-    if local is not None and local.kind is Kind.DIRECTORY:
+    stands = local or served.shared.tree.identify(served.tree_path(path))
+    if stands is not None and stands.kind is Kind.DIRECTORY:
         raise TypeClash(f"import of {path!r}", "a directory stands where the object is a file")
     staged, digest = await stage(served, path, remote, posix)
     tree_path = served.tree_path(path)
@@ -234,18 +244,16 @@ async def keep_both(served: Served, path: bytes, action: Action) -> tuple[Base, 
     tree = served.shared.tree
     posix = served.posix_for(remote, None)
     staged, digest = await stage(served, path, remote, posix)
-    directory, _, name = path.rpartition(b"/")
-    now_ns = served.shared.now_ns()
-    for attempt in range(1000):
-        beside = conflict_name(name, now_ns // 10**9, served.shared.host, attempt)
-        kept = directory + b"/" + beside if directory else beside
-        if tree.identify(served.tree_path(kept)) is None:
-            break
+    kept = b""
     try:
         async with served.shared.let_go(local.ino):
+            kept = conflicts.free_name(served, path)
+            # First: a crash after the exchange must not leave a copy that nobody is told of.
+            conflicts.note(served, path, ConflictKind.KEPT, local, remote, kept)
             placed = tree.exchange_in(staged, served.tree_path(path), local, keep_as=served.tree_path(kept))
-    except LocalChanged:
+    except (LocalChanged, TypeClash):
         tree.discard_staged(staged.name)
+        served.shared.catalog.conflicts.delete_copy(served.id, kept)
         raise
     served.imported += 1
     served.shared.invalidate(served.tree_path(path), local.ino, data=True)

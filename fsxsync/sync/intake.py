@@ -193,6 +193,8 @@ class Intake:
             ):
                 served.echoes_dropped += 1
                 continue
+            if is_directory and not hint.is_removal and base is not None and base.kind is not Kind.DIRECTORY:
+                served.markers_beside_files.add(path)
             if hint.is_removal and base is None and not self._is_pending(served, path):
                 # Our own delete, most of the time. Should the object be there again, its creation tells of it.
                 served.echoes_dropped += 1
@@ -210,6 +212,8 @@ class Intake:
     def _is_pending(self, served: Served, path: bytes) -> bool:
         """Somebody looks at the path, or will: a look that is under way may have seen the object before it went."""
         if self._shared.tree.identify(served.tree_path(path)) is not None:
+            return True
+        if self._shared.catalog.conflicts.at(served.id, path):
             return True
         return any(entry.path == path for entry in self._shared.catalog.changelog.pending(served.id, path, 1))
 

@@ -31,7 +31,6 @@ def shown(served: Served, path: bytes) -> str:
 
 def record_action(served: Served, path: bytes, action: Action, kept: bytes | None) -> None:
     """One line in the event log for a conflict; routine work is counted, not written down."""
-    problems = served.shared.catalog.problems
     forget_problems(served, path)
     if not action.conflict:
         return
@@ -46,27 +45,12 @@ def record_action(served: Served, path: bytes, action: Action, kept: bytes | Non
         path=shown(served, path),
         message=message,
     )
-    if kept is not None:
-        problems.put(
-            Problem(
-                association=served.id,
-                path=path,
-                kind="conflict",
-                code="Conflict",
-                message=message,
-                detected_ns=served.shared.now_ns(),
-                kept_as=kept,
-            )
-        )
 
 
 def forget_problems(served: Served, path: bytes) -> None:
-    """A path is in order again. A conflict stays open as long as its copy lies there: a person decides on that."""
-    problems = served.shared.catalog.problems
-    for problem in problems.get(served.id, path):
-        kept = problem.kept_as
-        if kept is None or served.shared.tree.identify(served.tree_path(kept)) is None:
-            problems.clear(served.id, path, [problem.kind])
+    """A path is in order again. A conflict copy stays in conflict as long as it lies there: a person decides on it."""
+    served.shared.catalog.problems.clear(served.id, path)
+    served.shared.catalog.conflicts.delete(served.id, path)
 
 
 def record_problem(served: Served, path: bytes, kind: str, message: str, code: str) -> None:

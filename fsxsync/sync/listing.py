@@ -15,6 +15,7 @@ from fsxsync.catalog.files import Known
 from fsxsync.errors import KeyNotPosix, RepositoryError
 from fsxsync.model.association import Event
 from fsxsync.model.keys import path_of
+from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.ports import Listed
 from fsxsync.sync import brakes
 from fsxsync.sync.bulk import import_new
@@ -42,6 +43,8 @@ class _Progress:
     new: list[tuple[bytes, Listed]] = field(default_factory=list)
     hints: list[bytes] = field(default_factory=list)
     missing: list[bytes] = field(default_factory=list)
+    refused: set[bytes] = field(default_factory=set)
+    """Paths in conflict with what is in their way, of which the listing has shown nothing yet."""
 
 
 async def reconcile_listing(served: Served, intake: Intake, *, accept_deletes: bool = False) -> int:
@@ -52,6 +55,8 @@ async def reconcile_listing(served: Served, intake: Intake, *, accept_deletes: b
     """
     started_ns = served.shared.now_ns()
     progress = _Progress(held_until_ns=started_ns + HELD_NS)
+    clashes = served.shared.catalog.conflicts.all(served.id)
+    progress.refused = {conflict.path for conflict in clashes if conflict.kind is ConflictKind.CLASH}
     rows = _Rows(served)
     pages: Iterator[list[Listed]] = iter(())
     pages = served.store.list_pages(served.association.prefix)
@@ -67,6 +72,7 @@ async def reconcile_listing(served: Served, intake: Intake, *, accept_deletes: b
     if why and Event.DELETED in served.association.policy.imports and not accept_deletes:
         raise ListingRefused(f"listing of {served.association.uri}", why)
     progress.hints.extend(progress.missing)
+    progress.hints.extend(progress.refused)  # no row tells that their objects are gone
     await _flush(served, progress)
     await _release(served, progress)
     served.source_read_ns = started_ns
@@ -121,7 +127,10 @@ def _compare(served: Served, intake: Intake, rows: _Rows, listed: Listed, progre
     row_here = rows.take(sort_key)
     if not is_wanted(served.association, path):
         return
+    progress.refused.discard(path)
     if row_here is None:
+        if is_directory and served.shared.catalog.files.get(served.id, path) is not None:
+            served.markers_beside_files.add(path)
         progress.new.append((path, listed))
         return
     if row_here.is_implied:

@@ -9,44 +9,39 @@ hint (association, path)
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, replace
 
 import trio
 
 from fsxsync.catalog.changelog import Entry
-from fsxsync.errors import ObjectChanged, TypeClash
-from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
-from fsxsync.sync import exporter, importer, renames
+from fsxsync.errors import LocalChanged, ObjectChanged, TypeClash
+from fsxsync.model.association import OnConflict
+from fsxsync.model.identity import Base, Kind, Local, Remote
+from fsxsync.model.open_conflict import Conflict, LocalVersion
+from fsxsync.sync import conflicts, exporter, importer, renames
+from fsxsync.sync.acting import DONE, Next, Outcome, act, record
 from fsxsync.sync.digests import content_hash, same_bytes
-from fsxsync.sync.journal import forget_problems, record_action, record_problem
-from fsxsync.sync.reconcile import QUIET, Action, Delta, Verdict, local_delta, needs_digest, reconcile
+from fsxsync.sync.reconcile import QUIET, Delta, Verdict, local_delta, needs_digest, reconcile
 from fsxsync.sync.renames import base_as_remote
 from fsxsync.sync.served import Served
 
 
-class Next(enum.Enum):
-    """What becomes of the changelog entry."""
-
-    DONE = "done"
-    AGAIN = "look again at once"
-    LATER = "not now: something else has to happen first"
-
-
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """``remote`` asks that the next look reads the repository; ``reason`` is shown as what the path waits for."""
+class Decision:
+    """A person's word on a conflict that the policy blocks, and the versions that it was said about."""
 
-    next: Next
-    reason: str = ""
-    remote: bool = False
-    local: bool = False
+    keep: OnConflict
+    about: Conflict
+
+    def check(self, path: bytes, local: Local | None, remote: Remote | None) -> None:
+        """Raises LocalChanged, ObjectChanged: they are others by now."""
+        if LocalVersion.of(local) != self.about.local:
+            raise LocalChanged(f"conflict at {path!r}", "the file was changed meanwhile")
+        if self.about.remote is None or not self.about.remote.is_of(remote):
+            raise ObjectChanged(f"conflict at {path!r}", "the object was changed meanwhile")
 
 
-DONE = Outcome(Next.DONE)
-
-
-async def look(served: Served, entry: Entry) -> Outcome:
+async def look(served: Served, entry: Entry, decision: Decision | None = None) -> Outcome:
     """Handle one hint.
 
     Raises:
@@ -71,10 +66,19 @@ async def look(served: Served, entry: Entry) -> Outcome:
     if base is not None and local is not None and (base.kind is Kind.DIRECTORY) != (local.kind is Kind.DIRECTORY):
         # File here, directory there: the old key goes first, then the path is new.
         outcome = await _settle(served, path, base, None, entry)
-        return replace(outcome, local=True, next=Next.AGAIN) if outcome.next is Next.DONE else outcome
-    outcome = await _settle(served, path, base, local, entry)
-    if base is None and outcome.next is Next.DONE and _vanished(served, path):
+        if outcome.next is Next.DONE:
+            conflicts.look_again_below(served, path)
+            return replace(outcome, local=True, next=Next.AGAIN)
+        return outcome
+    outcome = await _settle(served, path, base, local, entry, decision)
+    if outcome.next is not Next.DONE:
+        return outcome
+    if base is None and _vanished(served, path):
         return Outcome(Next.AGAIN, local=True)
+    if local is None:
+        conflicts.close_copy_if_gone(served, path)
+        if base is not None:
+            conflicts.look_again_below(served, path)
     return outcome
 
 
@@ -93,7 +97,14 @@ def raise_not_exportable(served: Served, path: bytes) -> None:
     exporter.exported_key(served, path, Kind.OTHER)
 
 
-async def _settle(served: Served, path: bytes, base: Base | None, local: Local | None, entry: Entry) -> Outcome:
+async def _settle(  # noqa: C901
+    served: Served,
+    path: bytes,
+    base: Base | None,
+    local: Local | None,
+    entry: Entry,
+    decision: Decision | None = None,
+) -> Outcome:
     shared = served.shared
     stranger = renames.foreign_source(served, base, local)
     if stranger is not None and local is not None:
@@ -105,11 +116,14 @@ async def _settle(served: Served, path: bytes, base: Base | None, local: Local |
         if source is not None:
             row = await renames.export_rename(served, path, local, source) if _may_rename(served) else None
             if row is not None:
-                _record(served, row)
+                record(served, row)
                 served.add_hint(source.path, local=True)
                 return DONE
     remote, other_form = await _see_remote(served, path, base, local, hinted=hinted)
+    if decision is not None:
+        decision.check(path, local, remote)
     if local is not None and remote is not None and (local.kind is Kind.DIRECTORY) != (remote.kind is Kind.DIRECTORY):
+        conflicts.note_clash(served, path, remote)
         raise TypeClash(f"sync of {path!r}", f"{local.kind.value} in the tree, {remote.kind.value} in the repository")
     known: bool | None = None
     if local is not None and needs_digest(base, local):
@@ -120,10 +134,17 @@ async def _settle(served: Served, path: bytes, base: Base | None, local: Local |
         assert remote is not None
         known, local = await _compare(served, path, local, remote)
     moved = await renames.is_moved_stub(served, path, base, local)
-    action = reconcile(base, local, remote, served.association.policy, same_bytes=known, moved=moved)
+    decided = decision.keep if decision is not None else None
+    action = reconcile(base, local, remote, served.association.policy, same_bytes=known, moved=moved, decided=decided)
     if action.verdict in _UNCHECKED and _moved_on(served, path, base, local):
         return Outcome(Next.AGAIN, local=True, remote=hinted)
-    outcome = await _act(served, path, action)
+    try:
+        outcome = await act(served, path, action)
+    except TypeClash:
+        conflicts.note_clash(served, path, remote)
+        raise
+    if hinted and outcome.next is Next.DONE and local is not None:
+        await _refuse_other_form(served, path, local)
     if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
         return Outcome(Next.AGAIN, remote=True)
     return outcome
@@ -179,6 +200,23 @@ async def _see_remote(
     return await served.store.head(served.key(path, kinds[1])), False
 
 
+async def _refuse_other_form(served: Served, path: bytes, local: Local) -> None:
+    """Of the keys ``a`` and ``a/`` only one can be in the tree. A directory may have an object ``a`` beside it at any
+    time; that a file has a marker beside it is worth a request only where somebody saw one.
+
+    Raises:
+        TypeClash: there are both.
+    """
+    is_directory = local.kind is Kind.DIRECTORY
+    if not is_directory and path not in served.markers_beside_files:
+        return
+    remote = await served.store.head(served.key(path, Kind.FILE if is_directory else Kind.DIRECTORY))
+    served.markers_beside_files.discard(path)
+    if remote is not None:
+        conflicts.note_clash(served, path, remote)
+        raise TypeClash(f"sync of {path!r}", f"{local.kind.value} in the tree, {remote.kind.value} in the repository")
+
+
 def _worth_comparing(base: Base | None, local: Local | None, remote: Remote | None) -> bool:
     """Both sides may hold equal bytes: a crash between upload and row, or data that was on both sides before."""
     if local is None or remote is None or local.stub is not None or local.kind is not remote.kind:
@@ -198,139 +236,3 @@ async def _compare(served: Served, path: bytes, local: Local, remote: Remote) ->
         return body == local.target, local
     known, digest = await trio.to_thread.run_sync(same_bytes, served.shared.tree, served.tree_path(path), local, remote)
     return known, replace(local, content_hash=digest) if digest is not None else local
-
-
-async def _export(served: Served, path: bytes, action: Action) -> Outcome:
-    base, local = action.base, action.local
-    assert local is not None
-    if base is not None and (needed := renames.needed_at(served, base)) is not None:
-        if not renames.is_circle(served, path):
-            return Outcome(Next.LATER, f"the object is still to be copied to {needed.path!r}")
-        if local.stub is not None:
-            await importer.load_moved(served, path, local, served)
-            return Outcome(Next.AGAIN, local=True)
-        if needed.is_stub:
-            return Outcome(Next.LATER, f"the object is still to be loaded to {needed.path!r}")
-    row = await (exporter.export if local.stub is None else renames.export_stub)(served, path, action)
-    _record(served, row)
-    return DONE
-
-
-async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: C901, PLR0912
-    files = served.shared.catalog.files
-    base, local, remote = action.base, action.local, action.remote
-    kept: bytes | None = None
-    again = DONE
-    match action.verdict:
-        case Verdict.NOTHING:
-            if action.suppressed is Verdict.IMPORT_DELETE and local is not None and local.stub is not None:
-                record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")
-            return DONE
-        case Verdict.FORGET:
-            files.delete(served.id, path)
-            return DONE
-        case Verdict.REFRESH:
-            _record(served, refreshed(action))
-            return DONE
-        case Verdict.ADOPT:
-            again = _adopt(served, path, action)
-        case Verdict.EXPORT | Verdict.MERGE_EXPORT:
-            again = await _export(served, path, action)
-            if again.next is not Next.DONE:
-                return again
-        case Verdict.EXPORT_META:
-            _record(served, await exporter.export_metadata(served, path, action))
-        case Verdict.EXPORT_DELETE:
-            assert base is not None
-            if held := renames.may_delete(served, base):
-                return Outcome(Next.LATER, held)
-            await exporter.export_delete(served, path, action)
-        case Verdict.IMPORT:
-            _record(served, await importer.import_object(served, path, action))
-        case Verdict.MERGE_IMPORT:
-            row = await importer.import_object(served, path, action)
-            # Where the object says nothing the base does: the mode that was set here is a change to be exported.
-            _record(served, as_remote_says(row, base or row))
-            again = Outcome(Next.AGAIN, local=True)
-        case Verdict.IMPORT_META:
-            _record(served, await importer.import_metadata(served, path, action))
-        case Verdict.IMPORT_DELETE:
-            await importer.import_delete(served, path, action)
-        case Verdict.KEEP_BOTH:
-            row, kept = await importer.keep_both(served, path, action)
-            _record(served, row)
-            # With the inode: a stub's object must stay until it was copied to the new name (`renames.may_delete`).
-            ino = local.ino if local is not None else None
-            served.add_hint(kept, local=True, ino=ino, delay_s=served.shared.settings.export_delay_s)
-        case Verdict.LOST:
-            record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")
-            return DONE
-        case Verdict.DAMAGED:
-            record_problem(
-                served,
-                path,
-                "damaged",
-                "a released file lost its mark or was written behind the mount; it is not exported",
-                "S3ExportLocalObjectReleaseWithoutS3Source",
-            )
-            return DONE
-        case Verdict.BLOCKED:
-            record_problem(served, path, "conflict", "both sides changed and the policy lets neither move", "Conflict")
-            return DONE
-        case _:  # CONFLICT and META_CONFLICT never leave reconcile
-            raise ObjectChanged(f"sync of {path!r}", f"undecided: {action.verdict}")
-    if action.verdict not in QUIET:
-        record_action(served, path, action, kept)
-    elif remote is not None:
-        forget_problems(served, path)
-    return again
-
-
-def _record(served: Served, row: Base) -> None:
-    served.shared.catalog.files.put(row)
-
-
-def refreshed(action: Action) -> Base:
-    """The row with both sides as seen now; content and metadata are known to be the same."""
-    base = action.base
-    assert base is not None
-    if action.local is not None:
-        base = base.with_local(action.local)
-    if action.remote is not None:
-        base = base.with_remote(action.remote)
-    return base
-
-
-def as_remote_says(row: Base, before: Base) -> Base:
-    """The row with the object's metadata on its local side, and that of ``before`` where the object has none: what the
-    tree has beyond that is a local change."""
-    return replace(
-        row,
-        mode=row.posix.mode if row.posix.mode is not None else before.mode,
-        uid=row.posix.uid if row.posix.uid is not None else before.uid,
-        gid=row.posix.gid if row.posix.gid is not None else before.gid,
-    )
-
-
-def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
-    """Equal bytes on both sides: write the row. Metadata is brought together as the policy says."""
-    local, remote = action.local, action.remote
-    assert local is not None
-    assert remote is not None
-    if action.posix is not None and remote.posix_known:
-        local = exporter.set_metadata(served, path, local, action.posix)
-    if local.stub is not None:
-        key = served.key(path, Kind.FILE)
-        mark = replace(local.stub, etag=remote.etag, version_id=remote.version_id, key=key)
-        local = exporter.remark(served, path, local, mark)
-    row = base_of(
-        served.id,
-        path,
-        local,
-        remote,
-        content_hash=action.local.content_hash if action.local else None,
-    )
-    told = as_remote_says(row, row)
-    _record(served, told)
-    forget_problems(served, path)
-    return DONE if told == row else Outcome(Next.AGAIN, local=True)

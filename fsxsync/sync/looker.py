@@ -21,8 +21,9 @@ from fsxsync.errors import (
     TreeMoved,
     TypeClash,
 )
+from fsxsync.sync.acting import Next
 from fsxsync.sync.journal import record_failure, record_problem
-from fsxsync.sync.look import Next, look
+from fsxsync.sync.look import look
 from fsxsync.sync.served import Served
 from fsxsync.sync.uploads import end_settled
 

@@ -8,7 +8,7 @@ actions (DESIGN §8) and refuses what a direction's events do not allow (FSX-FAC
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fsxsync.model.association import Event, OnConflict, Policy
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
@@ -326,22 +326,27 @@ def reconcile(
     *,
     same_bytes: bool | None = None,
     moved: bool = False,
+    decided: OnConflict | None = None,
 ) -> Action:
     """Decide what to do about one path.
 
     ``same_bytes`` is what comparing the file with the object's checksum said; None where nobody could tell.
     ``moved`` says of a stub that the object it stands for is there, under another key: somebody renamed it to this
     path, and its content is an edit like any other. Its bytes are only where the copy to this path's key gets them.
+    ``decided`` is a person's word on a conflict of contents: it stands above the policy, also above what that allows.
     """
     verdict = _verdict(base, local, remote, same_bytes=same_bytes, moved=moved)
     posix: Posix | None = None
     conflict = False
     if verdict in {V.CONFLICT, V.META_CONFLICT} and local is not None and remote is not None:
         conflict = True
+        by_hand = decided is not None and verdict is V.CONFLICT
+        if by_hand and decided is not None:
+            policy = replace(policy, on_conflict=decided)
         wanted = _resolve(verdict, local, remote, policy)
         if verdict is V.META_CONFLICT:
             posix = merge(base, local, remote, local_wins=wanted is V.EXPORT_META)
-        if not _allowed(wanted, base, policy):
+        if not by_hand and not _allowed(wanted, base, policy):
             return Action(V.BLOCKED, base, local, remote, conflict=True, suppressed=wanted)
         return Action(wanted, base, local, remote, posix=posix, conflict=True)
     if verdict in {V.MERGE_EXPORT, V.MERGE_IMPORT, V.ADOPT} and local is not None and remote is not None:

@@ -133,6 +133,8 @@ class Served:
     """Set when there may be something due earlier than the looker thinks."""
     source_read_ns: int = 0
     in_flight: int = 0
+    markers_beside_files: set[bytes] = field(default_factory=set)
+    """Paths of files for which a listing or an event named a directory's marker: their next look asks for it."""
     _echoes: collections.OrderedDict[tuple[str, str], int] = field(default_factory=collections.OrderedDict)
 
     @property

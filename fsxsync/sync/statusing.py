@@ -73,14 +73,14 @@ def association_status(service: Service) -> AssociationStatus:
     total, local, remote = catalog.changelog.count(served.id)
     oldest = catalog.changelog.oldest_ns(served.id)
     errors = catalog.changelog.errors(served.id, 10)
-    problems = {kind: catalog.problems.count(served.id, kind) for kind in ("conflict", "not-exportable", *_PROBLEMS)}
+    problems = {kind: catalog.problems.count(served.id, kind) for kind in ("not-exportable", *_PROBLEMS)}
     return AssociationStatus(
         association=served.association,
         pending=total,
         pending_imports=remote,
         pending_exports=local,
         oldest_pending_s=max(0.0, (served.shared.now_ns() - oldest) / 1e9) if oldest else 0.0,
-        conflicts=problems["conflict"],
+        conflicts=catalog.conflicts.count(served.id),
         errors=len(errors) + sum(problems[kind] for kind in _PROBLEMS),
         not_exportable=problems["not-exportable"],
         imported=served.imported,

@@ -13,7 +13,8 @@ from support.hydrating import World, is_stub
 
 from fsxsync.catalog.changelog import Entry
 from fsxsync.model.identity import Remote, base_of
-from fsxsync.sync.look import Next, look
+from fsxsync.sync.acting import Next
+from fsxsync.sync.look import look
 from fsxsync.tree.tree import Tree
 
 

@@ -1,0 +1,176 @@
+"""What a verdict does: its executor, the row that is written afterwards, and what is left for another look."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+from fsxsync.errors import ObjectChanged
+from fsxsync.model.identity import Base, Kind, base_of
+from fsxsync.model.open_conflict import ConflictKind
+from fsxsync.sync import conflicts, exporter, importer, renames
+from fsxsync.sync.journal import forget_problems, record_action, record_problem
+from fsxsync.sync.reconcile import QUIET, Action, Verdict
+from fsxsync.sync.served import Served
+
+
+class Next(enum.Enum):
+    """What becomes of the changelog entry."""
+
+    DONE = "done"
+    AGAIN = "look again at once"
+    LATER = "not now: something else has to happen first"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``remote`` asks that the next look reads the repository; ``reason`` is shown as what the path waits for."""
+
+    next: Next
+    reason: str = ""
+    remote: bool = False
+    local: bool = False
+
+
+DONE = Outcome(Next.DONE)
+
+
+async def _export(served: Served, path: bytes, action: Action) -> Outcome:
+    base, local = action.base, action.local
+    assert local is not None
+    if base is not None and (needed := renames.needed_at(served, base)) is not None:
+        if not renames.is_circle(served, path):
+            return Outcome(Next.LATER, f"the object is still to be copied to {needed.path!r}")
+        if local.stub is not None:
+            await importer.load_moved(served, path, local, served)
+            return Outcome(Next.AGAIN, local=True)
+        if needed.is_stub:
+            return Outcome(Next.LATER, f"the object is still to be loaded to {needed.path!r}")
+    row = await (exporter.export if local.stub is None else renames.export_stub)(served, path, action)
+    record(served, row)
+    return DONE
+
+
+async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: C901, PLR0912, PLR0915
+    """Carry a verdict out. Raises what its executor raises."""
+    files = served.shared.catalog.files
+    base, local, remote = action.base, action.local, action.remote
+    kept: bytes | None = None
+    again = DONE
+    match action.verdict:
+        case Verdict.NOTHING:
+            if local is None and remote is None:
+                forget_problems(served, path)
+            if action.suppressed is Verdict.IMPORT_DELETE and local is not None and local.stub is not None:
+                record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")
+            return DONE
+        case Verdict.FORGET:
+            files.delete(served.id, path)
+            return DONE
+        case Verdict.REFRESH:
+            record(served, refreshed(action))
+            return DONE
+        case Verdict.ADOPT:
+            again = _adopt(served, path, action)
+        case Verdict.EXPORT | Verdict.MERGE_EXPORT:
+            again = await _export(served, path, action)
+            if again.next is not Next.DONE:
+                return again
+        case Verdict.EXPORT_META:
+            record(served, await exporter.export_metadata(served, path, action))
+        case Verdict.EXPORT_DELETE:
+            assert base is not None
+            if held := renames.may_delete(served, base):
+                return Outcome(Next.LATER, held)
+            await exporter.export_delete(served, path, action)
+        case Verdict.IMPORT:
+            record(served, await importer.import_object(served, path, action))
+        case Verdict.MERGE_IMPORT:
+            row = await importer.import_object(served, path, action)
+            # Where the object says nothing the base does: the mode that was set here is a change to be exported.
+            record(served, as_remote_says(row, base or row))
+            again = Outcome(Next.AGAIN, local=True)
+        case Verdict.IMPORT_META:
+            record(served, await importer.import_metadata(served, path, action))
+        case Verdict.IMPORT_DELETE:
+            await importer.import_delete(served, path, action)
+        case Verdict.KEEP_BOTH:
+            row, kept = await importer.keep_both(served, path, action)
+            record(served, row)
+            # With the inode: a stub's object must stay until it was copied to the new name (`renames.may_delete`).
+            ino = local.ino if local is not None else None
+            served.add_hint(kept, local=True, ino=ino, delay_s=served.shared.settings.export_delay_s)
+        case Verdict.LOST:
+            record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")
+            return DONE
+        case Verdict.DAMAGED:
+            record_problem(
+                served,
+                path,
+                "damaged",
+                "a released file lost its mark or was written behind the mount; it is not exported",
+                "S3ExportLocalObjectReleaseWithoutS3Source",
+            )
+            return DONE
+        case Verdict.BLOCKED:
+            conflicts.note(served, path, ConflictKind.BLOCKED, local, remote)
+            record_problem(served, path, "conflict", "both sides changed and the policy lets neither move", "Conflict")
+            return DONE
+        case _:  # CONFLICT and META_CONFLICT never leave reconcile
+            raise ObjectChanged(f"sync of {path!r}", f"undecided: {action.verdict}")
+    if action.verdict not in QUIET:
+        record_action(served, path, action, kept)
+    elif remote is not None:
+        forget_problems(served, path)
+    return again
+
+
+def record(served: Served, row: Base) -> None:
+    """Write down what both sides are now."""
+    served.shared.catalog.files.put(row)
+
+
+def refreshed(action: Action) -> Base:
+    """The row with both sides as seen now; content and metadata are known to be the same."""
+    base = action.base
+    assert base is not None
+    if action.local is not None:
+        base = base.with_local(action.local)
+    if action.remote is not None:
+        base = base.with_remote(action.remote)
+    return base
+
+
+def as_remote_says(row: Base, before: Base) -> Base:
+    """The row with the object's metadata on its local side, and that of ``before`` where the object has none: what the
+    tree has beyond that is a local change."""
+    return replace(
+        row,
+        mode=row.posix.mode if row.posix.mode is not None else before.mode,
+        uid=row.posix.uid if row.posix.uid is not None else before.uid,
+        gid=row.posix.gid if row.posix.gid is not None else before.gid,
+    )
+
+
+def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
+    """Equal bytes on both sides: write the row. Metadata is brought together as the policy says."""
+    local, remote = action.local, action.remote
+    assert local is not None
+    assert remote is not None
+    if action.posix is not None and remote.posix_known:
+        local = exporter.set_metadata(served, path, local, action.posix)
+    if local.stub is not None:
+        key = served.key(path, Kind.FILE)
+        mark = replace(local.stub, etag=remote.etag, version_id=remote.version_id, key=key)
+        local = exporter.remark(served, path, local, mark)
+    row = base_of(
+        served.id,
+        path,
+        local,
+        remote,
+        content_hash=action.local.content_hash if action.local else None,
+    )
+    told = as_remote_says(row, row)
+    record(served, told)
+    forget_problems(served, path)
+    return DONE if told == row else Outcome(Next.AGAIN, local=True)
