@@ -9,6 +9,7 @@ FsxSyncError                       errno, FSx code, advice, exit code
 ├── NoDaemon                       nobody answers on this state directory (exit 3)
 ├── DaemonRunning                  somebody else serves this state directory
 ├── StillPending                   changes are left after a time-out
+├── ConflictMoved                  a conflict is not what it was listed as: nothing was done, list it again
 ├── MountError
 │   ├── MountPointUnusable         missing, not a directory, busy, not empty
 │   └── FuseUnavailable            no /dev/fuse, or no right to use it
@@ -108,6 +109,12 @@ class DaemonRunning(FsxSyncError):
 class StillPending(FsxSyncError):
     errno = _errno.ETIMEDOUT
     advice = "'fsxsync status' says what holds it up"
+
+
+class ConflictMoved(FsxSyncError):
+    errno = _errno.EAGAIN
+    code = "ResourceBusy"
+    advice = "nothing was lost; 'fsxsync conflicts' shows how it is now, then decide again"
 
 
 class MountError(FsxSyncError):

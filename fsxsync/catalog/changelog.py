@@ -219,6 +219,23 @@ class Changelog:
             self._claims.get(number, {}).pop(entry.path, None)
         return number
 
+    def reserve(self, association: str, paths: Collection[bytes]) -> bool:
+        """Keep all of these paths from being claimed until `free`; False, and none is, if one of them is now."""
+        number = self._numbers.get(association)
+        if number is None:
+            return False
+        claims = self._claims.setdefault(number, {})
+        if any(path in claims for path in paths):
+            return False
+        claims.update(dict.fromkeys(paths, False))
+        return True
+
+    def free(self, association: str, paths: Collection[bytes]) -> None:
+        """Let reserved paths be looked at again."""
+        number = self._numbers.get(association)
+        for path in paths if number is not None else ():
+            self._claims.get(number or 0, {}).pop(path, None)
+
     def next_due_ns(self, associations: Collection[str]) -> int | None:
         """When the next path that nobody looks at is due; may be past."""
         times: list[int] = []

@@ -13,6 +13,7 @@ import click
 from fsxsync import __version__
 from fsxsync.cli.associations import associate, association, associations
 from fsxsync.cli.checking import check
+from fsxsync.cli.conflicts import conflicts
 from fsxsync.cli.context import Instance
 from fsxsync.cli.events import events
 from fsxsync.cli.files import state, wait
@@ -63,6 +64,7 @@ for command in (
     state,
     wait,
     check,
+    conflicts,
     status,
     events,
 ):

@@ -79,6 +79,16 @@ class Client:
         paths = [path.decode("utf-8", "surrogateescape") for path in tree_paths]
         return self.lines("Check", paths=paths, verify=verify)
 
+    def conflicts(self) -> list[Document]:
+        rows: list[Document] = self.call("Conflicts")["conflicts"]
+        return rows
+
+    def resolve(self, tree_path: bytes, keep: str) -> list[Document]:
+        """The conflicts that are closed now."""
+        path = tree_path.decode("utf-8", "surrogateescape")
+        rows: list[Document] = self.call("ResolveConflict", path=path, keep=keep)["resolved"]
+        return rows
+
     def wait(self, tree_path: bytes, timeout_s: float) -> list[Document]:
         """What is pending still; empty if nothing is."""
         path = tree_path.decode("utf-8", "surrogateescape")

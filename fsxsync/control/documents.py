@@ -8,6 +8,7 @@ from typing import Any
 
 from fsxsync.model.association import Association, Event
 from fsxsync.model.finding import Finding
+from fsxsync.model.open_conflict import Conflict
 from fsxsync.ports import AssociationStatus, FileState, PendingItem, Status
 
 Document = dict[str, Any]
@@ -136,4 +137,25 @@ def of_finding(finding: Finding) -> Document:
         "rule": finding.rule.value,
         "message": finding.message,
         "association": finding.association or None,
+    }
+
+
+def of_conflict(conflict: Conflict) -> Document:
+    """Paths are below the tree's root. ``local`` and ``remote`` are null where that version is not known, or gone."""
+    local, remote = conflict.local, conflict.remote
+    return {
+        "path": conflict.path.decode("utf-8", "surrogateescape"),
+        "association": conflict.association,
+        "kind": conflict.kind.value,
+        "detected_s": conflict.detected_ns / 1e9,
+        "kept_as": conflict.kept_as.decode("utf-8", "surrogateescape") or None,
+        "local": None if local is None else {"size": local.size, "mtime_s": local.mtime_ns / 1e9},
+        "remote": None
+        if remote is None
+        else {
+            "size": remote.size,
+            "etag": remote.etag,
+            "last_modified_s": remote.last_modified_ns / 1e9,
+            "version_id": remote.version_id,
+        },
     }

@@ -16,6 +16,7 @@ from fsxsync.control.undisturbed import Undisturbed
 from fsxsync.control.wanted import CHANGEABLE, changed_association, find, new_association
 from fsxsync.errors import FsxSyncError
 from fsxsync.model.finding import Finding, Tally
+from fsxsync.model.open_conflict import Keep
 from fsxsync.ports import Administration, FileState
 
 PATHS_MAX = 100_000
@@ -52,6 +53,8 @@ class Operations:
             "AcceptDeletes": self._accept_deletes,
             "State": self._state,
             "Check": self._check,
+            "Conflicts": self._conflicts,
+            "ResolveConflict": self._resolve,
             "Wait": self._wait,
             "Drain": self._drain,
             "Stop": self._stop,
@@ -160,6 +163,20 @@ class Operations:
                         yield {"tally": asdict(one)}
         except FsxSyncError as error:
             yield {"error": fault(error, FSXSYNC)[1]}
+
+    async def _conflicts(self, members: Members) -> Answer:
+        members.only(())
+        return Answer({"conflicts": [documents.of_conflict(one) for one in self._administration.conflicts()]})
+
+    async def _resolve(self, members: Members) -> Answer:
+        """The choice is carried out to its end if the client hangs up."""
+        members.only({"path", "keep"})
+        path = members.required_text("path").encode("utf-8", "surrogateescape")
+        word = members.word("keep", [keep.value for keep in Keep])
+        if word is None:
+            raise members.refuse("keep", "is missing")
+        closed = await self._undisturbed.run("ResolveConflict", partial(self._administration.resolve, path, Keep(word)))
+        return Answer({"resolved": [documents.of_conflict(one) for one in closed]})
 
     async def _wait(self, members: Members) -> Answer:
         members.only({"path", "timeout_s"})

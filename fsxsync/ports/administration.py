@@ -9,6 +9,7 @@ from typing import Protocol
 from fsxsync.model.association import Association
 from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
+from fsxsync.model.open_conflict import Conflict, Keep
 from fsxsync.ports.store import Conditions
 
 
@@ -106,6 +107,13 @@ class Administration(Protocol):
     def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> AsyncIterator[Finding | Tally]:
         """Every broken rule at these paths and below them (b"" is everything), the tally last. ``verify`` reads the
         files that are here, and compares them with what was synced and with their objects."""
+
+    def conflicts(self) -> tuple[Conflict, ...]:
+        """The open ones of all associations; ``path`` and ``kept_as`` are below the tree's root."""
+
+    async def resolve(self, tree_path: bytes, keep: Keep) -> tuple[Conflict, ...]:
+        """Carry a person's choice out, for the conflicts of that path or of the copy there; those closed now. All is
+        as it was where it raises; ConflictMoved: they are not what `conflicts` showed."""
 
     async def wait(self, tree_path: bytes, timeout_s: float) -> tuple[PendingItem, ...]:
         """Empty when nothing is pending below the path and the sources have been read up to now."""

@@ -12,11 +12,14 @@ from fsxsync.errors import AssociationNotFound, BadInput, FsxSyncError, StillPen
 from fsxsync.model.association import Association, Lifecycle, check_overlap
 from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
+from fsxsync.model.open_conflict import Conflict, Keep
 from fsxsync.ports import EventQueue, FileState, ObjectStore, PendingItem, Status, StoreFactory
 from fsxsync.sync.checking import Checker
+from fsxsync.sync.conflicts import open_conflicts
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.removal import hydrate_all, released_count, remove_tree
+from fsxsync.sync.resolving import resolve
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.serving import Service
 from fsxsync.sync.sources import QueueReader
@@ -354,6 +357,19 @@ class Engine:
         )
         return checker.run(tree_paths)
 
+    def conflicts(self) -> tuple[Conflict, ...]:
+        return tuple(
+            _placed(served, conflict) for served in self._served.values() for conflict in open_conflicts(served)
+        )
+
+    async def resolve(self, tree_path: bytes, keep: Keep) -> tuple[Conflict, ...]:
+        served = self.served_for(tree_path)
+        path = served.association.relative(tree_path) if served is not None else None
+        if served is None or not path:
+            raise BadInput(f"/{tree_path.decode('utf-8', 'backslashreplace')}", "it belongs to no association")
+        await self.waiter.settle_local()
+        return tuple(_placed(served, conflict) for conflict in await resolve(served, path, keep, self.hydrator))
+
     async def wait(self, tree_path: bytes, timeout_s: float) -> tuple[PendingItem, ...]:
         return await self.waiter.wait(tree_path, timeout_s)
 
@@ -362,3 +378,8 @@ class Engine:
 
     def stop(self) -> None:
         self._stopping.set()
+
+
+def _placed(served: Served, conflict: Conflict) -> Conflict:
+    kept_as = served.tree_path(conflict.kept_as) if conflict.kept_as else b""
+    return replace(conflict, path=served.tree_path(conflict.path), kept_as=kept_as)

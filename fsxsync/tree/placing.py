@@ -217,6 +217,50 @@ class Places:
             return kept
         return None
 
+    def move(self, path: bytes, expect: Local, to: bytes) -> None:
+        """Rename exactly ``expect`` to the free name ``to``.
+
+        Raises:
+            LocalChanged: something else stands there, somebody writes to it, or the name is taken; nothing was changed
+                then. PathEscapes. TreeError.
+        """
+        what = f"moving {shown(path)}"
+        self._check(path, expect, what)
+        with (
+            translated("moving", path),
+            parent_of(self._root_fd, path) as (parent, name),
+            parent_of(self._root_fd, to) as (new_parent, new_name),
+        ):
+            _core.renameat2(parent, name, new_parent, new_name, _core.RENAME_NOREPLACE)
+            if not self._is_there(to, expect, new_parent, new_name):
+                _core.renameat2(new_parent, new_name, parent, name, _core.RENAME_NOREPLACE)
+                raise LocalChanged(what, "it was changed meanwhile, or somebody has it open for writing")
+
+    def swap(self, path: bytes, expect: Local, other: bytes, expect_other: Local) -> None:
+        """Let exactly these two change places: at no moment is either without a name.
+
+        Raises:
+            LocalChanged: one is another file now, or somebody writes to it; they are where they were then.
+                PathEscapes. TreeError.
+        """
+        what = f"exchanging {shown(path)} and {shown(other)}"
+        self._check(path, expect, what)
+        self._check(other, expect_other, what)
+        with (
+            translated("exchanging", path),
+            parent_of(self._root_fd, path) as (parent, name),
+            parent_of(self._root_fd, other) as (other_parent, other_name),
+        ):
+            _core.renameat2(parent, name, other_parent, other_name, _core.RENAME_EXCHANGE)
+            are_there = self._is_there(path, expect_other, parent, name)
+            if not are_there or not self._is_there(other, expect, other_parent, other_name):
+                _core.renameat2(parent, name, other_parent, other_name, _core.RENAME_EXCHANGE)
+                raise LocalChanged(what, "one was changed meanwhile, or somebody has it open for writing")
+
+    def _is_there(self, path: bytes, expect: Local, parent: int, name: bytes) -> bool:
+        now = self.identify(path)
+        return now is not None and same_file(expect, now) and not self._is_written(name, now, parent)
+
     def remove(self, path: bytes, expect: Local) -> None:
         """Remove exactly ``expect``; a directory only when it is empty.
 
@@ -287,11 +331,16 @@ class Places:
             return False
         return not self._is_written(name, now)
 
-    def _is_written(self, name: bytes, now: Local) -> bool:
+    def _is_written(self, name: bytes, now: Local, directory: int | None = None) -> bool:
+        """``directory`` None is the staging directory."""
         if now.kind is not Kind.FILE:
             return False
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self._staging.fd)
+            fd = os.open(
+                name,
+                os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK,
+                dir_fd=self._staging.fd if directory is None else directory,
+            )
         except PermissionError:
             return False  # another user's file that we may replace and not read: the state has to do
         try:

@@ -50,6 +50,8 @@ class Tree:
         self.place_stubs = self._places.place_stubs
         self.exchange_in = self._places.exchange_in
         self.remove = self._places.remove
+        self.move = self._places.move
+        self.swap = self._places.swap
         self.make_directories = self._places.make_directories
         self.stage_stub = staging.stub
         self.stage_symlink = staging.symlink

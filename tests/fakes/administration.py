@@ -16,6 +16,7 @@ from fsxsync.errors import AssociationNotFound, BadInput, StillPending
 from fsxsync.model.association import Association, Lifecycle, check_overlap
 from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
+from fsxsync.model.open_conflict import Conflict, Keep
 from fsxsync.ports import AssociationStatus, Conditions, FileState, PendingItem, Status
 
 
@@ -46,6 +47,7 @@ class FakeAdministration:
         self.states: dict[bytes, list[FileState]] = {}
         self.findings: list[Finding] = []
         self.tally = Tally()
+        self.open_conflicts: list[Conflict] = []
         self.pending: tuple[PendingItem, ...] = ()
         self.needs_person: tuple[str, ...] = ()
         self.undrained = 0
@@ -175,6 +177,15 @@ class FakeAdministration:
             for finding in self.findings:
                 yield finding
             yield replace(self.tally, broken=len(self.findings))
+
+    def conflicts(self) -> tuple[Conflict, ...]:
+        with self._note("conflicts"):
+            return tuple(self.open_conflicts)
+
+    async def resolve(self, tree_path: bytes, keep: Keep) -> tuple[Conflict, ...]:
+        with self._note("resolve", (tree_path, keep)):
+            await self._pass_gate()
+            return tuple(one for one in self.open_conflicts if tree_path in {one.path, one.kept_as})
 
     async def wait(self, tree_path: bytes, timeout_s: float) -> tuple[PendingItem, ...]:
         with self._note("wait", (tree_path, timeout_s)):
