@@ -1,0 +1,175 @@
+"""A file here and a directory there, and the other way round: both stay, it is said once, and a person parts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.instance import Instance, keys_of
+from support.moto_server import MotoServer
+
+pytestmark = pytest.mark.needs("flat keys")
+
+
+def objects(s3: Any, bucket: str) -> dict[str, bytes]:
+    return {key: s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys_of(s3, bucket)}
+
+
+def files(made: Instance) -> dict[str, bytes]:
+    root = made.directory / "d"
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def conflicts(made: Instance) -> list[tuple[str, str]]:
+    rows = made.ok("conflicts", "--json").json
+    return [(str(Path(row["path"]).relative_to(made.directory / "d")), row["kind"]) for row in rows]
+
+
+def kept_beside(names: dict[str, bytes], name: str) -> str:
+    (found,) = [one for one in names if one.startswith(f"{name}.conflict-")]
+    return found
+
+
+@pytest.fixture
+def linked(fsx: Instance, moto: MotoServer, bucket: str) -> Instance:
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "1")
+    return fsx
+
+
+@pytest.fixture
+def file_here(linked: Instance, s3: Any, bucket: str) -> Instance:
+    """``x`` is a file here, ``x/below`` an object there."""
+    (linked.directory / "d/x").write_bytes(b"a file")
+    linked.settle()
+    s3.put_object(Bucket=bucket, Key="x/below", Body=b"below")
+    linked.settle()
+    assert conflicts(linked) == [("x/below", "clash")]
+    return linked
+
+
+@pytest.fixture
+def directory_here(linked: Instance, s3: Any, bucket: str) -> Instance:
+    """``x`` is a directory here, and an object there."""
+    (linked.directory / "d/x").mkdir()
+    (linked.directory / "d/x/below").write_bytes(b"below")
+    linked.settle()
+    s3.put_object(Bucket=bucket, Key="x", Body=b"a file")
+    linked.settle()
+    assert conflicts(linked) == [("x", "clash")]
+    return linked
+
+
+@pytest.mark.parametrize("keep", ["local", "remote", "both"])
+def test_a_file_in_the_way_of_a_directory(file_here: Instance, s3: Any, bucket: str, keep: str) -> None:
+    assert files(file_here) == {"x": b"a file"}
+    assert objects(s3, bucket) == {"x": b"a file", "x/below": b"below"}
+
+    file_here.ok("conflicts", "resolve", file_here.directory / "d/x/below", "--keep", keep)
+    file_here.settle()
+
+    found = files(file_here)
+    assert found == objects(s3, bucket)
+    if keep == "both":
+        assert found.pop(kept_beside(found, "x")) == b"a file"
+    assert found == ({"x": b"a file"} if keep == "local" else {"x/below": b"below"})
+    assert conflicts(file_here) == []
+    assert file_here.ok("associations", "--json").json[0]["errors"] == 0
+
+
+@pytest.mark.parametrize("keep", ["local", "remote", "both"])
+def test_a_directory_in_the_way_of_a_file(directory_here: Instance, s3: Any, bucket: str, keep: str) -> None:
+    assert files(directory_here) == {"x/below": b"below"}
+    everything = {"x": b"a file", "x/": b"", "x/below": b"below"}
+    assert objects(s3, bucket) == everything
+
+    done = directory_here.run("conflicts", "resolve", directory_here.directory / "d/x", "--keep", keep)
+    directory_here.settle()
+
+    if keep == "remote":
+        assert (done.code, "not empty" in done.err) == (2, True)
+        assert (files(directory_here), objects(s3, bucket)) == ({"x/below": b"below"}, everything)
+        return
+    found = files(directory_here)
+    assert found | {"x/": b""} == objects(s3, bucket)
+    if keep == "both":
+        assert found.pop(kept_beside(found, "x")) == b"a file"
+    assert found == {"x/below": b"below"}
+    assert conflicts(directory_here) == []
+
+
+def test_a_clash_ends_when_the_file_is_renamed(file_here: Instance, s3: Any, bucket: str) -> None:
+    (file_here.directory / "d/x").rename(file_here.directory / "d/y")
+    file_here.settle()
+
+    assert files(file_here) == objects(s3, bucket) == {"y": b"a file", "x/below": b"below"}
+    assert conflicts(file_here) == []
+
+
+def test_a_clash_ends_when_the_object_goes(file_here: Instance, s3: Any, bucket: str) -> None:
+    s3.delete_object(Bucket=bucket, Key="x/below")
+    file_here.settle()
+
+    assert conflicts(file_here) == []
+    assert files(file_here) == objects(s3, bucket) == {"x": b"a file"}
+
+
+def test_a_clash_is_not_decided_on_another_object(file_here: Instance, s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="x/below", Body=b"newer")
+
+    refused = file_here.run("conflicts", "resolve", file_here.directory / "d/x/below", "--keep", "local")
+
+    assert (refused.code, "since it was listed" in refused.err) == (1, True)
+    assert objects(s3, bucket) == {"x": b"a file", "x/below": b"newer"}
+
+
+def test_a_marker_beside_a_file_is_said(linked: Instance, s3: Any, bucket: str) -> None:
+    (linked.directory / "d/x").write_bytes(b"a file")
+    linked.settle()
+    s3.put_object(Bucket=bucket, Key="x/", Body=b"")
+    linked.settle()
+
+    assert conflicts(linked) == [("x", "clash")]
+    linked.ok("conflicts", "resolve", linked.directory / "d/x", "--keep", "both")
+    linked.settle()
+    found = files(linked)
+    assert found == {kept_beside(found, "x"): b"a file"}
+    assert (linked.directory / "d/x").is_dir()
+    assert objects(s3, bucket) == found | {"x/": b""}
+
+
+def test_a_file_edited_there_and_made_a_directory_here(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="x", Body=b"before")
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "1")
+    assert (fsx.directory / "d/x").read_bytes() == b"before"
+    fsx.settle()
+    assert fsx.stop() == 0
+    (fsx.tree / "d/x").unlink()
+    (fsx.tree / "d/x").mkdir()
+    (fsx.tree / "d/x/below").write_bytes(b"below")
+    s3.put_object(Bucket=bucket, Key="x", Body=b"edited")
+
+    fsx.start()
+    fsx.settle()
+
+    assert files(fsx) == {"x/below": b"below"}
+    assert objects(s3, bucket) == {"x": b"edited", "x/below": b"below"}
+    assert conflicts(fsx) == [("x", "clash")]
+
+
+def test_a_directory_grown_there_and_made_a_file_here(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="x/below", Body=b"before")
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "1")
+    fsx.settle()
+    assert fsx.stop() == 0
+    (fsx.tree / "d/x/below").unlink()
+    (fsx.tree / "d/x").rmdir()
+    (fsx.tree / "d/x").write_bytes(b"a file")
+    s3.put_object(Bucket=bucket, Key="x/more", Body=b"more")
+
+    fsx.start()
+    fsx.settle()
+
+    assert files(fsx) == {"x": b"a file"}
+    assert objects(s3, bucket) == {"x": b"a file", "x/more": b"more"}
+    assert conflicts(fsx) == [("x/more", "clash")]
