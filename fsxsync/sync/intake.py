@@ -7,7 +7,7 @@ base knows: our own imports and hydrations trip inotify too (DESIGN §2).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import trio
@@ -108,6 +108,8 @@ class Intake:
             path = served.association.relative(tree_path)
             if not path or not is_wanted(served.association, path):
                 continue
+            if local is not None and local.kind is Kind.FILE and local.nlink > 1:
+                hints += self._other_names(served, path, local)
             base = self._shared.catalog.files.get(served.id, path)
             if base is None and local is None:
                 continue
@@ -127,6 +129,14 @@ class Intake:
                 delay_ns=int(settings.export_delay_s * 1e9),
                 cap_ns=int(settings.export_cap_s * 1e9),
             )
+
+    def _other_names(self, served: Served, path: bytes, local: Local) -> Iterator[Hint]:
+        """Whichever name of a file was written through: each has an object of its own (FSX-FACTS §2.4)."""
+        for row in self._shared.other_names(local.ino, served.id, path):
+            owner = self._shared.served.get(row.association)
+            if owner is not None and not row.matches_local(local) and not self._is_loading(row, local):
+                yield Hint(row.association, row.path, local=True, remote=False, ino=local.ino)
+                owner.wake()
 
     def _is_loading(self, base: Base, local: Local) -> bool:
         """Its data is on the way, and nothing else happened. Under another name it is a rename, which must be seen:

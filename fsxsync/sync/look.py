@@ -18,7 +18,7 @@ from fsxsync.errors import LocalChanged, ObjectChanged, TypeClash
 from fsxsync.model.association import OnConflict
 from fsxsync.model.identity import Base, Kind, Local, Remote
 from fsxsync.model.open_conflict import Conflict, LocalVersion
-from fsxsync.sync import conflicts, exporter, importer, renames
+from fsxsync.sync import conflicts, exporter, importer, links, renames
 from fsxsync.sync.acting import DONE, Next, Outcome, act, record
 from fsxsync.sync.digests import content_hash, same_bytes
 from fsxsync.sync.reconcile import QUIET, Delta, Verdict, local_delta, needs_digest, reconcile
@@ -50,6 +50,7 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None) -
     """
     shared, path = served.shared, entry.path
     base = shared.catalog.files.get(served.id, path)
+    links.stand_alone(served, path, base)
     local = shared.tree.identify(served.tree_path(path))
     if local is not None and local.kind is not Kind.DIRECTORY and shared.is_written(local.ino):
         return Outcome(Next.LATER, "open for writing")
@@ -71,6 +72,7 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None) -
             return replace(outcome, local=True, next=Next.AGAIN)
         return outcome
     outcome = await _settle(served, path, base, local, entry, decision)
+    links.stand_alone(served, path, base)
     if outcome.next is not Next.DONE:
         return outcome
     if base is None and _vanished(served, path):
@@ -119,7 +121,8 @@ async def _settle(  # noqa: C901
                 record(served, row)
                 served.add_hint(source.path, local=True)
                 return DONE
-    remote, other_form = await _see_remote(served, path, base, local, hinted=hinted)
+    own = links.as_own(served, path, base, local)
+    remote, other_form = await _see_remote(served, path, base, own, hinted=hinted)
     if decision is not None:
         decision.check(path, local, remote)
     if local is not None and remote is not None and (local.kind is Kind.DIRECTORY) != (remote.kind is Kind.DIRECTORY):
@@ -133,9 +136,11 @@ async def _settle(  # noqa: C901
         assert local is not None
         assert remote is not None
         known, local = await _compare(served, path, local, remote)
-    moved = await renames.is_moved_stub(served, path, base, local)
+    own = links.as_own(served, path, base, local)
+    moved = await renames.is_moved_stub(served, path, base, own)
     decided = decision.keep if decision is not None else None
-    action = reconcile(base, local, remote, served.association.policy, same_bytes=known, moved=moved, decided=decided)
+    action = reconcile(base, own, remote, served.association.policy, same_bytes=known, moved=moved, decided=decided)
+    action = replace(action, local=local)  # executors have to find the mark that there is
     if action.verdict in _UNCHECKED and _moved_on(served, path, base, local):
         return Outcome(Next.AGAIN, local=True, remote=hinted)
     try:

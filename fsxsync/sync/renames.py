@@ -147,6 +147,9 @@ def needed_at(served: Served, base: Base) -> Needed | None:
     renamed away from there. For a stub its bytes are nowhere else."""
     if base.kind is not Kind.FILE or base.etag is None:
         return None
+    here = served.shared.tree.identify(served.tree_path(base.path))
+    if here is not None and here.ino == base.ino and here.stub is None:
+        return None  # it is no rename: other names of the file are links, and hold what this one holds
     for entry in served.shared.catalog.changelog.by_inode(base.ino):
         if entry.association != served.id or entry.path == base.path:
             continue

@@ -6,7 +6,7 @@ import collections
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -81,6 +81,12 @@ class Shared:
         """Somebody has the file open for writing through the mount."""
         self.front.catch_up()
         return ino in self.writers
+
+    def other_names(self, ino: int, association: str, path: bytes) -> Iterator[Base]:
+        """Rows of the same inode under other paths, of every association: hard links."""
+        for row in self.catalog.files.by_inode(ino):
+            if row.kind is Kind.FILE and (row.association, row.path) != (association, path):
+                yield row
 
     @staticmethod
     def now_ns() -> int:

@@ -10,6 +10,7 @@ import trio
 
 from fsxsync.errors import FsxSyncError, LocalChanged, ObjectDamaged
 from fsxsync.model.identity import Local
+from fsxsync.sync import links
 from fsxsync.sync.hydration import Hydration, damaged_object
 from fsxsync.sync.integrity import checksums_of, fits
 from fsxsync.sync.journal import record_problem
@@ -115,6 +116,8 @@ class Settler:
         served.hydrated += 1
         catalog = self._shared.catalog
         catalog.problems.clear(served.id, path, [DAMAGED])
+        if local.nlink > 1:
+            links.loaded(self._shared, served.id, path, local, digest)
         base = catalog.files.get(served.id, path)
         if base is not None and base.ino == local.ino and base.etag == hydration.mark.etag:
             # A mode or owner that was set meanwhile is a change to be exported, not a part of the loading.

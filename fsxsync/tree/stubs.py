@@ -108,8 +108,11 @@ def mark_released(root_fd: int, dev: int, path: bytes, expect: Local, mark: Stub
     fd = open_write(root_fd, dev, path, expect.ino)
     try:
         with translated("releasing", path), alone_with(fd, what):
-            if not same_file(expect, identify_fd(fd, dev)):
+            now = identify_fd(fd, dev)
+            if not same_file(expect, now):
                 raise LocalChanged(what, "it was changed meanwhile")
+            if now.nlink > 1:  # the mark would stand for data of names that may have no object, or another one
+                raise LocalChanged(what, "it has other names (hard links), whose data would go with it")
             os.setxattr(fd, XATTR, mark.encode(), os.XATTR_CREATE)
             os.fsync(fd)
             _punch(fd, expect, what)
