@@ -15,11 +15,10 @@ _COLUMNS = (
 )
 # Primary key (association, path, kept_as), but by the copy: index conflicts_kept (association, kept_as).
 _PUT = f"INSERT OR REPLACE INTO conflicts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  names are ours
-_SELECT = f"SELECT {_COLUMNS} FROM conflicts"  # noqa: S608
-_AT = f"{_SELECT} WHERE association = ? AND path = ? ORDER BY kept_as"
-_BELOW = f"{_SELECT} WHERE association = ? AND path >= ? AND path < ? ORDER BY path, kept_as"
-_OF_COPY = f"{_SELECT} WHERE association = ? AND kept_as = ? ORDER BY path"
-_LIST = f"{_SELECT} WHERE association = ? ORDER BY path, kept_as"
+_AT = f"SELECT {_COLUMNS} FROM conflicts WHERE association = ? AND path = ? ORDER BY kept_as"  # noqa: S608
+_BELOW = f"""SELECT {_COLUMNS} FROM conflicts WHERE association = ? AND path >= ? AND path < ?
+    ORDER BY path, kept_as"""  # noqa: S608
+_LIST = f"SELECT {_COLUMNS} FROM conflicts WHERE association = ? ORDER BY path, kept_as"  # noqa: S608
 _COUNT = "SELECT count(*) FROM conflicts WHERE association = ?"
 _DELETE = "DELETE FROM conflicts WHERE association = ? AND path = ? AND kept_as = ?"
 _DELETE_COPY = "DELETE FROM conflicts WHERE association = ? AND kept_as = ?"
@@ -54,12 +53,6 @@ class Conflicts:
     def below(self, association: str, path: bytes) -> list[Conflict]:
         """Those of all paths strictly below a directory."""
         return self._conflicts(self._connection.rows(_BELOW, (self._numbers.get(association), *below(path))))
-
-    def of_copy(self, association: str, kept_as: bytes) -> list[Conflict]:
-        """Those whose local version lies there."""
-        if not kept_as:
-            return []
-        return self._conflicts(self._connection.rows(_OF_COPY, (self._numbers.get(association), kept_as)))
 
     def all(self, association: str) -> list[Conflict]:
         """By path."""

@@ -12,6 +12,9 @@ from fsxsync.cli.associations import AS_JSON
 from fsxsync.cli.context import Instance
 from fsxsync.control.client import Document
 
+GUARDS = ("put_if_match", "put_if_none_match", "complete_if_match", "complete_if_none_match", "delete_if_match")
+"""Conditions without which a write or delete is preceded by a look."""
+
 
 @click.command(short_help="Tell how the daemon is doing.")
 @AS_JSON
@@ -67,6 +70,9 @@ def _association(row: Document) -> str:
         f"imported {row['imported']}, exported {row['exported']}",
         f"source {row['source'] or 'none'}; the store obeys {features}",
     ]
+    if unguarded := [word for word in GUARDS if row["features"] and not row["features"][word]]:
+        # The window that DESIGN §3.2 leaves open on such a store; docs/SEMANTICS.md says what can happen in it.
+        lines.append(f"looked at right before, with a window of one request: {output.words(unguarded)}")
     if row["failure"]:
         lines.append(row["failure"])
     lines += [f"{item['path']}: {item['error']}" for item in row["recent_errors"]]

@@ -316,9 +316,19 @@ class Places:
             if note is None or self._is_worthless(name, note):
                 self._staging.discard_leftover(name)
                 continue
-            rescued.append((note.path, self.rescue(name, note.keep_as or note.path)))
+            rescued.append((note.path, self._kept(name, note) or self.rescue(name, note.keep_as or note.path)))
             self._staging.discard_note(name)
         return rescued
+
+    def _kept(self, name: bytes, note: Note) -> bytes | None:
+        """It was about to get that name, by which its conflict is known."""
+        if note.keep_as is None:
+            return None
+        try:
+            self._keep(name, note.keep_as)
+        except OSError:
+            return None
+        return note.keep_as
 
     def _is_worthless(self, name: bytes, note: Note) -> bool:
         now = self._staging.identify(name)

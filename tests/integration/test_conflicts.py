@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.instance import Instance, keys_of
 from support.moto_server import MotoServer
-from support.proxy import Answer, Cut, Proxy, Request
+from support.proxy import Answer, Cut, Proxy, Request, Unconditional
 
 
 def body(s3: Any, bucket: str, key: str) -> bytes:
@@ -174,3 +174,120 @@ def test_an_answer_that_was_lost_is_no_conflict(fsx: Instance, moto: MotoServer,
         assert both(fsx, s3, bucket) == {"f": b"data"}
         (row,) = fsx.ok("associations", "--json").json
         assert (row["conflicts"], row["errors"]) == (0, 0)
+
+
+def test_a_rename_here_against_an_edit_there_keeps_both(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    start_with(fsx, moto, s3, bucket, "keep-both")
+    (fsx.tree / "d/f.txt").rename(fsx.tree / "d/g.txt")
+    s3.put_object(Bucket=bucket, Key="f.txt", Body=b"edited there")
+
+    fsx.start()
+    fsx.settle()
+
+    assert both(fsx, s3, bucket) == {"f.txt": b"edited there", "g.txt": b"before"}
+
+
+def test_an_edit_here_against_a_rename_there_keeps_both(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    start_with(fsx, moto, s3, bucket, "keep-both")
+    (fsx.tree / "d/f.txt").write_text("edited here")
+    s3.copy_object(Bucket=bucket, Key="g.txt", CopySource={"Bucket": bucket, "Key": "f.txt"})
+    s3.delete_object(Bucket=bucket, Key="f.txt")
+
+    fsx.start()
+    fsx.settle()
+
+    assert both(fsx, s3, bucket) == {"f.txt": b"edited here", "g.txt": b"before"}
+
+
+def test_a_rename_here_onto_what_was_put_there_keeps_both(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    start_with(fsx, moto, s3, bucket, "keep-both")
+    (fsx.tree / "d/f.txt").rename(fsx.tree / "d/g.txt")
+    s3.put_object(Bucket=bucket, Key="g.txt", Body=b"new there")
+
+    fsx.start()
+    fsx.settle()
+
+    found = both(fsx, s3, bucket)
+    assert found.pop("g.txt") == b"new there"
+    assert list(found.values()) == [b"before"]
+
+
+@pytest.mark.parametrize("policy", ["keep-both", "local", "remote", "newest"])
+def test_metadata_changed_on_both_sides(fsx: Instance, moto: MotoServer, s3: Any, bucket: str, policy: str) -> None:
+    start_with(fsx, moto, s3, bucket, policy)
+    s3.copy_object(
+        Bucket=bucket,
+        Key="f.txt",
+        CopySource={"Bucket": bucket, "Key": "f.txt"},
+        MetadataDirective="REPLACE",
+        Metadata={"file-permissions": "0100640"},
+    )
+    time.sleep(1.1)  # last-modified has whole seconds: the change here is to be the later one
+    (fsx.tree / "d/f.txt").chmod(0o604)
+
+    fsx.start()
+    fsx.settle()
+
+    wanted = 0o640 if policy == "remote" else 0o604
+    assert (fsx.directory / "d/f.txt").stat().st_mode == 0o100000 | wanted
+    told = s3.head_object(Bucket=bucket, Key="f.txt")["Metadata"]["file-permissions"]
+    assert told == f"0100{wanted:o}"
+    assert both(fsx, s3, bucket) == {"f.txt": b"before"}
+
+
+def test_a_writer_that_stays_open_decides_nothing_until_it_closes(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    s3.put_object(Bucket=bucket, Key="f.txt", Body=b"before")
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "1")
+    with (fsx.directory / "d/f.txt").open("r+b") as writer:
+        writer.write(b"edited")
+        writer.flush()
+        s3.put_object(Bucket=bucket, Key="f.txt", Body=b"there")
+        waited = fsx.run("wait", fsx.directory / "d", "--timeout", "3")
+        assert (waited.code, "open for writing" in waited.err) == (1, True)
+        assert (fsx.directory / "d/f.txt").read_bytes() == b"edited"
+        writer.write(b", and on")
+    fsx.settle()
+
+    found = both(fsx, s3, bucket)
+    assert found.pop("f.txt") == b"there"
+    assert list(found.values()) == [b"edited, and on"]
+
+
+def test_status_says_which_conditions_the_store_obeys(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    fsx.associate(moto, f"s3://{bucket}/", "/d")
+
+    features = fsx.status()["associations"][0]["features"]
+
+    assert {"put_if_match", "put_if_none_match", "complete_if_match", "delete_if_match"} <= features.keys()
+    text = fsx.run("status").out
+    for name, is_obeyed in features.items():
+        if is_obeyed:
+            assert name in text
+    unguarded = [name for name in features if not features[name] and name.startswith(("put", "complete", "delete"))]
+    assert ("with a window of one request" in text) == bool(unguarded)
+    assert keys_of(s3, bucket) == []
+
+
+def test_a_store_without_conditions_is_looked_at_right_before(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    """A store that takes every condition for granted: no edit there is overwritten that was there before the look."""
+    with Proxy(moto.url) as proxy:
+        proxy.rule = lambda request: None if request.method in {"GET", "HEAD"} else Unconditional()
+        fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url, "--poll", "1")
+        features = fsx.status()["associations"][0]["features"]
+        assert not any(features[name] for name in features if "_if_" in name)
+        s3.put_object(Bucket=bucket, Key="f.txt", Body=b"before")
+        fsx.settle()
+        (fsx.directory / "d/g.txt").write_bytes(b"made here")
+        s3.put_object(Bucket=bucket, Key="g.txt", Body=b"made there")
+        with (fsx.directory / "d/f.txt").open("r+b") as writer:
+            writer.write(b"edited")
+            s3.put_object(Bucket=bucket, Key="f.txt", Body=b"there")
+        fsx.settle()
+        found = both(fsx, s3, bucket)
+    assert sorted(found.values()) == [b"edited", b"made here", b"made there", b"there"]

@@ -57,13 +57,18 @@ class Garbled:
     """Let the upstream's answer through with its first byte changed, as bad memory on the way would."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unconditional:
+    """Let the request through without its conditions, as a store would take it that knows none."""
+
+
 def refusal(status: int, code: str, message: str = "refused") -> Answer:
     """S3's error document."""
     text = f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>1</RequestId></Error>"
     return Answer(status, f'<?xml version="1.0" encoding="UTF-8"?>{text}'.encode())
 
 
-Rule = Callable[[Request], Answer | Cut | Garbled | None]
+Rule = Callable[[Request], Answer | Cut | Garbled | Unconditional | None]
 
 
 @dataclass
@@ -144,7 +149,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         self._pass_on(body, verdict)
 
-    def _pass_on(self, body: bytes, change: Cut | Garbled | None) -> None:
+    def _pass_on(self, body: bytes, change: Cut | Garbled | Unconditional | None) -> None:
         assert self.server.proxy.upstream is not None
         upstream = urllib.parse.urlsplit(self.server.proxy.upstream)
         assert upstream.hostname is not None
@@ -154,6 +159,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             connection = http.client.HTTPSConnection(upstream.hostname, upstream.port, timeout=60, context=trust)
         with contextlib.closing(connection):
             headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
+            if isinstance(change, Unconditional):
+                headers = {name: value for name, value in headers.items() if not name.lower().startswith("if-")}
             connection.request(self.command, self.path, body=body or None, headers=headers)
             answer = connection.getresponse()
             data = answer.read()

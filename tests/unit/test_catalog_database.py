@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database, Migrations
 
-from fsxsync.catalog import associations, changelog, files, migrations, numbers, problems, uploads
+from fsxsync.catalog import associations, changelog, conflicts, files, migrations, numbers, problems, uploads
 from fsxsync.catalog.changelog import Hint
 from fsxsync.catalog.database import APPLICATION_ID, Catalog
 from fsxsync.errors import CatalogCorrupt, CatalogError, NoSpace
 from fsxsync.model.identity import Base, Kind
+from fsxsync.model.open_conflict import Conflict, ConflictKind
 
 A = "dra-00000000000000001"
 
@@ -127,6 +128,29 @@ def test_uploads_of_an_older_version_are_still_known(file: Path) -> None:
         found = catalog.uploads.all("dra-1")
 
     assert found == [uploads.Upload(1, "dra-1", "p/a", None, 1), uploads.Upload(2, "dra-1", "p/b", "id", 2)]
+
+
+def test_conflicts_of_an_older_version_are_still_open(file: Path) -> None:
+    with closing(sqlite3.connect(file, isolation_level=None)) as raw:
+        older = Database(raw, execute_plugins=False)
+        migrations.catalog.apply(older, stop_before="m0007_conflicts")
+        raw.execute("INSERT INTO numbers (id) VALUES ('dra-1')")
+        raw.executemany(
+            "INSERT INTO problems (association, path, kind, code, message, detected_ns, kept_as)"
+            " VALUES (1, ?, ?, '', '', ?, ?)",
+            [(b"a", "conflict", 5, b"a.conflict"), (b"b", "conflict", 6, None), (b"c", "lost", 7, None)],
+        )
+        raw.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    with closing(Catalog.open(file)) as catalog:
+        found = catalog.conflicts.all("dra-1")
+        left = [problem.path for problem in catalog.problems.list("dra-1")]
+
+    assert found == [
+        Conflict("dra-1", b"a", ConflictKind.KEPT, 5, b"a.conflict"),
+        Conflict("dra-1", b"b", ConflictKind.BLOCKED, 6),
+    ]
+    assert left == [b"b", b"c"]
 
 
 def test_a_state_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
@@ -290,7 +314,7 @@ SMALL = {
 def statements() -> list[tuple[str, str]]:
     """Every statement that can meet a million rows: all that are constants of these rooms."""
     found: list[tuple[str, str]] = []
-    for module in (files, changelog, problems, uploads, associations, numbers):
+    for module in (files, changelog, conflicts, problems, uploads, associations, numbers):
         for name, value in vars(module).items():
             if isinstance(value, str) and value.lstrip().startswith(("SELECT ", "UPDATE ", "DELETE ")):
                 found.append((f"{module.__name__.rpartition('.')[2]}.{name}", value))
@@ -323,6 +347,8 @@ def test_a_statement_seeks_and_neither_scans_nor_sorts(catalog: Catalog, name: s
         (changelog._ERRORS, "changelog_errors"),
         (changelog._BY_INODE, "changelog_ino"),
         (problems._COUNT_KIND, "problems_kind"),
+        (conflicts._DELETE_COPY, "conflicts_kept"),
+        (conflicts._BELOW, "PRIMARY KEY (association=? AND path>? AND path<?)"),
         (uploads._TO_KEY, "uploads_key"),
         (uploads._PARTS, "PRIMARY KEY (upload=?)"),
         (files._BETWEEN, "PRIMARY KEY (association=? AND sort_key>? AND sort_key<?)"),

@@ -22,8 +22,9 @@ from fakes.administration import FakeAdministration, file_state
 
 from fsxsync.cli.main import run
 from fsxsync.control.server import serve_control
-from fsxsync.errors import AccessDenied
+from fsxsync.errors import AccessDenied, ConflictMoved
 from fsxsync.model.finding import Finding, Rule, Tally
+from fsxsync.model.open_conflict import Conflict, ConflictKind, Keep, LocalVersion, RemoteVersion
 from fsxsync.ports import PendingItem
 from fsxsync.telemetry.eventlog import EventLog
 
@@ -467,6 +468,53 @@ def test_check_that_can_not_go_on_says_why(daemon: Daemon, capsys: pytest.Captur
 # ---------------------------------------------------------------- the daemon
 
 
+CONFLICTS = [
+    Conflict(
+        "dra-1",
+        b"d/f",
+        ConflictKind.KEPT,
+        10**18,
+        b"d/f.conflict",
+        LocalVersion(5, 4, 10**18),
+        RemoteVersion("e", 6, 0),
+    ),
+    Conflict("dra-1", b"d/x/y", ConflictKind.CLASH, 10**18),
+]
+
+
+def test_conflicts_as_json_with_both_versions(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.admin.open_conflicts = CONFLICTS
+
+    assert daemon.run("conflicts", "--json") == 0
+
+    kept, clash = told(capsys)
+    assert (kept["path"], kept["kept_as"]) == (f"{daemon.mount}/d/f", f"{daemon.mount}/d/f.conflict")
+    assert (kept["local"]["size"], kept["remote"]["etag"], kept["detected_s"]) == (4, "e", 1e9)
+    assert (clash["kind"], clash["kept_as"], clash["local"], clash["remote"]) == ("clash", None, None, None)
+
+
+def test_conflicts_as_a_table(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (daemon.run("conflicts"), capsys.readouterr().out) == (0, "")
+    daemon.admin.open_conflicts = CONFLICTS
+
+    assert daemon.run("conflicts") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "2001-09-09T01:46:40Z" in lines[1]
+    assert f"{daemon.mount}/d/x/y" in lines[2]
+
+
+def test_resolve_hands_the_choice_on(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.admin.open_conflicts = CONFLICTS
+
+    assert daemon.run("conflicts", "resolve", f"{daemon.mount}/d/f.conflict", "--keep", "local") == 0
+
+    assert capsys.readouterr().out == f"{daemon.mount}/d/f: local kept\n"
+    assert daemon.admin.asked[-1] == ("resolve", (b"d/f.conflict", Keep.LOCAL))
+    daemon.admin.failures = [ConflictMoved("conflict at /d/f", "its object was changed since it was listed")]
+    assert daemon.run("conflicts", "resolve", f"{daemon.mount}/d/f", "--keep", "remote") == 1
+    assert "fsxsync conflicts" in complaint(capsys)
+
+
 def test_status_as_json(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     daemon.run("associate", "s3://bucket/p/", "/d")
     capsys.readouterr()
@@ -584,6 +632,8 @@ OPTIONS = {
     "state": "--json --recursive -r",
     "wait": "--timeout",
     "check": "--verify --json",
+    "conflicts": "--json",
+    "conflicts resolve": "--keep",
     "status": "--json",
     "events": "--follow --json --association --level",
 }

@@ -100,6 +100,26 @@ def test_a_conflict_that_may_not_import_waits_for_a_person() -> None:
     assert (action.verdict, action.suppressed) == (V.BLOCKED, V.KEEP_BOTH)
 
 
+@pytest.mark.parametrize(
+    ("decided", "verdict"),
+    [(OnConflict.LOCAL, V.EXPORT), (OnConflict.REMOTE, V.IMPORT), (OnConflict.KEEP_BOTH, V.KEEP_BOTH)],
+)
+def test_a_persons_word_on_a_conflict_stands_above_the_policy(decided: OnConflict, verdict: Verdict) -> None:
+    nothing = Policy(imports=frozenset(), exports=frozenset(), on_conflict=OnConflict.NEWEST)
+
+    action = reconcile(*sides(ONE, TWO, THREE), nothing, same_bytes=False, decided=decided)
+
+    assert (action.verdict, action.conflict, action.suppressed) == (verdict, True, None)
+
+
+def test_a_persons_word_decides_on_nothing_but_a_conflict() -> None:
+    nothing = Policy(imports=frozenset(), exports=frozenset())
+
+    for tree, bucket in [(TWO, ONE), (ONE, TWO), (None, ONE), (Version(1, 0o600), Version(1, 0o640)), (TWO, None)]:
+        undecided = reconcile(*sides(ONE, tree, bucket), nothing, same_bytes=False)
+        assert reconcile(*sides(ONE, tree, bucket), nothing, same_bytes=False, decided=OnConflict.LOCAL) == undecided
+
+
 def test_an_export_only_association_with_policy_local_overwrites_what_it_saw() -> None:
     export_only = Policy(imports=frozenset(), on_conflict=OnConflict.LOCAL)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,69 @@ def test_a_write_between_look_and_exchange_is_put_back(
     assert file.read_text() == "a late write"
     tree.discard_staged(staged.name)
     assert staged_names(tmp_path) == []
+
+
+def test_two_files_change_places(tree: Tree, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / "tree" / name).write_text(name)
+
+    tree.swap(b"a", seen(tree, b"a"), b"b", seen(tree, b"b"))
+
+    assert [(tmp_path / "tree" / name).read_text() for name in "ab"] == ["b", "a"]
+
+
+def test_a_file_is_moved_to_a_free_name_only(tree: Tree, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / "tree" / name).write_text(name)
+
+    with pytest.raises(LocalChanged):
+        tree.move(b"a", seen(tree, b"a"), b"b")
+    tree.move(b"a", seen(tree, b"a"), b"c")
+
+    assert {path.name: path.read_text() for path in (tmp_path / "tree").iterdir()} == {"b": "b", "c": "a"}
+
+
+@pytest.mark.parametrize("late", ["a write", "a writer", "another file"])
+@pytest.mark.parametrize("call", ["move", "swap a", "swap b"])
+def test_what_moved_is_looked_at_and_put_back(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str, call: str
+) -> None:
+    for name in "ab":
+        (tmp_path / "tree" / name).write_text(name)
+    a, b = seen(tree, b"a"), seen(tree, b"b")
+    victim = tmp_path / "tree" / call[-1].replace("e", "a")
+    rename, writers, count = _core.renameat2, [], iter(range(9))
+
+    def in_between(*arguments: Any) -> None:
+        if next(count) == 0:
+            if late == "another file":
+                victim.unlink()
+            if late == "a writer":
+                writers.append(victim.open("r+"))
+            else:
+                victim.write_text("late")
+        rename(*arguments)
+
+    monkeypatch.setattr(_core, "renameat2", in_between)
+    act = partial(tree.move, b"a", a, b"c") if call == "move" else partial(tree.swap, b"a", a, b"b", b)
+    with pytest.raises(LocalChanged):
+        act()
+
+    for writer in writers:
+        writer.close()
+    found = {path.name: path.read_text() for path in (tmp_path / "tree").iterdir()}
+    assert found == {"a": "a", "b": "b"} | ({} if late == "a writer" else {victim.name: "late"})
+
+
+def test_a_file_with_two_names_is_not_released(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "tree/a").write_bytes(b"x" * MARK.size)
+    os.link(tmp_path / "tree/a", tmp_path / "tree/b")
+
+    with pytest.raises(LocalChanged, match="other names"):
+        tree.mark_released(b"a", seen(tree, b"a"), MARK)
+
+    assert (tmp_path / "tree/b").read_bytes() == b"x" * MARK.size
+    assert seen(tree, b"b").stub is None
 
 
 @pytest.mark.parametrize("name", [b"../x", b"/etc/x", b"d/../../x", b"", b"a/.", b"a\0b"])
