@@ -1,0 +1,196 @@
+"""Conflicts at the moments that no user can time: the daemon dies, or somebody is faster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from support.hydrating import World
+
+from fsxsync.catalog.changelog import Entry
+from fsxsync.errors import BadInput, ConflictMoved
+from fsxsync.model.identity import Local, base_of
+from fsxsync.model.open_conflict import Conflict, ConflictKind, Keep
+from fsxsync.sync.acting import Next
+from fsxsync.sync.look import look
+from fsxsync.sync.resolving import alone, resolve
+
+A = "dra-1"
+TOLD = Entry(A, b"f", True, True, None, 0, 0, 1, 0, None, None, "")
+
+
+class Died(BaseException):
+    """Stands for kill -9."""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+def files(world: World) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in world.tree.root.iterdir()}
+
+
+async def edited_on_both_sides(world: World) -> None:
+    path = world.tree.root / "f"
+    path.write_bytes(b"before")
+    world.store.outside_put("f", b"before")
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    world.catalog.files.put(base_of(A, b"f", local, remote, content_hash=b"x" * 16))
+    path.write_bytes(b"edited here")
+    world.store.outside_put("f", b"edited there!")
+
+
+async def in_conflict(world: World, served: Any) -> Conflict:
+    await edited_on_both_sides(world)
+    assert (await look(served, TOLD)).next is Next.DONE
+    (conflict,) = world.catalog.conflicts.all(A)
+    return conflict
+
+
+async def test_a_copy_that_was_made_right_before_the_end_is_listed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.daemon() as daemon:
+        await edited_on_both_sides(world)
+        exchange_in = world.tree.exchange_in
+
+        def and_die(*arguments: Any, **named: Any) -> Local:
+            exchange_in(*arguments, **named)
+            raise Died
+
+        monkeypatch.setattr(world.tree, "exchange_in", and_die)
+        with pytest.raises(Died):
+            await look(daemon.served, TOLD)
+
+        (conflict,) = world.catalog.conflicts.all(A)
+        assert (world.tree.root / conflict.kept_as.decode()).read_bytes() == b"edited here"
+        monkeypatch.undo()
+        assert (await look(daemon.served, TOLD)).next is Next.DONE
+        assert world.catalog.conflicts.all(A) == [conflict]
+
+
+async def test_a_file_that_moved_on_before_it_was_kept_is_in_no_conflict_yet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.daemon() as daemon:
+        await edited_on_both_sides(world)
+        exchange_in = world.tree.exchange_in
+
+        def late(*arguments: Any, **named: Any) -> Local:
+            (world.tree.root / "f").write_bytes(b"edited once more")
+            return exchange_in(*arguments, **named)
+
+        monkeypatch.setattr(world.tree, "exchange_in", late)
+        with pytest.raises(Exception, match="changed meanwhile"):
+            await look(daemon.served, TOLD)
+
+        assert world.catalog.conflicts.all(A) == []
+        assert files(world) == {"f": b"edited once more"}
+
+
+@pytest.mark.parametrize("keep", [Keep.LOCAL, Keep.REMOTE])
+async def test_dying_while_a_choice_is_carried_out_loses_neither_version(
+    world: World, monkeypatch: pytest.MonkeyPatch, keep: Keep
+) -> None:
+    async with world.daemon() as daemon:
+        conflict = await in_conflict(world, daemon.served)
+
+        def die(*_: Any, **__: Any) -> None:
+            raise Died
+
+        monkeypatch.setattr(world.tree, "remove", die)
+        with pytest.raises(Died):
+            await resolve(daemon.served, b"f", keep, daemon.hydrator)
+
+        found = {world.tree.identify(b"f"), world.tree.identify(conflict.kept_as)}
+        assert None not in found
+        assert len({local.ino for local in found if local}) == 2
+        assert world.store.objects["f"].body == b"edited there!"
+
+
+async def test_an_object_that_changes_while_a_choice_is_carried_out_is_not_overwritten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.daemon() as daemon:
+        await in_conflict(world, daemon.served)
+        await resolve(daemon.served, b"f", Keep.LOCAL, daemon.hydrator)
+        assert files(world) == {"f": b"edited here"}
+        world.store.outside_put("f", b"newest")
+
+        assert (await look(daemon.served, TOLD)).next is Next.DONE
+
+        (conflict,) = world.catalog.conflicts.all(A)
+        assert conflict.kind is ConflictKind.KEPT
+        assert files(world)[conflict.kept_as.decode()] == b"edited here"
+        assert world.store.objects["f"].body == b"newest"
+
+
+async def test_a_write_between_look_and_exchange_ends_the_choice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world.daemon() as daemon:
+        conflict = await in_conflict(world, daemon.served)
+        swap = world.tree.swap
+
+        def late(*arguments: Any) -> None:
+            (world.tree.root / conflict.kept_as.decode()).write_bytes(b"late")
+            swap(*arguments)
+
+        monkeypatch.setattr(world.tree, "swap", late)
+        with pytest.raises(ConflictMoved):
+            await resolve(daemon.served, b"f", Keep.LOCAL, daemon.hydrator)
+
+        assert (world.tree.root / conflict.kept_as.decode()).read_bytes() == b"late"
+        assert len(world.catalog.conflicts.all(A)) == 1
+
+
+async def test_the_choice_waits_for_a_look_that_is_under_way(world: World) -> None:
+    async with world.daemon() as daemon:
+        await in_conflict(world, daemon.served)
+        changelog = world.catalog.changelog
+        changelog.delete_all(A)
+        daemon.served.add_hint(b"f", local=True)
+        (entry,) = changelog.claim(2**62, 9, [A])
+        done: list[str] = []
+
+        async def choose() -> None:
+            await resolve(daemon.served, b"f", Keep.BOTH, daemon.hydrator)
+            done.append("chosen")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(choose)
+            await trio.sleep(0.2)
+            assert done == []
+            changelog.done(entry)
+        assert done == ["chosen"]
+
+
+async def test_no_look_begins_while_a_choice_is_carried_out(world: World) -> None:
+    async with world.daemon() as daemon:
+        daemon.served.add_hint(b"f", local=True)
+        async with alone(daemon.served, [b"f"]):
+            assert world.catalog.changelog.claim(2**62, 9, [A]) == []
+        (entry,) = world.catalog.changelog.claim(2**62, 9, [A])
+        assert entry.path == b"f"
+
+
+async def test_the_last_version_is_never_dropped(world: World) -> None:
+    async with world.daemon() as daemon:
+        conflict = await in_conflict(world, daemon.served)
+        (world.tree.root / "f").unlink()
+        world.catalog.files.delete(A, b"f")
+        world.store.outside_delete("f")
+
+        for _ in range(2):
+            with pytest.raises((BadInput, ConflictMoved)):
+                await resolve(daemon.served, b"f", Keep.REMOTE, daemon.hydrator)
+        assert files(world) == {conflict.kept_as.decode(): b"edited here"}
+        await resolve(daemon.served, b"f", Keep.LOCAL, daemon.hydrator)
+
+        assert files(world) == {"f": b"edited here"}
