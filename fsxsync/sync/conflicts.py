@@ -71,6 +71,20 @@ def close_copy_if_gone(served: Served, path: bytes) -> None:
         served.shared.catalog.conflicts.delete_copy(served.id, path)
 
 
+def is_clash(served: Served, path: bytes) -> bool:
+    """It was one when somebody looked last."""
+    found = served.shared.catalog.conflicts.at(served.id, path)
+    return any(conflict.kind is ConflictKind.CLASH for conflict in found)
+
+
+def close_clash(served: Served, path: bytes) -> None:
+    """What clashed with the path is gone."""
+    catalog = served.shared.catalog
+    if is_clash(served, path):
+        catalog.conflicts.delete(served.id, path)
+        catalog.problems.clear(served.id, path, ["refused"])
+
+
 def open_conflicts(served: Served) -> list[Conflict]:
     """All of an association; those whose copy is gone are closed."""
     catalog, tree = served.shared.catalog, served.shared.tree

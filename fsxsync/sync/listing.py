@@ -127,8 +127,8 @@ def _compare(served: Served, intake: Intake, rows: _Rows, listed: Listed, progre
     row_here = rows.take(sort_key)
     if not is_wanted(served.association, path):
         return
-    progress.refused.discard(path)
     if row_here is None:
+        progress.refused.discard(path)
         if is_directory and served.shared.catalog.files.get(served.id, path) is not None:
             served.markers_beside_files.add(path)
         progress.new.append((path, listed))

@@ -213,11 +213,14 @@ async def _refuse_other_form(served: Served, path: bytes, local: Local) -> None:
         TypeClash: there are both.
     """
     is_directory = local.kind is Kind.DIRECTORY
-    if not is_directory and path not in served.markers_beside_files:
+    is_suspect = path in served.markers_beside_files or conflicts.is_clash(served, path)
+    if not is_directory and not is_suspect:
         return
     remote = await served.store.head(served.key(path, Kind.FILE if is_directory else Kind.DIRECTORY))
     served.markers_beside_files.discard(path)
-    if remote is not None:
+    if remote is None:
+        conflicts.close_clash(served, path)
+    else:
         conflicts.note_clash(served, path, remote)
         raise TypeClash(f"sync of {path!r}", f"{local.kind.value} in the tree, {remote.kind.value} in the repository")
 

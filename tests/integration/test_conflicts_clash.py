@@ -114,6 +114,23 @@ def test_a_clash_ends_when_the_object_goes(file_here: Instance, s3: Any, bucket:
     assert files(file_here) == objects(s3, bucket) == {"x": b"a file"}
 
 
+def test_a_clash_with_a_directory_ends_when_the_object_goes(directory_here: Instance, s3: Any, bucket: str) -> None:
+    s3.delete_object(Bucket=bucket, Key="x")
+    directory_here.settle()
+
+    assert conflicts(directory_here) == []
+    assert directory_here.ok("associations", "--json").json[0]["errors"] == 0
+
+
+def test_a_clash_with_a_directory_ends_when_it_is_renamed(directory_here: Instance, s3: Any, bucket: str) -> None:
+    (directory_here.directory / "d/x").rename(directory_here.directory / "d/y")
+    directory_here.settle()
+
+    assert files(directory_here) == {"x": b"a file", "y/below": b"below"}
+    assert objects(s3, bucket) == {"x": b"a file", "y/": b"", "y/below": b"below"}
+    assert conflicts(directory_here) == []
+
+
 def test_a_clash_is_not_decided_on_another_object(file_here: Instance, s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="x/below", Body=b"newer")
 
@@ -136,6 +153,18 @@ def test_a_marker_beside_a_file_is_said(linked: Instance, s3: Any, bucket: str) 
     assert found == {kept_beside(found, "x"): b"a file"}
     assert (linked.directory / "d/x").is_dir()
     assert objects(s3, bucket) == found | {"x/": b""}
+
+
+def test_a_clash_with_a_marker_ends_when_the_marker_goes(linked: Instance, s3: Any, bucket: str) -> None:
+    (linked.directory / "d/x").write_bytes(b"a file")
+    linked.settle()
+    s3.put_object(Bucket=bucket, Key="x/", Body=b"")
+    linked.settle()
+    s3.delete_object(Bucket=bucket, Key="x/")
+    linked.settle()
+
+    assert conflicts(linked) == []
+    assert files(linked) == objects(s3, bucket) == {"x": b"a file"}
 
 
 def test_a_file_edited_there_and_made_a_directory_here(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
