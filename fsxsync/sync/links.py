@@ -41,8 +41,6 @@ def stand_alone(served: Served, path: bytes, base: Base | None) -> None:
     tree = served.shared.tree
     here = tree.identify(served.tree_path(path))
     if here is not None and here.ino == base.ino:
-        if here.nlink == 1 and here.stub is not None:
-            _name_own_object(served, base, here)
         return
     for row in served.shared.other_names(base.ino, served.id, path):
         local = tree.identify(served.tree_path(row.path)) if row.association == served.id else None
@@ -53,11 +51,17 @@ def stand_alone(served: Served, path: bytes, base: Base | None) -> None:
             return
 
 
-def _name_own_object(served: Served, base: Base, local: Local) -> None:
-    """The other names went while nobody looked."""
-    assert local.stub is not None
-    if local.stub.etag == base.etag and local.stub.key != served.key(base.path, Kind.FILE):
-        _remark(served, base, local)
+def name_own_object(served: Served, base: Base | None, local: Local | None) -> Local | None:
+    """Should a crash have kept `stand_alone` from it: a reader found nothing under the key that the mark names.
+
+    Returns the file as it is then.
+    """
+    if base is not None and local is not None and local.stub is not None and local.nlink == 1:
+        is_same = (base.ino, base.etag) == (local.ino, local.stub.etag)
+        if is_same and local.stub.key != served.key(base.path, Kind.FILE):
+            _remark(served, base, local)
+            return served.shared.tree.identify(served.tree_path(base.path))
+    return local
 
 
 def _remark(served: Served, row: Base, local: Local) -> None:

@@ -52,6 +52,7 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None) -
     base = shared.catalog.files.get(served.id, path)
     links.stand_alone(served, path, base)
     local = shared.tree.identify(served.tree_path(path))
+    local = links.name_own_object(served, base, local) if entry.remote else local
     if local is not None and local.kind is not Kind.DIRECTORY and shared.is_written(local.ino):
         return Outcome(Next.LATER, "open for writing")
     if (

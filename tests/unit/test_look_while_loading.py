@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from support.hydrating import World, is_stub
 
 from fsxsync.catalog.changelog import Entry
 from fsxsync.model.identity import Remote, base_of
+from fsxsync.model.stub import XATTR
 from fsxsync.sync.acting import Next
 from fsxsync.sync.look import look
 from fsxsync.tree.tree import Tree
@@ -107,3 +110,19 @@ async def test_a_look_that_waited_for_the_store_does_not_write_down_what_is_no_l
         (outcome,) = outcomes
         assert (outcome.next, outcome.remote) == (Next.AGAIN, True)
         assert world.catalog.files.get("dra-1", b"f") == row
+
+
+async def test_a_mark_that_outlived_the_object_it_names_is_mended_when_a_reader_found_nothing(world: World) -> None:
+    """Two names shared it, and the daemon died right after the other one was replaced."""
+    async with world.daemon() as daemon:
+        await released_file(world)
+        local = world.tree.identify(b"f")
+        assert local is not None
+        assert local.stub is not None
+        os.setxattr(world.tree.root / "f", XATTR, replace(local.stub, key="gone").encode())
+
+        await look(daemon.served, TOLD)
+
+        with daemon.reader("f") as reader:
+            await daemon.hydrator.open_for_read(reader.path, reader.fd)
+            assert await reader.read(0, 5) == b"small"
