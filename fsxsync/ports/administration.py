@@ -112,8 +112,8 @@ class Administration(Protocol):
         """The open ones of all associations; ``path`` and ``kept_as`` are below the tree's root."""
 
     async def resolve(self, tree_path: bytes, keep: Keep) -> tuple[Conflict, ...]:
-        """Carry a person's choice out, for the conflicts of that path or of the copy there; those closed now. All is
-        as it was where it raises; ConflictMoved: they are not what `conflicts` showed."""
+        """Carry a person's choice out, for the conflicts of that path or of the copy there; those closed now. One
+        that can't be closed stays as it is; ConflictMoved: it is not what `conflicts` showed."""
 
     async def wait(self, tree_path: bytes, timeout_s: float) -> tuple[PendingItem, ...]:
         """Empty when nothing is pending below the path and the sources have been read up to now."""

@@ -95,7 +95,8 @@ async def _choose(served: Served, conflict: Conflict, keep: Keep, loader: Loader
     base = served.shared.catalog.files.get(served.id, conflict.path)
     _check(served, conflict, kept, remote)
     _check_path(served, conflict, base, here, remote)
-    assert kept is not None
+    if kept is None:
+        raise ConflictMoved(f"conflict at {shown(served, conflict.path)}", "its copy is gone")
     if keep is Keep.LOCAL:
         await _take_back(served, conflict, here, kept)
     elif here is None:

@@ -194,3 +194,39 @@ async def test_the_last_version_is_never_dropped(world: World) -> None:
         await resolve(daemon.served, b"f", Keep.LOCAL, daemon.hydrator)
 
         assert files(world) == {"f": b"edited here"}
+
+
+async def test_a_copy_that_was_released_is_loaded_before_it_takes_the_path(world: World) -> None:
+    """Its object goes with its name."""
+    async with world.daemon() as daemon:
+        conflict = await in_conflict(world, daemon.served)
+        name = conflict.kept_as.decode()
+        (world.tree.root / name).unlink()
+        world.stub(name, b"edited here")
+        local, remote = world.tree.identify(conflict.kept_as), await world.store.head(name)
+        assert local is not None
+        assert local.stub is not None
+        world.catalog.files.put(base_of(A, conflict.kept_as, local, remote))
+        world.catalog.conflicts.put(conflict.seen(local, await world.store.head("f")))
+
+        await resolve(daemon.served, conflict.kept_as, Keep.LOCAL, daemon.hydrator)
+
+        taken = world.tree.identify(b"f")
+        assert taken is not None
+        assert taken.stub is None
+        assert files(world) == {"f": b"edited here"}
+
+
+async def test_a_copy_whose_versions_nobody_recorded_may_be_decided_on(world: World) -> None:
+    """From an older catalog. What is at the path has to be in sync all the same."""
+    async with world.daemon() as daemon:
+        conflict = await in_conflict(world, daemon.served)
+        world.catalog.conflicts.put(conflict.seen(None, None))
+        world.store.outside_put("f", b"newer")
+        with pytest.raises(ConflictMoved):
+            await resolve(daemon.served, b"f", Keep.LOCAL, daemon.hydrator)
+
+        assert (await look(daemon.served, TOLD)).next is Next.DONE
+        await resolve(daemon.served, b"f", Keep.LOCAL, daemon.hydrator)
+
+        assert files(world) == {"f": b"edited here"}
