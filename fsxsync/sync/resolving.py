@@ -52,7 +52,19 @@ async def resolve(served: Served, path: bytes, keep: Keep, loader: Loader) -> li
                 await _resolve(served, conflict, keep, loader)
         except (LocalChanged, ObjectChanged) as error:
             raise ConflictMoved(error.what, error.why) from error
+        _tell(served, conflict, keep)
     return chosen
+
+
+def _tell(served: Served, conflict: Conflict, keep: Keep) -> None:
+    copy = f"; the copy was {shown(served, conflict.kept_as)}" if conflict.kept_as else ""
+    served.shared.eventlog.emit(
+        code="ConflictResolved",
+        flow="import" if keep is Keep.REMOTE else "export",
+        association=served.id,
+        path=shown(served, conflict.path),
+        message=f"{keep.value} kept by hand ({conflict.kind.value}){copy}",
+    )
 
 
 def _chosen(served: Served, path: bytes, keep: Keep) -> list[Conflict]:

@@ -78,6 +78,7 @@ _REPORT: Mapping[str, Code] = {
 
 _OURS: Mapping[str, Code] = {
     "Conflict": Code("WARN", "import", "Both sides changed"),
+    "ConflictResolved": Code("INFO", "import", "A person chose a version"),
     "InotifyOverflow": Code("WARN", "export", "Change records lost, tree is scanned"),
     "PoisonMessage": Code("WARN", "import", "Unreadable queue message dropped"),
     "S3ObjectChecksumMismatch": Code("ERROR", "restore", "Data does not fit the object's checksum"),

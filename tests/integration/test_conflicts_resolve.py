@@ -78,6 +78,25 @@ def test_resolving_moves_both_sides(
     assert listed(fsx) == []
     assert fsx.ok("associations", "--json").json[0]["conflicts"] == 0
     assert fsx.run("conflicts", "resolve", conflict["path"], "--keep", keep).code == 2
+    assert f"{keep} kept by hand" in fsx.ok("events", "--json").out
+
+
+def test_without_a_mount_it_is_the_same(watched: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="f.txt", Body=b"before")
+    watched.associate(moto, f"s3://{bucket}/", "/d", "--poll", "1")
+    watched.settle()
+    assert watched.stop() == 0
+    (watched.directory / "d/f.txt").write_bytes(b"here")
+    s3.put_object(Bucket=bucket, Key="f.txt", Body=b"there!")
+    watched.start()
+    watched.settle()
+    (row,) = listed(watched)
+
+    watched.ok("conflicts", "resolve", row["path"], "--keep", "local")
+    watched.settle()
+
+    assert files(watched) == objects(s3, bucket) == {"f.txt": b"here"}
+    assert listed(watched) == []
 
 
 @pytest.mark.parametrize("keep", ["local", "remote"])
