@@ -59,7 +59,7 @@ async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: 
     again = DONE
     match action.verdict:
         case Verdict.NOTHING:
-            if local is None and remote is None:
+            if local is None:
                 forget_problems(served, path)
             if action.suppressed is Verdict.IMPORT_DELETE and local is not None and local.stub is not None:
                 record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")

@@ -18,11 +18,13 @@ _ATTEMPTS = 1000
 def note(
     served: Served, path: bytes, kind: ConflictKind, local: Local | None, remote: Remote | None, kept_as: bytes = b""
 ) -> Conflict:
-    """Write a conflict down, with the versions as they are now. What is open already keeps its time."""
+    """Write a conflict down, with the versions as they are now. One that is open already stays as it was listed: a
+    person may be about to decide on that, and is shown the new versions when the decision does not fit."""
     conflicts = served.shared.catalog.conflicts
     known = next((one for one in conflicts.at(served.id, path) if one.kept_as == kept_as), None)
-    detected_ns = known.detected_ns if known is not None else served.shared.now_ns()
-    conflict = Conflict(served.id, path, kind, detected_ns, kept_as).seen(local, remote)
+    if known is not None and known.kind is kind:
+        return known
+    conflict = Conflict(served.id, path, kind, served.shared.now_ns(), kept_as).seen(local, remote)
     conflicts.put(conflict)
     return conflict
 
@@ -92,7 +94,7 @@ def open_conflicts(served: Served) -> list[Conflict]:
     for conflict in catalog.conflicts.all(served.id):
         if conflict.kept_as and tree.identify(served.tree_path(conflict.kept_as)) is None:
             catalog.conflicts.delete(served.id, conflict.path, conflict.kept_as)
-        else:
+        elif conflict.kind is not ConflictKind.CLASH or in_the_way(served, conflict.path) is not None:
             found.append(conflict)
     return found
 

@@ -88,6 +88,7 @@ async def _resolve(served: Served, conflict: Conflict, keep: Keep, loader: Loade
             await _let_move(served, conflict, keep)
         case ConflictKind.CLASH:
             await clashes.part(served, conflict, keep)
+            return  # it ends with the look that finds nothing in the way: until then that look must not be forgotten
         case ConflictKind.KEPT if keep is Keep.BOTH:
             pass
         case ConflictKind.KEPT:
