@@ -125,7 +125,9 @@ def readdir_tells_dots_numbers_and_types(me: Identity) -> Observed:
     stream, seen = Stream("p"), []
     while (entry := stream.next()) is not None:
         status = os.lstat(f"p/{entry.d_name.decode()}")
-        seen.append((entry.d_name.decode(), entry.d_ino == status.st_ino, entry.d_type == stat.S_IFMT(status.st_mode) >> 12))
+        seen.append(
+            (entry.d_name.decode(), entry.d_ino == status.st_ino, entry.d_type == stat.S_IFMT(status.st_mode) >> 12)
+        )
     stream.close()
     return list(map(list, zip(*sorted(seen), strict=True)))
 

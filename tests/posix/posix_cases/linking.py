@@ -6,7 +6,19 @@ import os
 import socket
 
 from posix_suite.identities import ROOT, STRANGER, Identity
-from posix_suite.observing import directory, in_c, kind_of, links_of, mode_of, moved, names, outcome, owner_of, read_all, touch
+from posix_suite.observing import (
+    directory,
+    in_c,
+    kind_of,
+    links_of,
+    mode_of,
+    moved,
+    names,
+    outcome,
+    owner_of,
+    read_all,
+    touch,
+)
 from posix_suite.registry import Observed, case
 
 
@@ -170,7 +182,15 @@ def symlink_to_a_name_that_is_taken(me: Identity) -> Observed:
 def symlink_that_can_not_be_made(me: Identity) -> Observed:
     touch("f")
     os.symlink("loop", "loop")
-    pairs = (("", "new"), ("t", ""), ("t", "missing/new"), ("t", "new/"), ("t", "f/x"), ("t", "loop/x"), ("t", "n" * 256))
+    pairs = (
+        ("", "new"),
+        ("t", ""),
+        ("t", "missing/new"),
+        ("t", "new/"),
+        ("t", "f/x"),
+        ("t", "loop/x"),
+        ("t", "n" * 256),
+    )
     return [outcome(os.symlink, *pair) for pair in pairs]
 
 
@@ -204,9 +224,7 @@ def readlink_of_what_is_none(me: Identity) -> Observed:
     os.mkdir("d")
     os.mkfifo("fifo")
     os.symlink("loop", "loop")
-    return [
-        outcome(os.readlink, name) for name in ("f", "d", "fifo", "missing", "f/x", "loop/x", "n" * 256, "")
-    ]
+    return [outcome(os.readlink, name) for name in ("f", "d", "fifo", "missing", "f/x", "loop/x", "n" * 256, "")]
 
 
 @case(root=["ok", "ok"], user=["EACCES", "ok"])

@@ -108,7 +108,12 @@ def chmod_does_not_bind_who_has_it_open(me: Identity) -> Observed:
     fd = os.open("f", os.O_RDWR)
     try:
         os.fchmod(fd, 0)
-        return [outcome(os.pread, fd, 4, 0), outcome(os.pwrite, fd, b"x", 0), mode_of(fd), outcome(os.fchmod, fd, 0o600)]
+        return [
+            outcome(os.pread, fd, 4, 0),
+            outcome(os.pwrite, fd, b"x", 0),
+            mode_of(fd),
+            outcome(os.fchmod, fd, 0o600),
+        ]
     finally:
         os.close(fd)
 

@@ -111,7 +111,10 @@ def _granted(mode: int, shift: int, wanted: int) -> str:
 
 WANTED = {os.O_RDONLY: 4, os.O_WRONLY: 2, os.O_RDWR: 6, os.O_RDONLY | os.O_TRUNC: 6}
 CLASSES = {"owner": 6, "group": 3, "team": 3, "other": 0}
-MATRIX = {who: [[_granted(bits << at, at, want) for want in WANTED.values()] for bits in range(8)] for who, at in CLASSES.items()}
+MATRIX = {
+    who: [[_granted(bits << at, at, want) for want in WANTED.values()] for bits in range(8)]
+    for who, at in CLASSES.items()
+}
 
 
 @case(user=MATRIX, root={who: [["ok"] * len(WANTED)] * 8 for who in CLASSES})
@@ -353,7 +356,12 @@ def open_for_appending(me: Identity) -> Observed:
 def open_shows_its_flags(me: Identity) -> Observed:
     touch("f")
     seen = []
-    for flags in (os.O_RDONLY, os.O_WRONLY | os.O_APPEND, os.O_RDWR | os.O_SYNC, os.O_RDWR | os.O_DSYNC | os.O_NONBLOCK):
+    for flags in (
+        os.O_RDONLY,
+        os.O_WRONLY | os.O_APPEND,
+        os.O_RDWR | os.O_SYNC,
+        os.O_RDWR | os.O_DSYNC | os.O_NONBLOCK,
+    ):
         fd = os.open("f", flags)
         seen.append(fcntl.fcntl(fd, fcntl.F_GETFL))
         os.close(fd)

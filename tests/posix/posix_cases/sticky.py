@@ -40,7 +40,9 @@ DIRECTORY_CALLS: dict[str, Callable[[], object]] = {
 FREE = {"link", "make"}
 """What the sticky bit does not forbid."""
 
-OWNERS = [" ".join(pair) for pair in itertools.product(("my directory,", "a stranger's directory,"), ("mine", "a stranger's"))]
+OWNERS = [
+    " ".join(pair) for pair in itertools.product(("my directory,", "a stranger's directory,"), ("mine", "a stranger's"))
+]
 
 
 def _in_sticky(me: Identity, whose: str, call: Callable[[], object], *, on_directory: bool) -> str:
