@@ -10,7 +10,7 @@
 
 #include <pthread.h>
 
-#define FSX_NAMES 65536  /* inodes whose name is remembered, a power of two */
+#define FSX_NAMES 131072 /* inodes whose name is remembered, a power of two */
 #define FSX_ABSENT 65536 /* names of which the kernel may know that they are absent */
 /* ... and for how long at most: nobody may tell of names that appear outside all associations. */
 #define FSX_ABSENT_NS UINT64_C(1000000000)
