@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -35,7 +37,8 @@ class Connection(Protocol):
     notifier: Notifier
 
     async def watch_end(self) -> None:
-        """End pyfuse3's loop when the kernel's side has ended, if it does not see that by itself."""
+        """Return when the kernel's side has ended: unmounted, or aborted. pyfuse3's loop goes on until all that it
+        is answering is answered, though nobody waits for that any more."""
 
     def close(self) -> None:
         """The mount ends, lazily; what is left of it where that fails is dead."""
@@ -48,9 +51,14 @@ class PlainConnection:
 
     def __init__(self, operations: pyfuse3.Operations, mountpoint: Path, options: set[str]) -> None:
         _init(operations, str(mountpoint), options)
+        self._device = _fuse_device()
 
     async def watch_end(self) -> None:
-        return
+        # The descriptor itself is readable with each request, and pyfuse3 waits for that. Asked for nothing, this
+        # one tells of an error only, which is what a device without a connection has (fuse_dev_poll).
+        with select.epoll() as ended:
+            ended.register(self._device, 0)
+            await trio.lowlevel.wait_readable(ended.fileno())
 
     def close(self) -> None:
         pyfuse3.close(unmount=True)  # lazily, and nothing happens if it is unmounted already
@@ -96,11 +104,19 @@ class ChannelConnection:
 
     async def watch_end(self) -> None:
         await trio.lowlevel.wait_readable(self.channel.fileno())
-        pyfuse3.terminate()
 
     def close(self) -> None:
         pyfuse3.close(unmount=False)  # it mounted nothing, but the pair's end is its own
         self.channel.close()
+
+
+def _fuse_device() -> int:
+    """The descriptor that libfuse keeps to itself: our only one of that file."""
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            if entry.readlink() == Path("/dev/fuse"):
+                return int(entry.name)
+    raise RuntimeError("libfuse has no descriptor of /dev/fuse")
 
 
 def _init(operations: pyfuse3.Operations, mountpoint: str, options: set[str]) -> None:

@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -177,8 +178,15 @@ class _Server:
     def calls(self) -> list[tuple[str, list[object]]]:
         return self._hydrator.calls
 
+    def forget_calls(self) -> None:
+        self._hydrator.calls.clear()
+
     def loads(self) -> int:
         return self._hydrator.loads
+
+    def stall(self, seconds: float) -> None:
+        """Answer nobody for a while."""
+        time.sleep(seconds)
 
     def close_gate(self) -> None:
         self._hydrator.gate = trio.Event()
