@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from fsxsync.mount.invalidate import Notifier
 from fsxsync.mount.mountpoint import clear_dead_mount
 
 _FSTYPE = b"fuse.fsxsync"
+_DEVICE = os.makedev(10, 229)
+"""/dev/fuse (Documentation/admin-guide/devices.txt)."""
 _FLAGS = {
     "ro": _core.MS_RDONLY,
     "nosuid": _core.MS_NOSUID,
@@ -50,14 +53,16 @@ class PlainConnection:
     notifier: Notifier = pyfuse3
 
     def __init__(self, operations: pyfuse3.Operations, mountpoint: Path, options: set[str]) -> None:
+        before = _fuse_devices()
         _init(operations, str(mountpoint), options)
-        self._device = _fuse_device()
+        self._devices = _fuse_devices() - before  # libfuse keeps its one to itself
 
     async def watch_end(self) -> None:
         # The descriptor itself is readable with each request, and pyfuse3 waits for that. Asked for nothing, this
         # one tells of an error only, which is what a device without a connection has (fuse_dev_poll).
         with select.epoll() as ended:
-            ended.register(self._device, 0)
+            for device in self._devices:
+                ended.register(device, 0)
             await trio.lowlevel.wait_readable(ended.fileno())
 
     def close(self) -> None:
@@ -110,13 +115,15 @@ class ChannelConnection:
         self.channel.close()
 
 
-def _fuse_device() -> int:
-    """The descriptor that libfuse keeps to itself: our only one of that file."""
-    for entry in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # the one that lists them
-            if entry.readlink() == Path("/dev/fuse"):
-                return int(entry.name)
-    raise RuntimeError("libfuse has no descriptor of /dev/fuse")
+def _fuse_devices() -> set[int]:
+    """Our descriptors of /dev/fuse, whatever its name is."""
+    found = set()
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError):  # the one that listed them is closed
+            status = os.fstat(number)
+            if stat.S_ISCHR(status.st_mode) and status.st_rdev == _DEVICE:
+                found.add(number)
+    return found
 
 
 def _init(operations: pyfuse3.Operations, mountpoint: str, options: set[str]) -> None:
