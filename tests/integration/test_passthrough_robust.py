@@ -247,7 +247,7 @@ def test_killed_while_it_tells_the_kernel_to_forget(tmp_path: Path, data_path: s
 
 # ---------------------------------------------------------------- nothing is left
 
-CYCLES = int(os.environ.get("FSXSYNC_TEST_CYCLES", "10000"))
+CYCLES = int(os.environ.get("FSXSYNC_TEST_CYCLES", "3000"))
 
 
 def resident_kib(pid: int) -> int:
