@@ -189,8 +189,15 @@ class _Server:
     def calls(self) -> list[tuple[str, list[object]]]:
         return self._hydrator.calls
 
+    def forget_calls(self) -> None:
+        self._hydrator.calls.clear()
+
     def loads(self) -> int:
         return self._hydrator.loads
+
+    def stall(self, seconds: float) -> None:
+        """Answer nobody for a while."""
+        time.sleep(seconds)
 
     def close_gate(self) -> None:
         self._hydrator.gate = trio.Event()
