@@ -238,11 +238,10 @@ fsx_tables_is_absent(struct fsx_tables *tables, uint64_t parent, const char *nam
     const uint64_t *until;
     bool found;
 
-    /* An answer on its way may say so and not have noted it yet. */
-    pthread_rwlock_wrlock(&tables->answering);
+    pthread_mutex_lock(&tables->mutex);
     until = fsx_map_find(&tables->absent, hash_of(parent, name));
     found = until != NULL && *until >= now_ms();
-    pthread_rwlock_unlock(&tables->answering);
+    pthread_mutex_unlock(&tables->mutex);
     return found;
 }
 

@@ -58,9 +58,6 @@ bool fsx_tables_leave_to_python(struct fsx_tables *tables, uint64_t ino, bool is
 /* Returns when every answer that was on its way is given. */
 void fsx_tables_let_finish(struct fsx_tables *tables);
 
-/* Whether the kernel may know that there is no such name. */
-bool fsx_tables_is_absent(struct fsx_tables *tables, uint64_t parent, const char *name);
-
 /* --- any thread --- */
 
 /* Somebody opens the file behind `fd`, of which the kernel wants to hear the same as the last time
@@ -73,6 +70,10 @@ void fsx_tables_leave(struct fsx_tables *tables, int device, uint64_t ino);
 /* In passthrough: then its size and times may change without the kernel's noticing, through a
  * mapping. */
 bool fsx_tables_is_passing(struct fsx_tables *tables, uint64_t ino);
+
+/* Whether the kernel may know that there is no such name. One answer on its way may say so and not
+ * have noted it yet: then it knows that for a second. */
+bool fsx_tables_is_absent(struct fsx_tables *tables, uint64_t parent, const char *name);
 
 /* The kernel knows the name now, or is told to forget what it knows. */
 void fsx_tables_present(struct fsx_tables *tables, uint64_t parent, const char *name);
