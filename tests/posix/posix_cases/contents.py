@@ -7,10 +7,11 @@ import mmap
 import os
 import resource
 
-from fsxsync import _core
 from posix_suite.identities import ROOT, STRANGER, Identity
 from posix_suite.observing import in_a_child, opening, outcome, read_all, touch
 from posix_suite.registry import UNSAID, Observed, case
+
+from fsxsync import _core
 
 # ---------------------------------------------------------------- truncate
 

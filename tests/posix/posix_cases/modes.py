@@ -1,3 +1,4 @@
+# ruff: noqa: S103 - odd modes are what it is about
 """chmod(2), chown(2), and who clears set-id bits."""
 
 from __future__ import annotations
@@ -108,7 +109,12 @@ def chmod_does_not_bind_who_has_it_open(me: Identity) -> Observed:
     fd = os.open("f", os.O_RDWR)
     try:
         os.fchmod(fd, 0)
-        return [outcome(os.pread, fd, 4, 0), outcome(os.pwrite, fd, b"x", 0), mode_of(fd), outcome(os.fchmod, fd, 0o600)]
+        return [
+            outcome(os.pread, fd, 4, 0),
+            outcome(os.pwrite, fd, b"x", 0),
+            mode_of(fd),
+            outcome(os.fchmod, fd, 0o600),
+        ]
     finally:
         os.close(fd)
 

@@ -104,7 +104,9 @@ def reading_through_a_mapping_moves_the_atime(me: Identity) -> Observed:
 
 @case({"f": "", ".": ""})
 def looking_moves_nothing(me: Identity) -> Observed:
-    return _with(os.O_RDONLY, lambda fd: (os.fstat(fd), os.stat("f"), os.lseek(fd, 0, os.SEEK_END), os.access("f", os.R_OK)))
+    return _with(
+        os.O_RDONLY, lambda fd: (os.fstat(fd), os.stat("f"), os.lseek(fd, 0, os.SEEK_END), os.access("f", os.R_OK))
+    )
 
 
 @case({"true": "a", ".": ""})

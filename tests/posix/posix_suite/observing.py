@@ -27,7 +27,7 @@ LONG_AGO_NS = 1_000_000_000_000_000_000
 
 
 def outcome(call: Callable[..., object], *arguments: Any, **named: Any) -> str:
-    """"ok", or the name of the errno."""
+    """ "ok", or the name of the errno."""
     try:
         call(*arguments, **named)
     except OSError as error:

@@ -41,7 +41,7 @@ def load_cases() -> None:
 class Stage:
     def __enter__(self) -> Self:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (TESTS / "posix", TESTS, TESTS.parent)))}
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
+        self._process = subprocess.Popen(
             [sys.executable, "-m", "posix_suite.stage"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
