@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from fsxsync.mount.nodes import LONGEST_WALK, Node, Nodes
 
 KEPT = 512
-"""Descriptors kept open, of directories and of inodes without a name; the least recently used is closed first."""
+"""Descriptors of directories kept open; the least recently used is closed first."""
 
 _PIN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = _PIN | os.O_DIRECTORY
@@ -41,17 +41,29 @@ class Descriptors:
         self._root_fd = root_fd
         self.dev = os.fstat(root_fd).st_dev
         self._kept: OrderedDict[Node, int] = OrderedDict()
+        self._nameless: dict[Node, int] = {}
+        """Nothing else leads there, and its number must not be given away: open until the kernel forgets it."""
 
     def close(self) -> None:
-        while self._kept:
-            os.close(self._kept.popitem()[1])
+        for fd in (*self._kept.values(), *self._nameless.values()):
+            os.close(fd)
+        self._kept.clear()
+        self._nameless.clear()
         os.close(self._root_fd)
 
     def drop(self, node: Node) -> None:
         """The directory is gone or forgotten."""
-        fd = self._kept.pop(node, None)
+        for held in (self._kept, self._nameless):
+            fd = held.pop(node, None)
+            if fd is not None:
+                os.close(fd)
+
+    def _held(self, node: Node) -> int | None:
+        fd = self._kept.get(node)
         if fd is not None:
-            os.close(fd)
+            self._kept.move_to_end(node)
+            return fd
+        return self._nameless.get(node)
 
     # ------------------------------------------------------------- directories
 
@@ -63,9 +75,8 @@ class Descriptors:
         """
         if node is self._nodes.root:
             return self._root_fd
-        fd = self._kept.get(node)
+        fd = self._held(node)
         if fd is not None:
-            self._kept.move_to_end(node)
             return fd
         way: list[Node] = []
         above = node
@@ -82,13 +93,17 @@ class Descriptors:
 
     def keep(self, node: Node, parent: Node, name: bytes) -> None:
         """Hold an inode of any kind that will lose its last name, until it is forgotten."""
-        if node not in self._kept:
+        if self._held(node) is None:
             self._add(node, self._open_known(node, name, self.directory(parent), _PIN))
 
     def _add(self, node: Node, fd: int) -> None:
         self._kept[node] = fd
         while len(self._kept) > KEPT:  # the one just added is the newest, so it stays
-            os.close(self._kept.popitem(last=False)[1])
+            oldest, oldest_fd = self._kept.popitem(last=False)
+            if oldest.parent is None:
+                self._nameless[oldest] = oldest_fd
+            else:
+                os.close(oldest_fd)
 
     def _open_known(self, node: Node, name: bytes, parent_fd: int, flags: int) -> int:
         """Open a name below ``parent_fd`` that is the node's."""
@@ -114,7 +129,7 @@ class Descriptors:
         """
         if node is self._nodes.root:
             return os.open(".", flags | os.O_CLOEXEC, dir_fd=self._root_fd)
-        kept = self._kept.get(node)
+        kept = self._held(node)
         if kept is not None and node.parent is None:
             return os.open(proc_path(kept), flags | os.O_CLOEXEC)
         for parent, name in node.links():
@@ -150,7 +165,7 @@ class Descriptors:
         """
         if node is self._nodes.root:
             return os.fstat(self._root_fd)
-        kept = self._kept.get(node)
+        kept = self._held(node)
         if kept is not None:
             status = os.fstat(kept)
             if status.st_nlink or node.parent is None:
