@@ -337,6 +337,12 @@ def set_gid_without_execution_is_no_set_id_bit(me: Identity) -> Observed:
     return {name: _mode_after(change, 0o2767, me.uid, me.gid) for name, change in CHANGERS.items()}
 
 
+@case(root=dict.fromkeys(CHANGERS, "2767"), user=UNSAID)
+def set_gid_of_a_foreign_group_without_execution(me: Identity) -> Observed:
+    """Since Linux 6.2 it goes, if who changes the bytes is not of the group."""
+    return {name: _mode_after(change, 0o2767, me.uid, FOREIGN_GROUP) for name, change in CHANGERS.items()}
+
+
 @case("6755")
 def reading_keeps_set_id_bits(me: Identity) -> Observed:
     return _mode_after(lambda: open("f", "rb").read(), 0o6755, me.uid, me.gid)

@@ -176,6 +176,37 @@ def inode_flags_as_chattr_sets_them(me: Identity) -> Observed:
         os.close(fd)
 
 
+FS_IOC_FIEMAP = 0xC020660B
+
+
+@case("ok")
+def the_map_of_a_files_extents(me: Identity) -> Observed:
+    touch("f", content=bytes(8192))
+    with open("f", "rb") as file:
+        return outcome(fcntl.ioctl, file, FS_IOC_FIEMAP, struct.pack("QQIIII", 0, 1 << 32, 0, 0, 0, 0))
+
+
+@case(["CREATE f", "MODIFY f", "CLOSE f", "ATTRIB f", "FROM f", "TO g", "MODIFY g", "DELETE g"])
+def inotify_tells_what_happens(me: Identity) -> Observed:
+    words = {0x2: "MODIFY", 0x4: "ATTRIB", 0x8: "CLOSE", 0x40: "FROM", 0x80: "TO", 0x100: "CREATE", 0x200: "DELETE"}
+    watcher = in_c("inotify_init1", os.O_NONBLOCK)
+    in_c("inotify_add_watch", watcher, b".", sum(words))
+    fd = os.open("f", os.O_WRONLY | os.O_CREAT)
+    os.write(fd, b"x")
+    os.close(fd)
+    os.chmod("f", 0o600)
+    os.rename("f", "g")
+    os.truncate("g", 0)
+    os.unlink("g")
+    told, seen = os.read(watcher, 65536), []
+    os.close(watcher)
+    while told:
+        _, mask, _, length = struct.unpack_from("iIII", told)
+        seen.append(f"{words[mask]} {told[16 : 16 + length].rstrip(bytes(1)).decode()}")
+        told = told[16 + length :]
+    return seen
+
+
 STATX_BTIME = 0x800
 
 
