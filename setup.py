@@ -13,18 +13,22 @@ TRANSFER = [
     *["transfer_pool", "transfer_queue", "transfer_wire", "transfer_judge", "transfer_body"],
     *["transfer_job", "transfer_limit", "transfer_headers"],
 ]
-CHANNEL = ["channel_relay", "channel_answer", "channel_pending", "channel_wire"]
+CHANNEL = [
+    *["channel_relay", "channel_answer", "channel_pending", "channel_wire", "channel_direct", "channel_files"],
+    *["channel_tables", "channel_map", "channel_journal", "channel_attributes", "channel_listing"],
+]
 IN_WIRE_H = {"transfer_judge", "transfer_body"}  # what they have for others is declared there
 SOURCES = [
     *["module.c", "hashing.c", "hash_range.c", "crc64nvme.c", "syscalls.c", "getdents.c", "stub.c"],
     *["transfer.c", "transfer_request.c", "transfer_result.c"],
     *[f"{name}.c" for name in TRANSFER],
-    *["channel.c", "channel_mount.c", *(f"{name}.c" for name in CHANNEL)],
+    *["channel.c", "channel_learning.c", "channel_mount.c", *(f"{name}.c" for name in CHANNEL)],
 ]
 HEADERS = [
-    *["module.h", "crc64nvme.h", "hash_range.h", "transfer_glue.h"],
+    *["module.h", "crc64nvme.h", "hash_range.h", "transfer_glue.h", "channel_glue.h"],
     *[f"{name}.h" for name in TRANSFER if name not in IN_WIRE_H],
-    *[f"{name}.h" for name in CHANNEL],
+    "channel_asked.h",
+    *[f"{name}.h" for name in CHANNEL if name != "channel_files"],
 ]
 PACKAGES = ["libxxhash", "libcurl"]
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Wvla"]

@@ -7,10 +7,14 @@ import importlib
 import sys
 from pathlib import Path
 
-from bench.harness import Report, machine, printed, row_document, versions, write_json
+from bench.harness import CannotRun, Report, machine, printed, row_document, versions, write_json
 
-NAMES = ("import", "visibility", "export", "memory", "idle", "metadata", "read", "hashing", "transfer")
+NAMES = ("import", "visibility", "export", "memory", "idle", "metadata", "read", "hashing", "transfer", "mount")
 """Each is a module ``bench/NAME_.py`` (``import`` is a word of the language) with a function ``run(report)``."""
+
+
+ROUNDS = 5
+"""Of a benchmark that has no ``ROUNDS`` of its own."""
 
 
 def main(arguments: list[str]) -> int:
@@ -19,23 +23,29 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("name", choices=(*NAMES, "all"))
     parser.add_argument("--objects", type=int, default=200_000, help="objects of the bulk benchmarks (200000)")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long an idle daemon is watched (60)")
-    parser.add_argument("--share", type=float, default=1.0, help="of the bytes that `transfer` moves (1.0)")
-    parser.add_argument("--rounds", type=int, default=5, help="of `transfer` and `hashing` (5)")
+    parser.add_argument("--share", type=float, default=1.0, help="of what `transfer` and `mount` move (1.0)")
+    parser.add_argument("--rounds", type=int, help="of `transfer` and `hashing` (5), and `mount` (3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and rows there")
     given = parser.parse_args(arguments)
     report = Report(
         objects=given.objects,
         seconds=given.seconds,
         share=given.share,
-        rounds=given.rounds,
         on_row=lambda row: print(printed(row), flush=True),
     )
+    failed = False
     for name in NAMES if given.name == "all" else (given.name,):
         print(f"# {name}", flush=True)
-        importlib.import_module(f"bench.{name}_").run(report)
+        module = importlib.import_module(f"bench.{name}_")
+        report.rounds = given.rounds or getattr(module, "ROUNDS", ROUNDS)
+        try:
+            module.run(report)
+        except CannotRun as error:
+            print(f"bench {name} can't run here: {error}", file=sys.stderr, flush=True)
+            failed = True
     if given.json is not None:
         write_json(given.json, machine(), versions(), [row_document(row) for row in report.rows])
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

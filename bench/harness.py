@@ -26,6 +26,10 @@ _PACKAGES = ("fsxsync", "boto3", "botocore", "moto", "pyfuse3", "trio", "awscrt"
 _PROGRAMS = ("versitygw", "s5cmd", "rclone")
 
 
+class CannotRun(Exception):
+    """A benchmark lacks something here; the message says what, and where it comes from."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One figure. ``ratio`` is ours to the first of the others; None without others."""
@@ -49,9 +53,9 @@ class Report:
     objects: int
     seconds: float
     share: float = 1.0
-    """Of the bytes that the transfer benchmark moves; less is for trying it out."""
+    """Of what the benchmarks of transfer and mount move; less is for trying them out."""
     rounds: int = 5
-    """How often each of them has its turn there."""
+    """How often each of those that are compared has its turn."""
     on_row: Callable[[Row], None] = lambda _row: None
     rows: list[Row] = field(default_factory=list)
 
@@ -131,12 +135,15 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def running(**env: str) -> Iterator[Instance]:
-    """A mounted instance with the settings that users get, in a directory of its own, which goes with the block."""
+def running(*options: str, **env: str) -> Iterator[Instance]:
+    """A mounted instance with the settings that users get, in a directory of its own, which goes with the block.
+
+    ``options`` are those of ``mount -o``.
+    """
     defaults = {"FSXSYNC_EXPORT_DELAY_S": "1", "FSXSYNC_EXPORT_CAP_S": "30"}
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fsxsync-bench-")))
-        made = Instance(base, env=defaults | env)
+        made = Instance(base, env=defaults | env, options=("-o", ",".join(options)) if options else ())
         stack.callback(made.clean_up)
         made.start()
         yield made
@@ -165,6 +172,14 @@ def until(check: Callable[[], bool], *, timeout_s: float = 60.0, step_s: float =
 
 
 # ---------------------------------------------------------------- /proc
+
+
+def processor_clock_s(pid: int) -> float:
+    """What `cpu_s` tells, to the microsecond: all threads of the process, those that ended too.
+
+    The clock's number is made as clock_getcpuclockid(3) makes it: MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED).
+    """
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def cpu_s(pid: int) -> float:

@@ -1,7 +1,7 @@
 /* fsxsync._core.Channel: the thin part. What passes through it is in channel_relay.c and below. */
 #include "module.h"
 
-#include "channel_relay.h"
+#include "channel_glue.h"
 #include "channel_wire.h"
 
 #include <errno.h>
@@ -9,12 +9,6 @@
 #include <structmember.h>
 #include <sys/uio.h>
 #include <unistd.h>
-
-struct channel_object {
-    PyObject_HEAD struct fsx_channel channel;
-    int session;
-    pid_t owner; /* threads do not survive a fork */
-};
 
 /* None, or OSError. */
 static PyObject *
@@ -70,7 +64,7 @@ channel_dealloc(PyObject *object)
 
     if (self->owner == getpid()) { /* in a child there is nobody to join: its copy is left alone */
         Py_BEGIN_ALLOW_THREADS
-        fsx_channel_close(&self->channel);
+        fsx_channel_free(&self->channel);
         Py_END_ALLOW_THREADS
     }
     type->tp_free(object);
@@ -87,52 +81,10 @@ channel_fileno(PyObject *object, PyObject *Py_UNUSED(ignored))
     return PyLong_FromLong(((struct channel_object *)object)->channel.event_fd);
 }
 
-PyDoc_STRVAR(backing_open_doc, "backing_open($self, fd, /)\n--\n\n"
-                               "A backing id for the file behind fd, for the upper half of file "
-                               "handles.\n\nThe kernel keeps the file open until backing_close().");
-
-static PyObject *
-channel_backing_open(PyObject *object, PyObject *argument)
-{
-    struct channel_object *self = (struct channel_object *)object;
-    struct fsx_backing_map map = {.fd = (int)PyLong_AsLong(argument)};
-    int id, error;
-
-    if (map.fd == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    id = ioctl(self->channel.device, FSX_DEV_IOC_BACKING_OPEN, &map);
-    error = errno;
-    Py_END_ALLOW_THREADS
-    return id < 0 ? none_or_error(error) : PyLong_FromLong(id);
-}
-
-PyDoc_STRVAR(backing_close_doc, "backing_close($self, backing_id, /)\n--\n\n"
-                                "Nobody will open anything with it any more.");
-
-static PyObject *
-channel_backing_close(PyObject *object, PyObject *argument)
-{
-    struct channel_object *self = (struct channel_object *)object;
-    unsigned long given = PyLong_AsUnsignedLong(argument);
-    uint32_t id = (uint32_t)given;
-    int result, error;
-
-    if (given == (unsigned long)-1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    result = ioctl(self->channel.device, FSX_DEV_IOC_BACKING_CLOSE, &id);
-    error = errno;
-    Py_END_ALLOW_THREADS
-    return none_or_error(result < 0 ? error : 0);
-}
-
 /* Past libfuse, whose notifications would wait in the relay, and the answers they wait for behind
  * them. */
 static PyObject *
-notify(const struct channel_object *self, int32_t what, struct iovec *parts, int count)
+notify(struct channel_object *self, int32_t what, struct iovec *parts, int count)
 {
     struct fuse_out_header head = {.len = sizeof head, .error = what};
     ssize_t written;
@@ -143,6 +95,8 @@ notify(const struct channel_object *self, int32_t what, struct iovec *parts, int
         head.len += (uint32_t)parts[i].iov_len;
     }
     Py_BEGIN_ALLOW_THREADS
+    /* An answer that was found before what changed must not come after the notice of it. */
+    fsx_tables_let_finish(&self->channel.direct.tables);
     written = writev(self->channel.device, parts, count);
     error = errno;
     Py_END_ALLOW_THREADS
@@ -177,6 +131,7 @@ PyDoc_STRVAR(invalidate_entry_doc,
 static PyObject *
 channel_invalidate_entry(PyObject *object, PyObject *args)
 {
+    struct channel_object *self = (struct channel_object *)object;
     unsigned long long parent;
     struct fsx_name name;
     struct fuse_notify_inval_entry_out out = {0};
@@ -188,19 +143,24 @@ channel_invalidate_entry(PyObject *object, PyObject *args)
     out.parent = parent;
     out.namelen = (uint32_t)strlen(name.text);
     parts[2] = (struct iovec){(char *)(uintptr_t)name.text, strlen(name.text) + 1};
-    return notify((struct channel_object *)object, FUSE_NOTIFY_INVAL_ENTRY, parts, 3);
+    fsx_tables_present(&self->channel.direct.tables,
+                       fsx_nodeid(&self->channel.direct.tables, parent), name.text);
+    return notify(self, FUSE_NOTIFY_INVAL_ENTRY, parts, 3);
 }
 
 PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"
-                        "Since the start: requests that went to libfuse. Now: opens whose answer "
-                        "is awaited.");
+                        "Since the start: requests that went to libfuse, that were answered "
+                        "here,\nthat were refused because this process had made them. Now: "
+                        "opens whose answer is awaited.");
 
 static PyObject *
 channel_stats(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     struct fsx_channel *channel = &((struct channel_object *)object)->channel;
 
-    return Py_BuildValue("{s:K,s:n}", "requests", atomic_load(&channel->passed), "opening",
+    return Py_BuildValue("{s:K,s:K,s:K,s:n}", "requests", atomic_load(&channel->passed), "answered",
+                         atomic_load(&channel->direct.answered), "refused",
+                         atomic_load(&channel->refused), "opening",
                          (Py_ssize_t)atomic_load(&channel->pending.count));
 }
 
@@ -221,12 +181,20 @@ channel_close(PyObject *object, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef channel_methods[] = {
     {"fileno", channel_fileno, METH_NOARGS, fileno_doc},
-    {"backing_open", channel_backing_open, METH_O, backing_open_doc},
-    {"backing_close", channel_backing_close, METH_O, backing_close_doc},
     {"invalidate_inode", channel_invalidate_inode, METH_VARARGS, invalidate_inode_doc},
     {"invalidate_entry", channel_invalidate_entry, METH_VARARGS, invalidate_entry_doc},
     {"stats", channel_stats, METH_NOARGS, stats_doc},
     {"close", channel_close, METH_NOARGS, close_doc},
+    {"answer_directly", fsx_channel_answer_directly, METH_VARARGS, fsx_channel_answer_directly_doc},
+    {"journal_fileno", fsx_channel_journal_fileno, METH_NOARGS, fsx_channel_journal_fileno_doc},
+    {"drain", fsx_channel_drain, METH_NOARGS, fsx_channel_drain_doc},
+    {"serve", fsx_channel_serve, METH_VARARGS, fsx_channel_serve_doc},
+    {"serve_no_more", fsx_channel_serve_no_more, METH_VARARGS, fsx_channel_serve_no_more_doc},
+    {"leave_to_python", fsx_channel_leave_to_python, METH_VARARGS, fsx_channel_leave_to_python_doc},
+    {"join", fsx_channel_join, METH_VARARGS, fsx_channel_join_doc},
+    {"leave", fsx_channel_leave, METH_VARARGS, fsx_channel_leave_doc},
+    {"is_absent", fsx_channel_is_absent, METH_VARARGS, fsx_channel_is_absent_doc},
+    {"present", fsx_channel_present, METH_VARARGS, fsx_channel_present_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -249,6 +217,25 @@ static PyType_Spec channel_spec = {
     .slots = channel_slots,
 };
 
+static PyMethodDef functions[] = {
+    {"birth_generation", fsx_birth_generation, METH_VARARGS, fsx_birth_generation_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static const struct {
+    const char *name;
+    int value;
+} constants[] = {
+    {"FACT_MET", FSX_MET},
+    {"FACT_FORGOTTEN", FSX_FORGOTTEN},
+    {"FACT_OPENED", FSX_OPENED},
+    {"FACT_CREATED", FSX_CREATED},
+    {"FACT_FLUSHED", FSX_FLUSHED},
+    {"FACT_RELEASED", FSX_RELEASED},
+    {"FACT_OPENED_DIRECTORY", FSX_OPENED_DIRECTORY},
+    {"FACT_RELEASED_DIRECTORY", FSX_RELEASED_DIRECTORY},
+};
+
 int
 fsx_channel_exec(PyObject *module)
 {
@@ -260,5 +247,11 @@ fsx_channel_exec(PyObject *module)
     }
     failed = PyModule_AddObjectRef(module, "Channel", type);
     Py_DECREF(type);
+    if (failed == 0) {
+        failed = PyModule_AddFunctions(module, functions);
+    }
+    for (size_t i = 0; failed == 0 && i < sizeof constants / sizeof *constants; i++) {
+        failed = PyModule_AddIntConstant(module, constants[i].name, constants[i].value);
+    }
     return failed;
 }

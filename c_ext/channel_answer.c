@@ -168,6 +168,9 @@ answer(const struct fsx_answerer *answerer, const struct fsx_question *question)
         error = seek(answerer, &question->body.lseek, &out.lseek);
         size = sizeof out.lseek;
         break;
+    case FSX_SYNCFS:
+        error = syncfs(atomic_load(&answerer->root)) < 0 ? errno : 0;
+        break;
     case FUSE_FALLOCATE:
         error = allocate(answerer->device, &question->head, &question->body.fallocate);
         break;
@@ -218,6 +221,7 @@ fsx_answerer_open(struct fsx_answerer *answerer, int device, const char *stub_xa
 {
     answerer->device = device;
     answerer->stub_xattr = stub_xattr;
+    atomic_store(&answerer->root, -1);
     pthread_mutex_init(&answerer->mutex, NULL);
     pthread_cond_init(&answerer->called, NULL);
     answerer->is_open = true;
@@ -261,7 +265,7 @@ bool
 fsx_answerer_takes(uint32_t opcode)
 {
     return opcode == FUSE_LSEEK || opcode == FUSE_FALLOCATE || opcode == FUSE_COPY_FILE_RANGE ||
-           opcode == FSX_COPY_FILE_RANGE_64;
+           opcode == FSX_COPY_FILE_RANGE_64 || opcode == FSX_SYNCFS;
 }
 
 int

@@ -4,6 +4,7 @@
 #define FSX_CHANNEL_ANSWER_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,6 +14,7 @@
 struct fsx_answerer {
     int device;
     const char *stub_xattr; /* marks a file whose holes are data that is not here */
+    atomic_int root;        /* a descriptor in the tree's file system, or -1 */
     pthread_mutex_t mutex;  /* for all below */
     pthread_cond_t called;
     bool is_open, is_closing;

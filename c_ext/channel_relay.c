@@ -4,12 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -32,12 +33,28 @@ signal_event(int fd)
 
 /* --- kernel to libfuse --- */
 
+/* Wakes one of the threads that wait for a request, and all of them at the end. -1 and errno. */
+static int
+open_waiting(const struct fsx_channel *channel)
+{
+    struct epoll_event request = {.events = EPOLLIN | EPOLLEXCLUSIVE}, stop = {.events = EPOLLIN};
+    int waiting = epoll_create1(EPOLL_CLOEXEC);
+
+    if (waiting >= 0 && (epoll_ctl(waiting, EPOLL_CTL_ADD, channel->device, &request) < 0 ||
+                         epoll_ctl(waiting, EPOLL_CTL_ADD, channel->stop_fd, &stop) < 0)) {
+        int error = errno;
+        (void)close(waiting);
+        errno = error;
+        return -1;
+    }
+    return waiting;
+}
+
 /* The length of the next request; 0: the kernel's side has ended, or we shall. */
 static size_t
-receive_request(struct fsx_channel *channel, char *buffer)
+receive_request(struct fsx_channel *channel, int waiting, char *buffer)
 {
-    struct pollfd ready[2] = {{.fd = channel->device, .events = POLLIN},
-                              {.fd = channel->stop_fd, .events = POLLIN}};
+    struct epoll_event event;
 
     while (!atomic_load(&channel->is_stopping)) {
         ssize_t got = read(channel->device, buffer, FSX_CHANNEL_MESSAGE);
@@ -49,7 +66,7 @@ receive_request(struct fsx_channel *channel, char *buffer)
         }
         switch (errno) {
         case EAGAIN:
-            (void)poll(ready, 2, -1); /* EINTR: looked again */
+            (void)epoll_wait(waiting, &event, 1, -1); /* EINTR: looked again */
             break;
         case EINTR:
         case ENOENT: /* who asked was killed before we had read it */
@@ -92,14 +109,41 @@ asks_for_security(uint32_t opcode, const char *buffer, size_t length)
            memcmp(buffer + at, prefix, sizeof prefix - 1) == 0;
 }
 
+/* A daemon that touches its own mount may wait for itself, unkillably. What ends something, and
+ * what belongs to nobody (a written page), is no touch. */
 static bool
-handle_request(struct fsx_channel *channel, const char *buffer, size_t length)
+is_our_own(const struct fsx_channel *channel, const struct fuse_in_header *head)
+{
+    switch (head->opcode) {
+    case FUSE_INIT:
+    case FUSE_DESTROY:
+    case FUSE_INTERRUPT:
+    case FUSE_FORGET:
+    case FUSE_BATCH_FORGET:
+    case FUSE_FLUSH:
+    case FUSE_RELEASE:
+    case FUSE_RELEASEDIR:
+        return false;
+    default:
+        return head->pid != 0 && syscall(SYS_tgkill, channel->process, head->pid, 0) == 0;
+    }
+}
+
+static bool
+handle_request(struct fsx_channel *channel, const char *buffer, size_t length, char *room)
 {
     struct fuse_in_header head;
     int error = 0;
 
     memcpy(&head, buffer, sizeof head);
-    if (asks_for_security(head.opcode, buffer, length)) {
+    if (is_our_own(channel, &head)) {
+        atomic_fetch_add(&channel->refused, 1);
+        error = EDEADLK;
+    }
+    else if (fsx_direct_answer(&channel->direct, buffer, length, room)) {
+        return true;
+    }
+    else if (asks_for_security(head.opcode, buffer, length)) {
         error = ENODATA;
     }
     else if (fsx_answerer_takes(head.opcode)) {
@@ -127,13 +171,18 @@ static void *
 relay_down(void *argument)
 {
     struct fsx_channel *channel = argument;
-    char *buffer = malloc(FSX_CHANNEL_MESSAGE);
+    char *buffer = malloc(2 * FSX_CHANNEL_MESSAGE); /* the request, and room for an answer */
+    int waiting = open_waiting(channel);
     size_t length;
 
-    while (buffer != NULL && (length = receive_request(channel, buffer)) != 0 &&
-           handle_request(channel, buffer, length)) {
+    while (buffer != NULL && waiting >= 0 &&
+           (length = receive_request(channel, waiting, buffer)) != 0 &&
+           handle_request(channel, buffer, length, buffer + FSX_CHANNEL_MESSAGE)) {
     }
     free(buffer);
+    if (waiting >= 0) {
+        (void)close(waiting);
+    }
     signal_event(channel->event_fd);
     return NULL;
 }
@@ -193,18 +242,24 @@ start(struct fsx_channel *channel)
 
     sigfillset(&all); /* signals are for Python's main thread */
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = fsx_answerer_open(&channel->answerer, channel->device, channel->stub_xattr);
+    error = fsx_direct_open(&channel->direct, channel->device, channel->stub_xattr);
+    if (error == 0) {
+        error = fsx_answerer_open(&channel->answerer, channel->device, channel->stub_xattr);
+    }
     if (error == 0) {
         error = pthread_create(&channel->up, NULL, relay_up, channel);
         channel->is_up_started = error == 0;
     }
     if (error == 0) {
         (void)pthread_setname_np(channel->up, "fsx-answers");
-        error = pthread_create(&channel->down, NULL, relay_down, channel);
-        channel->is_down_started = error == 0;
     }
-    if (error == 0) {
-        (void)pthread_setname_np(channel->down, "fsx-requests");
+    while (error == 0 && channel->down_started < FSX_REQUEST_THREADS) {
+        pthread_t *thread = &channel->down[channel->down_started];
+        error = pthread_create(thread, NULL, relay_down, channel);
+        if (error == 0) {
+            (void)pthread_setname_np(*thread, "fsx-requests");
+            channel->down_started++;
+        }
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return error;
@@ -216,6 +271,8 @@ fsx_channel_open(struct fsx_channel *channel, int device, const char *stub_xattr
     int pair[2], error = 0, size = QUEUED_BYTES;
 
     channel->device = channel->relay = channel->event_fd = channel->stop_fd = -1;
+    channel->direct.journal.event_fd = -1;
+    channel->process = getpid();
     fsx_pending_open(&channel->pending);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
         error = errno;
@@ -244,7 +301,7 @@ fsx_channel_open(struct fsx_channel *channel, int device, const char *stub_xattr
     }
     if (error != 0) {
         channel->device = -1; /* stays the caller's */
-        fsx_channel_close(channel);
+        fsx_channel_free(channel);
         (void)close(pair[1]);
         return error;
     }
@@ -272,8 +329,8 @@ fsx_channel_close(struct fsx_channel *channel)
         signal_event(channel->stop_fd);
     }
     (void)shutdown(channel->relay, SHUT_RDWR);
-    if (channel->is_down_started) {
-        pthread_join(channel->down, NULL);
+    while (channel->down_started > 0) {
+        pthread_join(channel->down[--channel->down_started], NULL);
     }
     if (channel->is_up_started) {
         pthread_join(channel->up, NULL);
@@ -284,6 +341,13 @@ fsx_channel_close(struct fsx_channel *channel)
     close_fd(&channel->stop_fd);
     close_fd(&channel->event_fd);
     fsx_pending_close(&channel->pending);
+}
+
+void
+fsx_channel_free(struct fsx_channel *channel)
+{
+    fsx_channel_close(channel);
+    fsx_direct_close(&channel->direct);
     free(channel->stub_xattr);
     channel->stub_xattr = NULL;
 }

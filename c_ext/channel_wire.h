@@ -16,6 +16,7 @@
 /* Together with passthrough an open may carry these and no other (fs/fuse/iomode.c). */
 #define FSX_OPEN_WITH_PASSTHROUGH (FSX_OPEN_PASSTHROUGH | FOPEN_DIRECT_IO | FOPEN_NOFLUSH)
 #define FSX_COPY_FILE_RANGE_64 53u
+#define FSX_SYNCFS 50u
 
 struct fsx_init_in {
     uint32_t major, minor, max_readahead, flags, flags2, unused[11];

@@ -46,7 +46,7 @@ API = click.option("--api-listen", metavar="HOST:PORT", help="Serve the FSx API 
     multiple=True,
     metavar="OPT,...",
     help="Options as in fstab(5), also attr_timeout=S, config=FILE, metrics_listen=ADDR, api_listen=ADDR, "
-    "passthrough=off|auto|on (whether the kernel reads and writes resident files by itself; new, so off by default).",
+    "passthrough=auto|on|off (whether the kernel reads and writes resident files by itself; auto: where it can).",
 )
 @click.option("-f", "_foreground", is_flag=True, hidden=True)  # what mount(8) passes on
 @click.option("-n", "_no_mtab", is_flag=True, hidden=True)

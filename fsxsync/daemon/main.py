@@ -85,8 +85,8 @@ def _settings(state_dir: Path, config_file: Path | None, flags: Mapping[str, obj
     return load(config_file, os.environ, {**flags, "state_dir": str(state_dir)})
 
 
-PASSTHROUGH = "off"
-"""Where ``-o passthrough=`` is not given. It becomes "auto" when what docs/SEMANTICS.md still lists as open is done."""
+PASSTHROUGH = "auto"
+"""Where ``-o passthrough=`` is not given: where it can't be had, the mount works without and says why."""
 
 _OPPOSITES = {"ro": "rw", "nosuid": "suid", "nodev": "dev", "noexec": "exec", "noatime": "atime", "sync": "async"}
 

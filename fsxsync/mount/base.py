@@ -13,9 +13,9 @@ import trio
 from pyfuse3 import EntryAttributes, FUSEError, ModeT, RequestContext
 
 from fsxsync.mount.descriptors import Descriptors, proc_path
+from fsxsync.mount.direct import Direct
 from fsxsync.mount.handles import Handles
 from fsxsync.mount.nodes import Node, Nodes
-from fsxsync.mount.passthrough import Backings
 from fsxsync.mount.setid import drop_set_id
 from fsxsync.ports import Front, Hydrator
 
@@ -39,7 +39,7 @@ class Served:
     attr_timeout_s: float
     is_root: bool
     """Whether new files can be given to the caller; else all belong to whoever runs the daemon."""
-    backings: Backings = field(default_factory=Backings)
+    direct: Direct = field(default_factory=Direct)
     disk: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(DISK_TASKS))
 
 
@@ -54,10 +54,15 @@ class Base:
         self._front = served.front
         self._timeout_s = served.attr_timeout_s
         self._is_root = served.is_root
-        self._backings = served.backings
+        self._direct = served.direct
         self._disk = served.disk
+        self._descriptors.may_create = self._may_create
         self._waits: set[trio.CancelScope] = set()
         self._is_ending = False
+
+    def catch_up(self) -> None:
+        """Take in what the channel has answered by itself: whatever is asked next was asked in the knowledge of it."""
+        raise NotImplementedError  # learning.py
 
     # ------------------------------------------------------------- waiting for data
 
@@ -109,7 +114,7 @@ class Base:
             entry.attr_timeout = 0  # what is stored through a mapping changes times that the kernel does not see
         return entry
 
-    def _met(self, parent: Node, name: bytes, status: os.stat_result) -> Node:
+    def _met(self, parent: Node, name: bytes, status: os.stat_result, parent_fd: int) -> Node:
         ino = status.st_ino
         return self._nodes.met(
             ino,
@@ -118,11 +123,12 @@ class Base:
             name,
             pinned=self._handles.inode(ino) is not None,
             nlink=status.st_nlink,
+            generation=self._direct.present(parent.ino, parent_fd, name, ino),
         )
 
     def _entry(self, parent: Node, name: bytes, status: os.stat_result) -> EntryAttributes:
         """The reply that names an inode to the kernel: it counts a lookup, which a forget gives back."""
-        node = self._met(parent, name, status)
+        node = self._met(parent, name, status, self._descriptors.directory(parent))
         node.lookups += 1
         return self._attributes(status, node)
 
@@ -172,6 +178,10 @@ class Base:
         if not self._hydrator.may_write(path):
             raise FUSEError(errno.EROFS)
 
+    def _may_create(self, directory: Node) -> bool:
+        path = self._nodes.path(directory)
+        return path is not None and self._hydrator.may_write(path + b"/new")
+
     # ------------------------------------------------------------- owners
 
     def _bytes_change(self, node: Node, fd: int, uid: int) -> None:
@@ -181,7 +191,7 @@ class Base:
 
     def _forget_attributes(self, node: Node) -> None:
         """At once by the channel, else as soon as may be."""
-        if not self._backings.forget_attributes(self._nodes.nodeid(node.ino)):
+        if not self._direct.forget_attributes(self._nodes.nodeid(node.ino)):
             self._front.invalidate_inode(node.ino, data=False)
 
     def _give_to(self, ctx: RequestContext, parent_fd: int, fd: int, mode: int) -> None:

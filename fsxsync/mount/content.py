@@ -102,7 +102,8 @@ class Content(Base):
         """Whether the inode is a stub. Asked at each open: released files become stubs when nobody has them open."""
         inode = handle.inode
         if not inode.is_stub and self._hydrator.is_stub(handle.fd):
-            inode.is_stub = True
+            inode.is_stub = inode.is_ours = True
+            self._direct.leave_to_us(inode.node.ino, is_ours=True)
             status = os.fstat(handle.fd)
             inode.mtime_ns, inode.ctime_ns = status.st_mtime_ns, status.st_ctime_ns
         return inode.is_stub
@@ -127,7 +128,7 @@ class Content(Base):
         handle.inode.writers += 1
         node = handle.inode.node
         if handle.inode.writers == 1 and handle.inode.backing_id != 0:
-            self._backings.forget_attributes(self._nodes.nodeid(node.ino))  # from now on they hold for a moment only
+            self._direct.forget_attributes(self._nodes.nodeid(node.ino))  # from now on they hold for a moment only
         self._hydrator.writer_opened(self._path(node), node.ino)
 
     def _opened(self, handle: Handle, flags: int) -> FileInfo:
@@ -137,7 +138,9 @@ class Content(Base):
         if inode.backing_id is None:
             # What is being loaded has to come through us, until everybody has closed it.
             may_pass = not inode.is_stub and setid.may_pass(status.st_mode)
-            inode.backing_id = self._backings.open(handle.fd, is_for_reading=not handle.is_writer) if may_pass else 0
+            inode.backing_id = self._direct.join(
+                node.ino, handle.fd, may_pass=may_pass, is_for_reading=not handle.is_writer
+            )
         handle.told = (status.st_ctime_ns, status.st_size)
         if inode.backing_id:
             if handle.is_writer:
@@ -233,7 +236,9 @@ class Content(Base):
     async def flush(self, fh: FileHandleT) -> None:
         """A close(2). Unlike release it is waited for: who closed a file and then asks for what is pending shall
         find it."""
-        handle = self._handles.file(fh)
+        self._flushed(self._handles.file(fh))
+
+    def _flushed(self, handle: Handle) -> None:
         if handle.wrote or self._wrote_past_us(handle):
             handle.wrote = False
             self._hydrator.changed(self._path(handle.inode.node))
@@ -254,7 +259,10 @@ class Content(Base):
 
     @replies
     async def release(self, fh: FileHandleT) -> None:
-        handle = self._handles.release(fh)
+        self._released(fh)
+
+    def _released(self, number: int) -> None:
+        handle = self._handles.release(number)
         inode = handle.inode
         is_last = handle.is_writer and inode.writers == 1
         if is_last and inode.may_be_mapped and self._mappings.keep(handle):

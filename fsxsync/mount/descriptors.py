@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from fsxsync.mount.direct import Direct
 from fsxsync.mount.nodes import LONGEST_WALK, Node, Nodes
 
 KEPT = 512
@@ -36,34 +38,41 @@ class Descriptors:
     across an await.
     """
 
-    def __init__(self, nodes: Nodes, root_fd: int) -> None:
+    def __init__(self, nodes: Nodes, root_fd: int, direct: Direct | None = None) -> None:
         self._nodes = nodes
-        self._root_fd = root_fd
+        self.root_fd = root_fd
+        self.may_create: Callable[[Node], bool] = lambda _directory: False
+        """Whether an application may make files in a directory. Set by `base.Base`."""
+        self._direct = direct or Direct()
         self.dev = os.fstat(root_fd).st_dev
         self._kept: OrderedDict[Node, int] = OrderedDict()
         self._nameless: dict[Node, int] = {}
         """Nothing else leads there, and its number must not be given away: open until the kernel forgets it."""
 
     def close(self) -> None:
-        for fd in (*self._kept.values(), *self._nameless.values()):
-            os.close(fd)
-        self._kept.clear()
-        self._nameless.clear()
-        os.close(self._root_fd)
+        for held in (self._kept, self._nameless):
+            while held:
+                self._close(*held.popitem())
+        os.close(self.root_fd)
+
+    def _close(self, node: Node, fd: int) -> None:
+        if node.kind == stat.S_IFDIR:
+            self._direct.serve_no_more(node.ino)
+        os.close(fd)
 
     def drop(self, node: Node) -> None:
         """The directory is gone or forgotten."""
         for held in (self._kept, self._nameless):
             fd = held.pop(node, None)
             if fd is not None:
-                os.close(fd)
+                self._close(node, fd)
 
     def _held(self, node: Node) -> int | None:
         fd = self._kept.get(node)
-        if fd is not None:
-            self._kept.move_to_end(node)
-            return fd
-        return self._nameless.get(node)
+        if fd is None:
+            return self._nameless.get(node)
+        self._kept.move_to_end(node)
+        return fd
 
     # ------------------------------------------------------------- directories
 
@@ -74,9 +83,10 @@ class Descriptors:
             OSError: ESTALE, it is not where we knew it; ENOTDIR.
         """
         if node is self._nodes.root:
-            return self._root_fd
+            return self.root_fd
         fd = self._held(node)
         if fd is not None:
+            self._offer(node, fd)
             return fd
         way: list[Node] = []
         above = node
@@ -85,11 +95,17 @@ class Descriptors:
                 raise OSError(errno.ESTALE, "a directory on the way is gone")
             way.append(above)
             above = above.parent
-        fd = self._root_fd if above is self._nodes.root else self._kept[above]
+        fd = self.root_fd if above is self._nodes.root else self._kept[above]
         for step in reversed(way):
             fd = self._open_known(step, step.name, fd, _DIRECTORY)
             self._add(step, fd)
+        self._offer(node, fd)
         return fd
+
+    def _offer(self, node: Node, fd: int) -> None:
+        """Let the channel answer for a directory in which something is done."""
+        if self._direct.wants(node.ino):
+            self._direct.serve(node.ino, fd, may_create=self.may_create(node))
 
     def keep(self, node: Node, parent: Node, name: bytes) -> None:
         """Hold an inode of any kind that will lose its last name, until it is forgotten."""
@@ -99,11 +115,11 @@ class Descriptors:
     def _add(self, node: Node, fd: int) -> None:
         self._kept[node] = fd
         while len(self._kept) > KEPT:  # the one just added is the newest, so it stays
-            oldest, oldest_fd = self._kept.popitem(last=False)
+            oldest, fd = self._kept.popitem(last=False)
             if oldest.parent is None:
-                self._nameless[oldest] = oldest_fd
+                self._nameless[oldest] = fd
             else:
-                os.close(oldest_fd)
+                self._close(oldest, fd)
 
     def _open_known(self, node: Node, name: bytes, parent_fd: int, flags: int) -> int:
         """Open a name below ``parent_fd`` that is the node's."""
@@ -128,7 +144,7 @@ class Descriptors:
             OSError: ESTALE, none of its names leads to it any more; whatever open(2) says.
         """
         if node is self._nodes.root:
-            return os.open(".", flags | os.O_CLOEXEC, dir_fd=self._root_fd)
+            return os.open(".", flags | os.O_CLOEXEC, dir_fd=self.root_fd)
         kept = self._held(node)
         if kept is not None and node.parent is None:
             return os.open(proc_path(kept), flags | os.O_CLOEXEC)
@@ -164,7 +180,7 @@ class Descriptors:
             OSError: ESTALE, none of its names leads to it any more.
         """
         if node is self._nodes.root:
-            return os.fstat(self._root_fd)
+            return os.fstat(self.root_fd)
         kept = self._held(node)
         if kept is not None:
             status = os.fstat(kept)
@@ -209,4 +225,4 @@ class Descriptors:
         return status
 
     def statvfs(self) -> os.statvfs_result:
-        return os.statvfs(self._root_fd)
+        return os.statvfs(self.root_fd)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,8 +9,8 @@ from dataclasses import dataclass, field
 import trio
 from pyfuse3 import FileHandleT
 
+from fsxsync.mount.direct import Direct
 from fsxsync.mount.nodes import Node
-from fsxsync.mount.passthrough import Backings
 
 NO_FLUSH = 1 << 31
 """In a handle's number: its close(2) need not be told, nobody wrote through it. Known to the channel only."""
@@ -48,6 +47,8 @@ class OpenInode:
     asked for it yet."""
     may_be_mapped: bool = False
     """By passthrough, and for writing."""
+    is_ours: bool = False
+    """The channel does not answer for it: it was a stub, whose times are not the host's."""
 
 
 @dataclass(slots=True, eq=False)
@@ -77,9 +78,8 @@ class DirectoryHandle:
 class Handles:
     """All that is open through the mount."""
 
-    def __init__(self, backings: Backings | None = None) -> None:
-        self._backings = backings or Backings()
-        self._numbers = itertools.count(1)
+    def __init__(self, direct: Direct | None = None) -> None:
+        self._direct = direct or Direct()
         self._files: dict[int, Handle] = {}
         self._directories: dict[int, DirectoryHandle] = {}
         self._inodes: dict[int, OpenInode] = {}
@@ -116,8 +116,10 @@ class Handles:
         inode.handles.discard(handle)
         if not inode.handles:
             del self._inodes[inode.node.ino]
-            if inode.backing_id:
-                self._backings.close(inode.backing_id)
+            if inode.is_ours:
+                self._direct.leave_to_us(inode.node.ino, is_ours=False)
+            if inode.backing_id is not None:
+                self._direct.leave(inode.node.ino)
         os.close(handle.fd)
 
     def inode(self, ino: int) -> OpenInode | None:
@@ -139,9 +141,9 @@ class Handles:
     # ------------------------------------------------------------- directories
 
     def open_directory(self, node: Node, fd: int) -> FileHandleT:
-        number = next(self._numbers)
-        self._directories[number] = DirectoryHandle(fd, node)
-        return FileHandleT(number)
+        """The kernel's number for it is the descriptor, which the channel reads names from."""
+        self._directories[fd] = DirectoryHandle(fd, node)
+        return FileHandleT(fd)
 
     def directory(self, number: int) -> DirectoryHandle:
         return self._directories[number]

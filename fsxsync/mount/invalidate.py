@@ -18,6 +18,7 @@ import pyfuse3
 import trio
 from pyfuse3 import FileNameT, InodeT
 
+from fsxsync.mount.direct import Direct
 from fsxsync.mount.handles import Handles
 from fsxsync.mount.nodes import Nodes
 
@@ -46,6 +47,8 @@ class KernelCache:
     def __init__(self) -> None:
         self._nodes: Nodes | None = None
         self._handles = Handles()
+        self._direct = Direct()
+        self._learn: Callable[[], None] = lambda: None
         self._notifier: Notifier = pyfuse3
         self._entries: dict[tuple[int, bytes], None] = {}
         self._attributes: dict[int, None] = {}
@@ -56,25 +59,37 @@ class KernelCache:
         """Round -> its notifications that the kernel did not take yet, all names and attributes as one."""
         self._sent = trio.Event()
 
-    def attach(self, nodes: Nodes, handles: Handles) -> None:
+    def attach(self, nodes: Nodes, handles: Handles, direct: Direct) -> None:
         """From now on there is something to forget."""
-        self._nodes, self._handles = nodes, handles
+        self._nodes, self._handles, self._direct = nodes, handles, direct
+
+    def learn_through(self, catch_up: Callable[[], None]) -> None:
+        """How to take in what the channel has answered by itself."""
+        self._learn = catch_up
 
     def notify_through(self, notifier: Notifier) -> None:
         self._notifier = notifier
 
     # ------------------------------------------------------------- ports.Front
 
+    def catch_up(self) -> None:
+        self._learn()
+
+    def policies_changed(self) -> None:
+        self._direct.forget_policies()
+
     def invalidate_entry(self, parent_ino: int, name: bytes, ino: int | None = None) -> None:
+        self._learn()
         if self._nodes is None or (parent := self._nodes.find(parent_ino)) is None:
             return
         node = self._nodes.find(ino) if ino is not None else None
-        if node is not None and (parent, name) in node.links():
+        if node is not None and (parent, name) in node.links() and not self._direct.is_absent(parent_ino, name):
             return
         self._entries[parent_ino, name] = None
         self._work.set()
 
     def invalidate_inode(self, ino: int, *, data: bool) -> None:
+        self._learn()
         node = self._nodes.find(ino) if self._nodes is not None else None
         if node is None:
             return
@@ -86,6 +101,7 @@ class KernelCache:
         self._work.set()
 
     def open_handles(self, ino: int) -> int:
+        self._learn()
         inode = self._handles.inode(ino)
         return len(inode.handles) if inode is not None else 0
 

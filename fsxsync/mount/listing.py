@@ -73,7 +73,7 @@ class Listing(Base):
         parent = handle.node
         if status.st_dev != self._descriptors.dev or self._descriptors.is_hidden(parent, name):
             return True
-        node = self._met(parent, name, status)
+        node = self._met(parent, name, status, handle.fd)
         taken = pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), self._attributes(status, node), after)
         if taken:
             node.lookups += 1

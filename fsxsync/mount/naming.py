@@ -42,10 +42,14 @@ class Naming(Base):
         return self._entry(parent, name, status)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        self.catch_up()
         for nodeid, lookups in inode_list:
-            gone = self._nodes.forget(nodeid, lookups)
-            if gone is not None:
-                self._descriptors.drop(gone)
+            self._forget(nodeid, lookups)
+
+    def _forget(self, nodeid: int, lookups: int) -> None:
+        gone = self._nodes.forget(nodeid, lookups)
+        if gone is not None:
+            self._descriptors.drop(gone)
 
     # ------------------------------------------------------------- making
 
@@ -204,3 +208,6 @@ class Naming(Base):
         node = self._nodes.find(moved_ino)
         if node is not None:
             self._nodes.move(node, old, new)
+        self._direct.present(new[0].ino, self._descriptors.directory(new[0]), new[1], moved_ino)
+        if replaced is not None and exchanged:
+            self._direct.present(old[0].ino, self._descriptors.directory(old[0]), old[1], replaced.st_ino)

@@ -87,21 +87,37 @@ class Nodes:
         node = self._by_ino[ino] = Node(ino, kind, next(self._generations))
         return node
 
-    def met(self, ino: int, kind: int, parent: Node, name: bytes, *, pinned: bool, nlink: int) -> Node:
+    def met(
+        self,
+        ino: int,
+        kind: int,
+        parent: Node | None,
+        name: bytes,
+        *,
+        pinned: bool,
+        nlink: int,
+        generation: int | None = None,
+    ) -> Node:
         """The node of what was just seen at ``name`` in ``parent``; the caller counts the lookup if it replies.
 
-        ``pinned``: somebody has the inode open, so that its number can't have been given to another file.
+        ``generation`` tells the inode from an earlier one of its number, where that is known for certain; else
+        ``pinned`` says that somebody has it open, so that its number can't have been given to another file.
         """
         node = self._by_ino.get(ino)
         if node is None:
             node = self._plant(ino, kind)
+            if generation is not None:
+                node.generation = generation
+        elif generation is not None:
+            if node.generation != generation:
+                node.kind, node.generation, node.cached = kind, generation, None
         elif node.kind != kind or (node.parent is None and node is not self.root and not pinned and nlink == 1):
             # The number was given to a new file while the kernel still knew the old one: a generation of its own
             # tells it that these are two.
             node.kind = kind
             node.generation = next(self._generations)
             node.cached = None
-        if node is not self.root:
+        if node is not self.root and parent is not None:
             self.link(node, parent, name, alone=nlink == 1 or kind == _DIRECTORY)
         return node
 

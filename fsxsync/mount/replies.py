@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from pyfuse3 import FUSEError
 
@@ -15,11 +15,18 @@ from fsxsync.errors import FsxSyncError
 
 log = logging.getLogger(__name__)
 
+
+class Learns(Protocol):
+    def catch_up(self) -> None:
+        """Take in what happened before this request was made."""
+
+
+S = TypeVar("S", bound=Learns)
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def replies(handler: Callable[P, Awaitable[R]]) -> Callable[P, Any]:
+def replies(handler: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Concatenate[S, P], Any]:
     """Wrap a FUSE handler: whatever it raises costs one request, never the mount.
 
     pyfuse3 ends the whole session on anything but FUSEError. Cancelled and InvariantBroken are no `Exception`
@@ -27,9 +34,10 @@ def replies(handler: Callable[P, Awaitable[R]]) -> Callable[P, Any]:
     """
 
     @functools.wraps(handler)
-    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+    async def wrapper(operations: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return await handler(*args, **kwargs)
+            operations.catch_up()
+            return await handler(operations, *args, **kwargs)
         except FUSEError:
             raise
         except FsxSyncError as error:

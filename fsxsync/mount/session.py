@@ -16,14 +16,15 @@ import trio
 from fsxsync.errors import FuseUnavailable, MountError
 from fsxsync.mount.base import Served
 from fsxsync.mount.connection import ChannelConnection, Connection, PlainConnection
-from fsxsync.mount.descriptors import Descriptors
+from fsxsync.mount.descriptors import STAGING_PREFIX, Descriptors
+from fsxsync.mount.direct import Direct
 from fsxsync.mount.handles import Handles
 from fsxsync.mount.invalidate import KernelCache
 from fsxsync.mount.limits import allow_many_open_files, allow_many_reads_ahead
 from fsxsync.mount.mountpoint import check_fuse, check_mountpoint, clear_dead_mount
 from fsxsync.mount.nodes import Nodes
 from fsxsync.mount.operations import TreeOperations
-from fsxsync.mount.passthrough import Backings, why_not
+from fsxsync.mount.passthrough import why_not
 from fsxsync.mount.replies import UNWANTED
 from fsxsync.ports import Front, Hydrator
 
@@ -79,7 +80,7 @@ class Session:
             tree_root, mountpoint, state_dir, attr_timeout_s, allow_other=allow_other, options=options
         )
         self._prepared.passes_through = not refusal
-        self._cache.attach(self._prepared.nodes, self._prepared.handles)
+        self._cache.attach(self._prepared.nodes, self._prepared.handles, self._prepared.direct)
 
     def go_without(self, why: str) -> None:
         """Note why there is no passthrough. Raises FuseUnavailable: it was asked for."""
@@ -118,10 +119,10 @@ class _Prepared:
         self.mountpoint = mountpoint
         self.attr_timeout_s = attr_timeout_s
         self.nodes = Nodes(os.fstat(root_fd).st_ino, stat.S_IFDIR)
-        self.backings = Backings()
-        self.handles = Handles(self.backings)
+        self.direct = Direct()
+        self.handles = Handles(self.direct)
         self.passes_through = False
-        self.descriptors = Descriptors(self.nodes, root_fd)
+        self.descriptors = Descriptors(self.nodes, root_fd, self.direct)
         self.options = {"default_permissions", "subtype=fsxsync", f"fsname=fsxsync:{_quoted(state_dir)}", *options}
         if allow_other:
             self.options.add("allow_other")
@@ -136,7 +137,7 @@ class _Prepared:
                 front=front,
                 attr_timeout_s=self.attr_timeout_s,
                 is_root=os.geteuid() == 0,
-                backings=self.backings,
+                direct=self.direct,
             )
         )
 
@@ -162,13 +163,15 @@ async def serve_mount(
     try:
         connection = _mount(session, operations, prepared)
         session.cache.notify_through(connection.notifier)
+        session.cache.learn_through(operations.catch_up)
         session.mountpoint = str(prepared.mountpoint)
         try:
             await _serve(session.cache, operations, connection, prepared.mountpoint, task_status)
         finally:
             session.mountpoint = None
-            prepared.backings.detach()
             connection.close()
+            operations.catch_up()  # the last closes
+            prepared.direct.detach()
             clear_dead_mount(prepared.mountpoint)  # what close() left, or whoever aborted the connection from outside
     finally:
         operations.close_all()
@@ -182,7 +185,12 @@ def _mount(session: Session, operations: TreeOperations, prepared: _Prepared) ->
         except (RuntimeError, OSError) as error:
             session.go_without(f"mounting for it failed ({error})")
         else:
-            prepared.backings.attach(connection.channel)
+            prepared.direct.attach(
+                connection.channel,
+                prepared.descriptors.root_fd,
+                timeout_s=prepared.attr_timeout_s,
+                hidden=STAGING_PREFIX,
+            )
             return connection
     try:
         return PlainConnection(operations, prepared.mountpoint, prepared.options)
@@ -218,6 +226,7 @@ async def _serve(
                 try:
                     helpers.start_soon(cache.run, name="invalidations")
                     helpers.start_soon(operations.watch_mappings, name="mappings")
+                    helpers.start_soon(operations.learn, name="what the channel answered")
                     helpers.start_soon(connection.watch_end, name="end of the connection")
                     # It asks through the mount, from a thread: only we can answer. So then the mount is up.
                     await trio.to_thread.run_sync(allow_many_reads_ahead, mountpoint, abandon_on_cancel=True)

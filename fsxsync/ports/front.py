@@ -52,6 +52,12 @@ class Hydrator(Protocol):
 class Front(Protocol):
     """What sync asks of the front: forget what the kernel cached. Never blocks the caller."""
 
+    def catch_up(self) -> None:
+        """Whatever an application has done in the mount before the call has reached the `Hydrator` on return."""
+
+    def policies_changed(self) -> None:
+        """What may be written where has changed: what was found out about it holds no longer."""
+
     def invalidate_entry(self, parent_ino: int, name: bytes, ino: int | None = None) -> None:
         """The name in the directory with that host inode number may mean something else now: ``ino`` where that is
         known (nothing is sent then if the kernel knows it as that), or nothing."""

@@ -231,7 +231,7 @@ class Checker:
 
     def _is_busy(self, served: Served | None, row: Base | None, local: Local | None, tree_path: bytes) -> bool:
         """Somebody writes, loads or will look at it."""
-        if local is not None and (local.ino in self._shared.writers or local.ino in self._shared.hydrating):
+        if local is not None and (self._shared.is_written(local.ino) or local.ino in self._shared.hydrating):
             return True
         if served is None:
             return False

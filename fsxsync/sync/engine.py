@@ -64,7 +64,13 @@ class Engine:
             on_overflow=self._overflow,
         )
         # The front comes later than the engine.
-        self.waiter = Waiter(self._services.values, self.intake, self.watcher, lambda: shared.front.told())  # noqa: PLW0108
+        self.waiter = Waiter(
+            self._services.values,
+            self.intake,
+            self.watcher,
+            told=lambda: shared.front.told(),  # noqa: PLW0108 - the front comes later
+            catch_up=lambda: shared.front.catch_up(),  # noqa: PLW0108
+        )
 
     # ------------------------------------------------------------- running
 
@@ -93,6 +99,7 @@ class Engine:
         service = Service(served, self.intake, reader_for=self._reader_for, watch=self._watch)
         self._served[association.id] = served
         self._services[association.id] = service
+        self._shared.front.policies_changed()
         self._nursery.start_soon(service.run, name=f"association {association.id}")
         return service
 
@@ -104,6 +111,7 @@ class Engine:
         service = self._services.pop(association_id)
         await service.stop()
         del self._served[association_id]
+        self._shared.front.policies_changed()
         self.watcher.remove_root(service.served.association.directory)
 
     def _reader_for(self, association: Association) -> QueueReader | None:

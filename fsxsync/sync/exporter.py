@@ -89,7 +89,7 @@ async def _upload(
                 local.ctime_ns,
             ):
                 raise LocalChanged(f"export of {key}", "the file was changed during the upload")
-            if local.ino in served.shared.writers:
+            if served.shared.is_written(local.ino):
                 raise LocalChanged(f"export of {key}", "the file was opened for writing during the upload")
 
         headers = ObjectHeaders(posix=posix, kind=Kind.FILE, content_type=guess_content_type(path))

@@ -56,7 +56,7 @@ async def look(served: Served, entry: Entry) -> Outcome:
     shared, path = served.shared, entry.path
     base = shared.catalog.files.get(served.id, path)
     local = shared.tree.identify(served.tree_path(path))
-    if local is not None and local.kind is not Kind.DIRECTORY and local.ino in shared.writers:
+    if local is not None and local.kind is not Kind.DIRECTORY and shared.is_written(local.ino):
         return Outcome(Next.LATER, "open for writing")
     if (
         base is not None

@@ -155,7 +155,7 @@ def needed_at(served: Served, base: Base) -> Needed | None:
             continue
         if local.stub is not None and local.stub.etag == base.etag:
             return Needed(entry.path, is_stub=True)
-        if local.stub is None and local.ino not in served.shared.writers:
+        if local.stub is None and not served.shared.is_written(local.ino):
             return Needed(entry.path, is_stub=False)
     return Needed(b"", is_stub=True) if base.released and served.shared.expanding else None
 

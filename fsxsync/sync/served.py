@@ -26,6 +26,12 @@ from fsxsync.tree.tree import Tree
 class NoFront:
     """`ports.Front` where nothing is mounted (watch mode, or before the mount is up)."""
 
+    def catch_up(self) -> None:
+        return
+
+    def policies_changed(self) -> None:
+        return
+
     def invalidate_entry(self, parent_ino: int, name: bytes, ino: int | None = None) -> None:
         return
 
@@ -70,6 +76,11 @@ class Shared:
     """Association id -> what serves it; the engine's own."""
     started_ns: int = field(default_factory=time.time_ns)
     host: str = field(default_factory=socket.gethostname)
+
+    def is_written(self, ino: int) -> bool:
+        """Somebody has the file open for writing through the mount."""
+        self.front.catch_up()
+        return ino in self.writers
 
     @staticmethod
     def now_ns() -> int:

@@ -28,11 +28,13 @@ class Waiter:
         intake: Intake,
         watcher: Watcher,
         told: Callable[[], Awaitable[None]],
+        catch_up: Callable[[], None],
     ) -> None:
         self._services = services
         self._intake = intake
         self._watcher = watcher
         self._told = told
+        self._catch_up = catch_up
 
     def _concerned(self, tree_path: bytes) -> list[tuple[Service, bytes]]:
         """Associations at, above or below the path, with the part of each that is asked for."""
@@ -50,6 +52,7 @@ class Waiter:
         """Return when everything that was done in the tree before the call is in the changelog."""
         while True:
             await self._watcher.barrier()
+            self._catch_up()
             self._intake.flush()
             scanned = all(service.is_scanned for service in self._services() if service.available.is_set())
             if self._intake.is_idle and scanned:

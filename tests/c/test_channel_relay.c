@@ -95,7 +95,7 @@ play(bool to_the_end)
         assert(atomic_load(&channel.pending.count) == 0);
     }
     fsx_channel_close(&channel);
-    fsx_channel_close(&channel);
+    fsx_channel_free(&channel);
     pthread_join(answerer, NULL);
     if (!to_the_end) {
         pthread_join(receiver, NULL);

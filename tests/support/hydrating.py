@@ -118,6 +118,12 @@ class CountingFront:
     handles: dict[int, int] = field(default_factory=dict)
     data_dropped: list[int] = field(default_factory=list)
 
+    def catch_up(self) -> None:
+        return
+
+    def policies_changed(self) -> None:
+        return
+
     def invalidate_entry(self, parent_ino: int, name: bytes, ino: int | None = None) -> None:
         return
 

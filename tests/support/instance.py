@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,9 @@ class Instance:
     daemon: subprocess.Popen[bytes] | None = None
     log: IO[bytes] | None = None
     drain: subprocess.Popen[bytes] | None = None
+    program: Sequence[str] = tuple(PROGRAM)
+    options: Sequence[str | Path] = ()
+    """Of the command that starts the daemon."""
 
     @property
     def directory(self) -> Path:
@@ -64,7 +67,7 @@ class Instance:
     def run(self, *arguments: str | Path, timeout: float = 300) -> Done:
         """Run a command, whatever comes of it."""
         done = subprocess.run(  # noqa: S603
-            [*PROGRAM, *map(str, arguments)],
+            [*self.program, *map(str, arguments)],
             env=self.environment(),
             capture_output=True,
             text=True,
@@ -87,7 +90,7 @@ class Instance:
         self.log = self.log or tempfile.TemporaryFile()  # noqa: SIM115  one for all starts
         command = "mount" if self.mounted else "watch"
         self.daemon = subprocess.Popen(  # noqa: S603
-            [*PROGRAM, command, str(self.directory)],
+            [*self.program, command, str(self.directory), *map(str, self.options)],
             env=self.environment(),
             stdin=subprocess.DEVNULL,
             stdout=self.log,
@@ -171,9 +174,17 @@ class Instance:
 
 
 @contextmanager
-def instance(base: Path, *, mounted: bool = True, start: bool = True, **env: str) -> Iterator[Instance]:
+def instance(
+    base: Path,
+    *,
+    mounted: bool = True,
+    start: bool = True,
+    program: Sequence[str] = PROGRAM,
+    options: Sequence[str | Path] = (),
+    **env: str,
+) -> Iterator[Instance]:
     """An instance below ``base``, running; ended and unmounted with the block."""
-    made = Instance(base, mounted=mounted, env=env)
+    made = Instance(base, mounted=mounted, env=env, program=program, options=options)
     try:
         if start:
             made.start()

@@ -169,6 +169,7 @@ class _Server:
 
     def do(self, request: dict[str, Any]) -> Any:
         what = request.pop("what")
+        self._session.front.catch_up()  # as sync does before it judges anything
         return getattr(self, what)(**request)
 
     def put_object(self, key: str, body: str) -> None:
@@ -193,6 +194,7 @@ class _Server:
         self._hydrator.read_only = set(map(os.fsencode, read_only))
         self._hydrator.roots = set(map(os.fsencode, roots))
         self._hydrator.bugs = set(map(os.fsencode, bugs))
+        self._session.front.policies_changed()
 
     def invalidate_entry(self, parent_ino: int, name: str) -> None:
         self._session.front.invalidate_entry(parent_ino, os.fsencode(name))

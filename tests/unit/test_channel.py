@@ -6,56 +6,33 @@ import contextlib
 import errno
 import os
 import select
-import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.channel_ends import (
+    COPY,
+    COPY_64,
+    CREATE,
+    FALLOCATE,
+    GETXATTR,
+    INIT,
+    LOOKUP,
+    LSEEK,
+    OPEN,
+    READ,
+    XATTR,
+    Ends,
+)
 
 from fsxsync import _core
 
-XATTR = b"user.stub"
-LOOKUP, OPEN, READ, GETXATTR, INIT, CREATE = 1, 14, 15, 22, 26, 35
-FALLOCATE, LSEEK, COPY, COPY_64 = 43, 46, 47, 53
 KEEP_CACHE, NOFLUSH, PASSES = 1 << 1, 1 << 5, 1 << 7
 PARALLEL_DIROPS, MAX_PAGES, KILLPRIV_V2, INIT_EXT = 1 << 18, 1 << 22, 1 << 28, 1 << 30
 PASSTHROUGH_2 = 1 << 5  # in flags2
 WRITEBACK = 1 << 16
 NO_FLUSH = 1 << 31  # in a handle
-
-
-class Ends:
-    """``kernel`` speaks as /dev/fuse would, ``libfuse`` is its session."""
-
-    def __init__(self) -> None:
-        self.kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.channel = _core.Channel(device.detach(), XATTR)
-        self.libfuse = socket.socket(fileno=self.channel.session)
-        for end in (self.kernel, self.libfuse):
-            end.settimeout(20)
-
-    def close(self) -> None:
-        self.channel.close()
-        self.kernel.close()
-        self.libfuse.close()
-
-    def ask(self, opcode: int, unique: int, body: bytes, *, uid: int = 0, nodeid: int = 7) -> bytes:
-        request = struct.pack("<IIQQIIII", 40 + len(body), opcode, unique, nodeid, uid, 0, 1, 0) + body
-        self.kernel.send(request)
-        return request
-
-    def exchange(self, opcode: int, unique: int, answer: bytes, *, body: bytes = b"", error: int = 0) -> bytes:
-        """What the kernel gets for what libfuse answered, without the header."""
-        request = self.ask(opcode, unique, body)
-        assert self.libfuse.recv(1 << 20) == request
-        self.libfuse.send(struct.pack("<IiQ", 16 + len(answer), -error, unique) + answer)
-        return self.answer(unique, error)
-
-    def answer(self, unique: int, error: int = 0) -> bytes:
-        got = self.kernel.recv(1 << 20)
-        assert struct.unpack_from("<IiQ", got) == (len(got), -error, unique)
-        return got[16:]
 
 
 @pytest.fixture
@@ -77,7 +54,7 @@ def test_requests_and_answers_pass_unchanged(ends: Ends) -> None:
     data = os.urandom(65536)
     assert ends.exchange(READ, 4, data) == data
     assert ends.exchange(LOOKUP, 6, b"", error=errno.ENOENT) == b""
-    assert ends.channel.stats() == {"requests": 3, "opening": 0}
+    assert ends.channel.stats() == {"requests": 3, "answered": 0, "refused": 0, "opening": 0}
 
 
 def test_answers_come_in_any_order_and_long_ones_too(ends: Ends) -> None:
@@ -247,7 +224,7 @@ def test_closing_waits_for_nobody_even_with_full_sockets(ends: Ends) -> None:
     ends.channel.close()
     ends.channel.close()
 
-    for call in (lambda: ends.channel.backing_open(0), lambda: ends.channel.invalidate_inode(1, True)):
+    for call in (lambda: ends.channel.join(7, 0, True), lambda: ends.channel.invalidate_inode(1, True)):
         with pytest.raises(OSError, match="Bad file descriptor"):
             call()
 
@@ -259,6 +236,7 @@ def test_it_closes_what_it_opened() -> None:
         ends.ask(OPEN, 2, bytes(8))  # never answered
         ends.libfuse.recv(1000)
         ends.close()
+    del ends  # its journal can be read until then
     assert len(os.listdir("/proc/self/fd")) == before
     with pytest.raises(OSError, match="Bad file descriptor"):
         _core.Channel(1 << 20, XATTR)
@@ -267,10 +245,11 @@ def test_it_closes_what_it_opened() -> None:
 
 def test_what_is_no_fuse_device_registers_nothing(ends: Ends) -> None:
     with pytest.raises(OSError, match="Inappropriate ioctl"):
-        ends.channel.backing_open(0)
-    with pytest.raises(OSError, match="Inappropriate ioctl"):
-        ends.channel.backing_close(1)
+        ends.channel.join(7, 0, True)
+    assert ends.channel.join(7, 0, False) == 0
+    ends.channel.leave(7)
+    ends.channel.leave(7)  # nobody is left: nothing happens
     with pytest.raises(TypeError):
-        ends.channel.backing_open("f")  # type: ignore[arg-type]
+        ends.channel.join(7, "f", True)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         _core.Channel(0, "not bytes")  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from fsxsync.mount.direct import Direct
 from fsxsync.mount.handles import Handles
 from fsxsync.mount.invalidate import KernelCache
 from fsxsync.mount.nodes import Nodes
@@ -38,7 +39,7 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     world = World()
     world.nodes.met(KNOWN, stat.S_IFREG, world.nodes.root, b"f", pinned=False, nlink=1).lookups += 1
-    world.cache.attach(world.nodes, world.handles)
+    world.cache.attach(world.nodes, world.handles, Direct())
     monkeypatch.setattr(pyfuse3, "invalidate_entry", lambda parent, name: world.tell("entry", parent, name))
     monkeypatch.setattr(pyfuse3, "invalidate_inode", lambda ino, attr_only: world.tell("inode", ino, attr_only))
     monkeypatch.setattr(trio.to_thread, "run_sync", at_once)  # so that "all tasks blocked" means that all is told

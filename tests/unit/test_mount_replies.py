@@ -14,13 +14,22 @@ from fsxsync.errors import AccessDenied, InvariantBroken, NoSpace
 from fsxsync.mount.replies import UNWANTED, replies
 
 
+class Handlers:
+    """Learns, as every class of handlers does, before it is asked."""
+
+    has_learned = False
+
+    def catch_up(self) -> None:
+        self.has_learned = True
+
+
 async def outcome_of(error: BaseException) -> int:
     @replies
-    async def handler() -> None:
+    async def handler(_: Handlers) -> None:
         raise error
 
     with pytest.raises(FUSEError) as caught:
-        await handler()
+        await handler(Handlers())
     return caught.value.errno
 
 
@@ -53,22 +62,30 @@ async def test_a_bug_is_logged_with_its_traceback_and_is_eio(
     assert "Traceback" in caplog.text
 
 
+async def test_what_was_answered_elsewhere_is_learned_before_the_handler_runs() -> None:
+    @replies
+    async def handler(handlers: Handlers) -> bool:
+        return handlers.has_learned
+
+    assert await handler(Handlers())
+
+
 async def test_a_broken_invariant_passes() -> None:
     @replies
-    async def handler() -> None:
+    async def handler(_: Handlers) -> None:
         raise InvariantBroken
 
     with pytest.raises(InvariantBroken):
-        await handler()
+        await handler(Handlers())
 
 
 async def test_cancellation_passes() -> None:
     @replies
-    async def handler() -> None:
+    async def handler(_: Handlers) -> None:
         await trio.sleep_forever()
 
     with trio.move_on_after(0) as scope:
-        await handler()
+        await handler(Handlers())
 
     assert scope.cancelled_caught
 

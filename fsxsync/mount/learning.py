@@ -1,0 +1,102 @@
+"""Taking in what the channel has answered by itself (`direct.Direct`), before anything is decided."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import trio
+
+from fsxsync import _core
+from fsxsync.mount.content import Content
+from fsxsync.mount.naming import Naming
+from fsxsync.mount.nodes import Node
+
+log = logging.getLogger(__name__)
+
+LEARN_EVERY_S = 0.005
+"""Facts come in thousands a second, and waking for each of them would cost more than to take it in. Whoever depends
+on them takes them in first."""
+
+_FD = (1 << 31) - 1
+
+
+class Learning(Naming, Content):
+    """One method a kind of fact; each does what the handler for that request does after its answer."""
+
+    def catch_up(self) -> None:
+        for fact in self._direct.drain():
+            try:
+                self._LEARN[fact[0]](self, *fact[1:])
+            except Exception:
+                log.exception("bug in learning what the channel answered")  # the others must not be lost with it
+
+    async def learn(self) -> None:
+        """Runs as long as the mount does."""
+        fd = self._direct.journal_fd
+        while fd is not None:
+            await trio.lowlevel.wait_readable(fd)
+            self.catch_up()
+            await trio.sleep(LEARN_EVERY_S)
+
+    def _met_there(self, parent_ino: int, name: bytes, ino: int, generation: int, mode: int, nlink: int) -> Node:
+        parent = self._nodes.find(parent_ino)
+        node = self._nodes.met(ino, stat.S_IFMT(mode), parent, name, pinned=True, nlink=nlink, generation=generation)
+        node.lookups += 1
+        return node
+
+    def _created_there(
+        self,
+        parent_ino: int,
+        name: bytes,
+        ino: int,
+        generation: int,
+        mode: int,
+        nlink: int,
+        number: int,
+        uid: int,
+        flags: int,
+    ) -> None:
+        node = self._met_there(parent_ino, name, ino, generation, mode, nlink)
+        handle = self._handles.open(node, number & _FD, uid)
+        handle.inode.backing_id = number >> 32
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            self._count_writer(handle)
+            handle.inode.may_be_mapped = flags & os.O_ACCMODE == os.O_RDWR and handle.inode.backing_id != 0
+        self._handles.give(handle)
+        self._hydrator.changed(self._path(node))
+
+    def _forgotten(self, ino: int, lookups: int) -> None:
+        self._forget(self._nodes.nodeid(ino), lookups)
+
+    def _opened_there(self, ino: int, number: int, uid: int) -> None:
+        fd, node = number & _FD, self._nodes.find(ino)
+        assert node is not None  # a lookup has named it
+        handle = self._handles.open(node, fd, uid)
+        if handle.inode.backing_id is None:
+            handle.inode.backing_id = number >> 32
+        else:
+            self._direct.leave(ino)  # one for all handles of an inode
+        self._handles.give(handle)
+
+    def _flushed_there(self, number: int) -> None:
+        self._flushed(self._handles.file(number))
+
+    def _opened_directory(self, ino: int, fd: int) -> None:
+        node = self._nodes.find(ino)
+        assert node is not None
+        self._handles.open_directory(node, fd)
+
+    _LEARN: ClassVar[Mapping[int, Callable[..., Any]]] = {
+        _core.FACT_MET: _met_there,
+        _core.FACT_FORGOTTEN: _forgotten,
+        _core.FACT_CREATED: _created_there,
+        _core.FACT_OPENED: _opened_there,
+        _core.FACT_FLUSHED: _flushed_there,
+        _core.FACT_RELEASED: lambda self, number: self._released(number),
+        _core.FACT_OPENED_DIRECTORY: _opened_directory,
+        _core.FACT_RELEASED_DIRECTORY: lambda self, number: self._handles.release_directory(number),
+    }
