@@ -220,6 +220,18 @@ def listing_of_what_is_no_directory(me: Identity) -> Observed:
     return [outcome(os.listdir, name) for name in ("missing", "f", "loop", "n" * 256, "link")]
 
 
+@case(root=["ok"] * 8, user=["EACCES"] * 4 + ["ok"] * 4)
+def listing_of_a_directory_of_each_mode(me: Identity) -> Observed:
+    seen = []
+    for bits in range(8):
+        os.mkdir(f"{bits}")
+        touch(f"{bits}/f")
+        os.chmod(f"{bits}", bits << 6)
+        seen.append(outcome(os.listdir, f"{bits}"))
+        os.chmod(f"{bits}", 0o700)
+    return seen
+
+
 @case(root=["ok"] * 3, user=["ok", "EACCES", "EACCES"])
 def chdir_needs_search(me: Identity) -> Observed:
     up = os.open(".", os.O_RDONLY)

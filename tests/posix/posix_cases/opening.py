@@ -140,22 +140,13 @@ def open_by_each_class_of_user_with_each_mode(me: Identity) -> Observed:
     return seen
 
 
-_LOOK, _MAKE, _LIST = "look", "make", "list"
-"""What a name in a directory is good for: search (x) is needed to reach it, and write to change it."""
+NEEDED = {"look": 1, "make": 3, "remove": 3, "make below": 1}
+"""Search (x) to reach a name, and write to change it."""
 
 
 @case(
-    user=[
-        {
-            _LOOK: "ok" if bits & 1 else "EACCES",
-            _MAKE: "ok" if bits & 3 == 3 else "EACCES",
-            "remove": "ok" if bits & 3 == 3 else "EACCES",
-            _LIST: "ok" if bits & 4 else "EACCES",
-            "new below": "ok" if bits & 1 else "EACCES",
-        }
-        for bits in range(8)
-    ],
-    root=[dict.fromkeys((_LOOK, _MAKE, "remove", _LIST, "new below"), "ok")] * 8,
+    user=[{what: _granted(bits, 0, needed) for what, needed in NEEDED.items()} for bits in range(8)],
+    root=[dict.fromkeys(NEEDED, "ok")] * 8,
 )
 def open_in_a_directory_of_each_mode(me: Identity) -> Observed:
     seen = []
@@ -168,11 +159,10 @@ def open_in_a_directory_of_each_mode(me: Identity) -> Observed:
         os.chmod(name, bits << 6)
         seen.append(
             {
-                _LOOK: opening(f"{name}/f", os.O_RDONLY),
-                _MAKE: opening(f"{name}/new", NEW),
+                "look": opening(f"{name}/f", os.O_RDONLY),
+                "make": opening(f"{name}/new", NEW),
                 "remove": outcome(os.unlink, f"{name}/old"),
-                _LIST: outcome(os.listdir, name),
-                "new below": opening(f"{name}/sub/new", NEW),
+                "make below": opening(f"{name}/sub/new", NEW),
             }
         )
         os.chmod(name, 0o700)

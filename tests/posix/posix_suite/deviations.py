@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from posix_suite.registry import Observed, as_json
 
 BOTH = ("auto", "off")
+ORDINARY = "ordinary"
+"""Without passthrough, the daemon an ordinary user's: what else it deviates in than root's."""
 ACTORS = ("root", "user")
 
 
@@ -57,8 +59,8 @@ DEVIATIONS: tuple[Deviation, ...] = (
         actors=("user",),
     ),
     Deviation(
-        "A set-gid bit without execution for the group, which has no effect, stays when somebody who is not of the group "
-        "writes. Linux takes it away since 6.2; FUSE leaves that to us, and a write tells no groups of its caller.",
+        "A set-gid bit without execution for the group, which has no effect, stays when somebody who is not of the "
+        "group writes. Linux takes it away since 6.2; FUSE leaves it to us, and a write names no groups of its caller.",
         {
             "set_gid_of_a_foreign_group_without_execution": dict.fromkeys(
                 ("write", "append", "truncate", "ftruncate", "O_TRUNC"), "2767"
@@ -136,6 +138,12 @@ DEVIATIONS: tuple[Deviation, ...] = (
         {"pathconf_of_what_libc_knows_by_the_type": [127, -1]},
     ),
     Deviation(
+        "Where the daemon is an ordinary user's, a directory that may be read and not searched can't be listed "
+        "(`EACCES`): the daemon looks at each name as that user, and needs to search for it.",
+        {"listing_of_a_directory_of_each_mode": ["EACCES"] * 5 + ["ok", "EACCES", "ok"]},
+        data_paths=(ORDINARY,),
+    ),
+    Deviation(
         "Below a `--read-only` association `access` says that one may write what one may write elsewhere: it asks"
         " the kernel, which knows a read-only mount, and not a directory that is. Writing gives `EROFS`.",
         {"ro_access_to_write": "ok"},
@@ -150,16 +158,19 @@ DEVIATIONS: tuple[Deviation, ...] = (
 
 def lines() -> list[str]:
     """As the document lists them: each reason with the tests that show it."""
-    return [f"{each.reason} {', '.join(f'`{_test(name)}`' for name in each.observed)}" for each in DEVIATIONS]
+    return [f"{each.reason} {', '.join(f'`{_test(name, each)}`' for name in each.observed)}" for each in DEVIATIONS]
 
 
-def _test(name: str) -> str:
+def _test(name: str, deviation: Deviation) -> str:
+    if ORDINARY in deviation.data_paths:
+        return f"test_ordinary_daemon[{name}]"
     return f"test_read_only[{name}]" if name.startswith("ro_") else f"test_case[{name}]"
 
 
 def expected_instead(name: str, actor: str, data_path: str) -> tuple[Observed] | None:
     """What the mount is known to show instead, in a tuple; None: what the bare directory shows."""
+    paths = {data_path, "off"} if data_path == ORDINARY else {data_path}
     for deviation in DEVIATIONS:
-        if name in deviation.observed and actor in deviation.actors and data_path in deviation.data_paths:
+        if name in deviation.observed and actor in deviation.actors and paths.intersection(deviation.data_paths):
             return (as_json(deviation.observed[name]),)
     return None
