@@ -86,7 +86,7 @@ def an_open_file_outlives_its_name(me: Identity) -> Observed:
 
 @case(["ok", 0])
 def seven_hundred_nameless_fifos_stay_themselves(me: Identity) -> Observed:
-    """More than the mount keeps descriptors."""
+    """More than the mount keeps descriptors of directories."""
     held = []
     for number in range(700):
         os.mkfifo(f"{number}")

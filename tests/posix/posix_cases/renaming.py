@@ -206,7 +206,7 @@ def rename_with_flags_that_there_are_not(me: Identity) -> Observed:
     ]
 
 
-@case(root=["ok", "c"], user=["ok", "c"])
+@case(["ok", "c"])
 def rename_leaving_a_whiteout(me: Identity) -> Observed:
     touch("f")
     return [flagged("f", "new", WHITEOUT), kind_of("f")]

@@ -82,7 +82,7 @@ def a_fifo_works_after_its_name_is_gone(me: Identity) -> Observed:
         os.close(fd)
 
 
-@case(root=["EADDRINUSE", "hello", "ECONNREFUSED", "ENOENT"], user=["EADDRINUSE", "hello", "ECONNREFUSED", "ENOENT"])
+@case(["EADDRINUSE", "hello", "ECONNREFUSED", "ENOENT"])
 def a_socket_is_found_by_its_name(me: Identity) -> Observed:
     with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client:
         listening.bind("socket")
