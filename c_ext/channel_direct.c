@@ -71,16 +71,18 @@ say_absent(const struct fsx_asked *asked, int directory, const char *name)
     struct fsx_tables *tables = &asked->direct->tables;
     struct fuse_entry_out entry = {0};
     struct stat status;
+    uint64_t held;
 
     if (fstat(directory, &status) < 0 || status.st_nlink == 0) {
         return false; /* it was removed behind the mount: the kernel shall look for another one */
     }
-    if (tables->timeout_ns == 0 || !fsx_tables_absent(tables, fsx_asked_ino(asked), name)) {
+    held = fsx_tables_absent(tables, fsx_asked_ino(asked), name);
+    if (held == 0) {
         (void)fsx_asked_reply(asked, ENOENT, NULL, 0);
         return true;
     }
-    entry.entry_valid = tables->timeout_ns / 1000000000;
-    entry.entry_valid_nsec = (uint32_t)(tables->timeout_ns % 1000000000);
+    entry.entry_valid = held / 1000000000;
+    entry.entry_valid_nsec = (uint32_t)(held % 1000000000);
     (void)fsx_asked_reply(asked, 0, &entry, sizeof entry);
     return true;
 }

@@ -109,10 +109,24 @@ asks_for_security(uint32_t opcode, const char *buffer, size_t length)
            memcmp(buffer + at, prefix, sizeof prefix - 1) == 0;
 }
 
-/* A daemon that touches its own mount may wait for itself, unkillably. What ends something, and
- * what belongs to nobody (a written page), is no touch. */
+/* A page that an application had written, and that the kernel brings out when it may. */
 static bool
-is_our_own(const struct fsx_channel *channel, const struct fuse_in_header *head)
+is_of_a_page(const char *buffer, size_t length)
+{
+    struct fuse_write_in write;
+
+    if (length < sizeof(struct fuse_in_header) + sizeof write) {
+        return false;
+    }
+    memcpy(&write, buffer + sizeof(struct fuse_in_header), sizeof write);
+    return (write.write_flags & FUSE_WRITE_CACHE) != 0;
+}
+
+/* A daemon that touches its own mount may wait for itself, unkillably. What ends something is no
+ * touch, and what belongs to nobody must not be lost. */
+static bool
+is_our_own(const struct fsx_channel *channel, const struct fuse_in_header *head, const char *buffer,
+           size_t length)
 {
     switch (head->opcode) {
     case FUSE_INIT:
@@ -125,7 +139,8 @@ is_our_own(const struct fsx_channel *channel, const struct fuse_in_header *head)
     case FUSE_RELEASEDIR:
         return false;
     default:
-        return head->pid != 0 && syscall(SYS_tgkill, channel->process, head->pid, 0) == 0;
+        return head->pid != 0 && !(head->opcode == FUSE_WRITE && is_of_a_page(buffer, length)) &&
+               syscall(SYS_tgkill, channel->process, head->pid, 0) == 0;
     }
 }
 
@@ -136,12 +151,15 @@ handle_request(struct fsx_channel *channel, const char *buffer, size_t length, c
     int error = 0;
 
     memcpy(&head, buffer, sizeof head);
-    if (is_our_own(channel, &head)) {
+    if (is_our_own(channel, &head, buffer, length)) {
         atomic_fetch_add(&channel->refused, 1);
         error = EDEADLK;
     }
     else if (fsx_direct_answer(&channel->direct, buffer, length, room)) {
         return true;
+    }
+    else if (head.opcode == FUSE_IOCTL) { /* open(3) of many languages asks whether it is a tty */
+        error = ENOSYS;
     }
     else if (asks_for_security(head.opcode, buffer, length)) {
         error = ENODATA;

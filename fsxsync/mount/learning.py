@@ -27,12 +27,20 @@ _FD = (1 << 31) - 1
 class Learning(Naming, Content):
     """One method a kind of fact; each does what the handler for that request does after its answer."""
 
+    _is_learning = False
+
     def catch_up(self) -> None:
-        for fact in self._direct.drain():
-            try:
-                self._LEARN[fact[0]](self, *fact[1:])
-            except Exception:
-                log.exception("bug in learning what the channel answered")  # the others must not be lost with it
+        if self._is_learning:
+            return  # what a fact sets off may ask for it again, and the order must stay
+        self._is_learning = True
+        try:
+            for fact in self._direct.drain():
+                try:
+                    self._LEARN[fact[0]](self, *fact[1:])
+                except Exception:
+                    log.exception("bug in learning what the channel answered")  # the others must not be lost with it
+        finally:
+            self._is_learning = False
 
     async def learn(self) -> None:
         """Runs as long as the mount does."""
@@ -64,7 +72,7 @@ class Learning(Naming, Content):
         handle = self._handles.open(node, number & _FD, uid)
         handle.inode.backing_id = number >> 32
         if flags & os.O_ACCMODE != os.O_RDONLY:
-            self._count_writer(handle)
+            self._is_written(handle)
             handle.inode.may_be_mapped = flags & os.O_ACCMODE == os.O_RDWR and handle.inode.backing_id != 0
         self._handles.give(handle)
         self._hydrator.changed(self._path(node))

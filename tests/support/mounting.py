@@ -12,11 +12,13 @@ happens, nothing stays mounted.
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -150,6 +152,14 @@ def error_of(call: Callable[..., object], *arguments: Any) -> int:
     raise AssertionError(f"{call} did not fail")
 
 
+def wait_until(check: Callable[[], bool], within_s: float = 30) -> None:
+    """For what comes by itself, but later."""
+    give_up = time.monotonic() + within_s
+    while not check():
+        assert time.monotonic() < give_up, "it did not come"
+        time.sleep(0.001)
+
+
 # ---------------------------------------------------------------- the process
 
 
@@ -170,10 +180,11 @@ class _Server:
         self._session = session
         self._hydrator = hydrator
 
-    def do(self, request: dict[str, Any]) -> Any:
+    async def do(self, request: dict[str, Any]) -> Any:
         what = request.pop("what")
         self._session.front.catch_up()  # as sync does before it judges anything
-        return getattr(self, what)(**request)
+        done = getattr(self, what)(**request)
+        return await done if inspect.isawaitable(done) else done
 
     def put_object(self, key: str, body: str) -> None:
         self._hydrator.objects[key] = base64.b64decode(body)
@@ -219,6 +230,20 @@ class _Server:
     def data_path(self) -> str:
         return self._session.data_path[0]
 
+    def channel(self) -> dict[str, int]:
+        """What the channel passed on, answered by itself, refused."""
+        channel = self._session.cache._direct._channel
+        return channel.stats() if channel is not None else {}
+
+    async def touch_own_mount(self, name: str) -> int:
+        """The errno of a stat of something in the mount, by the process that serves it."""
+        path = Path(self._session.mountpoint or "", name)
+        try:
+            await trio.to_thread.run_sync(path.stat)
+        except OSError as error:
+            return error.errno or 0
+        return 0
+
     def table_size(self) -> int:
         return len(self._session.cache._nodes or ())
 
@@ -251,7 +276,7 @@ async def _serve(
         await nursery.start(mount)
         answer(None)
         while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
-            answer(server.do(json.loads(line)))
+            answer(await server.do(json.loads(line)))
         nursery.cancel_scope.cancel()
 
 
