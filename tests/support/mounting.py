@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -46,8 +46,11 @@ class Mounted:
         attr_timeout_s: float = 60.0,
         allow_other: bool = False,
         passthrough: str | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
-        """``passthrough`` as ``-o passthrough=``; what a test's `data_path` fixture says where it is not given."""
+        """``passthrough`` as ``-o passthrough=``; what a test's `data_path` fixture says where it is not given.
+        ``prefix``: what comes before the command that serves it."""
+        self._prefix = prefix
         passthrough = passthrough or os.environ.get("FSXSYNC_TEST_PASSTHROUGH", "auto")
         self.tree = directory / "tree"
         self.path = directory / "mount"
@@ -70,7 +73,7 @@ class Mounted:
         self._log = tempfile.TemporaryFile()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-m", "support.mounting", *map(str, self._arguments)],
+            [*self._prefix, sys.executable, "-m", "support.mounting", *map(str, self._arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
-from fsxsync import _core
 from posix_suite.identities import ROOT, STRANGER, Identity
 from posix_suite.observing import directory, kind_of, links_of, moved, names, outcome, read_all, touch
 from posix_suite.registry import UNSAID, Observed, case
+
+from fsxsync import _core
 
 WHITEOUT = 4
 
@@ -205,7 +206,7 @@ def rename_with_flags_that_there_are_not(me: Identity) -> Observed:
     ]
 
 
-@case(root=["ok", "c"], user=["ok", "c"])
+@case(["ok", "c"])
 def rename_leaving_a_whiteout(me: Identity) -> Observed:
     touch("f")
     return [flagged("f", "new", WHITEOUT), kind_of("f")]

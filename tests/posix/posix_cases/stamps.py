@@ -144,6 +144,18 @@ def storing_through_a_mapping_moves_times_by_msync(me: Identity) -> Observed:
     return seen | {"f": seen["f"].replace("a", "")}  # a page is read before it is stored to, or is not
 
 
+@case(UNSAID)
+def storing_through_a_mapping_moves_times_before_msync(me: Identity) -> Observed:
+    """POSIX wants it by msync(2) or soon after; Linux does it when the page is stored to."""
+    touch("f", content=bytes(PAGE))
+    with open("f", "r+b") as file, mmap.mmap(file.fileno(), PAGE) as mapping:
+
+        def store() -> None:
+            mapping[0] = 1
+
+        return moved(store, "f")["f"].replace("a", "")
+
+
 @case({"f": "mc"})
 def a_write_shows_in_the_times_while_the_file_is_open(me: Identity) -> Observed:
     touch("f")
