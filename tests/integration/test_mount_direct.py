@@ -137,9 +137,8 @@ def test_a_daemon_that_touches_its_own_mount_is_refused_and_nobody_hangs(mounted
 def test_many_processes_at_once_leave_tree_and_table_in_step(mounted: Mounted) -> None:
     directory = mounted.path / "d"
     directory.mkdir()
-    script = (
-        "for i in $(seq 150); do echo $i > $1.$i; mv $1.$i $1.m$i; cat $1.m$i; ls -l . > /dev/null 2>&1 || true; rm $1.m$i; done"
-    )
+    steps = ("echo $i > $1.$i", "mv $1.$i $1.m$i", "cat $1.m$i", "ls -l . > /dev/null 2>&1 || true", "rm $1.m$i")
+    script = f"for i in $(seq 150); do {'; '.join(steps)}; done"
     shell = shutil.which("sh") or "sh"
     workers = [
         subprocess.Popen([shell, "-ec", script, shell, f"w{number}"], cwd=directory, stdout=subprocess.PIPE)  # noqa: S603
