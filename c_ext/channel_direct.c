@@ -289,6 +289,8 @@ answer(const struct fsx_asked *asked)
         return fsx_asked_open(asked);
     case FUSE_CREATE:
         return fsx_asked_create(asked);
+    case FUSE_UNLINK:
+        return fsx_asked_unlink(asked);
     case FUSE_FLUSH:
         return end_handle(asked, FSX_FLUSHED);
     case FUSE_RELEASE:
@@ -309,7 +311,8 @@ is_ours(uint32_t opcode, bool *ends)
     *ends = opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_FLUSH ||
             opcode == FUSE_RELEASE || opcode == FUSE_RELEASEDIR;
     return *ends || opcode == FUSE_LOOKUP || opcode == FUSE_GETATTR || opcode == FUSE_OPEN ||
-           opcode == FUSE_CREATE || opcode == FUSE_OPENDIR || opcode == FUSE_READDIRPLUS;
+           opcode == FUSE_CREATE || opcode == FUSE_UNLINK || opcode == FUSE_OPENDIR ||
+           opcode == FUSE_READDIRPLUS;
 }
 
 bool

@@ -112,6 +112,13 @@ class Descriptors:
         if self._held(node) is None:
             self._add(node, self._open_known(node, name, self.directory(parent), _PIN))
 
+    def hold(self, node: Node, fd: int) -> None:
+        """As `keep`, with a descriptor that somebody has opened for it: ours from now on."""
+        if self._held(node) is None:
+            self._add(node, fd)
+        else:
+            os.close(fd)
+
     def _add(self, node: Node, fd: int) -> None:
         self._kept[node] = fd
         while len(self._kept) > KEPT:  # the one just added is the newest, so it stays

@@ -90,6 +90,15 @@ class Learning(Naming, Content):
             self._direct.leave(ino)  # one for all handles of an inode
         self._handles.give(handle)
 
+    def _unlinked_there(self, parent_ino: int, name: bytes, ino: int, nlink: int, fd: int) -> None:
+        node, parent = self._nodes.find(ino), self._nodes.find(parent_ino)
+        if node is not None and nlink == 1 and self._handles.inode(ino) is None:
+            self._descriptors.hold(node, fd)  # see `_about_to_go`
+        else:
+            os.close(fd)
+        if parent is not None:
+            self._removed(parent, name, self._path_in(parent, name), ino)
+
     def _flushed_there(self, number: int) -> None:
         self._flushed(self._handles.file(number))
 
@@ -103,6 +112,7 @@ class Learning(Naming, Content):
         _core.FACT_FORGOTTEN: _forgotten,
         _core.FACT_CREATED: _created_there,
         _core.FACT_OPENED: _opened_there,
+        _core.FACT_UNLINKED: _unlinked_there,
         _core.FACT_FLUSHED: _flushed_there,
         _core.FACT_RELEASED: lambda self, number: self._released(number),
         _core.FACT_OPENED_DIRECTORY: _opened_directory,

@@ -38,9 +38,11 @@ def test_names_attributes_and_resident_files_cost_python_nothing(mounted: Mounte
         assert (directory / f"f{number}").read_bytes() == b"x" * number
     assert sum(file.stat().st_size for file in directory.iterdir()) == sum(range(FILES))
     assert not (directory / "absent").exists()
+    for number in range(0, FILES, 2):
+        (directory / f"f{number}").unlink()
 
     assert passed_on(mounted) == before
-    assert len(os.listdir(mounted.tree / "d")) == FILES + 1
+    assert len(os.listdir(mounted.tree / "d")) == FILES // 2 + 1
 
 
 def test_what_was_made_and_closed_without_python_is_known_to_it(mounted: Mounted) -> None:

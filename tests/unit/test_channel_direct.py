@@ -26,6 +26,7 @@ from support.channel_ends import (
     RELEASE,
     RELEASEDIR,
     SYNCFS,
+    UNLINK,
     WRITE,
     Attributes,
     Ends,
@@ -354,6 +355,33 @@ def test_a_file_is_not_made_where_it_must_not_be_or_is_already(tree: Tree) -> No
     assert tree.passes(CREATE, body + b"new\0", nodeid=1)
 
     assert sorted(os.listdir(tree.directory)) == ["link", "there"]
+    assert tree.facts() == []
+
+
+def test_a_file_is_removed_and_held_until_python_knows(tree: Tree) -> None:
+    file = _made(tree.directory / "f")
+    os.link(file, tree.directory / "g")
+    ino = file.stat().st_ino
+
+    for name, links in ((b"f", 2), (b"g", 1)):
+        assert tree.ask(UNLINK, name + b"\0") == b""
+        ((kind, *rest, held),) = tree.facts()
+        assert (kind, *rest) == (_core.FACT_UNLINKED, tree.ino, name, ino, links)
+        assert os.fstat(held).st_ino == ino  # type: ignore[call-overload]
+        os.close(held)  # type: ignore[arg-type]
+    assert os.listdir(tree.directory) == []
+
+
+def test_what_is_not_removed_here_is_pythons(tree: Tree) -> None:
+    (tree.directory / "d").mkdir()
+    _made(tree.directory / "f")
+    assert tree.passes(UNLINK, b"absent\0")
+    assert tree.passes(UNLINK, b"d\0")
+    assert tree.passes(UNLINK, b"f\0", nodeid=1)
+    tree.serve(is_writable=False)
+    assert tree.passes(UNLINK, b"f\0")
+
+    assert sorted(os.listdir(tree.directory)) == ["d", "f"]
     assert tree.facts() == []
 
 
