@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -144,6 +145,55 @@ is_our_own(const struct fsx_channel *channel, const struct fuse_in_header *head,
     }
 }
 
+/* Requests whose answer is completed on its way, and those that wait for the repository. */
+static bool
+is_awaited(uint32_t opcode)
+{
+    return opcode == FUSE_INIT || opcode == FUSE_OPEN || opcode == FUSE_CREATE ||
+           opcode == FUSE_SETATTR;
+}
+
+/* A thread that was killed, or is gone. Any other signal has to wait: programs do not expect
+ * open(2) and truncate(2) of a file to be interrupted. */
+static bool
+is_dying(uint32_t pid)
+{
+    char path[48], line[128];
+    unsigned long long pending = 0;
+    FILE *status;
+
+    (void)snprintf(path, sizeof path, "/proc/%u/status", pid);
+    status = fopen(path, "re");
+    if (status == NULL) {
+        return true;
+    }
+    while (fgets(line, sizeof line, status) != NULL &&
+           sscanf(line, "SigPnd: %llx", &pending) != 1) {
+    }
+    (void)fclose(status);
+    return (pending >> (SIGKILL - 1) & 1) != 0; /* the kernel makes one of all fatal signals */
+}
+
+/* Whoever was killed while it waits for data need not wait for it to die: pyfuse3 does not know
+ * INTERRUPT. False: nothing was done. */
+static bool
+gives_up(struct fsx_channel *channel, const char *buffer, size_t length)
+{
+    struct fuse_interrupt_in in;
+    uint32_t pid;
+
+    if (length < sizeof(struct fuse_in_header) + sizeof in) {
+        return false;
+    }
+    memcpy(&in, buffer + sizeof(struct fuse_in_header), sizeof in);
+    pid = fsx_pending_waits(&channel->pending, in.unique);
+    if (pid == 0 || !is_dying(pid) || !fsx_pending_give_up(&channel->pending, in.unique)) {
+        return false;
+    }
+    fsx_answer_error(channel->device, in.unique, EINTR);
+    return true;
+}
+
 static bool
 handle_request(struct fsx_channel *channel, const char *buffer, size_t length, char *room)
 {
@@ -171,8 +221,11 @@ handle_request(struct fsx_channel *channel, const char *buffer, size_t length, c
         if (head.opcode == FUSE_INIT) {
             atomic_store(&channel->offered, fsx_init_offered(buffer, length));
         }
-        if ((head.opcode == FUSE_INIT || head.opcode == FUSE_OPEN || head.opcode == FUSE_CREATE) &&
-            !fsx_pending_add(&channel->pending, head.unique, head.opcode)) {
+        if (head.opcode == FUSE_INTERRUPT && gives_up(channel, buffer, length)) {
+            return true;
+        }
+        if (is_awaited(head.opcode) &&
+            !fsx_pending_add(&channel->pending, head.unique, head.opcode, head.pid)) {
             error = ENOMEM;
         }
         else {
@@ -207,21 +260,45 @@ relay_down(void *argument)
 
 /* --- libfuse to kernel --- */
 
+/* The kernel never hears of that handle, so it will not release it. */
+static void
+release_unwanted(struct fsx_channel *channel, const char *answer, size_t length)
+{
+    struct fsx_fact *fact = fsx_fact_new(FSX_RELEASED, NULL);
+    struct fsx_open_out opened;
+
+    if (fact == NULL || length < sizeof opened) {
+        free(fact);
+        return;
+    }
+    memcpy(&opened, answer, sizeof opened);
+    fact->handle = opened.fh;
+    fsx_journal_note(&channel->direct.journal, fact);
+}
+
+/* The new length; 0: nobody wants it any more. */
 static size_t
 handle_answer(struct fsx_channel *channel, char *buffer, size_t length, size_t room)
 {
     struct fuse_out_header head;
+    bool is_given_up;
     uint32_t opcode;
 
     if (length < sizeof head) {
         return length;
     }
     memcpy(&head, buffer, sizeof head);
-    opcode = fsx_pending_take(&channel->pending, head.unique);
+    opcode = fsx_pending_take(&channel->pending, head.unique, &is_given_up);
     if (opcode == FUSE_INIT) {
         return fsx_init_rewrite(buffer, length, room, atomic_load(&channel->offered));
     }
-    if (opcode != 0) {
+    if (is_given_up) {
+        if (opcode == FUSE_OPEN && head.error == 0) {
+            release_unwanted(channel, buffer + sizeof head, length - sizeof head);
+        }
+        return 0;
+    }
+    if (opcode == FUSE_OPEN || opcode == FUSE_CREATE) {
         fsx_open_rewrite(buffer, length, opcode);
     }
     return length;
@@ -238,7 +315,7 @@ relay_up(void *argument)
         ssize_t got = recv(channel->relay, buffer, room, 0);
         if (got > 0) {
             size_t length = handle_answer(channel, buffer, (size_t)got, room);
-            while (write(channel->device, buffer, length) < 0 && errno == EINTR) {
+            while (length != 0 && write(channel->device, buffer, length) < 0 && errno == EINTR) {
             } /* ENOENT: nobody waits for it any more */
         }
         else if (got == 0 || errno != EINTR) {

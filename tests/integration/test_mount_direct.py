@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,3 +159,21 @@ def test_many_processes_at_once_leave_tree_and_table_in_step(mounted: Mounted) -
     assert mounted.ask("backings") == 0
     Path("/proc/sys/vm/drop_caches").write_text("2")
     wait_until(lambda: mounted.ask("table_size") <= 3)
+
+
+@pytest.mark.parametrize("flags", ["O_RDONLY", "O_WRONLY"])
+def test_who_is_killed_while_it_opens_a_released_file_dies_at_once(mounted: Mounted, flags: str) -> None:
+    mounted.put_object("key", b"x" * 1000)
+    make_stub(mounted.tree / "s", "key", 1000)
+    ino = (mounted.tree / "s").stat().st_ino
+    mounted.ask("close_gate")
+    script = f"import os, sys; os.open(sys.argv[1], os.{flags})"
+    with subprocess.Popen([sys.executable, "-c", script, mounted.path / "s"]) as opener:  # noqa: S603
+        wait_until(lambda: mounted.ask("loads") > 0)
+        opener.kill()
+        assert opener.wait(30) == -signal.SIGKILL
+
+    mounted.ask("open_gate")
+    wait_until(lambda: mounted.ask("open_handles", ino=ino) == 0)
+    assert (mounted.path / "s").read_bytes() == b"x" * 1000
+    assert len(mounted.calls("writer_opened")) == len(mounted.calls("writer_closed"))
