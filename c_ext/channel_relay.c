@@ -1,17 +1,16 @@
 #include "channel_relay.h"
 
+#include "channel_screen.h"
 #include "channel_wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -98,100 +97,12 @@ pass_request(struct fsx_channel *channel, const char *buffer, size_t length)
     return true;
 }
 
-/* The kernel asks for security.capability before the first write to each file it met. The mount
- * shows none of these attributes (mount/metadata.py), so nobody has to be woken for it. */
-static bool
-asks_for_security(uint32_t opcode, const char *buffer, size_t length)
-{
-    static const char prefix[] = "security.";
-    size_t at = sizeof(struct fuse_in_header) + sizeof(struct fuse_getxattr_in);
-
-    return opcode == FUSE_GETXATTR && length >= at + sizeof prefix &&
-           memcmp(buffer + at, prefix, sizeof prefix - 1) == 0;
-}
-
-/* A page that an application had written, and that the kernel brings out when it may. */
-static bool
-is_of_a_page(const char *buffer, size_t length)
-{
-    struct fuse_write_in write;
-
-    if (length < sizeof(struct fuse_in_header) + sizeof write) {
-        return false;
-    }
-    memcpy(&write, buffer + sizeof(struct fuse_in_header), sizeof write);
-    return (write.write_flags & FUSE_WRITE_CACHE) != 0;
-}
-
-/* A daemon that touches its own mount may wait for itself, unkillably. What ends something is no
- * touch, and what belongs to nobody must not be lost. */
-static bool
-is_our_own(const struct fsx_channel *channel, const struct fuse_in_header *head, const char *buffer,
-           size_t length)
-{
-    switch (head->opcode) {
-    case FUSE_INIT:
-    case FUSE_DESTROY:
-    case FUSE_INTERRUPT:
-    case FUSE_FORGET:
-    case FUSE_BATCH_FORGET:
-    case FUSE_FLUSH:
-    case FUSE_RELEASE:
-    case FUSE_RELEASEDIR:
-        return false;
-    default:
-        return head->pid != 0 && !(head->opcode == FUSE_WRITE && is_of_a_page(buffer, length)) &&
-               syscall(SYS_tgkill, channel->process, head->pid, 0) == 0;
-    }
-}
-
 /* Requests whose answer is completed on its way, and those that wait for the repository. */
 static bool
 is_awaited(uint32_t opcode)
 {
     return opcode == FUSE_INIT || opcode == FUSE_OPEN || opcode == FUSE_CREATE ||
            opcode == FUSE_SETATTR;
-}
-
-/* A thread that was killed, or is gone. Any other signal has to wait: programs do not expect
- * open(2) and truncate(2) of a file to be interrupted. */
-static bool
-is_dying(uint32_t pid)
-{
-    char path[48], line[128];
-    unsigned long long pending = 0;
-    FILE *status;
-
-    (void)snprintf(path, sizeof path, "/proc/%u/status", pid);
-    status = fopen(path, "re");
-    if (status == NULL) {
-        return true;
-    }
-    while (fgets(line, sizeof line, status) != NULL &&
-           sscanf(line, "SigPnd: %llx", &pending) != 1) {
-    }
-    (void)fclose(status);
-    return (pending >> (SIGKILL - 1) & 1) != 0; /* the kernel makes one of all fatal signals */
-}
-
-/* Whoever was killed while it waits for data need not wait for it to die: pyfuse3 does not know
- * INTERRUPT. False: nothing was done. */
-static bool
-gives_up(struct fsx_channel *channel, const char *buffer, size_t length)
-{
-    struct fuse_interrupt_in in;
-    uint32_t pid;
-
-    if (length < sizeof(struct fuse_in_header) + sizeof in) {
-        return false;
-    }
-    memcpy(&in, buffer + sizeof(struct fuse_in_header), sizeof in);
-    pid = fsx_pending_waits(&channel->pending, in.unique);
-    if (pid == 0 || !is_dying(pid) || !fsx_pending_give_up(&channel->pending, in.unique)) {
-        return false;
-    }
-    fsx_answer_error(channel->device, in.unique, EINTR);
-    return true;
 }
 
 static bool
@@ -201,7 +112,7 @@ handle_request(struct fsx_channel *channel, const char *buffer, size_t length, c
     int error = 0;
 
     memcpy(&head, buffer, sizeof head);
-    if (is_our_own(channel, &head, buffer, length)) {
+    if (fsx_screen_is_our_own(channel->process, &head, buffer, length)) {
         atomic_fetch_add(&channel->refused, 1);
         error = EDEADLK;
     }
@@ -211,7 +122,7 @@ handle_request(struct fsx_channel *channel, const char *buffer, size_t length, c
     else if (head.opcode == FUSE_IOCTL) { /* open(3) of many languages asks whether it is a tty */
         error = ENOSYS;
     }
-    else if (asks_for_security(head.opcode, buffer, length)) {
+    else if (fsx_screen_asks_for_security(head.opcode, buffer, length)) {
         error = ENODATA;
     }
     else if (fsx_answerer_takes(head.opcode)) {
@@ -221,7 +132,8 @@ handle_request(struct fsx_channel *channel, const char *buffer, size_t length, c
         if (head.opcode == FUSE_INIT) {
             atomic_store(&channel->offered, fsx_init_offered(buffer, length));
         }
-        if (head.opcode == FUSE_INTERRUPT && gives_up(channel, buffer, length)) {
+        if (head.opcode == FUSE_INTERRUPT &&
+            fsx_screen_gives_up(&channel->pending, channel->device, buffer, length)) {
             return true;
         }
         if (is_awaited(head.opcode) &&
