@@ -52,6 +52,10 @@ class Known(NamedTuple):
         return self.sort_key.removesuffix(b"/")
 
     @property
+    def is_directory(self) -> bool:
+        return self.sort_key.endswith(b"/")
+
+    @property
     def is_implied(self) -> bool:
         """See `Base.is_implied`."""
         return self.etag is None

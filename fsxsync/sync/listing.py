@@ -18,7 +18,6 @@ from fsxsync.model.keys import path_of
 from fsxsync.ports import Listed
 from fsxsync.sync import brakes
 from fsxsync.sync.bulk import import_new
-from fsxsync.sync.filters import is_wanted
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.served import Served
 
@@ -60,7 +59,7 @@ async def reconcile_listing(served: Served, intake: Intake, *, accept_deletes: b
             _compare(served, intake, rows, listed, progress)
         await _flush(served, progress)
     for count, row in enumerate(rows.rest()):
-        _missing(row, progress)
+        _missing(served, row, progress)
         if count % PAGE == PAGE - 1:
             await trio.lowlevel.checkpoint()
     why = brakes.implausible_listing(progress.known, len(progress.missing), progress.listed)
@@ -99,8 +98,8 @@ class _Rows:
             yield row
 
 
-def _missing(row: Known, progress: _Progress) -> None:
-    if row.is_implied:
+def _missing(served: Served, row: Known, progress: _Progress) -> None:
+    if row.is_implied or not served.filters.wants(row.path, directory=row.is_directory):
         return
     progress.known += 1
     progress.missing.append(row.path)
@@ -117,18 +116,22 @@ def _compare(served: Served, intake: Intake, rows: _Rows, listed: Listed, progre
         return
     sort_key = path + b"/" if is_directory else path
     for row in rows.before(sort_key):
-        _missing(row, progress)
+        _missing(served, row, progress)
     row_here = rows.take(sort_key)
-    if not is_wanted(served.association, path):
+    filters = served.filters
+    if not filters.wants(path, directory=is_directory):
         return
+    is_let_through = filters.lists(is_directory, listed.size)
     if row_here is None:
-        progress.new.append((path, listed))
+        if is_let_through:
+            # What its age may leave out or hold back is for a look to say.
+            (progress.hints.append(path) if filters.limits.has_ages else progress.new.append((path, listed)))
         return
     if row_here.is_implied:
         progress.hints.append(path)
         return
     progress.known += 1
-    if not row_here.matches_listing(listed.etag, listed.size, listed.last_modified_ns):
+    if is_let_through and not row_here.matches_listing(listed.etag, listed.size, listed.last_modified_ns):
         progress.hints.append(path)
 
 

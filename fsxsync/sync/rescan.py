@@ -5,7 +5,8 @@ from __future__ import annotations
 import trio
 
 from fsxsync.errors import TreeMoved
-from fsxsync.model.identity import Kind
+from fsxsync.model.identity import Base, Kind
+from fsxsync.sync.excluded import forget
 from fsxsync.sync.intake import BATCH, Intake
 from fsxsync.sync.served import Served
 
@@ -49,19 +50,30 @@ async def _merge(served: Served, intake: Intake) -> tuple[list[bytes], int]:
             seen += 1
             here = path + b"/" if local.kind is Kind.DIRECTORY else path
             while row is not None and files.sort_key(row) < here:
-                gone.append(row.path)
+                _gone(served, row, gone)
                 row = next(rows, None)
             if row is not None and files.sort_key(row) == here:
-                if not row.matches_local(local):
+                if not served.filters.keeps(row):
+                    forget(served, row, local)
+                    intake.changed(tree_path)
+                elif not row.matches_local(local):
                     intake.changed(tree_path)
                 row = next(rows, None)
             else:
                 intake.changed(tree_path)
         intake.flush()
     while row is not None:
-        gone.append(row.path)
+        _gone(served, row, gone)
         row = next(rows, None)
     return gone, seen
+
+
+def _gone(served: Served, row: Base, gone: list[bytes]) -> None:
+    """A row without a file. Where a filter leaves it out, its object stays: the row goes, and tells nobody."""
+    if served.filters.keeps(row):
+        gone.append(row.path)
+    else:
+        forget(served, row, None)
 
 
 def check_directory(served: Served) -> None:

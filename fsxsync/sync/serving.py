@@ -10,6 +10,7 @@ import trio
 from fsxsync.errors import FsxSyncError, RepositoryError, TreeError
 from fsxsync.model.association import Association, Lifecycle
 from fsxsync.ports import Conditions
+from fsxsync.sync.ignoring import read_filters
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.loading import first_leaf
 from fsxsync.sync.looker import backoff_s, run_lookers
@@ -54,7 +55,8 @@ class Service:
                 attempts = 0
                 while True:
                     try:
-                        await self._serve()
+                        while True:
+                            await self._serve()  # returns when the filters changed
                     except* (RepositoryError, TreeError) as failures:
                         error = first_leaf(failures)
                         assert isinstance(error, FsxSyncError)
@@ -67,8 +69,11 @@ class Service:
             self.ended.set()
 
     async def _serve(self) -> None:
+        """Serve until the filters change."""
         served = self.served
         check_directory(served)
+        served.filters_stale = trio.Event()
+        served.filters = read_filters(served)
         await served.store.check(served.association.prefix)
         await self._find_conditions()
         self.reader = self._reader_for(served.association)
@@ -82,7 +87,9 @@ class Service:
                 self._on_listed()
             served.shared.catalog.changelog.wake(served.id, served.shared.now_ns())
             served.wake()
-            await trio.sleep_forever()
+            await served.filters_stale.wait()
+            self.want_rescan()
+            nursery.cancel_scope.cancel()
 
     def _wants_listing(self) -> bool:
         """A daemon that starts reads the listing once: events may have come and gone while nobody read them."""
