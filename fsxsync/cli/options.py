@@ -136,6 +136,11 @@ _OPTIONS = (
     click.option("--sse", type=SSE, metavar="AES256|aws:kms[:KEY]", help="Server-side encryption of new objects."),
     click.option("--storage-class", type=STORAGE_CLASS, help="Storage class of new objects."),
     click.option(
+        "--export-xattrs/--no-export-xattrs",
+        default=None,
+        help="Let extended attributes (user.*) travel as user metadata, both ways, up to S3's 2 KiB (default: no).",
+    ),
+    click.option(
         "--restore-archived",
         type=click.Choice(RESTORES),
         help="What reading a file whose object is archived asks for (default off: an error).",

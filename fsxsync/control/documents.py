@@ -52,6 +52,7 @@ def of_association(association: Association) -> Document:
         "acl": access.acl,
         "sse": access.sse,
         "storage_class": access.storage_class,
+        "export_xattrs": association.export_xattrs,
         "restore_archived": association.restore_archived,
         "uid": defaults.uid,
         "gid": defaults.gid,

@@ -62,6 +62,7 @@ CHANGEABLE = frozenset(
         "acl",
         "sse",
         "storage_class",
+        "export_xattrs",
         "restore_archived",
         "uid",
         "gid",
@@ -104,7 +105,7 @@ def changed_association(before: Association, members: Members) -> Association:
     uid, gid = members.whole("uid", 0, ID_MAX), members.whole("gid", 0, ID_MAX)
     poll_s, region = members.number("poll_s", 0, POLL_MAX_S), members.text("region", r"[A-Za-z0-9-]+")
     anonymous, pays = members.flag("anonymous"), members.flag("requester_pays")
-    usual = members.flag("default_excludes")
+    usual, xattrs = members.flag("default_excludes"), members.flag("export_xattrs")
     after = replace(
         before,
         access=replace(
@@ -131,6 +132,7 @@ def changed_association(before: Association, members: Members) -> Association:
         exclude=_globs(members, "exclude", before.exclude),
         default_excludes=before.default_excludes if usual is None else usual,
         limits=_limits(members, before.limits),
+        export_xattrs=before.export_xattrs if xattrs is None else xattrs,
         restore_archived=members.word("restore_archived", RESTORES) or before.restore_archived,
     )
     if after.access.anonymous and after.access.profile:

@@ -118,6 +118,8 @@ class Association:
     exclude: tuple[str, ...] = ()
     default_excludes: bool = True
     limits: Limits = Limits()
+    export_xattrs: bool = False
+    """User extended attributes travel as user metadata, both ways."""
     restore_archived: str = "off"
     lifecycle: Lifecycle = Lifecycle.CREATING
     failure: str = ""

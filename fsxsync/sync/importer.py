@@ -11,6 +11,7 @@ from fsxsync.errors import LocalChanged, ObjectChanged, TypeClash
 from fsxsync.model.conflict import conflict_name
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
 from fsxsync.model.stub import StubMark
+from fsxsync.sync.carrying import dress
 from fsxsync.sync.exporter import set_metadata
 from fsxsync.sync.loading import load_object
 from fsxsync.sync.reconcile import Action
@@ -118,6 +119,7 @@ async def import_object(served: Served, path: bytes, action: Action) -> Base:
     tree_path = served.tree_path(path)
     tree = served.shared.tree
     try:
+        dress(served, path, staged, local, posix)
         if local is None:
             placed = tree.place(staged, tree_path)
         else:
@@ -145,6 +147,7 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
     staged, _ = await _stage_loaded(owner, mark.key, source, local.posix)
     tree_path = served.tree_path(path)
     try:
+        dress(served, path, staged, local, Posix())
         served.shared.tree.exchange_in(staged, tree_path, local)
     except LocalChanged:
         served.shared.tree.discard_staged(staged.name)

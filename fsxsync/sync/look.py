@@ -18,6 +18,7 @@ from fsxsync.catalog.changelog import Entry
 from fsxsync.errors import ObjectChanged, TypeClash
 from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
 from fsxsync.sync import exporter, importer, renames
+from fsxsync.sync.carrying import as_carried, with_xattrs
 from fsxsync.sync.digests import content_hash, same_bytes
 from fsxsync.sync.excluded import forget, is_left_out
 from fsxsync.sync.journal import forget_problems, record_action, record_problem
@@ -112,12 +113,12 @@ async def _settle(served: Served, path: bytes, base: Base | None, local: Local |
     if base is None and local is not None and not hinted and await _follow(served, path, local):
         return DONE
     remote, other_form = await _see_remote(served, path, base, local, hinted=hinted)
+    remote = as_carried(served, remote)
     if local is not None and remote is not None and (local.kind is Kind.DIRECTORY) != (remote.kind is Kind.DIRECTORY):
         raise TypeClash(f"sync of {path!r}", f"{local.kind.value} in the tree, {remote.kind.value} in the repository")
     known: bool | None = None
-    if local is not None and needs_digest(base, local):
-        digest = await trio.to_thread.run_sync(content_hash, shared.tree, served.tree_path(path), local)
-        local = replace(local, content_hash=digest)
+    if local is not None:
+        local = await _read_closer(served, path, base, local)
     if _worth_comparing(base, local, remote):
         assert local is not None
         assert remote is not None
@@ -132,6 +133,14 @@ async def _settle(served: Served, path: bytes, base: Base | None, local: Local |
     if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
         return Outcome(Next.AGAIN, remote=True)
     return outcome
+
+
+async def _read_closer(served: Served, path: bytes, base: Base | None, local: Local) -> Local:
+    """The file with what lstat does not say, as far as it counts: its digest, its extended attributes."""
+    if needs_digest(base, local):
+        digest = await trio.to_thread.run_sync(content_hash, served.shared.tree, served.tree_path(path), local)
+        local = replace(local, content_hash=digest)
+    return with_xattrs(served, path, base, local)
 
 
 async def _follow(served: Served, path: bytes, local: Local) -> bool:

@@ -135,6 +135,7 @@ def test_associate_hands_every_option_on(daemon: Daemon, capsys: pytest.CaptureF
         *("--no-import-metadata", "--no-wait", "--on-conflict", "remote"),
         *("--include", "*.csv", "--include", "a/*", "--exclude", "*.tmp"),
         *("--no-default-excludes", "--min-size", "10", "--max-size", "2KiB", "--min-age", "15m", "--max-age", "30d"),
+        "--export-xattrs",
         *("--endpoint-url", "http://127.0.0.1:9", "--region", "r-1", "--profile", "p", "--requester-pays"),
         *("--acl", "private", "--sse", "aws:kms:k", "--storage-class", "GLACIER_IR"),
         *("--restore-archived", "standard", "--uid", "0", "--gid", "5"),
@@ -154,6 +155,7 @@ def test_associate_hands_every_option_on(daemon: Daemon, capsys: pytest.CaptureF
     }
     assert (row["on_conflict"], row["include"], row["exclude"]) == ("remote", ["*.csv", "a/*"], ["*.tmp"])
     assert (row["default_excludes"], row["min_size"], row["max_size"]) == ([], 10, 2048)
+    assert row["export_xattrs"] is True
     assert (row["min_age_s"], row["max_age_s"]) == (900.0, 30 * 86400.0)
     assert (row["endpoint_url"], row["region"], row["profile"]) == ("http://127.0.0.1:9", "r-1", "p")
     assert (row["requester_pays"], row["anonymous"], row["acl"], row["sse"]) == (
@@ -611,7 +613,8 @@ OPTIONS = {
     "unmount": "--drain-timeout",
     "demo": "--check",
     "associate": "--import --export --events --poll --no-import-metadata --no-wait --on-conflict --include --exclude"
-    " --default-excludes --no-default-excludes --min-size --max-size --min-age --max-age"
+    " --default-excludes --no-default-excludes --min-size --max-size --min-age --max-age --export-xattrs"
+    " --export-xattrs --no-export-xattrs"
     " --endpoint-url --region --profile --anonymous --requester-pays --acl --sse --storage-class --restore-archived"
     " --uid --gid --file-mode --dir-mode --read-only",
     "associations": "--json",
