@@ -86,10 +86,6 @@ class Limits:
     min_age_ns: int | None = None
     max_age_ns: int | None = None
 
-    @property
-    def has_ages(self) -> bool:
-        return self.min_age_ns is not None or self.max_age_ns is not None
-
     def holds(self, size: int) -> bool:
         """The size is none that is left out."""
         return (self.min_size is None or size >= self.min_size) and (self.max_size is None or size <= self.max_size)

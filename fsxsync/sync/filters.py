@@ -6,6 +6,7 @@ association's directory; versions by their size, and by their age where their co
 
 from __future__ import annotations
 
+import enum
 import fnmatch
 import functools
 import re
@@ -24,6 +25,12 @@ ALWAYS_EXCLUDED = (".fsxsync-*",)
 _SIZED = frozenset({Kind.FILE, Kind.SYMLINK})
 """A symlink's size is the length of its target, here and there."""
 _CONTENT = frozenset({Delta.NEW, Delta.CONTENT})
+
+
+class Age(enum.Enum):
+    RIGHT = "right"
+    TOO_YOUNG = "too young"
+    TOO_OLD = "too old"
 
 
 class Filters:
@@ -104,6 +111,15 @@ class Filters:
         if limit is None or base is not None or (local is not None and local.stub is not None):
             return False
         return any(now_ns - time_ns > limit for time_ns in _times(local, remote))
+
+    def age_of_new(self, last_modified_ns: int, now_ns: int) -> Age:
+        """What the same rules say of an object that only a listing has shown."""
+        limits, age_ns = self.limits, now_ns - last_modified_ns
+        if limits.max_age_ns is not None and age_ns > limits.max_age_ns:
+            return Age.TOO_OLD
+        if limits.min_age_ns is not None and age_ns < limits.min_age_ns:
+            return Age.TOO_YOUNG
+        return Age.RIGHT
 
     def young_until_ns(self, base: Base | None, local: Local | None, remote: Remote | None) -> int | None:
         """When the content that would travel will be ``min_age`` old; None if nothing has to wait for that."""

@@ -58,6 +58,6 @@ def refresh(served: Served) -> None:
     except TreeError:
         served.filters_stale.set()
         return
-    if after.ignored != served.filters.ignored:
+    if after.ignored != served.filters.ignored or served.association.failure:
         served.filters = after
         served.filters_stale.set()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import trio
 
-from fsxsync.errors import LocalChanged, ObjectChanged, TypeClash
+from fsxsync.errors import KeyRefused, LocalChanged, ObjectArchived, ObjectChanged, RepositoryError, TypeClash
 from fsxsync.model.conflict import conflict_name
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
 from fsxsync.model.stub import StubMark
@@ -144,7 +144,13 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
     source = await owner.store.head(mark.key)
     if source is None or (source.etag, source.size) != (mark.etag, mark.size):
         raise ObjectChanged(f"reading {mark.key}", "it is another version now")
-    staged, _ = await _stage_loaded(owner, mark.key, source, local.posix)
+    try:
+        staged, _ = await _stage_loaded(owner, mark.key, source, local.posix)
+    except (ObjectArchived, KeyRefused) as error:
+        # Not the end of it, as for other looks: while this one is pending, nobody deletes the object.
+        raise RepositoryError(
+            error.what, error.why, advice="rename the file back, or have its object restored"
+        ) from error
     tree_path = served.tree_path(path)
     try:
         dress(served, path, staged, local, Posix())
@@ -153,6 +159,8 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
         served.shared.tree.discard_staged(staged.name)
         raise
     served.shared.invalidate(tree_path, local.ino, data=True)
+    # The object may go as soon as this look is through: after a power cut the stub must not stand here again.
+    await trio.to_thread.run_sync(served.shared.tree.settle, tree_path)
 
 
 def _import_directory(served: Served, path: bytes, local: Local | None, remote: Remote, posix: Posix) -> Base:

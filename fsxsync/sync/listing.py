@@ -18,6 +18,7 @@ from fsxsync.model.keys import path_of
 from fsxsync.ports import Listed
 from fsxsync.sync import brakes
 from fsxsync.sync.bulk import import_new
+from fsxsync.sync.filters import Age, Filters
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.served import Served
 
@@ -35,6 +36,7 @@ class ListingRefused(RepositoryError):
 
 @dataclass(slots=True)
 class _Progress:
+    started_ns: int
     held_until_ns: int
     listed: int = 0
     known: int = 0
@@ -50,7 +52,7 @@ async def reconcile_listing(served: Served, intake: Intake, *, accept_deletes: b
         RepositoryError: the listing could not be read. ListingRefused: it was read and is implausible.
     """
     started_ns = served.shared.now_ns()
-    progress = _Progress(held_until_ns=started_ns + HELD_NS)
+    progress = _Progress(started_ns=started_ns, held_until_ns=started_ns + HELD_NS)
     rows = _Rows(served)
     pages: Iterator[list[Listed]] = iter(())
     pages = served.store.list_pages(served.association.prefix)
@@ -124,8 +126,7 @@ def _compare(served: Served, intake: Intake, rows: _Rows, listed: Listed, progre
     is_let_through = filters.lists(is_directory, listed.size)
     if row_here is None:
         if is_let_through:
-            # What its age may leave out or hold back is for a look to say.
-            (progress.hints.append(path) if filters.limits.has_ages else progress.new.append((path, listed)))
+            _new(filters, path, listed, progress)
         return
     if row_here.is_implied:
         progress.hints.append(path)
@@ -133,6 +134,17 @@ def _compare(served: Served, intake: Intake, rows: _Rows, listed: Listed, progre
     progress.known += 1
     if is_let_through and not row_here.matches_listing(listed.etag, listed.size, listed.last_modified_ns):
         progress.hints.append(path)
+
+
+def _new(filters: Filters, path: bytes, listed: Listed, progress: _Progress) -> None:
+    """A key without a row. One that is too old is not even looked at, or each listing would cost a HEAD of each."""
+    match filters.age_of_new(listed.last_modified_ns, progress.started_ns):
+        case Age.RIGHT:
+            progress.new.append((path, listed))
+        case Age.TOO_YOUNG:
+            progress.hints.append(path)  # its look waits
+        case Age.TOO_OLD:
+            return
 
 
 async def _flush(served: Served, progress: _Progress) -> None:

@@ -50,6 +50,7 @@ class Tree:
         self.place_stubs = self._places.place_stubs
         self.exchange_in = self._places.exchange_in
         self.remove = self._places.remove
+        self.settle = self._places.settle
         self.make_directories = self._places.make_directories
         self.stage_stub = staging.stub
         self.stage_symlink = staging.symlink

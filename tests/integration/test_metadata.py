@@ -77,6 +77,7 @@ def test_every_dialect_is_imported(fsx: Instance, moto: MotoServer, s3: Any, buc
     assert {name: posix(d / name / "later") for name in DIALECTS} == found
 
 
+@pytest.mark.needs("storage classes")
 def test_what_an_object_carries_survives_our_change_of_metadata(
     fsx: Instance, moto: MotoServer, s3: Any, bucket: str
 ) -> None:

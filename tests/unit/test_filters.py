@@ -12,7 +12,7 @@ from support.small_world import Version, base_of, local_of, remote_of
 from fsxsync.model.association import Association, Limits
 from fsxsync.model.identity import Kind
 from fsxsync.model.stub import StubMark
-from fsxsync.sync.filters import Filters
+from fsxsync.sync.filters import Age, Filters
 
 PLAIN = Association("dra-1", b"d", "bucket", "")
 ONE, TWO = Version(1, 0o644), Version(2, 0o644)
@@ -199,3 +199,15 @@ def test_what_is_old_when_first_seen_stays(time_s: int, too_old: bool) -> None:
     assert made.is_too_old(None, None, theirs, NOW_NS) is too_old
     assert not made.is_too_old(base_of(ONE, released=False), mine, theirs, NOW_NS)
     assert not made.is_too_old(None, replace(mine, kind=Kind.DIRECTORY), None, NOW_NS)
+    assert (made.age_of_new(time_s * S, NOW_NS) is Age.TOO_OLD) is too_old
+
+
+@pytest.mark.parametrize(
+    ("age_s", "wanted"),
+    [(0, Age.TOO_YOUNG), (9, Age.TOO_YOUNG), (10, Age.RIGHT), (20, Age.RIGHT), (21, Age.TOO_OLD), (-5, Age.TOO_YOUNG)],
+)
+def test_the_age_of_what_a_listing_shows(age_s: int, wanted: Age) -> None:
+    made = filters(limits=Limits(min_age_ns=10 * S, max_age_ns=20 * S))
+
+    assert made.age_of_new(NOW_NS - age_s * S, NOW_NS) is wanted
+    assert filters().age_of_new(NOW_NS - age_s * S, NOW_NS) is Age.RIGHT
