@@ -76,8 +76,8 @@ class Service:
     async def _serve(self) -> None:
         """Serve until the filters change."""
         served = self.served
-        check_directory(served)
         served.filters_stale = trio.Event()
+        check_directory(served)
         served.filters = await self._read_filters()
         await served.store.check(served.association.prefix)
         await self._find_conditions()
