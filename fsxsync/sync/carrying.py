@@ -22,13 +22,13 @@ _CARRIERS = frozenset({Kind.FILE, Kind.DIRECTORY})
 
 
 def with_xattrs(served: Served, path: bytes, base: Base | None, local: Local) -> Local:
-    """``local`` with the attributes that an export would say; '' if they are more than S3 takes."""
-    if not served.association.export_xattrs or local.kind not in _CARRIERS:
+    """``local`` with the attributes that an export would say; if they are more than S3 takes, it says nothing."""
+    if not _do_travel(served, local.kind):
         return local
     mine = served.shared.tree.xattrs(served.tree_path(path))
     if not mine and base is not None and base.posix.xattrs is None:
         return local  # none here, and nobody looked whether the object says some: so there is nothing to say
-    return replace(local, xattrs=encode_xattrs(mine) if _can_travel(local, mine) else "")
+    return replace(local, xattrs=encode_xattrs(mine)) if _can_travel(local, mine) else local
 
 
 def as_carried(served: Served, remote: Remote | None) -> Remote | None:
@@ -45,7 +45,9 @@ def _can_travel(local: Local, xattrs: Mapping[bytes, bytes]) -> bool:
 
 def tell_if_left(served: Served, path: bytes, local: Local) -> None:
     """One line for a file that was exported without its attributes."""
-    if local.xattrs == "" and served.shared.tree.xattrs(served.tree_path(path)):
+    if local.xattrs is not None or not _do_travel(served, local.kind):
+        return
+    if not _can_travel(local, served.shared.tree.xattrs(served.tree_path(path))):
         _tell(served, path, "export", "it has more extended attributes than S3 takes (2 KiB); exported without them")
 
 
@@ -76,13 +78,15 @@ def dress(served: Served, path: bytes, staged: Staged, replaced: Local | None, p
 
 def _beside(local: Local, mine: dict[bytes, bytes], theirs: dict[bytes, bytes]) -> dict[bytes, bytes]:
     """What a path has when its object says ``theirs``. Those that could never travel are nowhere else: they stay."""
-    return theirs if _can_travel(local, mine) else mine | theirs
+    return theirs if _can_travel(local, mine) else theirs | mine
+
+
+def _do_travel(served: Served, kind: Kind) -> bool:
+    return served.association.export_xattrs and kind in _CARRIERS
 
 
 def _wanted(served: Served, kind: Kind, text: str | None) -> dict[bytes, bytes] | None:
-    if not served.association.export_xattrs or text is None or kind not in _CARRIERS:
-        return None
-    return decode_xattrs(text)
+    return decode_xattrs(text) if text is not None and _do_travel(served, kind) else None
 
 
 def _tell_no_room(served: Served, path: bytes) -> None:

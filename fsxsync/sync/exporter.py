@@ -149,6 +149,8 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
     tell_if_left(served, path, local)
     if action.posix is not None:
         local = _apply(served, path, local, action.posix)
+    if posix.xattrs is None:  # then the copy left those of the object
+        posix = replace(posix, xattrs=base.posix.xattrs)
     after = remote_after(local.kind, key, remote.size, posix, written, remote.storage_class)
     if local.stub is not None:
         local = remark(served, path, local, replace(local.stub, etag=after.etag, version_id=after.version_id, key=key))

@@ -256,6 +256,12 @@ def test_extended_attributes_travel_where_that_is_asked_for(
     )
     fsx.settle()
     assert user_xattrs(d / "ours") == {"user.big": b"x" * 1600, "user.size": b"9"}
+    os.setxattr(d / "ours", "user.size", b"10")
+    (d / "ours").chmod(0o604)
+    fsx.settle()
+    meta = told(s3, bucket, "ours")
+    assert (meta["fsxsync-xattrs"], meta["file-permissions"]) == ("size=OQ==", "0100604")
+    assert user_xattrs(d / "ours") == {"user.big": b"x" * 1600, "user.size": b"10"}
 
     (d / "theirs").rename(d / "renamed")
     fsx.settle()
