@@ -101,6 +101,7 @@ class _Rows:
 
 
 def _missing(served: Served, row: Known, progress: _Progress) -> None:
+    # A row that is left out now may be there for another moment (`rescan`): it is none of the listing's.
     if row.is_implied or not served.filters.wants(row.path, directory=row.is_directory):
         return
     progress.known += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from fsxsync.errors import TreeMoved
-from fsxsync.model.identity import Base, Kind
+from fsxsync.model.identity import Kind
 from fsxsync.sync.excluded import forget
 from fsxsync.sync.intake import BATCH, Intake
 from fsxsync.sync.served import Served
@@ -50,10 +50,10 @@ async def _merge(served: Served, intake: Intake) -> tuple[list[bytes], int]:
             seen += 1
             here = path + b"/" if local.kind is Kind.DIRECTORY else path
             while row is not None and files.sort_key(row) < here:
-                _gone(served, row, gone)
+                gone.append(row.path)
                 row = next(rows, None)
             if row is not None and files.sort_key(row) == here:
-                if not served.filters.keeps(row):
+                if not served.filters.keeps(row):  # before it can be removed, and the filter changed once more
                     forget(served, row, local)
                     intake.changed(tree_path)
                 elif not row.matches_local(local):
@@ -63,17 +63,9 @@ async def _merge(served: Served, intake: Intake) -> tuple[list[bytes], int]:
                 intake.changed(tree_path)
         intake.flush()
     while row is not None:
-        _gone(served, row, gone)
+        gone.append(row.path)
         row = next(rows, None)
     return gone, seen
-
-
-def _gone(served: Served, row: Base, gone: list[bytes]) -> None:
-    """A row without a file. Where a filter leaves it out, its object stays: the row goes, and tells nobody."""
-    if served.filters.keeps(row):
-        gone.append(row.path)
-    else:
-        forget(served, row, None)
 
 
 def check_directory(served: Served) -> None:

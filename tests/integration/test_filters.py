@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.instance import Instance, eventually, keys_of
+from support.instance import Instance, eventually, instance, keys_of
 from support.moto_server import MotoServer
 
 
@@ -145,6 +146,47 @@ def test_nothing_is_deleted_while_the_daemon_is_down(fsx: Instance, moto: MotoSe
 
     assert sorted(bodies(s3, bucket)) == ["a.log", "f"]
     assert "b.log" in files(fsx.directory / "d")
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[Instance]:
+    """An instance whose changes wait long enough for a filter to change in between."""
+    with instance(tmp_path, FSXSYNC_EXPORT_DELAY_S="4", FSXSYNC_EXPORT_CAP_S="8") as made:
+        yield made
+
+
+def test_what_is_pending_is_judged_by_the_filter_of_its_look(
+    slow: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    put(s3, bucket, "gone.tmp", "f")
+    slow.associate(moto, f"s3://{bucket}/", "/d")
+    d = slow.directory / "d"
+    slow.settle()
+    (d / "new.tmp").write_text("new")
+    (d / "gone.tmp").unlink()
+    (d / "g").write_text("g")
+    eventually(lambda: show(slow)["pending"] == 3, 3)
+    slow.ok("association", "update", "/d", "--exclude", "*.tmp")
+    slow.settle()
+
+    assert sorted(bodies(s3, bucket)) == ["f", "g", "gone.tmp"]
+
+
+def test_what_was_removed_while_it_was_left_out_is_no_delete_however_soon_it_is_let_in(
+    slow: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    put(s3, bucket, "a.tmp", "large")
+    slow.associate(moto, f"s3://{bucket}/", "/d")
+    d = slow.directory / "d"
+    slow.settle()
+    slow.ok("association", "update", "/d", "--exclude", "*.tmp", "--max-size", "5")
+    slow.settle()
+    (d / "a.tmp").unlink()
+    (d / "large").unlink()
+    slow.ok("association", "update", "/d", "--exclude", "", "--max-size", "none")
+    slow.settle()
+
+    assert sorted(bodies(s3, bucket)) == files(d) == ["a.tmp", "large"]
 
 
 # ---------------------------------------------------------------- released files and names that are left out
