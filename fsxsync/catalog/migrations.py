@@ -274,3 +274,9 @@ def m0006_partials(db: Database) -> None:
             boot_id TEXT NOT NULL
         ) STRICT"""
     )
+
+
+@catalog()
+def m0007_xattrs(db: Database) -> None:
+    # files.posix_xattrs   the object's extended attributes as text (model.xattrs); NULL: it says nothing of them
+    db.conn.execute("ALTER TABLE files ADD COLUMN posix_xattrs TEXT")

@@ -18,8 +18,11 @@ from fsxsync.catalog.changelog import Entry
 from fsxsync.errors import ObjectChanged, TypeClash
 from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
 from fsxsync.sync import exporter, importer, renames
+from fsxsync.sync.carrying import as_carried, with_xattrs
 from fsxsync.sync.digests import content_hash, same_bytes
+from fsxsync.sync.excluded import forget, is_left_out
 from fsxsync.sync.journal import forget_problems, record_action, record_problem
+from fsxsync.sync.leaving import leave
 from fsxsync.sync.reconcile import QUIET, Action, Delta, Verdict, local_delta, needs_digest, reconcile
 from fsxsync.sync.renames import base_as_remote
 from fsxsync.sync.served import Served
@@ -35,10 +38,12 @@ class Next(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``remote`` asks that the next look reads the repository; ``reason`` is shown as what the path waits for."""
+    """``remote`` asks that the next look reads the repository; ``reason`` is shown as what the path waits for,
+    ``until_ns`` is how long at least."""
 
     next: Next
     reason: str = ""
+    until_ns: int = 0
     remote: bool = False
     local: bool = False
 
@@ -56,6 +61,9 @@ async def look(served: Served, entry: Entry) -> Outcome:
     shared, path = served.shared, entry.path
     base = shared.catalog.files.get(served.id, path)
     local = shared.tree.identify(served.tree_path(path))
+    if is_left_out(served, path, base, local):  # also where it was let through when the hint came
+        await leave(served, path, base, local)
+        return DONE
     if local is not None and local.kind is not Kind.DIRECTORY and shared.is_written(local.ino):
         return Outcome(Next.LATER, "open for writing")
     if (
@@ -100,25 +108,23 @@ async def _settle(served: Served, path: bytes, base: Base | None, local: Local |
         await importer.load_moved(served, path, local, stranger)
         return Outcome(Next.AGAIN, local=True)
     hinted = entry.remote or entry.attempts > 0  # after a failure the row's knowledge is no longer enough
-    if base is None and local is not None and not hinted:
-        source = await renames.source_of(served, path, local)
-        if source is not None:
-            row = await renames.export_rename(served, path, local, source) if _may_rename(served) else None
-            if row is not None:
-                _record(served, row)
-                served.add_hint(source.path, local=True)
-                return DONE
+    if served.filters.leaves_out(base, local, None):
+        return _leave_size(served, base, local)
+    if base is None and local is not None and not hinted and await _follow(served, path, local):
+        return DONE
     remote, other_form = await _see_remote(served, path, base, local, hinted=hinted)
+    remote = as_carried(served, remote)
     if local is not None and remote is not None and (local.kind is Kind.DIRECTORY) != (remote.kind is Kind.DIRECTORY):
         raise TypeClash(f"sync of {path!r}", f"{local.kind.value} in the tree, {remote.kind.value} in the repository")
     known: bool | None = None
-    if local is not None and needs_digest(base, local):
-        digest = await trio.to_thread.run_sync(content_hash, shared.tree, served.tree_path(path), local)
-        local = replace(local, content_hash=digest)
+    if local is not None:
+        local = await _read_closer(served, path, base, local)
     if _worth_comparing(base, local, remote):
         assert local is not None
         assert remote is not None
         known, local = await _compare(served, path, local, remote)
+    if (held := _held_back(served, base, local, remote)) is not None:
+        return held
     moved = await renames.is_moved_stub(served, path, base, local)
     action = reconcile(base, local, remote, served.association.policy, same_bytes=known, moved=moved)
     if action.verdict in _UNCHECKED and _moved_on(served, path, base, local):
@@ -127,6 +133,47 @@ async def _settle(served: Served, path: bytes, base: Base | None, local: Local |
     if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
         return Outcome(Next.AGAIN, remote=True)
     return outcome
+
+
+async def _read_closer(served: Served, path: bytes, base: Base | None, local: Local) -> Local:
+    """The file with what lstat does not say, as far as it counts: its digest, its extended attributes."""
+    if needs_digest(base, local):
+        digest = await trio.to_thread.run_sync(content_hash, served.shared.tree, served.tree_path(path), local)
+        local = replace(local, content_hash=digest)
+    return with_xattrs(served, path, base, local)
+
+
+async def _follow(served: Served, path: bytes, local: Local) -> bool:
+    """Copy the object of a file that was renamed to this path. False if it was not, or nothing is there to copy."""
+    source = await renames.source_of(served, path, local)
+    if source is None or not _may_rename(served):
+        return False
+    row = await renames.export_rename(served, path, local, source)
+    if row is None:
+        return False
+    _record(served, row)
+    served.add_hint(source.path, local=True)
+    return True
+
+
+def _leave_size(served: Served, base: Base | None, local: Local | None) -> Outcome:
+    """A version is too small or too large. The row stays if it is not the one: what grew may shrink again."""
+    if base is not None and not served.filters.keeps(base):
+        forget(served, base, local)
+    return DONE
+
+
+def _held_back(served: Served, base: Base | None, local: Local | None, remote: Remote | None) -> Outcome | None:
+    """What a filter says of the versions now that all of them are known."""
+    filters, now_ns = served.filters, served.shared.now_ns()
+    if filters.leaves_out(base, local, remote):
+        return _leave_size(served, base, local)
+    if filters.is_too_old(base, local, remote, now_ns):
+        return DONE
+    until_ns = filters.young_until_ns(base, local, remote)
+    if until_ns is not None and until_ns > now_ns:
+        return Outcome(Next.LATER, "younger than --min-age", until_ns=until_ns)
+    return None
 
 
 _UNCHECKED = QUIET | {Verdict.LOST, Verdict.DAMAGED, Verdict.BLOCKED}
@@ -165,9 +212,9 @@ async def _see_remote(
     """
     if not hinted:
         delta = local_delta(base, local)
-        if base is None:
+        if base is None and (local is None or local.stub is None):
             return None, False
-        if delta in {Delta.SAME, Delta.GONE} or (delta is Delta.META and base.is_implied):
+        if base is not None and (delta in {Delta.SAME, Delta.GONE} or (delta is Delta.META and base.is_implied)):
             return base_as_remote(base), False
     directory_first = (base.kind if base else local.kind if local else Kind.FILE) is Kind.DIRECTORY
     kinds = [Kind.DIRECTORY, Kind.FILE] if directory_first else [Kind.FILE, Kind.DIRECTORY]

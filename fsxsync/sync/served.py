@@ -19,6 +19,7 @@ from fsxsync.model.association import Association
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 from fsxsync.model.keys import key_of
 from fsxsync.ports import Front, Mover, ObjectStore
+from fsxsync.sync.filters import Filters
 from fsxsync.telemetry.eventlog import EventLog
 from fsxsync.tree.tree import Tree
 
@@ -133,7 +134,13 @@ class Served:
     """Set when there may be something due earlier than the looker thinks."""
     source_read_ns: int = 0
     in_flight: int = 0
+    filters: Filters = field(init=False)
+    filters_stale: trio.Event = field(default_factory=trio.Event)
+    """Set when the ignore list changed: tree and listing are to be compared again."""
     _echoes: collections.OrderedDict[tuple[str, str], int] = field(default_factory=collections.OrderedDict)
+
+    def __post_init__(self) -> None:
+        self.filters = Filters(self.association)
 
     @property
     def id(self) -> str:
