@@ -14,7 +14,15 @@ TRANSFER = [
     *["transfer_job", "transfer_limit", "transfer_headers"],
 ]
 CHANNEL = [
-    *["channel_relay", "channel_answer", "channel_pending", "channel_wire", "channel_direct", "channel_files"],
+    *[
+        "channel_relay",
+        "channel_answer",
+        "channel_pending",
+        "channel_wire",
+        "channel_screen",
+        "channel_direct",
+        "channel_files",
+    ],
     *["channel_tables", "channel_map", "channel_journal", "channel_attributes", "channel_listing"],
 ]
 IN_WIRE_H = {"transfer_judge", "transfer_body"}  # what they have for others is declared there

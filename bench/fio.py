@@ -7,7 +7,6 @@ first (``invalidate``), and tell the kernel its pattern (``fadvise_hint``), whic
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -69,13 +68,13 @@ def run_fio(work: Work, directory: Path, *, loops: int = 1) -> Measured:
     done = subprocess.run(  # noqa: S603
         [  # noqa: S607
             "fio",
-            *("--name=bench", "--output-format=json", "--ioengine=psync", "--direct=0", "--group_reporting"),
+            # Not "bench": where a job's name is that of a directory here, fio takes it for the file.
+            *("--name=fsxsync-mount", "--output-format=json", "--ioengine=psync", "--direct=0", "--group_reporting"),
             *("--invalidate=0", "--fadvise_hint=0", "--fallocate=none", "--allow_file_create=0"),
             *(f"--directory={directory}", f"--filename_format=j{work.jobs}.$jobnum"),
             *(f"--rw={work.pattern}", f"--bs={work.block}", f"--numjobs={work.jobs}"),
             *(f"--size={work.size // work.jobs}", f"--loops={loops}", f"--runtime={int(_LONGEST_S * 1000)}ms"),
         ],
-        cwd=os.path.dirname(directory),  # where fio may leave a file of its own
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -21,7 +21,7 @@ from support.moto_server import REGION, clean_environment
 from bench.harness import until
 from bench.mount_places import BUCKET, DRAIN_CAP_S, Place, Stock, make_file, read_whole
 
-_RCLONE_FILES = 2000
+_RCLONE_FILES = 1000
 _S3FS_FILES = 300
 """A file that s3fs creates costs some requests, one after the other: these give the rate in seconds."""
 

@@ -31,5 +31,6 @@ void fsx_asked_note(const struct fsx_asked *asked, struct fsx_fact *fact, uint64
 /* channel_files.c: false, and nothing was done: the request is for Python. */
 bool fsx_asked_open(const struct fsx_asked *asked);
 bool fsx_asked_create(const struct fsx_asked *asked);
+bool fsx_asked_unlink(const struct fsx_asked *asked);
 
 #endif

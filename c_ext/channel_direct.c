@@ -71,16 +71,18 @@ say_absent(const struct fsx_asked *asked, int directory, const char *name)
     struct fsx_tables *tables = &asked->direct->tables;
     struct fuse_entry_out entry = {0};
     struct stat status;
+    uint64_t held;
 
     if (fstat(directory, &status) < 0 || status.st_nlink == 0) {
         return false; /* it was removed behind the mount: the kernel shall look for another one */
     }
-    if (tables->timeout_ns == 0 || !fsx_tables_absent(tables, fsx_asked_ino(asked), name)) {
+    held = fsx_tables_absent(tables, fsx_asked_ino(asked), name);
+    if (held == 0) {
         (void)fsx_asked_reply(asked, ENOENT, NULL, 0);
         return true;
     }
-    entry.entry_valid = tables->timeout_ns / 1000000000;
-    entry.entry_valid_nsec = (uint32_t)(tables->timeout_ns % 1000000000);
+    entry.entry_valid = held / 1000000000;
+    entry.entry_valid_nsec = (uint32_t)(held % 1000000000);
     (void)fsx_asked_reply(asked, 0, &entry, sizeof entry);
     return true;
 }
@@ -287,6 +289,8 @@ answer(const struct fsx_asked *asked)
         return fsx_asked_open(asked);
     case FUSE_CREATE:
         return fsx_asked_create(asked);
+    case FUSE_UNLINK:
+        return fsx_asked_unlink(asked);
     case FUSE_FLUSH:
         return end_handle(asked, FSX_FLUSHED);
     case FUSE_RELEASE:
@@ -307,7 +311,8 @@ is_ours(uint32_t opcode, bool *ends)
     *ends = opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_FLUSH ||
             opcode == FUSE_RELEASE || opcode == FUSE_RELEASEDIR;
     return *ends || opcode == FUSE_LOOKUP || opcode == FUSE_GETATTR || opcode == FUSE_OPEN ||
-           opcode == FUSE_CREATE || opcode == FUSE_OPENDIR || opcode == FUSE_READDIRPLUS;
+           opcode == FUSE_CREATE || opcode == FUSE_UNLINK || opcode == FUSE_OPENDIR ||
+           opcode == FUSE_READDIRPLUS;
 }
 
 bool

@@ -217,3 +217,36 @@ fsx_asked_create(const struct fsx_asked *asked)
     give_made(asked, fact, &out, fd, backing_id);
     return true;
 }
+
+/* Its inode is held until Python has learned of it: else the host would give its number to a new
+ * file, which the kernel would take for this one. */
+bool
+fsx_asked_unlink(const struct fsx_asked *asked)
+{
+    const char *name = asked->body;
+    struct fsx_fact *fact;
+    struct statx status;
+    int directory, held;
+
+    if (!fsx_tables_is_writable(&asked->direct->tables, fsx_asked_ino(asked)) ||
+        (directory = fsx_asked_name(asked, name)) < 0 ||
+        (held = openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)) < 0) {
+        return false;
+    }
+    if (statx(held, "", AT_EMPTY_PATH, FSX_STATX_WANTED, &status) < 0 || S_ISDIR(status.stx_mode) ||
+        !fsx_asked_is_in_tree(asked, &status) ||
+        (fact = fsx_fact_new(FSX_UNLINKED, name)) == NULL) {
+        (void)close(held);
+        return false;
+    }
+    if (unlinkat(directory, name, 0) < 0) {
+        free(fact);
+        (void)close(held);
+        return false; /* Python finds the same, and says what it means */
+    }
+    fact->parent = fsx_asked_ino(asked);
+    fact->nlink = status.stx_nlink;
+    fsx_asked_note(asked, fact, status.stx_ino, (uint64_t)held);
+    (void)fsx_asked_reply(asked, 0, NULL, 0);
+    return true;
+}

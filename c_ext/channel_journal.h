@@ -15,6 +15,7 @@ enum fsx_fact_kind {
     FSX_FORGOTTEN,         /* `count` lookups of the node numbered `ino` are given back */
     FSX_OPENED,            /* `handle` on `ino`, by `uid`, for reading */
     FSX_CREATED,           /* as MET, and `handle`, by `uid`, open with `flags` */
+    FSX_UNLINKED,          /* `name` in `parent` was `ino`, of `nlink` links; `handle` holds it */
     FSX_FLUSHED,           /* a close(2) of `handle` */
     FSX_RELEASED,          /* the last one */
     FSX_OPENED_DIRECTORY,  /* `handle`, a descriptor, on `ino` */

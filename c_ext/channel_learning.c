@@ -80,6 +80,9 @@ tuple_of(const struct fsx_fact *fact)
         return Py_BuildValue("(iKK)", kind, fact->ino, fact->count);
     case FSX_OPENED:
         return Py_BuildValue("(iKKI)", kind, fact->ino, fact->handle, fact->uid);
+    case FSX_UNLINKED:
+        return Py_BuildValue("(iKyKIK)", kind, fact->parent, fact->name, fact->ino, fact->nlink,
+                             fact->handle);
     case FSX_OPENED_DIRECTORY:
         return Py_BuildValue("(iKK)", kind, fact->ino, fact->handle);
     default:
@@ -91,7 +94,8 @@ const char fsx_channel_drain_doc[] =
     "drain($self, /)\n--\n\n"
     "What was answered since the last call, oldest first. After close() too.\n\n"
     "(FACT_MET, parent, name, inode, generation, mode, nlink), (FACT_FORGOTTEN, inode, lookups),\n"
-    "(FACT_CREATED, as MET, handle, uid, flags), (FACT_OPENED, inode, handle, uid), (FACT_FLUSHED, "
+    "(FACT_CREATED, as MET, handle, uid, flags), (FACT_OPENED, inode, handle, uid),\n"
+    "(FACT_UNLINKED, parent, name, inode, nlink before, fd that holds it), (FACT_FLUSHED, "
     "handle), (FACT_RELEASED, handle),\n"
     "(FACT_OPENED_DIRECTORY, inode, fd), (FACT_RELEASED_DIRECTORY, fd). Inodes are the host's.";
 

@@ -5,7 +5,8 @@
 struct fsx_pending_one {
     struct fsx_pending_one *next;
     uint64_t unique;
-    uint32_t opcode;
+    uint32_t opcode, pid;
+    bool is_given_up;
 };
 
 static struct fsx_pending_one **
@@ -35,16 +36,29 @@ fsx_pending_close(struct fsx_pending *pending)
     pthread_mutex_destroy(&pending->mutex);
 }
 
-bool
-fsx_pending_add(struct fsx_pending *pending, uint64_t unique, uint32_t opcode)
+/* Where it hangs, or would; with the mutex held. */
+static struct fsx_pending_one **
+place(struct fsx_pending *pending, uint64_t unique)
 {
-    struct fsx_pending_one *one = malloc(sizeof *one);
+    struct fsx_pending_one **found = bucket(pending, unique);
+
+    while (*found != NULL && (*found)->unique != unique) {
+        found = &(*found)->next;
+    }
+    return found;
+}
+
+bool
+fsx_pending_add(struct fsx_pending *pending, uint64_t unique, uint32_t opcode, uint32_t pid)
+{
+    struct fsx_pending_one *one = calloc(1, sizeof *one);
 
     if (one == NULL) {
         return false;
     }
     one->unique = unique;
     one->opcode = opcode;
+    one->pid = pid;
     pthread_mutex_lock(&pending->mutex);
     one->next = *bucket(pending, unique);
     *bucket(pending, unique) = one;
@@ -54,27 +68,55 @@ fsx_pending_add(struct fsx_pending *pending, uint64_t unique, uint32_t opcode)
 }
 
 uint32_t
-fsx_pending_take(struct fsx_pending *pending, uint64_t unique)
+fsx_pending_take(struct fsx_pending *pending, uint64_t unique, bool *is_given_up)
 {
-    struct fsx_pending_one **place, *one;
+    struct fsx_pending_one **found, *one;
     uint32_t opcode = 0;
 
+    *is_given_up = false;
     /* Who answers has read the request from the relay, which had added it before. */
     if (atomic_load(&pending->count) == 0) {
         return 0;
     }
     pthread_mutex_lock(&pending->mutex);
-    place = bucket(pending, unique);
-    while (*place != NULL && (*place)->unique != unique) {
-        place = &(*place)->next;
-    }
-    one = *place;
+    found = place(pending, unique);
+    one = *found;
     if (one != NULL) {
-        *place = one->next;
+        *found = one->next;
         opcode = one->opcode;
+        *is_given_up = one->is_given_up;
         atomic_fetch_sub(&pending->count, 1);
     }
     pthread_mutex_unlock(&pending->mutex);
     free(one);
     return opcode;
+}
+
+uint32_t
+fsx_pending_waits(struct fsx_pending *pending, uint64_t unique)
+{
+    const struct fsx_pending_one *one;
+    uint32_t pid;
+
+    pthread_mutex_lock(&pending->mutex);
+    one = *place(pending, unique);
+    pid = one == NULL || one->is_given_up ? 0 : one->pid;
+    pthread_mutex_unlock(&pending->mutex);
+    return pid;
+}
+
+bool
+fsx_pending_give_up(struct fsx_pending *pending, uint64_t unique)
+{
+    struct fsx_pending_one *one;
+    bool is_first;
+
+    pthread_mutex_lock(&pending->mutex);
+    one = *place(pending, unique);
+    is_first = one != NULL && !one->is_given_up;
+    if (is_first) {
+        one->is_given_up = true;
+    }
+    pthread_mutex_unlock(&pending->mutex);
+    return is_first;
 }

@@ -19,10 +19,16 @@ struct fsx_pending {
 void fsx_pending_open(struct fsx_pending *pending);
 void fsx_pending_close(struct fsx_pending *pending);
 
-/* False if there is no memory. */
-bool fsx_pending_add(struct fsx_pending *pending, uint64_t unique, uint32_t opcode);
+/* False if there is no memory. `pid`: the thread that waits for the answer. */
+bool fsx_pending_add(struct fsx_pending *pending, uint64_t unique, uint32_t opcode, uint32_t pid);
 
-/* The opcode, once; 0 if it is none of these. */
-uint32_t fsx_pending_take(struct fsx_pending *pending, uint64_t unique);
+/* The opcode, once; 0 if it is none of these. `*is_given_up` if nobody wants the answer. */
+uint32_t fsx_pending_take(struct fsx_pending *pending, uint64_t unique, bool *is_given_up);
+
+/* Who waits for the answer; 0: nobody, or nobody any more. */
+uint32_t fsx_pending_waits(struct fsx_pending *pending, uint64_t unique);
+
+/* Nobody wants the answer any more. False if it was given, or given up before. */
+bool fsx_pending_give_up(struct fsx_pending *pending, uint64_t unique);
 
 #endif

@@ -1,5 +1,6 @@
 #include "channel_relay.h"
 
+#include "channel_screen.h"
 #include "channel_wire.h"
 
 #include <errno.h>
@@ -10,7 +11,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -97,36 +97,12 @@ pass_request(struct fsx_channel *channel, const char *buffer, size_t length)
     return true;
 }
 
-/* The kernel asks for security.capability before the first write to each file it met. The mount
- * shows none of these attributes (mount/metadata.py), so nobody has to be woken for it. */
+/* Requests whose answer is completed on its way, and those that wait for the repository. */
 static bool
-asks_for_security(uint32_t opcode, const char *buffer, size_t length)
+is_awaited(uint32_t opcode)
 {
-    static const char prefix[] = "security.";
-    size_t at = sizeof(struct fuse_in_header) + sizeof(struct fuse_getxattr_in);
-
-    return opcode == FUSE_GETXATTR && length >= at + sizeof prefix &&
-           memcmp(buffer + at, prefix, sizeof prefix - 1) == 0;
-}
-
-/* A daemon that touches its own mount may wait for itself, unkillably. What ends something, and
- * what belongs to nobody (a written page), is no touch. */
-static bool
-is_our_own(const struct fsx_channel *channel, const struct fuse_in_header *head)
-{
-    switch (head->opcode) {
-    case FUSE_INIT:
-    case FUSE_DESTROY:
-    case FUSE_INTERRUPT:
-    case FUSE_FORGET:
-    case FUSE_BATCH_FORGET:
-    case FUSE_FLUSH:
-    case FUSE_RELEASE:
-    case FUSE_RELEASEDIR:
-        return false;
-    default:
-        return head->pid != 0 && syscall(SYS_tgkill, channel->process, head->pid, 0) == 0;
-    }
+    return opcode == FUSE_INIT || opcode == FUSE_OPEN || opcode == FUSE_CREATE ||
+           opcode == FUSE_SETATTR;
 }
 
 static bool
@@ -136,14 +112,17 @@ handle_request(struct fsx_channel *channel, const char *buffer, size_t length, c
     int error = 0;
 
     memcpy(&head, buffer, sizeof head);
-    if (is_our_own(channel, &head)) {
+    if (fsx_screen_is_our_own(channel->process, &head, buffer, length)) {
         atomic_fetch_add(&channel->refused, 1);
         error = EDEADLK;
     }
     else if (fsx_direct_answer(&channel->direct, buffer, length, room)) {
         return true;
     }
-    else if (asks_for_security(head.opcode, buffer, length)) {
+    else if (head.opcode == FUSE_IOCTL) { /* open(3) of many languages asks whether it is a tty */
+        error = ENOSYS;
+    }
+    else if (fsx_screen_asks_for_security(head.opcode, buffer, length)) {
         error = ENODATA;
     }
     else if (fsx_answerer_takes(head.opcode)) {
@@ -153,8 +132,12 @@ handle_request(struct fsx_channel *channel, const char *buffer, size_t length, c
         if (head.opcode == FUSE_INIT) {
             atomic_store(&channel->offered, fsx_init_offered(buffer, length));
         }
-        if ((head.opcode == FUSE_INIT || head.opcode == FUSE_OPEN || head.opcode == FUSE_CREATE) &&
-            !fsx_pending_add(&channel->pending, head.unique, head.opcode)) {
+        if (head.opcode == FUSE_INTERRUPT &&
+            fsx_screen_gives_up(&channel->pending, channel->device, buffer, length)) {
+            return true;
+        }
+        if (is_awaited(head.opcode) &&
+            !fsx_pending_add(&channel->pending, head.unique, head.opcode, head.pid)) {
             error = ENOMEM;
         }
         else {
@@ -189,21 +172,45 @@ relay_down(void *argument)
 
 /* --- libfuse to kernel --- */
 
+/* The kernel never hears of that handle, so it will not release it. */
+static void
+release_unwanted(struct fsx_channel *channel, const char *answer, size_t length)
+{
+    struct fsx_fact *fact = fsx_fact_new(FSX_RELEASED, NULL);
+    struct fsx_open_out opened;
+
+    if (fact == NULL || length < sizeof opened) {
+        free(fact);
+        return;
+    }
+    memcpy(&opened, answer, sizeof opened);
+    fact->handle = opened.fh;
+    fsx_journal_note(&channel->direct.journal, fact);
+}
+
+/* The new length; 0: nobody wants it any more. */
 static size_t
 handle_answer(struct fsx_channel *channel, char *buffer, size_t length, size_t room)
 {
     struct fuse_out_header head;
+    bool is_given_up;
     uint32_t opcode;
 
     if (length < sizeof head) {
         return length;
     }
     memcpy(&head, buffer, sizeof head);
-    opcode = fsx_pending_take(&channel->pending, head.unique);
+    opcode = fsx_pending_take(&channel->pending, head.unique, &is_given_up);
     if (opcode == FUSE_INIT) {
         return fsx_init_rewrite(buffer, length, room, atomic_load(&channel->offered));
     }
-    if (opcode != 0) {
+    if (is_given_up) {
+        if (opcode == FUSE_OPEN && head.error == 0) {
+            release_unwanted(channel, buffer + sizeof head, length - sizeof head);
+        }
+        return 0;
+    }
+    if (opcode == FUSE_OPEN || opcode == FUSE_CREATE) {
         fsx_open_rewrite(buffer, length, opcode);
     }
     return length;
@@ -220,7 +227,7 @@ relay_up(void *argument)
         ssize_t got = recv(channel->relay, buffer, room, 0);
         if (got > 0) {
             size_t length = handle_answer(channel, buffer, (size_t)got, room);
-            while (write(channel->device, buffer, length) < 0 && errno == EINTR) {
+            while (length != 0 && write(channel->device, buffer, length) < 0 && errno == EINTR) {
             } /* ENOENT: nobody waits for it any more */
         }
         else if (got == 0 || errno != EINTR) {

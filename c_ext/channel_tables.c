@@ -238,11 +238,10 @@ fsx_tables_is_absent(struct fsx_tables *tables, uint64_t parent, const char *nam
     const uint64_t *until;
     bool found;
 
-    /* An answer on its way may say so and not have noted it yet. */
-    pthread_rwlock_wrlock(&tables->answering);
+    pthread_mutex_lock(&tables->mutex);
     until = fsx_map_find(&tables->absent, hash_of(parent, name));
     found = until != NULL && *until >= now_ms();
-    pthread_rwlock_unlock(&tables->answering);
+    pthread_mutex_unlock(&tables->mutex);
     return found;
 }
 
@@ -272,10 +271,11 @@ drop_expired(struct fsx_map *absent, uint64_t now)
     *absent = left;
 }
 
-bool
+uint64_t
 fsx_tables_absent(struct fsx_tables *tables, uint64_t parent, const char *name)
 {
-    uint64_t now = now_ms(), until = now + tables->timeout_ns / 1000000 + 1000;
+    uint64_t held = tables->timeout_ns < FSX_ABSENT_NS ? tables->timeout_ns : FSX_ABSENT_NS;
+    uint64_t now = now_ms(), until = now + held / 1000000 + 1000;
     bool noted;
 
     pthread_mutex_lock(&tables->mutex);
@@ -286,13 +286,13 @@ fsx_tables_absent(struct fsx_tables *tables, uint64_t parent, const char *name)
     noted = tables->absent.count < FSX_ABSENT &&
             fsx_map_put(&tables->absent, hash_of(parent, name), until);
     pthread_mutex_unlock(&tables->mutex);
-    return noted;
+    return noted ? held : 0;
 }
 
 static struct fsx_named *
 slot_of(const struct fsx_tables *tables, uint64_t ino)
 {
-    return &tables->names[fsx_map_spread(ino) % FSX_NAMES];
+    return &tables->names[ino % FSX_NAMES]; /* files made together have numbers side by side */
 }
 
 void

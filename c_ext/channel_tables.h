@@ -10,8 +10,10 @@
 
 #include <pthread.h>
 
-#define FSX_NAMES 65536  /* inodes whose name is remembered, a power of two */
+#define FSX_NAMES 131072 /* inodes whose name is remembered, a power of two */
 #define FSX_ABSENT 65536 /* names of which the kernel may know that they are absent */
+/* ... and for how long at most: nobody may tell of names that appear outside all associations. */
+#define FSX_ABSENT_NS UINT64_C(1000000000)
 #define FSX_NAME_MAX 255
 
 struct fsx_named {
@@ -56,9 +58,6 @@ bool fsx_tables_leave_to_python(struct fsx_tables *tables, uint64_t ino, bool is
 /* Returns when every answer that was on its way is given. */
 void fsx_tables_let_finish(struct fsx_tables *tables);
 
-/* Whether the kernel may know that there is no such name. */
-bool fsx_tables_is_absent(struct fsx_tables *tables, uint64_t parent, const char *name);
-
 /* --- any thread --- */
 
 /* Somebody opens the file behind `fd`, of which the kernel wants to hear the same as the last time
@@ -72,10 +71,15 @@ void fsx_tables_leave(struct fsx_tables *tables, int device, uint64_t ino);
  * mapping. */
 bool fsx_tables_is_passing(struct fsx_tables *tables, uint64_t ino);
 
+/* Whether the kernel may know that there is no such name. One answer on its way may say so and not
+ * have noted it yet: then it knows that for a second. */
+bool fsx_tables_is_absent(struct fsx_tables *tables, uint64_t parent, const char *name);
+
 /* The kernel knows the name now, or is told to forget what it knows. */
 void fsx_tables_present(struct fsx_tables *tables, uint64_t parent, const char *name);
-/* The kernel will know that there is none. False: there are too many of these, it must not. */
-bool fsx_tables_absent(struct fsx_tables *tables, uint64_t parent, const char *name);
+/* The kernel will know for so many nanoseconds that there is none; 0: it must not, there are too
+ * many of these. */
+uint64_t fsx_tables_absent(struct fsx_tables *tables, uint64_t parent, const char *name);
 
 void fsx_tables_name(struct fsx_tables *tables, uint64_t ino, uint64_t parent, uint32_t generation,
                      const char *name);

@@ -17,6 +17,7 @@ FsxSyncError                       errno, FSx code, advice, exit code
 │   └── CatalogCorrupt
 ├── TreeError
 │   ├── NoUserXattrs               the file system can't mark stubs
+│   ├── IgnoreListUnreadable       an association's ignore list says nothing that can be obeyed
 │   ├── TreeMoved                  the root or an association's directory is not the one we know
 │   ├── LocalChanged               the file is no longer what was judged: look again
 │   ├── PathEscapes                a path would leave the tree
@@ -149,6 +150,10 @@ class TreeError(FsxSyncError):
 class NoUserXattrs(TreeError):
     errno = _errno.EOPNOTSUPP
     advice = "use a state directory on ext4, xfs or btrfs"
+
+
+class IgnoreListUnreadable(TreeError):
+    advice = "mend or remove it; until then nothing of this association travels"
 
 
 class TreeMoved(TreeError):

@@ -16,7 +16,7 @@ _KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 _COLUMNS = (
     "association, sort_key, kind, ino, size, mtime_ns, ctime_ns, mode, uid, gid, etag, remote_size,"
     " last_modified_ns, version_id, posix_mode, posix_uid, posix_gid, posix_mtime_ns, posix_atime_ns,"
-    " posix_known, storage_class, released, content_hash, target"
+    " posix_known, storage_class, released, content_hash, target, posix_xattrs"
 )
 _NAMES = _COLUMNS.replace(" ", "").split(",")
 _MARKS = ", ".join("?" * len(_NAMES))
@@ -50,6 +50,10 @@ class Known(NamedTuple):
     @property
     def path(self) -> bytes:
         return self.sort_key.removesuffix(b"/")
+
+    @property
+    def is_directory(self) -> bool:
+        return self.sort_key.endswith(b"/")
 
     @property
     def is_implied(self) -> bool:
@@ -194,6 +198,7 @@ class Files:
             base.released,
             base.content_hash,
             base.target,
+            posix.xattrs,
         )
 
     def _base(self, row: Row) -> Base:
@@ -213,7 +218,7 @@ class Files:
             remote_size=row[11],
             last_modified_ns=row[12],
             version_id=row[13],
-            posix=Posix(*row[14:19]),
+            posix=Posix(row[14], row[15], row[16], row[17], row[18], row[24]),
             posix_known=bool(row[19]),
             storage_class=row[20],
             released=bool(row[21]),

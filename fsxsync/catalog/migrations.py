@@ -277,7 +277,13 @@ def m0006_partials(db: Database) -> None:
 
 
 @catalog()
-def m0007_conflicts(db: Database) -> None:
+def m0007_xattrs(db: Database) -> None:
+    # files.posix_xattrs   the object's extended attributes as text (model.xattrs); NULL: it says nothing of them
+    db.conn.execute("ALTER TABLE files ADD COLUMN posix_xattrs TEXT")
+
+
+@catalog()
+def m0008_conflicts(db: Database) -> None:
     # conflicts: open ones = model.open_conflict.Conflict. One row a path and copy: a path may be in conflict again
     # before anybody looked at the first.
     #   kept_as    where the local version lies; x'' where nothing was moved

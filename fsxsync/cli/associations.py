@@ -52,12 +52,13 @@ def associate(
     unless --import or --export say otherwise; "none" turns a direction off.
 
     A GLOB without "/" is matched against each part of a path, one with "/" against the whole path below PATH.
-    What matches --exclude is left alone on both sides; with --include all else is.
+    What matches --exclude is left alone on both sides; with --include all else is. So is what .fsxsyncignore
+    in PATH names, in gitignore's words; that file is obeyed at once, and is not exported itself.
 
     \b
     Examples:
       fsxsync associate s3://bucket/datasets/ /datasets
-      fsxsync associate s3://bucket/logs/ /logs --import none --exclude '*.tmp'
+      fsxsync associate s3://bucket/logs/ /logs --import none --exclude '*.tmp' --min-age 15m --max-size 5G
       fsxsync associate s3://bucket/ /in --events sqs:https://sqs.eu-central-1.amazonaws.com/123456789012/q
     """
     parse_s3_uri(s3uri)
@@ -169,6 +170,7 @@ def update(instance: Instance, /, word: str, *, accept_deletes: bool, **options:
     \b
     Example:
       fsxsync association update /datasets --export new,changed --poll 300
+      fsxsync association update /datasets --no-default-excludes --exclude '*.tmp' --max-size none
     """
     instance.client.update(word, members(options), accept_deletes=accept_deletes)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from fsxsync.control.wanted import ACLS, ID_MAX, POLL_MAX_S, RESTORES
-from fsxsync.model.association import Event, OnConflict
+from fsxsync.model.association import DEFAULT_EXCLUDES, Event, OnConflict
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Document = dict[str, object]
@@ -48,6 +48,33 @@ class Matching(click.ParamType[str]):
         return str(value)
 
 
+class Amount(click.ParamType[int]):
+    """A number with a unit, as a whole number of the smallest one; ``none`` is 0."""
+
+    def __init__(self, name: str, units: dict[str, int], example: str) -> None:
+        self.name = name
+        self._units = units
+        self._example = example
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        matched = re.fullmatch(r"([0-9]{1,18})([A-Za-z]*)", str(value))
+        if value == "none":
+            return 0
+        if matched is None or matched[2] not in self._units:
+            self.fail(f"'{value}' is not {self._example}, or none", param, ctx)
+        return int(matched[1]) * self._units[matched[2]]
+
+
+SIZE = Amount(
+    "SIZE",
+    {unit + end: 1024**power for power, unit in enumerate(["", "K", "M", "G", "T"]) for end in ("", "B", "iB")},
+    "a size like 500, 64K or 2G",
+)
+AGE = Amount(
+    "AGE", {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}, "a time like 30, 15m, 12h, 7d or 2w"
+)
 SOURCE = Matching("sqs:QUEUE_URL", r"sqs:https?://[^/\s]+/\S+|none", "sqs:QUEUE_URL (or none)")
 ENDPOINT = Matching("URL", r"https?://[^/\s]+\S*", "an http:// or https:// URL")
 REGION = Matching("NAME", r"[A-Za-z0-9-]+", "a region's name like eu-central-1")
@@ -83,8 +110,23 @@ _OPTIONS = (
         type=click.Choice([choice.value for choice in OnConflict]),
         help="Whose version takes the path if both sides changed (default keep-both).",
     ),
-    click.option("--include", multiple=True, metavar="GLOB", help="Sync only what matches; repeatable. See above."),
-    click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out what matches; repeatable."),
+    click.option(
+        "--include", multiple=True, metavar="GLOB", help="Sync only what matches; repeatable. '' for no such limit."
+    ),
+    click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out what matches; repeatable. '' for none."),
+    click.option(
+        "--default-excludes/--no-default-excludes",
+        default=None,
+        help=f"Leave out {', '.join(DEFAULT_EXCLUDES)}, too (default: yes).",
+    ),
+    click.option("--min-size", type=SIZE, metavar="SIZE", help="Leave out smaller files and objects, e.g. 64K."),
+    click.option("--max-size", type=SIZE, metavar="SIZE", help="Leave out larger ones, e.g. 5G; none = no limit."),
+    click.option(
+        "--min-age", "min_age_s", type=AGE, metavar="AGE", help="Let content wait until it is that old, e.g. 15m."
+    ),
+    click.option(
+        "--max-age", "max_age_s", type=AGE, metavar="AGE", help="Leave out what is older when first seen, e.g. 30d."
+    ),
     click.option("--endpoint-url", type=ENDPOINT, help="An S3-compatible store that is not AWS."),
     click.option("--region", type=REGION, help="The bucket's region."),
     click.option("--profile", metavar="NAME", help="A profile of ~/.aws/config; credentials are not stored."),
@@ -93,6 +135,11 @@ _OPTIONS = (
     click.option("--acl", type=click.Choice(ACLS), metavar="NAME", help="Canned ACL of new objects."),
     click.option("--sse", type=SSE, metavar="AES256|aws:kms[:KEY]", help="Server-side encryption of new objects."),
     click.option("--storage-class", type=STORAGE_CLASS, help="Storage class of new objects."),
+    click.option(
+        "--export-xattrs/--no-export-xattrs",
+        default=None,
+        help="Let extended attributes (user.*) travel as user metadata, both ways, up to S3's 2 KiB (default: no).",
+    ),
     click.option(
         "--restore-archived",
         type=click.Choice(RESTORES),
@@ -115,8 +162,11 @@ def association_options(command: Command) -> Command:
 def members(given: dict[str, Any]) -> Document:
     """What was given, in the words of a request. What was not given is not in it."""
     renamed = {"import_": "import"}
+    for name in ("include", "exclude"):
+        if given.get(name) == ("",):
+            given = given | {name: []}
     return {
         renamed.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in given.items()
-        if value is not None and not (name in {"include", "exclude"} and not value)
+        if value is not None and not (name in {"include", "exclude"} and value == ())
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from fsxsync.model.association import Association, Event
+from fsxsync.model.association import DEFAULT_EXCLUDES, Association, Event
 from fsxsync.model.finding import Finding
 from fsxsync.model.open_conflict import Conflict
 from fsxsync.ports import AssociationStatus, FileState, PendingItem, Status
@@ -22,7 +22,7 @@ def event_words(events: Iterable[Event]) -> list[str]:
 
 def of_association(association: Association) -> Document:
     """What was configured, and its life cycle."""
-    access, defaults = association.access, association.defaults
+    access, defaults, limits = association.access, association.defaults, association.limits
     return {
         "id": association.id,
         "path": association.file_system_path,
@@ -40,6 +40,11 @@ def of_association(association: Association) -> Document:
         "import_metadata": association.import_metadata,
         "include": list(association.include),
         "exclude": list(association.exclude),
+        "default_excludes": list(DEFAULT_EXCLUDES) if association.default_excludes else [],
+        "min_size": limits.min_size,
+        "max_size": limits.max_size,
+        "min_age_s": _seconds(limits.min_age_ns),
+        "max_age_s": _seconds(limits.max_age_ns),
         "endpoint_url": access.endpoint_url,
         "region": access.region,
         "profile": access.profile,
@@ -48,6 +53,7 @@ def of_association(association: Association) -> Document:
         "acl": access.acl,
         "sse": access.sse,
         "storage_class": access.storage_class,
+        "export_xattrs": association.export_xattrs,
         "restore_archived": association.restore_archived,
         "uid": defaults.uid,
         "gid": defaults.gid,
@@ -56,6 +62,10 @@ def of_association(association: Association) -> Document:
         "created_s": association.created_s,
         "tags": dict(association.tags),
     }
+
+
+def _seconds(time_ns: int | None) -> float | None:
+    return None if time_ns is None else time_ns / 1e9
 
 
 def of_row(row: AssociationStatus) -> Document:
@@ -71,6 +81,7 @@ def of_row(row: AssociationStatus) -> Document:
         "imported": row.imported,
         "exported": row.exported,
         "source": row.source,
+        "ignored": list(row.ignored),
         "features": asdict(row.conditions) if row.conditions is not None else None,
         "recent_errors": [of_pending(item) for item in row.recent_errors],
     }

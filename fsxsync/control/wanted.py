@@ -12,6 +12,7 @@ from fsxsync.model.association import (
     ALL_EVENTS,
     Association,
     Event,
+    Limits,
     OnConflict,
     Policy,
     parse_directory,
@@ -21,6 +22,9 @@ from fsxsync.model.association import (
 POLL_S = 60.0
 """How often the listing is read where no queue tells of changes."""
 POLL_MAX_S = 7 * 86400.0
+SIZE_MAX = (1 << 63) - 1
+AGE_MAX_S = 200 * 365 * 86400
+"""Nanoseconds of it still fit in the catalog's 64 bits."""
 ID_MAX = (1 << 32) - 2
 """The highest uid or gid: -1 means "leave it" to chown(2)."""
 ACLS = (
@@ -45,6 +49,11 @@ CHANGEABLE = frozenset(
         "on_conflict",
         "include",
         "exclude",
+        "default_excludes",
+        "min_size",
+        "max_size",
+        "min_age_s",
+        "max_age_s",
         "endpoint_url",
         "region",
         "profile",
@@ -53,6 +62,7 @@ CHANGEABLE = frozenset(
         "acl",
         "sse",
         "storage_class",
+        "export_xattrs",
         "restore_archived",
         "uid",
         "gid",
@@ -95,6 +105,7 @@ def changed_association(before: Association, members: Members) -> Association:
     uid, gid = members.whole("uid", 0, ID_MAX), members.whole("gid", 0, ID_MAX)
     poll_s, region = members.number("poll_s", 0, POLL_MAX_S), members.text("region", r"[A-Za-z0-9-]+")
     anonymous, pays = members.flag("anonymous"), members.flag("requester_pays")
+    usual, xattrs = members.flag("default_excludes"), members.flag("export_xattrs")
     after = replace(
         before,
         access=replace(
@@ -119,6 +130,9 @@ def changed_association(before: Association, members: Members) -> Association:
         poll_s=before.poll_s if poll_s is None else poll_s,
         include=_globs(members, "include", before.include),
         exclude=_globs(members, "exclude", before.exclude),
+        default_excludes=before.default_excludes if usual is None else usual,
+        limits=_limits(members, before.limits),
+        export_xattrs=before.export_xattrs if xattrs is None else xattrs,
         restore_archived=members.word("restore_archived", RESTORES) or before.restore_archived,
     )
     if after.access.anonymous and after.access.profile:
@@ -177,6 +191,32 @@ def _globs(members: Members, name: str, before: tuple[str, ...]) -> tuple[str, .
         if not glob.strip("/"):
             raise members.refuse(name, f"'{glob}' matches no path below the association")
     return globs
+
+
+def _limits(members: Members, before: Limits) -> Limits:
+    """Sizes in bytes and ages in seconds; 0 takes a limit away."""
+    after = Limits(
+        min_size=_limit(members.whole("min_size", 0, SIZE_MAX), before.min_size),
+        max_size=_limit(members.whole("max_size", 0, SIZE_MAX), before.max_size),
+        min_age_ns=_age(members, "min_age_s", before.min_age_ns),
+        max_age_ns=_age(members, "max_age_s", before.max_age_ns),
+    )
+    for name, low, high in (
+        ("min_size", after.min_size, after.max_size),
+        ("min_age_s", after.min_age_ns, after.max_age_ns),
+    ):
+        if low is not None and high is not None and low > high:
+            raise members.refuse(name, "it is over the maximum, so that nothing would travel")
+    return after
+
+
+def _limit(given: int | None, before: int | None) -> int | None:
+    return before if given is None else given or None
+
+
+def _age(members: Members, name: str, before: int | None) -> int | None:
+    given = members.number(name, 0, AGE_MAX_S)
+    return _limit(None if given is None else int(given * 1e9), before)
 
 
 def find(word: str, associations: Iterable[Association]) -> Association:

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 
 from fsxsync.errors import AssociationOverlap, BadInput
 
+DEFAULT_EXCLUDES = (".*.swp", "*~", ".nfs*", ".fuse_hidden*")
+"""Left out unless an association says otherwise: what editors keep while a file is open, and names that a file system
+makes for itself while a deleted file is open."""
+
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.\-_]{1,61}[a-z0-9]", re.IGNORECASE)
 _FORBIDDEN = re.compile("[\0\x85\u2028\u2029\r\n]")
 
@@ -74,6 +78,20 @@ class Defaults:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes and ages in nanoseconds that take part in sync; None: no limit. Both ends belong to it."""
+
+    min_size: int | None = None
+    max_size: int | None = None
+    min_age_ns: int | None = None
+    max_age_ns: int | None = None
+
+    def holds(self, size: int) -> bool:
+        """The size is none that is left out."""
+        return (self.min_size is None or size >= self.min_size) and (self.max_size is None or size <= self.max_size)
+
+
+@dataclass(frozen=True, slots=True)
 class Association:
     """``directory`` is the path below the tree's root, without slashes at its ends; b"" is the root itself.
 
@@ -94,6 +112,10 @@ class Association:
     """FSx's BatchImportMetaDataOnCreate: import the listing when the association is made."""
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    default_excludes: bool = True
+    limits: Limits = Limits()
+    export_xattrs: bool = False
+    """User extended attributes travel as user metadata, both ways."""
     restore_archived: str = "off"
     lifecycle: Lifecycle = Lifecycle.CREATING
     failure: str = ""

@@ -34,6 +34,8 @@ class Posix:
     gid: int | None = None
     mtime_ns: int | None = None
     atime_ns: int | None = None
+    xattrs: str | None = None
+    """User extended attributes as `xattrs.encode_xattrs` writes them; '' for none."""
 
     def or_else(self, other: Posix) -> Posix:
         """Fill what is missing here from ``other``."""
@@ -43,6 +45,7 @@ class Posix:
             gid=self.gid if self.gid is not None else other.gid,
             mtime_ns=self.mtime_ns if self.mtime_ns is not None else other.mtime_ns,
             atime_ns=self.atime_ns if self.atime_ns is not None else other.atime_ns,
+            xattrs=self.xattrs if self.xattrs is not None else other.xattrs,
         )
 
 
@@ -65,6 +68,8 @@ class Local:
     target: bytes | None = None
     content_hash: bytes | None = None
     """XXH3-128 of the bytes, where somebody read them for this comparison; not part of what lstat says."""
+    xattrs: str | None = None
+    """As in `Posix`, where the association lets them travel and somebody read them for this comparison."""
 
     def same_state(self, other: Local | None) -> bool:
         """Nothing at all happened between the two looks, as far as the file system tells."""
@@ -95,7 +100,7 @@ class Local:
 
     @property
     def posix(self) -> Posix:
-        return Posix(self.mode, self.uid, self.gid, self.mtime_ns, self.atime_ns)
+        return Posix(self.mode, self.uid, self.gid, self.mtime_ns, self.atime_ns, self.xattrs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 
 from fsxsync.model.identity import Kind, Posix
+from fsxsync.model.xattrs import decode_xattrs, encode_xattrs
 
 PERMISSIONS = "file-permissions"
 OWNER = "file-owner"
@@ -18,6 +19,11 @@ GROUP = "file-group"
 ATIME = "file-atime"
 MTIME = "file-mtime"
 USER_AGENT = "user-agent"
+XATTRS = "fsxsync-xattrs"
+"""Nobody's key but ours: FSx keeps no extended attributes."""
+USER_METADATA_MAX = 2048
+"""S3's limit in bytes for all names and values; the prefix of the names is counted in, for some stores do so."""
+_PREFIX = "x-amz-meta-"
 _OURS = frozenset({PERMISSIONS, OWNER, GROUP, ATIME, MTIME, USER_AGENT})
 
 _TYPE_BITS = {Kind.FILE: 0o100000, Kind.DIRECTORY: 0o040000, Kind.SYMLINK: 0o120000}
@@ -58,7 +64,25 @@ def to_user_metadata(kind: Kind, posix: Posix) -> dict[str, str]:
         meta[ATIME] = f"{posix.atime_ns}ns"
     if posix.mtime_ns is not None:
         meta[MTIME] = f"{posix.mtime_ns}ns"
+    if posix.xattrs:
+        meta[XATTRS] = posix.xattrs
     return meta
+
+
+def again_user_metadata(before: Mapping[str, str], kind: Kind, posix: Posix) -> dict[str, str]:
+    """User metadata of an object whose POSIX metadata changes: what is somebody else's stays. Extended attributes stay
+    where ``posix`` says nothing of them, and go where there is no room for them beside the others."""
+    named = posix.xattrs is not None
+    kept = {name: value for name, value in before.items() if not (is_ours(name) or (named and name.lower() == XATTRS))}
+    after = kept | to_user_metadata(kind, posix)
+    if not fits(after):
+        after.pop(XATTRS, None)
+    return after
+
+
+def fits(meta: Mapping[str, str]) -> bool:
+    """S3 takes that much user metadata."""
+    return sum(len(_PREFIX) + len(name) + len(value.encode()) for name, value in meta.items()) <= USER_METADATA_MAX
 
 
 def from_user_metadata(meta: Mapping[str, str], *, key: str) -> tuple[Kind, Posix]:
@@ -83,6 +107,7 @@ def from_user_metadata(meta: Mapping[str, str], *, key: str) -> tuple[Kind, Posi
         gid=_first(_id(fields.get(GROUP)), _id(fields.get("gid"))),
         mtime_ns=_first(_file_time(fields.get(MTIME)), _seconds(fields.get("mtime"))),
         atime_ns=_first(_file_time(fields.get(ATIME)), _seconds(fields.get("atime"))),
+        xattrs=_xattrs(fields.get(XATTRS)),
     )
 
 
@@ -113,6 +138,11 @@ def guess_content_type(path: bytes, kind: Kind = Kind.FILE) -> str:
 
 def _first(one: int | None, other: int | None) -> int | None:
     return one if one is not None else other
+
+
+def _xattrs(text: str | None) -> str | None:
+    found = None if text is None else decode_xattrs(text)
+    return None if found is None else encode_xattrs(found)
 
 
 def _permissions(text: str | None) -> int | None:

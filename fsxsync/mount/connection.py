@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
+import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +19,8 @@ from fsxsync.mount.invalidate import Notifier
 from fsxsync.mount.mountpoint import clear_dead_mount
 
 _FSTYPE = b"fuse.fsxsync"
+_DEVICE = os.makedev(10, 229)
+"""/dev/fuse (Documentation/admin-guide/devices.txt)."""
 _FLAGS = {
     "ro": _core.MS_RDONLY,
     "nosuid": _core.MS_NOSUID,
@@ -35,7 +40,8 @@ class Connection(Protocol):
     notifier: Notifier
 
     async def watch_end(self) -> None:
-        """End pyfuse3's loop when the kernel's side has ended, if it does not see that by itself."""
+        """Return when the kernel's side has ended: unmounted, or aborted. pyfuse3's loop goes on until all that it
+        is answering is answered, though nobody waits for that any more."""
 
     def close(self) -> None:
         """The mount ends, lazily; what is left of it where that fails is dead."""
@@ -47,10 +53,17 @@ class PlainConnection:
     notifier: Notifier = pyfuse3
 
     def __init__(self, operations: pyfuse3.Operations, mountpoint: Path, options: set[str]) -> None:
+        before = _fuse_devices()
         _init(operations, str(mountpoint), options)
+        self._devices = _fuse_devices() - before  # libfuse keeps its one to itself
 
     async def watch_end(self) -> None:
-        return
+        # The descriptor itself is readable with each request, and pyfuse3 waits for that. Asked for nothing, this
+        # one tells of an error only, which is what a device without a connection has (fuse_dev_poll).
+        with select.epoll() as ended:
+            for device in self._devices:
+                ended.register(device, 0)
+            await trio.lowlevel.wait_readable(ended.fileno())
 
     def close(self) -> None:
         pyfuse3.close(unmount=True)  # lazily, and nothing happens if it is unmounted already
@@ -96,11 +109,21 @@ class ChannelConnection:
 
     async def watch_end(self) -> None:
         await trio.lowlevel.wait_readable(self.channel.fileno())
-        pyfuse3.terminate()
 
     def close(self) -> None:
         pyfuse3.close(unmount=False)  # it mounted nothing, but the pair's end is its own
         self.channel.close()
+
+
+def _fuse_devices() -> set[int]:
+    """Our descriptors of /dev/fuse, whatever its name is."""
+    found = set()
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError):  # the one that listed them is closed
+            status = os.fstat(number)
+            if stat.S_ISCHR(status.st_mode) and status.st_rdev == _DEVICE:
+                found.add(number)
+    return found
 
 
 def _init(operations: pyfuse3.Operations, mountpoint: str, options: set[str]) -> None:

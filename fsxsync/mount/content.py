@@ -124,11 +124,15 @@ class Content(Base):
             self._count_writer(handle)
 
     def _count_writer(self, handle: Handle) -> None:
+        node = handle.inode.node
+        if handle.inode.writers == 0 and handle.inode.backing_id != 0:
+            self._direct.forget_attributes(self._nodes.nodeid(node.ino))  # from now on they hold for a moment only
+        self._is_written(handle)
+
+    def _is_written(self, handle: Handle) -> None:
         handle.is_writer = True
         handle.inode.writers += 1
         node = handle.inode.node
-        if handle.inode.writers == 1 and handle.inode.backing_id != 0:
-            self._direct.forget_attributes(self._nodes.nodeid(node.ino))  # from now on they hold for a moment only
         self._hydrator.writer_opened(self._path(node), node.ino)
 
     def _opened(self, handle: Handle, flags: int) -> FileInfo:

@@ -17,7 +17,7 @@ from fsxsync.mount.direct import Direct
 from fsxsync.mount.nodes import LONGEST_WALK, Node, Nodes
 
 KEPT = 512
-"""Descriptors kept open, of directories and of inodes without a name; the least recently used is closed first."""
+"""Descriptors of directories kept open; the least recently used is closed first."""
 
 _PIN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = _PIN | os.O_DIRECTORY
@@ -46,10 +46,13 @@ class Descriptors:
         self._direct = direct or Direct()
         self.dev = os.fstat(root_fd).st_dev
         self._kept: OrderedDict[Node, int] = OrderedDict()
+        self._nameless: dict[Node, int] = {}
+        """Nothing else leads there, and its number must not be given away: open until the kernel forgets it."""
 
     def close(self) -> None:
-        while self._kept:
-            self._close(*self._kept.popitem())
+        for held in (self._kept, self._nameless):
+            while held:
+                self._close(*held.popitem())
         os.close(self.root_fd)
 
     def _close(self, node: Node, fd: int) -> None:
@@ -59,9 +62,17 @@ class Descriptors:
 
     def drop(self, node: Node) -> None:
         """The directory is gone or forgotten."""
-        fd = self._kept.pop(node, None)
-        if fd is not None:
-            self._close(node, fd)
+        for held in (self._kept, self._nameless):
+            fd = held.pop(node, None)
+            if fd is not None:
+                self._close(node, fd)
+
+    def _held(self, node: Node) -> int | None:
+        fd = self._kept.get(node)
+        if fd is None:
+            return self._nameless.get(node)
+        self._kept.move_to_end(node)
+        return fd
 
     # ------------------------------------------------------------- directories
 
@@ -73,9 +84,8 @@ class Descriptors:
         """
         if node is self._nodes.root:
             return self.root_fd
-        fd = self._kept.get(node)
+        fd = self._held(node)
         if fd is not None:
-            self._kept.move_to_end(node)
             self._offer(node, fd)
             return fd
         way: list[Node] = []
@@ -99,13 +109,24 @@ class Descriptors:
 
     def keep(self, node: Node, parent: Node, name: bytes) -> None:
         """Hold an inode of any kind that will lose its last name, until it is forgotten."""
-        if node not in self._kept:
+        if self._held(node) is None:
             self._add(node, self._open_known(node, name, self.directory(parent), _PIN))
+
+    def hold(self, node: Node, fd: int) -> None:
+        """As `keep`, with a descriptor that somebody has opened for it: ours from now on."""
+        if self._held(node) is None:
+            self._add(node, fd)
+        else:
+            os.close(fd)
 
     def _add(self, node: Node, fd: int) -> None:
         self._kept[node] = fd
         while len(self._kept) > KEPT:  # the one just added is the newest, so it stays
-            self._close(*self._kept.popitem(last=False))
+            oldest, fd = self._kept.popitem(last=False)
+            if oldest.parent is None:
+                self._nameless[oldest] = fd
+            else:
+                self._close(oldest, fd)
 
     def _open_known(self, node: Node, name: bytes, parent_fd: int, flags: int) -> int:
         """Open a name below ``parent_fd`` that is the node's."""
@@ -131,7 +152,7 @@ class Descriptors:
         """
         if node is self._nodes.root:
             return os.open(".", flags | os.O_CLOEXEC, dir_fd=self.root_fd)
-        kept = self._kept.get(node)
+        kept = self._held(node)
         if kept is not None and node.parent is None:
             return os.open(proc_path(kept), flags | os.O_CLOEXEC)
         for parent, name in node.links():
@@ -167,7 +188,7 @@ class Descriptors:
         """
         if node is self._nodes.root:
             return os.fstat(self.root_fd)
-        kept = self._kept.get(node)
+        kept = self._held(node)
         if kept is not None:
             status = os.fstat(kept)
             if status.st_nlink or node.parent is None:

@@ -19,6 +19,9 @@ from fsxsync import _core
 
 log = logging.getLogger(__name__)
 
+_NOTHING_TO_FORGET = frozenset({errno.ENOENT, errno.ENOTCONN, errno.ENODEV, errno.EBADF})
+"""The kernel does not know the inode, or does not any more; or the mount is gone."""
+
 
 class Direct:
     """The channel as the handlers and their tables see it. Without a channel all of it does nothing: every request
@@ -89,7 +92,7 @@ class Direct:
         try:
             self._channel.invalidate_inode(nodeid, True)
         except OSError as error:
-            if error.errno != errno.ENOENT:  # it does not know the inode, or does not any more
+            if error.errno not in _NOTHING_TO_FORGET:
                 raise
         return True
 

@@ -27,12 +27,20 @@ _FD = (1 << 31) - 1
 class Learning(Naming, Content):
     """One method a kind of fact; each does what the handler for that request does after its answer."""
 
+    _is_learning = False
+
     def catch_up(self) -> None:
-        for fact in self._direct.drain():
-            try:
-                self._LEARN[fact[0]](self, *fact[1:])
-            except Exception:
-                log.exception("bug in learning what the channel answered")  # the others must not be lost with it
+        if self._is_learning:
+            return  # what a fact sets off may ask for it again, and the order must stay
+        self._is_learning = True
+        try:
+            for fact in self._direct.drain():
+                try:
+                    self._LEARN[fact[0]](self, *fact[1:])
+                except Exception:
+                    log.exception("bug in learning what the channel answered")  # the others must not be lost with it
+        finally:
+            self._is_learning = False
 
     async def learn(self) -> None:
         """Runs as long as the mount does."""
@@ -64,7 +72,7 @@ class Learning(Naming, Content):
         handle = self._handles.open(node, number & _FD, uid)
         handle.inode.backing_id = number >> 32
         if flags & os.O_ACCMODE != os.O_RDONLY:
-            self._count_writer(handle)
+            self._is_written(handle)
             handle.inode.may_be_mapped = flags & os.O_ACCMODE == os.O_RDWR and handle.inode.backing_id != 0
         self._handles.give(handle)
         self._hydrator.changed(self._path(node))
@@ -82,6 +90,15 @@ class Learning(Naming, Content):
             self._direct.leave(ino)  # one for all handles of an inode
         self._handles.give(handle)
 
+    def _unlinked_there(self, parent_ino: int, name: bytes, ino: int, nlink: int, fd: int) -> None:
+        node, parent = self._nodes.find(ino), self._nodes.find(parent_ino)
+        if node is not None and nlink == 1 and self._handles.inode(ino) is None:
+            self._descriptors.hold(node, fd)  # see `_about_to_go`
+        else:
+            os.close(fd)
+        if parent is not None:
+            self._removed(parent, name, self._path_in(parent, name), ino)
+
     def _flushed_there(self, number: int) -> None:
         self._flushed(self._handles.file(number))
 
@@ -95,6 +112,7 @@ class Learning(Naming, Content):
         _core.FACT_FORGOTTEN: _forgotten,
         _core.FACT_CREATED: _created_there,
         _core.FACT_OPENED: _opened_there,
+        _core.FACT_UNLINKED: _unlinked_there,
         _core.FACT_FLUSHED: _flushed_there,
         _core.FACT_RELEASED: lambda self, number: self._released(number),
         _core.FACT_OPENED_DIRECTORY: _opened_directory,

@@ -31,8 +31,11 @@ def _device(mountpoint: Path) -> int:
     return int(asked.stdout)
 
 
-def allow_many_reads_ahead(mountpoint: Path) -> None:
-    """Blocks: for a worker thread, and only while the mount answers. Without fusectl the kernel's limit stays."""
+def allow_many_reads_ahead(mountpoint: Path) -> Path:
+    """The connection's directory in fusectl. Without that the kernel's limit stays.
+
+    Blocks: for a worker thread, and only while the mount answers.
+    """
     connection = _CONTROL / str(os.minor(_device(mountpoint)))
     if not connection.exists() and os.geteuid() == 0:
         # Where systemd does not run nobody has mounted it yet; this is its place.
@@ -43,3 +46,4 @@ def allow_many_reads_ahead(mountpoint: Path) -> None:
         (connection / "congestion_threshold").write_text(f"{CONGESTED}\n")
     except OSError as error:
         log.info("readers of many released files may hold up others", extra={"why": str(error)})
+    return connection

@@ -41,17 +41,23 @@ def replies(handler: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Conc
         except FUSEError:
             raise
         except FsxSyncError as error:
-            raise FUSEError(error.errno) from error
+            raise FUSEError(_told(error)) from error
         except OSError as error:
             raise FUSEError(error.errno or errno.EIO) from error
         except Exception as error:
             expected = _first_expected(error)  # of downloads that failed side by side
             if expected is not None:
-                raise FUSEError(expected.errno) from error
+                raise FUSEError(_told(expected)) from error
             log.exception("bug in FUSE handler %s", handler.__name__)
             raise FUSEError(errno.EIO) from error
 
     return wrapper
+
+
+def _told(error: FsxSyncError) -> int:
+    """EAGAIN is for us, who try again. To an application it means that a file is not to block, and none of them asked
+    for that: Python's read() makes None of it, and says nothing."""
+    return errno.EIO if error.errno == errno.EAGAIN else error.errno
 
 
 def _first_expected(error: BaseException) -> FsxSyncError | None:

@@ -7,6 +7,7 @@ import os
 import stat
 import string
 from collections.abc import Iterable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
@@ -16,6 +17,7 @@ import trio
 from fsxsync.errors import FuseUnavailable, MountError
 from fsxsync.mount.base import Served
 from fsxsync.mount.connection import ChannelConnection, Connection, PlainConnection
+from fsxsync.mount.deathwatch import Deathwatch
 from fsxsync.mount.descriptors import STAGING_PREFIX, Descriptors
 from fsxsync.mount.direct import Direct
 from fsxsync.mount.handles import Handles
@@ -219,21 +221,29 @@ async def _serve(
         finally:
             unmounted.set()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(answer_requests, name="requests")
-        try:
-            async with trio.open_nursery() as helpers:
-                try:
-                    helpers.start_soon(cache.run, name="invalidations")
-                    helpers.start_soon(operations.watch_mappings, name="mappings")
-                    helpers.start_soon(operations.learn, name="what the channel answered")
-                    helpers.start_soon(connection.watch_end, name="end of the connection")
-                    # It asks through the mount, from a thread: only we can answer. So then the mount is up.
-                    await trio.to_thread.run_sync(allow_many_reads_ahead, mountpoint, abandon_on_cancel=True)
-                    task_status.started()
-                    await unmounted.wait()
-                finally:
-                    operations.end_waiting()
-                    helpers.cancel_scope.cancel()
-        finally:
-            serving.cancel()
+    async def watch_end() -> None:
+        await connection.watch_end()
+        unmounted.set()
+
+    with ExitStack() as to_the_end:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer_requests, name="requests")
+            try:
+                async with trio.open_nursery() as helpers:
+                    try:
+                        helpers.start_soon(cache.run, name="invalidations")
+                        helpers.start_soon(operations.watch_mappings, name="mappings")
+                        helpers.start_soon(operations.learn, name="what the channel answered")
+                        helpers.start_soon(watch_end, name="end of the connection")
+                        # It asks through the mount, from a thread: only we can answer. So then the mount is up.
+                        control = await trio.to_thread.run_sync(
+                            allow_many_reads_ahead, mountpoint, abandon_on_cancel=True
+                        )
+                        to_the_end.enter_context(closing(Deathwatch(control)))
+                        task_status.started()
+                        await unmounted.wait()
+                    finally:
+                        operations.end_waiting()
+                        helpers.cancel_scope.cancel()
+            finally:
+                serving.cancel()

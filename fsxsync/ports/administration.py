@@ -58,6 +58,8 @@ class AssociationStatus:
     conditions: Conditions | None = None
     source: str = ""
     """``sqs``, ``poll`` or ``none``, and when it was last read."""
+    ignored: tuple[str, ...] = ()
+    """The patterns of the ignore list that are obeyed now."""
     recent_errors: tuple[PendingItem, ...] = ()
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from fsxsync.errors import RepositoryError
 from fsxsync.model.checksum import Algorithm, Checksum
 from fsxsync.model.identity import Kind, Posix, Remote
-from fsxsync.model.metadata import from_user_metadata, is_ours, to_user_metadata
+from fsxsync.model.metadata import again_user_metadata, from_user_metadata
 from fsxsync.model.parts import is_multipart_etag
 from fsxsync.ports import Written
 from fsxsync.repository.listing import time_ns
@@ -96,9 +96,9 @@ def described_again(head: Mapping[str, Any], kind: Kind, posix: Posix, *, encryp
 
     ``encryption``: the key of the source, too, where it has one of its own.
     """
-    foreign = {name: _ascii(value) for name, value in head.get("Metadata", {}).items() if not is_ours(name)}
+    before = {name: _ascii(value) for name, value in head.get("Metadata", {}).items()}
     params: dict[str, Any] = {name: head[name] for name in _SYSTEM_HEADERS if head.get(name)}
-    params["Metadata"] = foreign | to_user_metadata(kind, posix)
+    params["Metadata"] = again_user_metadata(before, kind, posix)
     # AES256 is every bucket's default, and not said again: the bucket's owner may have another one by now.
     if encryption and str(head.get("ServerSideEncryption", "")).startswith("aws:kms"):
         params["ServerSideEncryption"] = head["ServerSideEncryption"]

@@ -24,10 +24,12 @@ class Next(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``remote`` asks that the next look reads the repository; ``reason`` is shown as what the path waits for."""
+    """``remote`` asks that the next look reads the repository; ``reason`` is shown as what the path waits for,
+    ``until_ns`` is how long at least."""
 
     next: Next
     reason: str = ""
+    until_ns: int = 0
     remote: bool = False
     local: bool = False
 

@@ -17,7 +17,7 @@ from fsxsync.errors import BadInput, LocalChanged, NotExportable
 from fsxsync.model.association import Lifecycle, Policy
 from fsxsync.model.finding import Finding, Rule, Tally
 from fsxsync.model.identity import Base, Kind, Local
-from fsxsync.sync.filters import is_wanted
+from fsxsync.sync.excluded import takes_no_part
 from fsxsync.sync.intake import exportable_key
 from fsxsync.sync.rules import Place, broken, misplaced
 from fsxsync.sync.served import Served, Shared
@@ -217,7 +217,7 @@ class Checker:
             return Place(shown, served.id if served else "", None, Policy())
         kind = pair.local.kind if pair.local else pair.row.kind if pair.row else Kind.FILE
         key = exportable_key(served, path, kind)
-        stays = isinstance(key, NotExportable) or not is_wanted(served.association, path)
+        stays = isinstance(key, NotExportable) or takes_no_part(served, path, pair.row, pair.local, None)
         if full and not stays and (pair.row is None or pair.local is None or not pair.row.matches_local(pair.local)):
             stays = self._is_refused(served, path)
         return Place(

@@ -11,6 +11,7 @@ from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
 from fsxsync.model.metadata import from_user_metadata, guess_content_type, to_user_metadata
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.ports import ObjectHeaders, Written
+from fsxsync.sync.carrying import bring_xattrs, tell_if_left
 from fsxsync.sync.intake import exportable_key
 from fsxsync.sync.reconcile import Action
 from fsxsync.sync.rescan import check_directory
@@ -65,6 +66,7 @@ async def export(served: Served, path: bytes, action: Action) -> Base:
         digest, size = None, len(body)
     served.expect_echo(key, written.etag)
     served.exported += 1
+    tell_if_left(served, path, local)
     if action.posix is not None:
         local = _apply(served, path, local, action.posix)
     # A PUT takes the association's class, whatever the object before it had.
@@ -126,6 +128,7 @@ def set_metadata(served: Served, path: bytes, local: Local, posix: Posix) -> Loc
         mtime_ns=posix.mtime_ns,
         atime_ns=posix.atime_ns,
     )
+    after = bring_xattrs(served, path, after, posix.xattrs)
     served.shared.front.invalidate_inode(after.ino, data=False)
     return after
 
@@ -143,8 +146,11 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
     written = await served.store.copy(key, key, posix, kind, expect=remote, replaces=remote)
     served.expect_echo(key, written.etag)
     served.exported += 1
+    tell_if_left(served, path, local)
     if action.posix is not None:
         local = _apply(served, path, local, action.posix)
+    if posix.xattrs is None:  # then the copy left those of the object
+        posix = replace(posix, xattrs=base.posix.xattrs)
     after = remote_after(local.kind, key, remote.size, posix, written, remote.storage_class)
     if local.stub is not None:
         local = remark(served, path, local, replace(local.stub, etag=after.etag, version_id=after.version_id, key=key))

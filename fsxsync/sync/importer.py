@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import trio
 
-from fsxsync.errors import KeyRefused, LocalChanged, ObjectChanged, TypeClash
+from fsxsync.errors import KeyRefused, LocalChanged, ObjectArchived, ObjectChanged, RepositoryError, TypeClash
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
 from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.model.stub import StubMark
 from fsxsync.sync import conflicts
+from fsxsync.sync.carrying import dress
 from fsxsync.sync.exporter import set_metadata
 from fsxsync.sync.loading import load_object
 from fsxsync.sync.reconcile import Action
@@ -128,6 +129,7 @@ async def import_object(served: Served, path: bytes, action: Action) -> Base:
     tree_path = served.tree_path(path)
     tree = served.shared.tree
     try:
+        dress(served, path, staged, local, posix)
         if local is None:
             placed = tree.place(staged, tree_path)
         else:
@@ -152,14 +154,23 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
     source = await owner.store.head(mark.key)
     if source is None or (source.etag, source.size) != (mark.etag, mark.size):
         raise ObjectChanged(f"reading {mark.key}", "it is another version now")
-    staged, _ = await _stage_loaded(owner, mark.key, source, local.posix)
+    try:
+        staged, _ = await _stage_loaded(owner, mark.key, source, local.posix)
+    except (ObjectArchived, KeyRefused) as error:
+        # Not the end of it, as for other looks: while this one is pending, nobody deletes the object.
+        raise RepositoryError(
+            error.what, error.why, advice="rename the file back, or have its object restored"
+        ) from error
     tree_path = served.tree_path(path)
     try:
+        dress(served, path, staged, local, Posix())
         served.shared.tree.exchange_in(staged, tree_path, local)
     except LocalChanged:
         served.shared.tree.discard_staged(staged.name)
         raise
     served.shared.invalidate(tree_path, local.ino, data=True)
+    # The object may go as soon as this look is through: after a power cut the stub must not stand here again.
+    await trio.to_thread.run_sync(served.shared.tree.settle, tree_path)
 
 
 def _import_directory(served: Served, path: bytes, local: Local | None, remote: Remote, posix: Posix) -> Base:
@@ -246,6 +257,7 @@ async def keep_both(served: Served, path: bytes, action: Action) -> tuple[Base, 
     staged, digest = await stage(served, path, remote, posix)
     kept = b""
     try:
+        dress(served, path, staged, None, posix)  # what the file has goes with it
         async with served.shared.let_go(local.ino):
             kept = conflicts.free_name(served, path)
             # First: a crash after the exchange must not leave a copy that nobody is told of.

@@ -17,7 +17,9 @@ from fsxsync.errors import KeyNotPosix, NotExportable, TreeError
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.keys import key_of, path_of
 from fsxsync.ports import ObjectHint
-from fsxsync.sync.filters import is_wanted
+from fsxsync.sync import ignoring
+from fsxsync.sync.excluded import is_left_out, leave_unseen
+from fsxsync.sync.filters import IGNORE_FILE
 from fsxsync.sync.served import Served, Shared
 
 log = logging.getLogger(__name__)
@@ -96,8 +98,16 @@ class Intake:
         """Write the gathered paths to the changelog."""
         paths, self._paths = self._paths, {}
         if paths:
+            self._read_ignore_lists(paths)
             self._shared.noticed(path for path, noticed in paths.items() if noticed)
             self._add_local((path, self._shared.tree.identify(path)) for path in paths)
+
+    def _read_ignore_lists(self, paths: Iterable[bytes]) -> None:
+        """First of all: what was written after a list is judged by it."""
+        for tree_path in paths:
+            served = self._served_for(tree_path) if tree_path.endswith(IGNORE_FILE) else None
+            if served is not None and served.association.relative(tree_path) == IGNORE_FILE:
+                ignoring.refresh(served)
 
     def _add_local(self, found: Iterable[tuple[bytes, Local | None]]) -> None:
         hints: list[Hint] = []
@@ -106,12 +116,14 @@ class Intake:
             if served is None:
                 continue
             path = served.association.relative(tree_path)
-            if not path or not is_wanted(served.association, path):
+            if not path:
                 continue
             if local is not None and local.kind is Kind.FILE and local.nlink > 1:
                 hints += self._other_names(served, path, local)
             base = self._shared.catalog.files.get(served.id, path)
             if base is None and local is None:
+                continue
+            if is_left_out(served, path, base, local) and not leave_unseen(served, path, base, local):
                 continue
             if base is not None and local is not None and self._is_loading(base, local):
                 continue
@@ -190,7 +202,7 @@ class Intake:
             except KeyNotPosix as error:
                 self.refuse_key(served, hint.key, error)
                 continue
-            if not path or not is_wanted(served.association, path):
+            if not path or not served.filters.wants(path, directory=is_directory):
                 continue
             base = self._shared.catalog.files.get(served.id, path)
             if served.is_echo(hint.key, hint.etag, base):

@@ -19,7 +19,7 @@ from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.ports import Listed
 from fsxsync.sync import brakes
 from fsxsync.sync.bulk import import_new
-from fsxsync.sync.filters import is_wanted
+from fsxsync.sync.filters import Age, Filters
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.served import Served
 
@@ -37,6 +37,7 @@ class ListingRefused(RepositoryError):
 
 @dataclass(slots=True)
 class _Progress:
+    started_ns: int
     held_until_ns: int
     listed: int = 0
     known: int = 0
@@ -54,7 +55,7 @@ async def reconcile_listing(served: Served, intake: Intake, *, accept_deletes: b
         RepositoryError: the listing could not be read. ListingRefused: it was read and is implausible.
     """
     started_ns = served.shared.now_ns()
-    progress = _Progress(held_until_ns=started_ns + HELD_NS)
+    progress = _Progress(started_ns=started_ns, held_until_ns=started_ns + HELD_NS)
     clashes = served.shared.catalog.conflicts.all(served.id)
     progress.refused = {conflict.path for conflict in clashes if conflict.kind is ConflictKind.CLASH}
     rows = _Rows(served)
@@ -65,7 +66,7 @@ async def reconcile_listing(served: Served, intake: Intake, *, accept_deletes: b
             _compare(served, intake, rows, listed, progress)
         await _flush(served, progress)
     for count, row in enumerate(rows.rest()):
-        _missing(row, progress)
+        _missing(served, row, progress)
         if count % PAGE == PAGE - 1:
             await trio.lowlevel.checkpoint()
     why = brakes.implausible_listing(progress.known, len(progress.missing), progress.listed)
@@ -105,8 +106,9 @@ class _Rows:
             yield row
 
 
-def _missing(row: Known, progress: _Progress) -> None:
-    if row.is_implied:
+def _missing(served: Served, row: Known, progress: _Progress) -> None:
+    # A row that is left out now may be there for another moment (`rescan`): it is none of the listing's.
+    if row.is_implied or not served.filters.wants(row.path, directory=row.is_directory):
         return
     progress.known += 1
     progress.missing.append(row.path)
@@ -123,22 +125,37 @@ def _compare(served: Served, intake: Intake, rows: _Rows, listed: Listed, progre
         return
     sort_key = path + b"/" if is_directory else path
     for row in rows.before(sort_key):
-        _missing(row, progress)
+        _missing(served, row, progress)
     row_here = rows.take(sort_key)
-    if not is_wanted(served.association, path):
+    filters = served.filters
+    if not filters.wants(path, directory=is_directory):
         return
+    is_let_through = filters.lists(is_directory, listed.size)
     if row_here is None:
-        progress.refused.discard(path)
-        if is_directory and served.shared.catalog.files.get(served.id, path) is not None:
-            served.markers_beside_files.add(path)
-        progress.new.append((path, listed))
+        if is_let_through:
+            if is_directory and served.shared.catalog.files.get(served.id, path) is not None:
+                served.markers_beside_files.add(path)
+            _new(filters, path, listed, progress)
         return
     if row_here.is_implied:
         progress.hints.append(path)
         return
     progress.known += 1
-    if not row_here.matches_listing(listed.etag, listed.size, listed.last_modified_ns):
+    if is_let_through and not row_here.matches_listing(listed.etag, listed.size, listed.last_modified_ns):
         progress.hints.append(path)
+
+
+def _new(filters: Filters, path: bytes, listed: Listed, progress: _Progress) -> None:
+    """A key without a row. One that is too old is not even looked at, or each listing would cost a HEAD of each."""
+    match filters.age_of_new(listed.last_modified_ns, progress.started_ns):
+        case Age.RIGHT:
+            progress.refused.discard(path)
+            progress.new.append((path, listed))
+        case Age.TOO_YOUNG:
+            progress.refused.discard(path)
+            progress.hints.append(path)  # its look waits
+        case Age.TOO_OLD:
+            return
 
 
 async def _flush(served: Served, progress: _Progress) -> None:

@@ -10,6 +10,7 @@ hint (association, path)
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import trio
 
@@ -20,7 +21,10 @@ from fsxsync.model.identity import Base, Kind, Local, Remote
 from fsxsync.model.open_conflict import Conflict, LocalVersion
 from fsxsync.sync import conflicts, exporter, importer, links, renames
 from fsxsync.sync.acting import DONE, Next, Outcome, act, record
+from fsxsync.sync.carrying import as_carried, with_xattrs
 from fsxsync.sync.digests import content_hash, same_bytes
+from fsxsync.sync.excluded import forget, is_left_out, takes_no_part
+from fsxsync.sync.leaving import leave
 from fsxsync.sync.reconcile import QUIET, Delta, Verdict, local_delta, needs_digest, reconcile
 from fsxsync.sync.renames import base_as_remote
 from fsxsync.sync.served import Served
@@ -53,6 +57,9 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None) -
     links.stand_alone(served, path, base)
     local = shared.tree.identify(served.tree_path(path))
     local = links.name_own_object(served, base, local) if entry.remote else local
+    if is_left_out(served, path, base, local):  # also where it was let through when the hint came
+        await leave(served, path, base, local)
+        return _made_way(served, path, base, local)
     if local is not None and local.kind is not Kind.DIRECTORY and shared.is_written(local.ino):
         return Outcome(Next.LATER, "open for writing")
     if (
@@ -78,11 +85,17 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None) -
         return outcome
     if base is None and _vanished(served, path):
         return Outcome(Next.AGAIN, local=True)
+    return _made_way(served, path, base, local)
+
+
+def _made_way(served: Served, path: bytes, base: Base | None, local: Local | None) -> Outcome:
+    """Where nothing stands at the path: that decides on a copy which lay there, and what waited for the name may
+    come."""
     if local is None:
         conflicts.close_copy_if_gone(served, path)
         if base is not None:
             conflicts.look_again_below(served, path)
-    return outcome
+    return DONE
 
 
 def _vanished(served: Served, path: bytes) -> bool:
@@ -114,30 +127,26 @@ async def _settle(  # noqa: C901
         await importer.load_moved(served, path, local, stranger)
         return Outcome(Next.AGAIN, local=True)
     hinted = entry.remote or entry.attempts > 0  # after a failure the row's knowledge is no longer enough
-    if base is None and local is not None and not hinted:
-        source = await renames.source_of(served, path, local)
-        if source is not None:
-            row = await renames.export_rename(served, path, local, source) if _may_rename(served) else None
-            if row is not None:
-                record(served, row)
-                served.add_hint(source.path, local=True)
-                return DONE
+    if served.filters.leaves_out(base, local, None):
+        return _leave_size(served, path, base, local)
+    if base is None and local is not None and not hinted and await _follow(served, path, local):
+        return DONE
     own = links.as_own(served, path, base, local)
     remote, other_form = await _see_remote(served, path, base, own, hinted=hinted)
+    remote = as_carried(served, remote)
     if decision is not None:
         decision.check(path, local, remote)
-    if local is not None and remote is not None and (local.kind is Kind.DIRECTORY) != (remote.kind is Kind.DIRECTORY):
-        conflicts.note_clash(served, path, remote)
-        raise TypeClash(f"sync of {path!r}", f"{local.kind.value} in the tree, {remote.kind.value} in the repository")
+    remote = _same_form(served, path, local, remote)
     known: bool | None = None
-    if local is not None and needs_digest(base, local):
-        digest = await trio.to_thread.run_sync(content_hash, shared.tree, served.tree_path(path), local)
-        local = replace(local, content_hash=digest)
+    if local is not None:
+        local = await _read_closer(served, path, base, local)
     if _worth_comparing(base, local, remote):
         assert local is not None
         assert remote is not None
         known, local = await _compare(served, path, local, remote)
     own = links.as_own(served, path, base, local)
+    if (held := _held_back(served, path, base, own, remote)) is not None:
+        return held
     moved = await renames.is_moved_stub(served, path, base, own)
     decided = decision.keep if decision is not None else None
     action = reconcile(base, own, remote, served.association.policy, same_bytes=known, moved=moved, decided=decided)
@@ -154,6 +163,51 @@ async def _settle(  # noqa: C901
     if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
         return Outcome(Next.AGAIN, remote=True)
     return outcome
+
+
+async def _read_closer(served: Served, path: bytes, base: Base | None, local: Local) -> Local:
+    """The file with what lstat does not say, as far as it counts: its digest, its extended attributes."""
+    if needs_digest(base, local):
+        digest = await trio.to_thread.run_sync(content_hash, served.shared.tree, served.tree_path(path), local)
+        local = replace(local, content_hash=digest)
+    return with_xattrs(served, path, base, local)
+
+
+async def _follow(served: Served, path: bytes, local: Local) -> bool:
+    """Copy the object of a file that was renamed to this path. False if it was not, or nothing is there to copy."""
+    source = await renames.source_of(served, path, local)
+    if source is None or not _may_rename(served):
+        return False
+    row = await renames.export_rename(served, path, local, source)
+    if row is None:
+        return False
+    record(served, row)
+    served.add_hint(source.path, local=True)
+    return True
+
+
+def _leave_size(served: Served, path: bytes, base: Base | None, local: Local | None) -> Outcome:
+    """A version is too small or too large. The row stays if it is not the one: what grew may shrink again."""
+    conflicts.close_clash(served, path)
+    if base is not None and not served.filters.keeps(base):
+        forget(served, base, local)
+    return DONE
+
+
+def _held_back(
+    served: Served, path: bytes, base: Base | None, local: Local | None, remote: Remote | None
+) -> Outcome | None:
+    """What a filter says of the versions now that all of them are known."""
+    filters, now_ns = served.filters, served.shared.now_ns()
+    if filters.leaves_out(base, local, remote):
+        return _leave_size(served, path, base, local)
+    if filters.is_too_old(base, local, remote, now_ns):
+        conflicts.close_clash(served, path)
+        return DONE
+    until_ns = filters.young_until_ns(base, local, remote)
+    if until_ns is not None and until_ns > now_ns:
+        return Outcome(Next.LATER, "younger than --min-age", until_ns=until_ns)
+    return None
 
 
 _UNCHECKED = QUIET | {Verdict.LOST, Verdict.DAMAGED, Verdict.BLOCKED}
@@ -192,9 +246,9 @@ async def _see_remote(
     """
     if not hinted:
         delta = local_delta(base, local)
-        if base is None:
+        if base is None and (local is None or local.stub is None):
             return None, False
-        if delta in {Delta.SAME, Delta.GONE} or (delta is Delta.META and base.is_implied):
+        if base is not None and (delta in {Delta.SAME, Delta.GONE} or (delta is Delta.META and base.is_implied)):
             return base_as_remote(base), False
     directory_first = (base.kind if base else local.kind if local else Kind.FILE) is Kind.DIRECTORY
     kinds = [Kind.DIRECTORY, Kind.FILE] if directory_first else [Kind.FILE, Kind.DIRECTORY]
@@ -204,6 +258,19 @@ async def _see_remote(
     if base is not None:
         return None, hinted and not base.is_implied
     return await served.store.head(served.key(path, kinds[1])), False
+
+
+def _same_form(served: Served, path: bytes, local: Local | None, remote: Remote | None) -> Remote | None:
+    """The object, unless it is of the other form and a filter leaves it out.
+
+    Raises:
+        TypeClash: it is of the other form.
+    """
+    if local is None or remote is None or (local.kind is Kind.DIRECTORY) == (remote.kind is Kind.DIRECTORY):
+        return remote
+    if not takes_no_part(served, path, None, None, remote):
+        _refuse(served, path, local, remote)
+    return None
 
 
 async def _refuse_other_form(served: Served, path: bytes, local: Local) -> None:
@@ -219,11 +286,15 @@ async def _refuse_other_form(served: Served, path: bytes, local: Local) -> None:
         return
     remote = await served.store.head(served.key(path, Kind.FILE if is_directory else Kind.DIRECTORY))
     served.markers_beside_files.discard(path)
-    if remote is None:
+    if remote is None or takes_no_part(served, path, None, None, remote):
         conflicts.close_clash(served, path)
     else:
-        conflicts.note_clash(served, path, remote)
-        raise TypeClash(f"sync of {path!r}", f"{local.kind.value} in the tree, {remote.kind.value} in the repository")
+        _refuse(served, path, local, remote)
+
+
+def _refuse(served: Served, path: bytes, local: Local, remote: Remote) -> NoReturn:
+    conflicts.note_clash(served, path, remote)
+    raise TypeClash(f"sync of {path!r}", f"{local.kind.value} in the tree, {remote.kind.value} in the repository")
 
 
 def _worth_comparing(base: Base | None, local: Local | None, remote: Remote | None) -> bool:

@@ -116,7 +116,8 @@ async def _handle(served: Served, entry: Entry) -> None:
             raise
         return
     if outcome.next is Next.LATER:
-        changelog.postpone(entry, at_ns=now_ns() + int(LATER_S * 1e9), waiting_for=outcome.reason)
+        at_ns = max(now_ns() + int(LATER_S * 1e9), outcome.until_ns)
+        changelog.postpone(entry, at_ns=at_ns, waiting_for=outcome.reason)
         return
     changelog.done(entry)
     if outcome.next is Next.AGAIN:

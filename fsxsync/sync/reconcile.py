@@ -134,6 +134,8 @@ def _same_metadata(base: Base, local: Local) -> bool:
         return (base.uid, base.gid) == (local.uid, local.gid)
     if (base.mode, base.uid, base.gid) != (local.mode, local.uid, local.gid):
         return False
+    if local.xattrs is not None and local.xattrs != (base.posix.xattrs or ""):
+        return False
     # A directory's times were set by somebody (utimensat leaves mtime behind ctime) rather than moved by an
     # entry (mtime and ctime are one instant then): tar and cp -a end with this, and nothing else tells of it.
     return not (
@@ -169,9 +171,9 @@ def remote_delta(base: Base | None, remote: Remote | None) -> Delta:
     return D.SAME
 
 
-def _shared(posix: Posix) -> tuple[int | None, ...]:
+def _shared(posix: Posix) -> tuple[int | str | None, ...]:
     """What counts as metadata of an object; atime moves with every read and alone is no change."""
-    return (posix.mode, posix.uid, posix.gid, posix.mtime_ns)
+    return (posix.mode, posix.uid, posix.gid, posix.mtime_ns, posix.xattrs or None)
 
 
 def merge(base: Base | None, local: Local, remote: Remote, *, local_wins: bool) -> Posix:
@@ -197,7 +199,18 @@ def merge(base: Base | None, local: Local, remote: Remote, *, local_wins: bool) 
         gid=pick("gid"),
         mtime_ns=mine.mtime_ns if local_wins or theirs.mtime_ns is None else theirs.mtime_ns,
         atime_ns=mine.atime_ns,
+        xattrs=_merged_xattrs(base, mine.xattrs, theirs.xattrs, local_wins=local_wins),
     )
+
+
+def _merged_xattrs(base: Base | None, mine: str | None, theirs: str | None, *, local_wins: bool) -> str | None:
+    """All of them as one field. What the object says nothing of stays as it is; None where they do not travel."""
+    if mine is None or theirs is None:
+        return mine if theirs is None else theirs
+    known = (base.posix.xattrs or "") if base is not None else None
+    if known in {mine, theirs}:
+        return theirs if known == mine else mine
+    return mine if local_wins else theirs
 
 
 def _local_is_later(local: Local, remote: Remote) -> bool:
@@ -256,6 +269,8 @@ def _verdict(
 
 def _metadata_agrees(local: Local, remote: Remote) -> bool:
     mine, theirs = local.posix, remote.posix
+    if mine.xattrs is not None and mine.xattrs != (theirs.xattrs or ""):
+        return False
     return all(
         other is None or ours == other
         for ours, other in ((mine.mode, theirs.mode), (mine.uid, theirs.uid), (mine.gid, theirs.gid))

@@ -6,6 +6,7 @@ import trio
 
 from fsxsync.errors import TreeMoved
 from fsxsync.model.identity import Kind
+from fsxsync.sync.excluded import forget
 from fsxsync.sync.intake import BATCH, Intake
 from fsxsync.sync.served import Served
 
@@ -52,7 +53,10 @@ async def _merge(served: Served, intake: Intake) -> tuple[list[bytes], int]:
                 gone.append(row.path)
                 row = next(rows, None)
             if row is not None and files.sort_key(row) == here:
-                if not row.matches_local(local):
+                if not served.filters.keeps(row):  # before it can be removed, and the filter changed once more
+                    forget(served, row, local)
+                    intake.changed(tree_path)
+                elif not row.matches_local(local):
                     intake.changed(tree_path)
                 row = next(rows, None)
             else:

@@ -22,6 +22,7 @@ from fsxsync.model.identity import Base, Kind, Local, Remote
 from fsxsync.model.open_conflict import Conflict, ConflictKind, Keep, LocalVersion
 from fsxsync.sync import clashes, conflicts
 from fsxsync.sync.acting import Next
+from fsxsync.sync.excluded import takes_no_part
 from fsxsync.sync.journal import shown
 from fsxsync.sync.look import Decision, look
 from fsxsync.sync.reconcile import Delta, local_delta
@@ -217,7 +218,14 @@ async def _let_move(served: Served, conflict: Conflict, keep: Keep) -> None:
         )
     path = conflict.path
     local = served.shared.tree.identify(served.tree_path(path))
-    _check(served, conflict, local, await served.store.head(served.key(path, Kind.FILE)))
+    remote = await served.store.head(served.key(path, Kind.FILE))
+    _check(served, conflict, local, remote)
+    if takes_no_part(served, path, served.shared.catalog.files.get(served.id, path), local, remote):
+        raise BadInput(
+            f"{shown(served, path)} takes no part in sync",
+            "a filter leaves it out",
+            advice="'fsxsync association show' tells the filters",
+        )
     now_ns = served.shared.now_ns()
     entry = Entry(served.id, path, True, True, None, now_ns, now_ns, 0, 0, None, None, "")
     before = set(served.shared.catalog.conflicts.at(served.id, path))

@@ -19,6 +19,7 @@ from fsxsync.model.association import Association
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 from fsxsync.model.keys import key_of
 from fsxsync.ports import Front, Mover, ObjectStore
+from fsxsync.sync.filters import Filters
 from fsxsync.telemetry.eventlog import EventLog
 from fsxsync.tree.tree import Tree
 
@@ -141,7 +142,13 @@ class Served:
     in_flight: int = 0
     markers_beside_files: set[bytes] = field(default_factory=set)
     """Paths of files for which a listing or an event named a directory's marker: their next look asks for it."""
+    filters: Filters = field(init=False)
+    filters_stale: trio.Event = field(default_factory=trio.Event)
+    """Set when the ignore list changed: tree and listing are to be compared again."""
     _echoes: collections.OrderedDict[tuple[str, str], int] = field(default_factory=collections.OrderedDict)
+
+    def __post_init__(self) -> None:
+        self.filters = Filters(self.association)
 
     @property
     def id(self) -> str:

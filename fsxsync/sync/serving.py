@@ -7,9 +7,11 @@ from dataclasses import asdict, replace
 
 import trio
 
-from fsxsync.errors import FsxSyncError, RepositoryError, TreeError
+from fsxsync.errors import FsxSyncError, LocalChanged, RepositoryError, TreeError
 from fsxsync.model.association import Association, Lifecycle
 from fsxsync.ports import Conditions
+from fsxsync.sync.filters import Filters
+from fsxsync.sync.ignoring import read_filters
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.loading import first_leaf
 from fsxsync.sync.looker import backoff_s, run_lookers
@@ -20,6 +22,9 @@ from fsxsync.sync.uploads import run_sweeps
 
 RETRY_MAX_S = 30.0
 """A misconfigured association is tried again at least this often; FSx takes up to 15 minutes (FSX-FACTS §1.3)."""
+
+LIST_WRITTEN_S = 0.1
+"""How soon an ignore list is read again that was being written."""
 
 
 class Service:
@@ -54,21 +59,26 @@ class Service:
                 attempts = 0
                 while True:
                     try:
-                        await self._serve()
+                        while True:
+                            await self._serve()  # returns when the filters changed
                     except* (RepositoryError, TreeError) as failures:
                         error = first_leaf(failures)
                         assert isinstance(error, FsxSyncError)
                         if self.available.is_set():
                             attempts = 0
                         self._misconfigured(error)
-                    await trio.sleep(min(backoff_s(attempts), RETRY_MAX_S))
+                    with trio.move_on_after(min(backoff_s(attempts), RETRY_MAX_S)):
+                        await self.served.filters_stale.wait()  # somebody mended the list
                     attempts += 1
         finally:
             self.ended.set()
 
     async def _serve(self) -> None:
+        """Serve until the filters change."""
         served = self.served
+        served.filters_stale = trio.Event()
         check_directory(served)
+        served.filters = await self._read_filters()
         await served.store.check(served.association.prefix)
         await self._find_conditions()
         self.reader = self._reader_for(served.association)
@@ -82,7 +92,16 @@ class Service:
                 self._on_listed()
             served.shared.catalog.changelog.wake(served.id, served.shared.now_ns())
             served.wake()
-            await trio.sleep_forever()
+            await served.filters_stale.wait()
+            self.want_rescan()
+            nursery.cancel_scope.cancel()
+
+    async def _read_filters(self) -> Filters:
+        while True:
+            try:
+                return read_filters(self.served)
+            except LocalChanged:  # somebody writes the list just now
+                await trio.sleep(LIST_WRITTEN_S)
 
     def _wants_listing(self) -> bool:
         """A daemon that starts reads the listing once: events may have come and gone while nobody read them."""

@@ -87,6 +87,7 @@ def association_status(service: Service) -> AssociationStatus:
         exported=served.exported,
         conditions=served.store.conditions,
         source=describe(served, service.reader),
+        ignored=served.filters.ignored,
         recent_errors=tuple(pending_item(served, entry.path, entry) for entry in errors),
     )
 

@@ -79,6 +79,7 @@ _REPORT: Mapping[str, Code] = {
 _OURS: Mapping[str, Code] = {
     "Conflict": Code("WARN", "import", "Both sides changed"),
     "ConflictResolved": Code("INFO", "import", "A person chose a version"),
+    "ExtendedAttributesLeft": Code("WARN", "export", "Extended attributes left behind"),
     "InotifyOverflow": Code("WARN", "export", "Change records lost, tree is scanned"),
     "PoisonMessage": Code("WARN", "import", "Unreadable queue message dropped"),
     "S3ObjectChecksumMismatch": Code("ERROR", "restore", "Data does not fit the object's checksum"),

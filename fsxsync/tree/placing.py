@@ -16,7 +16,7 @@ from fsxsync import _core
 from fsxsync.errors import LocalChanged
 from fsxsync.model.conflict import conflict_name
 from fsxsync.model.identity import Kind, Local
-from fsxsync.tree.beneath import keeping_times, open_beneath, parent_of, shown, translated
+from fsxsync.tree.beneath import DIRECTORY, keeping_times, open_beneath, parent_of, shown, translated
 from fsxsync.tree.identify import identify, identify_fd, local_of, same_file
 from fsxsync.tree.leases import is_open_for_writing
 from fsxsync.tree.staging import NewStub, Note, Staged, Staging
@@ -177,6 +177,19 @@ class Places:
     def _keep(self, old: bytes, keep_as: bytes) -> None:
         with parent_of(self._root_fd, keep_as) as (parent, name):
             _core.renameat2(self._staging.fd, old, parent, name, _core.RENAME_NOREPLACE)
+
+    def settle(self, path: bytes) -> None:
+        """What stands at the path stands there after a power cut, too. Blocking.
+
+        Raises:
+            LocalChanged: its directory is gone. TreeError.
+        """
+        with translated("settling", path):
+            fd = open_beneath(self._root_fd, path.rpartition(b"/")[0], DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def _unrename(self, old: bytes, name: bytes) -> None:
         _core.renameat2(self._staging.fd, old, self._staging.fd, name, _core.RENAME_NOREPLACE)

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from fsxsync.model.identity import Local
 from fsxsync.model.stub import RESERVED_PREFIX, XATTR, StubMark
 from fsxsync.tree.beneath import DIRECTORY, translated
 from fsxsync.tree.identify import identify_fd, local_of
+from fsxsync.tree.xattrs import write_xattrs
 
 INSIDE = b".fsxsync-staging"
 """Its name directly below the root, where the state directory lies on another file system than the tree."""
@@ -153,6 +154,15 @@ class Staging:
                 return Staged(name, identify_fd(fd, self.dev))
         finally:
             os.close(fd)
+
+    def dress(self, name: bytes, wanted: Mapping[bytes, bytes]) -> bool:
+        """Give something staged these user extended attributes. False if there was no room for all of them."""
+        with translated("staging", name):
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+            try:
+                return write_xattrs(fd, wanted)
+            finally:
+                os.close(fd)
 
     def discard(self, name: bytes) -> None:
         """Drop what was made for nothing; fine if somebody made use of it after all (`Places.rescue`)."""

@@ -8,14 +8,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Mapping
 
 from fsxsync import _core
 from fsxsync.errors import LocalChanged, TreeError
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
-from fsxsync.tree.beneath import open_beneath, open_pinned, proc_path, shown, translated
+from fsxsync.tree.beneath import ABSENT, open_beneath, open_pinned, proc_path, shown, translated
 from fsxsync.tree.identify import identify_fd, same_file
 from fsxsync.tree.leases import alone_with
+from fsxsync.tree.xattrs import read_xattrs, write_xattrs
 
 # O_NONBLOCK: what was a file when it was judged may be a FIFO now, and opening that would wait for ever.
 _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
@@ -174,6 +176,41 @@ def set_metadata(
     if expect.kind is Kind.FILE and not (now.size == expect.size and untouched):
         raise LocalChanged(f"changing the metadata of {shown(path)}", "it was written meanwhile")
     return now
+
+
+def xattrs(root_fd: int, path: bytes) -> dict[bytes, bytes]:
+    """User extended attributes of what stands at the path, ours left out; empty if nothing does.
+
+    Raises:
+        PathEscapes. TreeError.
+    """
+    with translated("reading the attributes of", path):
+        try:
+            fd = open_pinned(root_fd, path)
+        except OSError as error:
+            if error.errno in ABSENT:
+                return {}
+            raise
+        try:
+            return read_xattrs(fd)
+        finally:
+            os.close(fd)
+
+
+def set_xattrs(root_fd: int, dev: int, path: bytes, expect: Local, wanted: Mapping[bytes, bytes]) -> tuple[Local, bool]:
+    """Make the user extended attributes of exactly ``expect`` those; the state afterwards, and whether all had room.
+
+    Raises:
+        LocalChanged: it is not ``expect`` any more. PathEscapes. TreeError.
+    """
+    with translated("changing the attributes of", path):
+        fd = open_pinned(root_fd, path)
+        try:
+            _check_judged(identify_fd(fd, dev), expect, path)
+            complete = write_xattrs(fd, wanted)
+            return identify_fd(fd, dev), complete
+        finally:
+            os.close(fd)
 
 
 def _check_judged(now: Local, expect: Local, path: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fsxsync import _core
@@ -52,12 +52,14 @@ class Tree:
         self.remove = self._places.remove
         self.move = self._places.move
         self.swap = self._places.swap
+        self.settle = self._places.settle
         self.make_directories = self._places.make_directories
         self.stage_stub = staging.stub
         self.stage_symlink = staging.symlink
         self.stage_file = staging.file
         self.finish_staged = staging.finish
         self.discard_staged = staging.discard
+        self.dress_staged = staging.dress
 
     @classmethod
     def open(cls, root: Path, staging: Path, *, instance: str | None, new_instance: str) -> Tree:
@@ -160,6 +162,14 @@ class Tree:
             mtime_ns=mtime_ns,
             atime_ns=atime_ns,
         )
+
+    def xattrs(self, path: bytes) -> dict[bytes, bytes]:
+        """User extended attributes of a file or directory, ours left out; empty if nothing is there."""
+        return stubs.xattrs(self.root_fd, path)
+
+    def set_xattrs(self, path: bytes, expect: Local, wanted: Mapping[bytes, bytes]) -> tuple[Local, bool]:
+        """See `stubs.set_xattrs`."""
+        return stubs.set_xattrs(self.root_fd, self.dev, path, expect, wanted)
 
     def unmark(self, fd: int, mark: StubMark, *, mtime_ns: int, atime_ns: int) -> Local:
         """See `stubs.unmark`."""

@@ -448,6 +448,18 @@ def test_a_copy_keeps_all_but_the_posix_metadata(world: World, target: str) -> N
     assert (found.etag, found.version_id) == (answer.etag, answer.version_id)
 
 
+def test_a_copy_replaces_extended_attributes_only_if_it_says_something_of_them(world: World) -> None:
+    world.put("f", b"hello", metadata={"project": "x", "fsxsync-xattrs": "a=MQ=="})
+    for said, wanted in ((None, "a=MQ=="), ("b=Mg==", "b=Mg=="), ("", None)):
+        seen = now(world.store, "f")
+
+        world.store.copy("f", "f", replace(POSIX, xattrs=said), Kind.FILE, expect=seen, replaces=seen)
+
+        after = world.raw("f").metadata
+        assert (after.get("fsxsync-xattrs"), after["project"]) == (wanted, "x")
+        assert now(world.store, "f").posix == replace(POSIX, xattrs=wanted)
+
+
 def test_a_copy_takes_only_the_version_it_saw(world: World) -> None:
     world.put("f", b"old")
     old = now(world.store, "f")

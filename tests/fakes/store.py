@@ -19,7 +19,7 @@ from fsxsync import _core
 from fsxsync.errors import KeyRefused, LocalChanged, ObjectArchived, ObjectChanged, ObjectMissing, Throttled
 from fsxsync.model.checksum import Algorithm, Checksum
 from fsxsync.model.identity import Kind, Posix, Remote
-from fsxsync.model.metadata import from_user_metadata, is_ours, to_user_metadata
+from fsxsync.model.metadata import again_user_metadata, from_user_metadata, to_user_metadata
 from fsxsync.ports import Conditions, Fetched, FileRange, Listed, ObjectHeaders, Priority, UploadedPart, Written
 
 PAGE = 1000
@@ -244,10 +244,9 @@ class FakeStore:
             self._compare(source, expect)
             self._compare(target, replaces)
             _readable(source, found)
-            foreign = {name: value for name, value in found.metadata.items() if not is_ours(name)}
             made = replace(
                 found,
-                metadata=foreign | to_user_metadata(kind, headers),
+                metadata=again_user_metadata(found.metadata, kind, headers),
                 last_modified_ns=self.now_ns(),
                 version_id=None,
             )

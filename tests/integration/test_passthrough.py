@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import trio
 from fakes.hydrator import CHUNK, FakeHydrator, make_stub
-from support.mounting import Mounted, error_of
+from support.mounting import Mounted, error_of, wait_until
 
 from fsxsync import _core
 from fsxsync.errors import FuseUnavailable
@@ -80,11 +80,6 @@ def open_at(path: Path, flags: int, stack: ExitStack) -> int:
 def serves(mounted: Mounted) -> int:
     """Requests for bytes that the mount's process answered."""
     return int(mounted.ask("bytes_served"))
-
-
-def wait_until(check: Callable[[], bool]) -> None:
-    while not check():
-        os.sched_yield()
 
 
 # ---------------------------------------------------------------- the kernel serves

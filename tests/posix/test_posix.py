@@ -1,7 +1,8 @@
 """Each case on a bare directory and on the mount, as root and as an ordinary user, on both data paths.
 
 What a case does, and what is demanded of it, is in `posix_cases`, one file a family of calls. Where the mount may
-differ is in `posix_suite.deviations` and in docs/SEMANTICS.md.
+differ is in `posix_suite.deviations` and in docs/SEMANTICS.md. The host's file system has to be one that counts the
+links of directories, as ext4 and xfs do and btrfs does not.
 """
 
 from __future__ import annotations

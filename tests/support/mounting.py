@@ -12,12 +12,14 @@ happens, nothing stays mounted.
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -44,8 +46,11 @@ class Mounted:
         attr_timeout_s: float = 60.0,
         allow_other: bool = False,
         passthrough: str | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
-        """``passthrough`` as ``-o passthrough=``; what a test's `data_path` fixture says where it is not given."""
+        """``passthrough`` as ``-o passthrough=``; what a test's `data_path` fixture says where it is not given.
+        ``prefix``: what comes before the command that serves it."""
+        self._prefix = prefix
         passthrough = passthrough or os.environ.get("FSXSYNC_TEST_PASSTHROUGH", "auto")
         self.tree = directory / "tree"
         self.path = directory / "mount"
@@ -68,7 +73,7 @@ class Mounted:
         self._log = tempfile.TemporaryFile()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-m", "support.mounting", *map(str, self._arguments)],
+            [*self._prefix, sys.executable, "-m", "support.mounting", *map(str, self._arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -147,6 +152,14 @@ def error_of(call: Callable[..., object], *arguments: Any) -> int:
     raise AssertionError(f"{call} did not fail")
 
 
+def wait_until(check: Callable[[], bool], within_s: float = 30) -> None:
+    """For what comes by itself, but later."""
+    give_up = time.monotonic() + within_s
+    while not check():
+        assert time.monotonic() < give_up, "it did not come"
+        time.sleep(0.001)
+
+
 # ---------------------------------------------------------------- the process
 
 
@@ -167,10 +180,11 @@ class _Server:
         self._session = session
         self._hydrator = hydrator
 
-    def do(self, request: dict[str, Any]) -> Any:
+    async def do(self, request: dict[str, Any]) -> Any:
         what = request.pop("what")
         self._session.front.catch_up()  # as sync does before it judges anything
-        return getattr(self, what)(**request)
+        done = getattr(self, what)(**request)
+        return await done if inspect.isawaitable(done) else done
 
     def put_object(self, key: str, body: str) -> None:
         self._hydrator.objects[key] = base64.b64decode(body)
@@ -178,8 +192,15 @@ class _Server:
     def calls(self) -> list[tuple[str, list[object]]]:
         return self._hydrator.calls
 
+    def forget_calls(self) -> None:
+        self._hydrator.calls.clear()
+
     def loads(self) -> int:
         return self._hydrator.loads
+
+    def stall(self, seconds: float) -> None:
+        """Answer nobody for a while."""
+        time.sleep(seconds)
 
     def close_gate(self) -> None:
         self._hydrator.gate = trio.Event()
@@ -216,6 +237,20 @@ class _Server:
     def data_path(self) -> str:
         return self._session.data_path[0]
 
+    def channel(self) -> dict[str, int]:
+        """What the channel passed on, answered by itself, refused."""
+        channel = self._session.cache._direct._channel
+        return channel.stats() if channel is not None else {}
+
+    async def touch_own_mount(self, name: str) -> int:
+        """The errno of a stat of something in the mount, by the process that serves it."""
+        path = Path(self._session.mountpoint or "", name)
+        try:
+            await trio.to_thread.run_sync(path.stat)
+        except OSError as error:
+            return error.errno or 0
+        return 0
+
     def table_size(self) -> int:
         return len(self._session.cache._nodes or ())
 
@@ -248,7 +283,7 @@ async def _serve(
         await nursery.start(mount)
         answer(None)
         while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
-            answer(server.do(json.loads(line)))
+            answer(await server.do(json.loads(line)))
         nursery.cancel_scope.cancel()
 
 

@@ -47,3 +47,14 @@ def test_every_name_is_a_module_with_a_run(harness: Any) -> None:
 
     for name in names:
         assert callable(importlib.import_module(f"bench.{name}_").run)
+
+
+def test_what_a_benchmark_lacks_is_said_and_not_a_traceback(
+    harness: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+
+    code = importlib.import_module("bench.__main__").main(["mount"])
+
+    assert code == 1
+    assert "there is no fio: apt-get install fio" in capsys.readouterr().err

@@ -114,6 +114,26 @@ def test_a_migration_that_fails_names_the_file(file: Path) -> None:
         Catalog.open(file)
 
 
+def test_files_of_an_older_version_say_nothing_of_extended_attributes(file: Path) -> None:
+    row = (1, b"f", 0, 7, 3, 1, 2, 0o644, 0, 0, "e", 3, 4, 1, "STANDARD", 0)
+    with closing(sqlite3.connect(file, isolation_level=None)) as raw:
+        migrations.catalog.apply(Database(raw, execute_plugins=False), stop_before="m0007_xattrs")
+        raw.execute("INSERT INTO numbers (number, id) VALUES (1, 'dra-1')")
+        raw.execute(
+            "INSERT INTO files (association, sort_key, kind, ino, size, mtime_ns, ctime_ns, mode, uid, gid, etag,"
+            " remote_size, last_modified_ns, posix_known, storage_class, released)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            row,
+        )
+        raw.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    with closing(Catalog.open(file)) as catalog:
+        found = catalog.files.get("dra-1", b"f")
+
+    assert found is not None
+    assert (found.etag, found.posix.xattrs) == ("e", None)
+
+
 def test_uploads_of_an_older_version_are_still_known(file: Path) -> None:
     rows = [("intent 0123", "dra-1", b"a", "p/a", 1), ("id", "dra-1", b"b", "p/b", 2)]
     with closing(sqlite3.connect(file, isolation_level=None)) as raw:
@@ -133,7 +153,7 @@ def test_uploads_of_an_older_version_are_still_known(file: Path) -> None:
 def test_conflicts_of_an_older_version_are_still_open(file: Path) -> None:
     with closing(sqlite3.connect(file, isolation_level=None)) as raw:
         older = Database(raw, execute_plugins=False)
-        migrations.catalog.apply(older, stop_before="m0007_conflicts")
+        migrations.catalog.apply(older, stop_before="m0008_conflicts")
         raw.execute("INSERT INTO numbers (id) VALUES ('dra-1')")
         raw.executemany(
             "INSERT INTO problems (association, path, kind, code, message, detected_ns, kept_as)"

@@ -7,6 +7,7 @@ import errno
 import os
 import select
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from support.channel_ends import (
     FALLOCATE,
     GETXATTR,
     INIT,
+    INTERRUPT,
     LOOKUP,
     LSEEK,
     OPEN,
@@ -68,6 +70,35 @@ def test_answers_come_in_any_order_and_long_ones_too(ends: Ends) -> None:
     assert ends.channel.stats()["opening"] == 0
     long = os.urandom(100_000)
     assert ends.exchange(READ, 500, long) == long
+
+
+def gone() -> int:
+    """The id of a process that is no more."""
+    with subprocess.Popen(["true"]) as process:  # noqa: S607
+        process.wait()
+    return process.pid
+
+
+def test_who_was_killed_waits_for_no_open_any_more(ends: Ends) -> None:
+    ends.ask(OPEN, 2, bytes(8), pid=gone())
+    ends.libfuse.recv(1 << 20)
+    ends.ask(INTERRUPT, 3, struct.pack("<Q", 2))
+
+    assert ends.answer(2, errno.EINTR) == b""
+    ends.libfuse.send(struct.pack("<IiQQII", 32, 0, 2, fh_of(5), 0, 0))
+    assert ends.exchange(READ, 4, b"goes on") == b"goes on"  # and nothing came in between
+    assert list(ends.channel.drain()) == [(_core.FACT_RELEASED, fh_of(5))]
+    assert ends.channel.stats()["opening"] == 0
+
+
+def test_a_signal_that_kills_nobody_interrupts_no_open(ends: Ends) -> None:
+    ends.ask(OPEN, 2, bytes(8), pid=1)
+    ends.libfuse.recv(1 << 20)
+    sent = ends.ask(INTERRUPT, 3, struct.pack("<Q", 2))
+
+    assert ends.libfuse.recv(1 << 20) == sent
+    ends.libfuse.send(struct.pack("<IiQQII", 32, 0, 2, fh_of(5), 0, 0))
+    assert struct.unpack("<QIi", ends.answer(2))[0] == fh_of(5)
 
 
 # ---------------------------------------------------------------- INIT

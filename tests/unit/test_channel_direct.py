@@ -26,6 +26,8 @@ from support.channel_ends import (
     RELEASE,
     RELEASEDIR,
     SYNCFS,
+    UNLINK,
+    WRITE,
     Attributes,
     Ends,
 )
@@ -163,7 +165,7 @@ def _made(path: Path) -> Path:
 
 def test_an_absent_name_is_remembered_until_it_appears(tree: Tree) -> None:
     nodeid, _, _, (entry_s, _) = tree.look(b"new")
-    assert (nodeid, entry_s) == (0, TIMEOUT_S)
+    assert (nodeid, entry_s) == (0, 1)  # outside all associations nobody tells that one appeared
     assert tree.ends.channel.is_absent(tree.ino, b"new")
     assert not tree.ends.channel.is_absent(tree.ino, b"other")
 
@@ -356,6 +358,33 @@ def test_a_file_is_not_made_where_it_must_not_be_or_is_already(tree: Tree) -> No
     assert tree.facts() == []
 
 
+def test_a_file_is_removed_and_held_until_python_knows(tree: Tree) -> None:
+    file = _made(tree.directory / "f")
+    os.link(file, tree.directory / "g")
+    ino = file.stat().st_ino
+
+    for name, links in ((b"f", 2), (b"g", 1)):
+        assert tree.ask(UNLINK, name + b"\0") == b""
+        ((kind, *rest, held),) = tree.facts()
+        assert (kind, *rest) == (_core.FACT_UNLINKED, tree.ino, name, ino, links)
+        assert os.fstat(held).st_ino == ino  # type: ignore[call-overload]
+        os.close(held)  # type: ignore[arg-type]
+    assert os.listdir(tree.directory) == []
+
+
+def test_what_is_not_removed_here_is_pythons(tree: Tree) -> None:
+    (tree.directory / "d").mkdir()
+    _made(tree.directory / "f")
+    assert tree.passes(UNLINK, b"absent\0")
+    assert tree.passes(UNLINK, b"d\0")
+    assert tree.passes(UNLINK, b"f\0", nodeid=1)
+    tree.serve(is_writable=False)
+    assert tree.passes(UNLINK, b"f\0")
+
+    assert sorted(os.listdir(tree.directory)) == ["d", "f"]
+    assert tree.facts() == []
+
+
 def test_closing_waits_for_nobody(tree: Tree) -> None:
     for opcode in (FLUSH, RELEASE, RELEASEDIR):
         assert tree.ask(opcode, struct.pack("<QIIQ", 0x5_0000_0007, 0, 0, 0)) == b""
@@ -409,6 +438,13 @@ def test_a_daemon_that_touches_its_own_mount_is_refused(tree: Tree) -> None:
     done.set()
     thread.join()
     assert tree.ends.channel.stats()["refused"] == 6
+
+
+def test_a_page_that_an_application_wrote_is_brought_out_whoever_makes_room(tree: Tree) -> None:
+    from_cache = struct.pack("<QQIIQII", 7, 0, 1, 1, 0, 0, 0) + b"x"
+    sent = tree.ends.ask(WRITE, next(NEXT), from_cache, pid=os.getpid())
+
+    assert tree.ends.libfuse.recv(1 << 20) == sent
 
 
 def test_a_child_of_ours_is_somebody_else(tree: Tree) -> None:

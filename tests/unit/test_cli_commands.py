@@ -135,6 +135,8 @@ def test_associate_hands_every_option_on(daemon: Daemon, capsys: pytest.CaptureF
         *("--import", "new,deleted", "--export", "none", "--events", "sqs:http://q/1", "--poll", "2.5"),
         *("--no-import-metadata", "--no-wait", "--on-conflict", "remote"),
         *("--include", "*.csv", "--include", "a/*", "--exclude", "*.tmp"),
+        *("--no-default-excludes", "--min-size", "10", "--max-size", "2KiB", "--min-age", "15m", "--max-age", "30d"),
+        "--export-xattrs",
         *("--endpoint-url", "http://127.0.0.1:9", "--region", "r-1", "--profile", "p", "--requester-pays"),
         *("--acl", "private", "--sse", "aws:kms:k", "--storage-class", "GLACIER_IR"),
         *("--restore-archived", "standard", "--uid", "0", "--gid", "5"),
@@ -153,6 +155,9 @@ def test_associate_hands_every_option_on(daemon: Daemon, capsys: pytest.CaptureF
         "import_metadata": False,
     }
     assert (row["on_conflict"], row["include"], row["exclude"]) == ("remote", ["*.csv", "a/*"], ["*.tmp"])
+    assert (row["default_excludes"], row["min_size"], row["max_size"]) == ([], 10, 2048)
+    assert row["export_xattrs"] is True
+    assert (row["min_age_s"], row["max_age_s"]) == (900.0, 30 * 86400.0)
     assert (row["endpoint_url"], row["region"], row["profile"]) == ("http://127.0.0.1:9", "r-1", "p")
     assert (row["requester_pays"], row["anonymous"], row["acl"], row["sse"]) == (
         True, False, "private", "aws:kms:k",
@@ -613,6 +618,41 @@ def test_a_command_that_waits_is_told_when_the_daemon_ends(daemon: Daemon, capsy
     assert "ended before it answered" in complaint(capsys)
 
 
+def test_an_update_takes_filters_away_again(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.run("associate", "s3://bucket/p/", "/d", "--exclude", "*.tmp", "--include", "a", "--max-size", "1G")
+    assert daemon.run("association", "update", "/d", "--min-age", "2w") == 0
+    (row,) = daemon.admin.rows.values()
+    assert (row.exclude, row.include, row.limits.max_size, row.limits.min_age_ns) == (
+        ("*.tmp",), ("a",), 1 << 30, 14 * 86400 * 10**9,
+    )  # fmt: skip
+
+    assert daemon.run("association", "update", "/d", "--exclude", "", "--include", "", "--max-size", "none") == 0
+    (row,) = daemon.admin.rows.values()
+    assert (row.exclude, row.include, row.limits.max_size, row.default_excludes) == ((), (), None, True)
+    assert row.limits.min_age_ns is not None
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--max-size", "-1"),
+        ("--max-size", "1.5G"),
+        ("--min-size", "1Q"),
+        ("--min-age", "soon"),
+        ("--max-age", "9999999999d"),
+        ("--min-size", "2K", "--max-size", "1K"),
+        ("--min-age", "2d", "--max-age", "1d"),
+    ],
+)
+def test_limits_that_make_no_sense(
+    options: tuple[str, ...], daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert daemon.run("associate", "s3://bucket/p/", "/d", *options) == 2
+    assert options[-2].removeprefix("--").replace("-", "_").split("_")[1] in complaint(capsys)
+    assert not daemon.admin.rows
+
+
 # ---------------------------------------------------------------- the contract
 
 OPTIONS = {
@@ -621,11 +661,14 @@ OPTIONS = {
     "unmount": "--drain-timeout",
     "demo": "--check",
     "associate": "--import --export --events --poll --no-import-metadata --no-wait --on-conflict --include --exclude"
+    " --default-excludes --no-default-excludes --min-size --max-size --min-age --max-age --export-xattrs"
+    " --export-xattrs --no-export-xattrs"
     " --endpoint-url --region --profile --anonymous --requester-pays --acl --sse --storage-class --restore-archived"
     " --uid --gid --file-mode --dir-mode --read-only",
     "associations": "--json",
     "association show": "--json",
     "association update": "--import --export --events --poll --on-conflict --include --exclude --endpoint-url --region"
+    " --default-excludes --no-default-excludes --min-size --max-size --min-age --max-age"
     " --profile --anonymous --requester-pays --acl --sse --storage-class --restore-archived --uid --gid --file-mode"
     " --dir-mode --read-only --accept-deletes",
     "association delete": "--hydrate --delete-data --force",

@@ -10,7 +10,7 @@ import pytest
 import trio
 from pyfuse3 import FUSEError
 
-from fsxsync.errors import AccessDenied, InvariantBroken, NoSpace
+from fsxsync.errors import AccessDenied, InvariantBroken, LocalChanged, NoSpace, Throttled
 from fsxsync.mount.replies import UNWANTED, replies
 
 
@@ -43,6 +43,8 @@ async def outcome_of(error: BaseException) -> int:
         (AccessDenied("reading"), errno.EACCES),
         (NoSpace("loading"), errno.ENOSPC),
         (ExceptionGroup("two", [NoSpace("loading"), NoSpace("loading")]), errno.ENOSPC),
+        (Throttled("loading"), errno.EIO),  # EAGAIN is not for who waits
+        (LocalChanged("loading"), errno.EIO),
     ],
 )
 async def test_an_expected_error_has_its_errno(

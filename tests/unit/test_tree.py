@@ -515,3 +515,17 @@ def test_settling_takes_the_mark_last(tree: Tree) -> None:
     with pytest.raises(LocalChanged):
         tree.unmark(fd, MARK, mtime_ns=1, atime_ns=1)
     os.close(fd)
+
+
+def test_a_name_is_durable_when_its_directory_was_synced(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree.root / "a").mkdir()
+    (tree.root / "a/f").touch()
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+
+    tree.settle(b"a/f")
+    tree.settle(b"top")
+
+    assert synced == [str(tree.root / "a"), str(tree.root)]
+    with pytest.raises(LocalChanged):
+        tree.settle(b"gone/f")

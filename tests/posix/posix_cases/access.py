@@ -33,7 +33,12 @@ def _granted(bits: int, *, root: bool = False) -> str:
     user=[[_granted(bits)] * 4 for bits in MODES],
 )
 def access_of_files_by_each_class_of_user(me: Identity) -> Observed:
-    owners = ((me.uid, FOREIGN_GROUP, 6), (STRANGER.uid, me.gid, 3), (STRANGER.uid, TEAM, 3), (STRANGER.uid, FOREIGN_GROUP, 0))
+    owners = (
+        (me.uid, FOREIGN_GROUP, 6),
+        (STRANGER.uid, me.gid, 3),
+        (STRANGER.uid, TEAM, 3),
+        (STRANGER.uid, FOREIGN_GROUP, 0),
+    )
     seen = []
     for bits in MODES:
         row = []

@@ -138,7 +138,9 @@ def attributes_of_namespaces_that_there_are_not(me: Identity) -> Observed:
     return ["EOPNOTSUPP" if name == "ENOTSUP" else name for name in seen]  # one number, two names
 
 
-ACL = bytes.fromhex("02000000" + "01000600ffffffff" + "0200040062ea0000" + "04000400ffffffff" + "10000400ffffffff" + "20000400ffffffff")
+ACL = bytes.fromhex(
+    "02000000" + "01000600ffffffff" + "0200040062ea0000" + "04000400ffffffff" + "10000400ffffffff" + "20000400ffffffff"
+)
 """u::rw-, u:60002:r--, g::r--, m::r--, o::r-- (acl(5) as the kernel takes it)."""
 
 

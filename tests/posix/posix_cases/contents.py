@@ -7,10 +7,11 @@ import mmap
 import os
 import resource
 
-from fsxsync import _core
 from posix_suite.identities import ROOT, STRANGER, Identity
 from posix_suite.observing import in_a_child, opening, outcome, read_all, touch
 from posix_suite.registry import UNSAID, Observed, case
+
+from fsxsync import _core
 
 # ---------------------------------------------------------------- truncate
 
@@ -154,6 +155,43 @@ def fallocate_gives_and_punches_space(me: Identity) -> Observed:
         return [*seen, os.pread(fd, 100, 0) == bytes(100)]
     finally:
         os.close(fd)
+
+
+COLLAPSE_RANGE, ZERO_RANGE, INSERT_RANGE = 0x08, 0x10, 0x20
+
+
+@case(UNSAID)
+def fallocate_zeroes_a_range(me: Identity) -> Observed:
+    touch("f", content=b"x" * 12288)
+    with open("f", "r+b") as file:
+        return [outcome(_core.fallocate, file.fileno(), ZERO_RANGE, 4096, 4096), read_all("f").count("x")]
+
+
+@case(UNSAID)
+def fallocate_moves_what_comes_after(me: Identity) -> Observed:
+    touch("f", content=b"x" * 12288)
+    with open("f", "r+b") as file:
+        cut_out = outcome(_core.fallocate, file.fileno(), COLLAPSE_RANGE, 4096, 4096)
+        put_in = outcome(_core.fallocate, file.fileno(), INSERT_RANGE, 0, 8192)
+        return [cut_out, put_in, os.fstat(file.fileno()).st_size]
+
+
+@case([0, 8, 24])
+def files_show_the_space_that_they_take(me: Identity) -> Observed:
+    seen = []
+    for size in (0, 1, 12_000):
+        touch(f"{size}", content=bytes(size))
+        with open(f"{size}") as file:
+            os.fsync(file.fileno())
+        seen.append(os.stat(f"{size}").st_blocks)
+    return seen
+
+
+@case(0)
+def a_file_of_holes_alone_takes_no_space(me: Identity) -> Observed:
+    touch("f")
+    os.truncate("f", 1 << 20)
+    return os.stat("f").st_blocks
 
 
 @case(["ok", 8192])

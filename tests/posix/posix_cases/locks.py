@@ -79,7 +79,9 @@ def record_locks_tell_who_holds_them(me: Identity) -> Observed:
     fd = os.open("f", os.O_RDWR)
     fcntl.lockf(fd, fcntl.LOCK_SH, 10, 5)
     asked = in_a_child(
-        lambda: list(struct.unpack("hhqqi4x", fcntl.fcntl(os.open("f", os.O_RDWR), fcntl.F_GETLK, _struct(fcntl.F_WRLCK, 0, 0))))
+        lambda: list(
+            struct.unpack("hhqqi4x", fcntl.fcntl(os.open("f", os.O_RDWR), fcntl.F_GETLK, _struct(fcntl.F_WRLCK, 0, 0)))
+        )
     )
     seen = [_lockf_elsewhere(fcntl.LOCK_SH, 1, 5), _lockf_elsewhere(fcntl.LOCK_EX, 1, 5)]
     os.close(fd)

@@ -117,17 +117,17 @@ def trees_deeper_than_a_path_is_long(me: Identity) -> Observed:
         os.close(fd)
 
 
-@case([600, "ok", "ENAMETOOLONG"])
+@case([300, "ok", "ENAMETOOLONG"])
 def trees_of_many_levels(me: Identity) -> Observed:
     depth = 0
-    while depth < 600:
+    while depth < 300:
         os.mkdir("level")
         os.chdir("level")
         depth += 1
     touch("f")
     for _ in range(depth):
         os.chdir("..")
-    return [depth, outcome(os.stat, "level/" * 600 + "f"), outcome(os.stat, "level/" * 700 + "f")]
+    return [depth, outcome(os.stat, "level/" * 300 + "f"), outcome(os.stat, "level/" * 700 + "f")]
 
 
 @case(["ok", "ENOENT", "ok"])

@@ -84,6 +84,21 @@ def an_open_file_outlives_its_name(me: Identity) -> Observed:
         os.close(fd)
 
 
+@case(["ok", 0])
+def seven_hundred_nameless_fifos_stay_themselves(me: Identity) -> Observed:
+    """More than the mount keeps descriptors of directories."""
+    held = []
+    for number in range(700):
+        os.mkfifo(f"{number}")
+        held.append(os.open(f"{number}", os.O_PATH))
+        os.unlink(f"{number}")
+    answers = {outcome(os.fstat, fd) for fd in held}
+    links = [os.fstat(fd).st_nlink for fd in held if outcome(os.fstat, fd) == "ok"]
+    for fd in held:
+        os.close(fd)
+    return [" ".join(sorted(answers)), sum(links)]
+
+
 @case(["0123", "ok", "012345"])
 def an_open_file_without_a_name_may_be_opened_again(me: Identity) -> Observed:
     touch("f", content=b"0123")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
-from fsxsync import _core
 from posix_suite.identities import ROOT, STRANGER, Identity
 from posix_suite.observing import directory, kind_of, links_of, moved, names, outcome, read_all, touch
 from posix_suite.registry import UNSAID, Observed, case
+
+from fsxsync import _core
 
 WHITEOUT = 4
 
@@ -69,7 +70,14 @@ def rename_of_and_to_what_is_missing(me: Identity) -> Observed:
     os.mkdir("d")
     return [
         outcome(os.rename, *pair)
-        for pair in (("missing", "new"), ("missing", "d"), ("missing/f", "new"), ("f", "missing/new"), ("", "n"), ("f", ""))
+        for pair in (
+            ("missing", "new"),
+            ("missing", "d"),
+            ("missing/f", "new"),
+            ("f", "missing/new"),
+            ("", "n"),
+            ("f", ""),
+        )
     ]
 
 
@@ -78,8 +86,7 @@ def rename_through_a_file(me: Identity) -> Observed:
     touch("f")
     touch("g")
     return [
-        outcome(os.rename, *pair)
-        for pair in (("f/x", "new"), ("g", "f/x"), ("f/", "new"), ("g", "new/"), ("g", "f/"))
+        outcome(os.rename, *pair) for pair in (("f/x", "new"), ("g", "f/x"), ("f/", "new"), ("g", "new/"), ("g", "f/"))
     ]
 
 
@@ -192,10 +199,14 @@ def rename_exchange(me: Identity) -> Observed:
 def rename_with_flags_that_there_are_not(me: Identity) -> Observed:
     touch("f")
     touch("g")
-    return [flagged("f", "g", _core.RENAME_NOREPLACE | _core.RENAME_EXCHANGE), flagged("f", "g", 8), flagged("f", "n", 9)]
+    return [
+        flagged("f", "g", _core.RENAME_NOREPLACE | _core.RENAME_EXCHANGE),
+        flagged("f", "g", 8),
+        flagged("f", "n", 9),
+    ]
 
 
-@case(root=["ok", "c"], user=["ok", "c"])
+@case(["ok", "c"])
 def rename_leaving_a_whiteout(me: Identity) -> Observed:
     touch("f")
     return [flagged("f", "new", WHITEOUT), kind_of("f")]

@@ -104,7 +104,9 @@ def reading_through_a_mapping_moves_the_atime(me: Identity) -> Observed:
 
 @case({"f": "", ".": ""})
 def looking_moves_nothing(me: Identity) -> Observed:
-    return _with(os.O_RDONLY, lambda fd: (os.fstat(fd), os.stat("f"), os.lseek(fd, 0, os.SEEK_END), os.access("f", os.R_OK)))
+    return _with(
+        os.O_RDONLY, lambda fd: (os.fstat(fd), os.stat("f"), os.lseek(fd, 0, os.SEEK_END), os.access("f", os.R_OK))
+    )
 
 
 @case({"true": "a", ".": ""})
@@ -140,6 +142,18 @@ def storing_through_a_mapping_moves_times_by_msync(me: Identity) -> Observed:
 
     seen = _with(os.O_RDWR, store)
     return seen | {"f": seen["f"].replace("a", "")}  # a page is read before it is stored to, or is not
+
+
+@case(UNSAID)
+def storing_through_a_mapping_moves_times_before_msync(me: Identity) -> Observed:
+    """POSIX wants it by msync(2) or soon after; Linux does it when the page is stored to."""
+    touch("f", content=bytes(PAGE))
+    with open("f", "r+b") as file, mmap.mmap(file.fileno(), PAGE) as mapping:
+
+        def store() -> None:
+            mapping[0] = 1
+
+        return moved(store, "f")["f"].replace("a", "")
 
 
 @case({"f": "mc"})

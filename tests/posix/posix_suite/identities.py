@@ -16,8 +16,19 @@ _PR_SET_DUMPABLE = 4
 _libc = ctypes.CDLL(None)
 
 
+class NeedsAnother(Exception):
+    """A case wants to act as somebody else than who runs it."""
+
+
+def is_root() -> bool:
+    """Also while another identity acts."""
+    return 0 in os.getresuid()
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
+    """A process of an ordinary user may act as nobody else; then `NeedsAnother` says so."""
+
     uid: int
     gid: int
     groups: tuple[int, ...]
@@ -26,6 +37,11 @@ class Identity:
     @contextmanager
     def acting(self) -> Iterator[None]:
         """What is done inside is done by this identity."""
+        if not is_root():
+            if self.uid != os.getuid():
+                raise NeedsAnother
+            yield
+            return
         before = os.getresuid(), os.getresgid(), os.getgroups()
         self._become((self.uid, self.uid, 0), (self.gid, self.gid, self.gid), self.groups)
         try:
@@ -52,3 +68,8 @@ USER = Identity(60_001, 60_001, (60_001, TEAM))
 STRANGER = Identity(60_002, 60_002, (60_002,))
 
 ACTORS = {"root": ROOT, "user": USER}
+
+
+def actor(name: str) -> Identity:
+    """By name; a process of an ordinary user has only itself."""
+    return ACTORS[name] if is_root() else Identity(os.getuid(), os.getgid(), tuple(os.getgroups()))

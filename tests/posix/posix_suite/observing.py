@@ -27,7 +27,7 @@ LONG_AGO_NS = 1_000_000_000_000_000_000
 
 
 def outcome(call: Callable[..., object], *arguments: Any, **named: Any) -> str:
-    """"ok", or the name of the errno."""
+    """ "ok", or the name of the errno."""
     try:
         call(*arguments, **named)
     except OSError as error:
@@ -138,7 +138,7 @@ def moved(act: Callable[[], object], *paths: PathLike) -> dict[str, str]:
         if kind_of(path):
             os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS), follow_symlinks=False)
     before = {path: _times(path) for path in paths}
-    _let_the_clock_tick()
+    let_the_clock_tick()
     act()
     return {os.fsdecode(path): _moved(before[path], _times(path)) for path in paths}
 
@@ -157,7 +157,7 @@ def _moved(before: tuple[int, int, int] | None, after: tuple[int, int, int] | No
     return "".join(letter for letter, old, new in zip("amc", before, after, strict=True) if new != old)
 
 
-def _let_the_clock_tick() -> None:
+def let_the_clock_tick() -> None:
     """Past all times that files have. File systems write the coarse clock's, which may be ticks behind, or a finer one
     where the last was seen already (Linux 6.13): so until the coarse one has come to what now is."""
     now_ns = time.time_ns()

@@ -3,7 +3,8 @@
     with Stage() as stage:
         stage.observe("mkdir_over_a_file", "user", directory)
 
-It is started as root. One JSON line a case goes in, one comes out.
+It is started as root, or by ``prefix`` as an ordinary user, who then acts alone. One JSON line a case goes in, one
+comes out.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 import posix_cases
 
-from posix_suite.identities import ACTORS
+from posix_suite.identities import actor, is_root
 from posix_suite.registry import CASES, Observed
 
 TESTS = Path(__file__).parent.parent.parent
@@ -38,11 +40,18 @@ def load_cases() -> None:
         importlib.import_module(f"posix_cases.{module.name}")
 
 
+class CaseFailed(AssertionError):
+    """A case raised something, instead of observing it."""
+
+
 class Stage:
+    def __init__(self, prefix: Sequence[str] = ()) -> None:
+        self._prefix = prefix
+
     def __enter__(self) -> Self:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (TESTS / "posix", TESTS, TESTS.parent)))}
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-m", "posix_suite.stage"],
+            [*self._prefix, sys.executable, "-m", "posix_suite.stage"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -68,7 +77,7 @@ class Stage:
         requests.flush()
         answer = json.loads(answers.readline())
         if "failed" in answer:
-            raise AssertionError(f"{name} as {actor} in {directory}:\n{answer['failed']}")
+            raise CaseFailed(f"{name} as {actor} in {directory}:\n{answer['failed']}")
         return answer["observed"]
 
 
@@ -78,9 +87,9 @@ class Stage:
 _numbers = itertools.count()
 
 
-def run(name: str, actor: str, directory: str) -> dict[str, Any]:
+def run(name: str, who: str, directory: str) -> dict[str, Any]:
     here = os.path.join(directory, f"{next(_numbers)}-{name}"[:200])
-    me = ACTORS[actor]
+    me = actor(who)
     try:
         os.mkdir(here)
         os.chown(here, me.uid, me.gid)
@@ -94,7 +103,7 @@ def run(name: str, actor: str, directory: str) -> dict[str, Any]:
         signal.alarm(0)
         os.umask(0o022)
         os.chdir("/")
-        shutil.rmtree(here)
+        shutil.rmtree(here, ignore_errors=not is_root())  # an ordinary user may have shut himself out
 
 
 def main(requests: IO[str], answers: IO[str]) -> None:

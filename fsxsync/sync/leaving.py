@@ -1,0 +1,36 @@
+"""A look at a path whose name is left out: nothing is done to either side, and its row is forgotten (`excluded`).
+
+One thing must be done even here. A released file that came to such a name has its data in the object of its old name,
+which goes with that name: it is loaded first (DESIGN §3.1). `renames.may_delete` waits for that: it sees the hint.
+"""
+
+from __future__ import annotations
+
+from fsxsync.model.identity import Base, Local
+from fsxsync.sync import importer
+from fsxsync.sync.excluded import came_here, forget, owner_of
+from fsxsync.sync.journal import forget_problems, record_problem
+from fsxsync.sync.served import Served
+
+
+async def leave(served: Served, path: bytes, base: Base | None, local: Local | None) -> None:
+    """Leave the path alone.
+
+    Raises:
+        LocalChanged, ObjectChanged: the world moved; look again. RepositoryError. NoSpace.
+    """
+    forget_problems(served, path)
+    if local is not None and came_here(served, path, local):
+        await _load(served, path, local)
+    if base is not None:
+        forget(served, base, local)
+
+
+async def _load(served: Served, path: bytes, local: Local) -> None:
+    mark, owner = local.stub, owner_of(served, local)
+    assert mark is not None
+    source = await owner.store.head(mark.key) if mark.key else None
+    if source is None or (source.etag, source.size) != (mark.etag, mark.size):
+        record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")
+        return
+    await importer.load_moved(served, path, local, owner)
