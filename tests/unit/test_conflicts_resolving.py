@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,14 @@ import trio
 from support.hydrating import World
 
 from fsxsync.catalog.changelog import Entry
-from fsxsync.errors import BadInput, ConflictMoved
-from fsxsync.model.identity import Local, base_of
+from fsxsync.errors import BadInput, ConflictMoved, TypeClash
+from fsxsync.model.association import Limits
+from fsxsync.model.identity import Kind, Local, Posix, base_of
+from fsxsync.model.metadata import to_user_metadata
 from fsxsync.model.open_conflict import Conflict, ConflictKind, Keep
+from fsxsync.model.xattrs import encode_xattrs
 from fsxsync.sync.acting import Next
+from fsxsync.sync.filters import Filters
 from fsxsync.sync.look import look
 from fsxsync.sync.resolving import alone, resolve
 
@@ -230,3 +236,60 @@ async def test_a_copy_whose_versions_nobody_recorded_may_be_decided_on(world: Wo
         await resolve(daemon.served, b"f", Keep.LOCAL, daemon.hydrator)
 
         assert files(world) == {"f": b"edited here"}
+
+
+# ------------------------------------------------------------- beside filters and extended attributes
+
+
+async def test_nobody_is_told_of_a_choice_that_a_filter_keeps_from_being_carried_out(world: World) -> None:
+    async with world.daemon() as daemon:
+        served = daemon.served
+        await edited_on_both_sides(world)
+        remote = await world.store.head("f")
+        blocked = Conflict(A, b"f", ConflictKind.BLOCKED, 1).seen(world.tree.identify(b"f"), remote)
+        world.catalog.conflicts.put(blocked)
+        served.filters = Filters(replace(served.association, limits=Limits(min_size=100)))
+
+        with pytest.raises(BadInput, match="a filter leaves it out"):
+            await resolve(served, b"f", Keep.REMOTE, daemon.hydrator)
+
+        assert world.catalog.conflicts.all(A) == [blocked]
+        assert files(world) == {"f": b"edited here"}
+        served.filters = Filters(served.association)
+        await resolve(served, b"f", Keep.REMOTE, daemon.hydrator)
+        taken = world.tree.identify(b"f")
+        assert taken is not None
+        assert taken.stub is not None
+        assert taken.size == len(b"edited there!")
+
+
+async def test_a_clash_ends_when_a_filter_leaves_out_what_clashed(world: World) -> None:
+    async with world.daemon() as daemon:
+        served = daemon.served
+        (world.tree.root / "f").mkdir()
+        world.store.outside_put("f", b"a file")
+        with pytest.raises(TypeClash):
+            await look(served, TOLD)
+        assert [one.kind for one in world.catalog.conflicts.all(A)] == [ConflictKind.CLASH]
+
+        served.filters = Filters(replace(served.association, limits=Limits(min_size=100)))
+        assert (await look(served, TOLD)).next is Next.DONE
+
+        assert world.catalog.conflicts.all(A) == []
+        assert (await world.store.head("f")) is not None
+
+
+async def test_each_version_of_a_conflict_keeps_its_extended_attributes(world: World) -> None:
+    async with world.daemon() as daemon:
+        served = daemon.served
+        served.association = replace(served.association, export_xattrs=True)
+        await edited_on_both_sides(world)
+        os.setxattr(world.tree.root / "f", "user.side", b"here")
+        there = to_user_metadata(Kind.FILE, Posix(xattrs=encode_xattrs({b"user.side": b"there"})))
+        world.store.outside_put("f", b"edited there!", metadata=there)
+
+        assert (await look(served, TOLD)).next is Next.DONE
+
+        (conflict,) = world.catalog.conflicts.all(A)
+        assert os.getxattr(world.tree.root / "f", "user.side") == b"there"
+        assert os.getxattr(world.tree.root / conflict.kept_as.decode(), "user.side") == b"here"
