@@ -109,6 +109,7 @@ def _make(served: Served, parent: bytes, members: Sequence[tuple[bytes, Listed]]
     Here and not in a worker thread: what inotify and the mount tell of a stub finds its row, whenever it comes.
     """
     tree = served.shared.tree
+    members = [(path, listed) for path, listed in members if not _had_marker(served, path)]
     remotes = [_remote_of(listed) for _, listed in members]
     stubs = [_stub(served, path, listed, remote) for (path, listed), remote in zip(members, remotes, strict=True)]
     try:
@@ -124,6 +125,12 @@ def _make(served: Served, parent: bytes, members: Sequence[tuple[bytes, Listed]]
     served.imported += len(rows)
     _invalidate(served, parent)
     return [row.path for row in rows]
+
+
+def _had_marker(served: Served, path: bytes) -> bool:
+    """The directory that stood there has a marker still: only its row tells that it has to go."""
+    row = served.shared.catalog.files.get(served.id, path)
+    return row is not None and row.kind is Kind.DIRECTORY and not row.is_implied
 
 
 def _stub(served: Served, path: bytes, listed: Listed, remote: Remote) -> NewStub:

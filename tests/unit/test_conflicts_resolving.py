@@ -20,6 +20,7 @@ from fsxsync.model.metadata import to_user_metadata
 from fsxsync.model.open_conflict import Conflict, ConflictKind, Keep
 from fsxsync.model.xattrs import encode_xattrs
 from fsxsync.sync.acting import Next
+from fsxsync.sync.bulk import import_new
 from fsxsync.sync.filters import Filters
 from fsxsync.sync.look import look
 from fsxsync.sync.resolving import alone, resolve
@@ -293,3 +294,28 @@ async def test_each_version_of_a_conflict_keeps_its_extended_attributes(world: W
         (conflict,) = world.catalog.conflicts.all(A)
         assert os.getxattr(world.tree.root / "f", "user.side") == b"there"
         assert os.getxattr(world.tree.root / conflict.kept_as.decode(), "user.side") == b"here"
+
+
+async def test_a_listing_that_comes_between_a_directory_and_the_end_of_its_marker_leaves_none(world: World) -> None:
+    """The directory was renamed, the object of its name can come, and its own marker is still to be deleted."""
+    async with world.daemon() as daemon:
+        served = daemon.served
+        (world.tree.root / "f").mkdir()
+        world.store.outside_put("f/")
+        local, marker = world.tree.identify(b"f"), await world.store.head("f/")
+        assert local is not None
+        world.catalog.files.put(base_of(A, b"f", local, marker))
+        world.store.outside_put("f", b"a file")
+        (world.tree.root / "f").rmdir()
+        listed = [one for page in world.store.list_pages("") for one in page if one.key == "f"]
+
+        followed = await import_new(served, [(b"f", one) for one in listed])
+
+        assert (followed.made, followed.left) == ([], [b"f"])
+        outcome = await look(served, TOLD)
+        assert (outcome.next, outcome.remote) == (Next.AGAIN, True)
+        assert await world.store.head("f/") is None
+        assert (await look(served, TOLD)).next is Next.DONE
+        taken = world.tree.identify(b"f")
+        assert taken is not None
+        assert taken.size == len(b"a file")
