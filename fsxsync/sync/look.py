@@ -17,7 +17,7 @@ import trio
 from fsxsync.catalog.changelog import Entry
 from fsxsync.errors import ObjectChanged, TypeClash
 from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
-from fsxsync.sync import exporter, importer, renames
+from fsxsync.sync import exporter, importer, moves, renames
 from fsxsync.sync.digests import content_hash, same_bytes
 from fsxsync.sync.journal import forget_problems, record_action, record_problem
 from fsxsync.sync.reconcile import QUIET, Action, Delta, Verdict, local_delta, needs_digest, reconcile
@@ -95,18 +95,14 @@ def raise_not_exportable(served: Served, path: bytes) -> None:
 
 async def _settle(served: Served, path: bytes, base: Base | None, local: Local | None, entry: Entry) -> Outcome:
     shared = served.shared
-    stranger = renames.foreign_source(served, base, local)
-    if stranger is not None and local is not None:
-        await importer.load_moved(served, path, local, stranger)
-        return Outcome(Next.AGAIN, local=True)
+    if await _moved_here(served, path, base, local):
+        return Outcome(Next.AGAIN, local=True, remote=entry.remote)
     hinted = entry.remote or entry.attempts > 0  # after a failure the row's knowledge is no longer enough
     if base is None and local is not None and not hinted:
         source = await renames.source_of(served, path, local)
         if source is not None:
-            row = await renames.export_rename(served, path, local, source) if _may_rename(served) else None
-            if row is not None:
-                _record(served, row)
-                served.add_hint(source.path, local=True)
+            may = bool(served.association.policy.exports)
+            if may and await renames.export_rename(served, path, local, source, replaces=None) is not None:
                 return DONE
     remote, other_form = await _see_remote(served, path, base, local, hinted=hinted)
     if local is not None and remote is not None and (local.kind is Kind.DIRECTORY) != (remote.kind is Kind.DIRECTORY):
@@ -127,6 +123,18 @@ async def _settle(served: Served, path: bytes, base: Base | None, local: Local |
     if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
         return Outcome(Next.AGAIN, remote=True)
     return outcome
+
+
+async def _moved_here(served: Served, path: bytes, base: Base | None, local: Local | None) -> bool:
+    """A rename to this path left something to be done first, which is done now."""
+    move = served.shared.catalog.moves.get(served.id, path)
+    if move is not None and await moves.settle(served, move, local):
+        return True
+    owner = renames.foreign_source(served, base, local) or renames.unnameable_source(served, path, base, local)
+    if owner is None or local is None:
+        return False
+    await importer.load_moved(served, path, local, owner)
+    return True
 
 
 _UNCHECKED = QUIET | {Verdict.LOST, Verdict.DAMAGED, Verdict.BLOCKED}
@@ -150,10 +158,6 @@ def _moved_on(served: Served, path: bytes, base: Base | None, local: Local | Non
             local.gid,
         )
     return not local.same_state(now)
-
-
-def _may_rename(served: Served) -> bool:
-    return bool(served.association.policy.exports)
 
 
 async def _see_remote(
@@ -203,7 +207,8 @@ async def _compare(served: Served, path: bytes, local: Local, remote: Remote) ->
 async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     base, local = action.base, action.local
     assert local is not None
-    if base is not None and (needed := renames.needed_at(served, base)) is not None:
+    needed = renames.needed_at(served, base) if base is not None else None
+    if needed is not None:
         if not renames.is_circle(served, path):
             return Outcome(Next.LATER, f"the object is still to be copied to {needed.path!r}")
         if local.stub is not None:
@@ -211,8 +216,24 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
             return Outcome(Next.AGAIN, local=True)
         if needed.is_stub:
             return Outcome(Next.LATER, f"the object is still to be loaded to {needed.path!r}")
-    row = await (exporter.export if local.stub is None else renames.export_stub)(served, path, action)
-    _record(served, row)
+    if local.stub is not None:
+        await renames.export_stub(served, path, action)
+        return DONE
+    # Not in a circle: what is copied there may be overwritten meanwhile, and not every store looks at the source.
+    source = await renames.source_of(served, path, local) if needed is None and action.posix is None else None
+    if source is not None and await renames.export_rename(served, path, local, source, replaces=action.remote):
+        return DONE
+    _record(served, await exporter.export(served, path, action))
+    return DONE
+
+
+async def _export_delete(served: Served, path: bytes, action: Action) -> Outcome:
+    assert action.base is not None
+    if held := renames.may_delete(served, action.base):
+        return Outcome(Next.LATER, held)
+    if (needing := moves.needing(served, action.base)) is not None:
+        raise TypeClash(f"delete of {path!r}", f"the released file at {needing!r} has its data nowhere else")
+    await exporter.export_delete(served, path, action)
     return DONE
 
 
@@ -241,10 +262,9 @@ async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa:
         case Verdict.EXPORT_META:
             _record(served, await exporter.export_metadata(served, path, action))
         case Verdict.EXPORT_DELETE:
-            assert base is not None
-            if held := renames.may_delete(served, base):
-                return Outcome(Next.LATER, held)
-            await exporter.export_delete(served, path, action)
+            again = await _export_delete(served, path, action)
+            if again.next is not Next.DONE:
+                return again
         case Verdict.IMPORT:
             _record(served, await importer.import_object(served, path, action))
         case Verdict.MERGE_IMPORT:
@@ -287,7 +307,10 @@ async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa:
 
 
 def _record(served: Served, row: Base) -> None:
-    served.shared.catalog.files.put(row)
+    catalog = served.shared.catalog
+    with catalog.transaction():
+        catalog.files.put(row)
+        catalog.moves.delete(served.id, row.path)  # of a copy that was not made
 
 
 def refreshed(action: Action) -> Base:

@@ -13,6 +13,7 @@ from fsxsync.ports import Conditions
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.loading import first_leaf
 from fsxsync.sync.looker import backoff_s, run_lookers
+from fsxsync.sync.moves import look_again
 from fsxsync.sync.rescan import check_directory, rescan
 from fsxsync.sync.served import Served
 from fsxsync.sync.sources import UNREAD_MAX_S, Poller, QueueReader
@@ -72,6 +73,7 @@ class Service:
         await served.store.check(served.association.prefix)
         await self._find_conditions()
         self.reader = self._reader_for(served.association)
+        look_again(served)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_lookers, served)
             nursery.start_soon(self._scans)
