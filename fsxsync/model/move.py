@@ -1,19 +1,19 @@
-"""A rename that was decided on: which object is to be copied where, and what its new path's row will be.
+"""A write that was decided on: where an object is to be copied or put, and what the path's row will be then.
 
-It is written down before the copy is asked for, so that whoever finds the copy after a crash knows it for ours.
+It is written down before the store is asked, so that whoever finds the object after a crash knows it for ours.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fsxsync.model.identity import Base, Kind, Remote
+from fsxsync.model.identity import Base, Remote
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """``row`` is the new path's, as it is once the copy is there; its remote side is still the source's version.
-    ``source`` is the path whose object is copied."""
+    """``row`` is the path's, as it is once the object is there; its ETag and times are still the source's.
+    ``source`` is the path whose object is copied; the path itself, if its file is uploaded."""
 
     source: bytes
     row: Base
@@ -23,12 +23,16 @@ class Move:
     def path(self) -> bytes:
         return self.row.path
 
+    @property
+    def is_copy(self) -> bool:
+        return self.source != self.path
+
     def made(self, remote: Remote) -> bool:
-        """The object at the new path's key is our copy. Metadata down to the nanosecond is what a copy has for certain:
-        its ETag may be another one, if the source was uploaded in parts or either has a key of its own (SSE-KMS)."""
+        """The object at the path's key is the one that was written. Metadata down to the nanosecond is what it has for
+        certain: a copy's ETag may be another one (a source in parts, SSE-KMS), and an upload's is not known before."""
         row = self.row
         return (
-            remote.kind is Kind.FILE
+            remote.kind is row.kind
             and remote.posix_known
             and remote.size == row.remote_size
             and remote.posix == row.posix

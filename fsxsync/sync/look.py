@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from fsxsync.catalog.changelog import Entry
-from fsxsync.errors import ObjectChanged, TypeClash
+from fsxsync.errors import ObjectArchived, ObjectChanged, TypeClash
 from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
 from fsxsync.sync import exporter, importer, moves, renames
 from fsxsync.sync.digests import content_hash, same_bytes
@@ -128,7 +128,7 @@ async def _settle(served: Served, path: bytes, base: Base | None, local: Local |
 async def _moved_here(served: Served, path: bytes, base: Base | None, local: Local | None) -> bool:
     """A rename to this path left something to be done first, which is done now."""
     move = served.shared.catalog.moves.get(served.id, path)
-    if move is not None and await moves.settle(served, move, local):
+    if move is not None and await moves.settle(served, move, base, local):
         return True
     owner = renames.foreign_source(served, base, local) or renames.unnameable_source(served, path, base, local)
     if owner is None or local is None:
@@ -223,6 +223,8 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     source = await renames.source_of(served, path, local) if needed is None and action.posix is None else None
     if source is not None and await renames.export_rename(served, path, local, source, replaces=action.remote):
         return DONE
+    exporter.exported_key(served, path, local.kind)  # or it is none that could be uploaded
+    moves.uploading(served, path, local, action.posix or local.posix)
     _record(served, await exporter.export(served, path, action))
     return DONE
 
@@ -232,7 +234,7 @@ async def _export_delete(served: Served, path: bytes, action: Action) -> Outcome
     if held := renames.may_delete(served, action.base):
         return Outcome(Next.LATER, held)
     if (needing := moves.needing(served, action.base)) is not None:
-        raise TypeClash(f"delete of {path!r}", f"the released file at {needing!r} has its data nowhere else")
+        raise ObjectArchived(f"delete of {path!r}", f"the released file at {needing!r} has its data nowhere else")
     await exporter.export_delete(served, path, action)
     return DONE
 

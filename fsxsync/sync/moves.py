@@ -1,5 +1,8 @@
 """What a crash in the middle of a rename leaves behind, and how it is found again.
 
+A file that is uploaded is written down too, though not up to the disk: it may be renamed or removed while nobody
+serves, and what stands under its old name would come back as if somebody had put it there.
+
   begin    what is to be copied is written down, and on the disk            a crash here: nothing was asked for
   (copy)   the store copies                                                 here, or while the answer is on its way:
   finish   a HEAD shows the copy, and one transaction writes the new          `settle` finds the copy, knows it by the
@@ -48,6 +51,15 @@ async def begin(
     return move
 
 
+def uploading(served: Served, path: bytes, local: Local, posix: Posix) -> None:
+    """Write down that what stands at the path is uploaded; the row that follows takes the note away."""
+    key = served.key(path, local.kind)
+    size = local.size if local.kind is Kind.FILE else len(local.target or b"")
+    remote = Remote(local.kind, etag="", size=size, last_modified_ns=0, posix=as_stored(local.kind, posix, key))
+    move = Move(source=path, row=base_of(served.id, path, local, remote), started_ns=served.shared.now_ns())
+    served.shared.catalog.moves.put(move)
+
+
 async def finish(served: Served, move: Move, local: Local, written: Written) -> Base:
     """The copy was answered: look at it, and write the new path's row.
 
@@ -63,18 +75,21 @@ async def finish(served: Served, move: Move, local: Local, written: Written) -> 
     return _record(served, move, local, seen)
 
 
-async def settle(served: Served, move: Move, local: Local | None) -> bool:
-    """A note was left behind. True if its copy is there, which is in the new path's row now.
+async def settle(served: Served, move: Move, base: Base | None, local: Local | None) -> bool:
+    """A note was left behind. True if its object is there, which is in the path's row now.
 
     Raises:
         LocalChanged. RepositoryError.
     """
-    seen = await served.store.head(served.key(move.path, Kind.FILE))
-    if seen is None or not move.made(seen):
+    if not move.is_copy and local is not None and local.ino == move.row.ino:
+        return False  # file and object can be compared, byte for byte
+    seen = await served.store.head(served.key(move.path, move.row.kind))
+    if seen is None or not move.made(seen) or (base is not None and base.etag == seen.etag):
         return False
+    served.expect_echo(served.key(move.path, move.row.kind), seen.etag)  # the crash may have come before its event
     row = move.row
     if local is not None and (local.kind, local.ino, local.size, local.mtime_ns) == (
-        Kind.FILE,
+        row.kind,
         row.ino,
         row.size,
         row.mtime_ns,
@@ -104,7 +119,8 @@ def _write(served: Served, move: Move, row: Base) -> None:
     with catalog.transaction():
         catalog.files.put(row)
         catalog.moves.delete(served.id, move.path)
-        served.add_hint(move.source, local=True)
+        if move.is_copy:
+            served.add_hint(move.source, local=True)
 
 
 def forget(served: Served, move: Move) -> None:
@@ -113,10 +129,18 @@ def forget(served: Served, move: Move) -> None:
 
 
 def look_again(served: Served) -> None:
-    """At a start: every copy that may have been made is looked for."""
+    """At a start: every object that may have been written is looked for."""
     for move in served.shared.catalog.moves.all(served.id):
-        served.add_hint(move.path, local=True, remote=True)
-        served.add_hint(move.source, local=True)
+        served.add_hint(move.path, local=True, remote=True, ino=move.row.ino)
+        if move.is_copy:
+            served.add_hint(move.source, local=True)
+
+
+def under_way(served: Served, base: Base) -> bool:
+    """The row's object is being copied, or somebody is about to find out whether it was."""
+    shared = served.shared
+    found = shared.catalog.moves.of_source(served.id, base.path)
+    return any(move.is_copy and shared.catalog.changelog.count_under(served.id, move.path) for move in found)
 
 
 def stands_for(served: Served, move: Move) -> bool:
@@ -134,7 +158,7 @@ def needing(served: Served, base: Base) -> bytes | None:
 
 
 def forget_old(served: Served) -> None:
-    """Drop the notes of copies that were never made."""
+    """Drop the notes of what was never written."""
     shared = served.shared
     for move in shared.catalog.moves.all(served.id):
         is_old = shared.now_ns() - move.started_ns >= KEPT_NS

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import trio
 
 from fsxsync.errors import NotExportable, ObjectChanged, ObjectMissing
+from fsxsync.model.association import Lifecycle
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 from fsxsync.model.keys import path_of
 from fsxsync.model.move import Move
@@ -122,9 +123,11 @@ async def _copy(
     intent = shared.catalog.uploads.intended(served.id, new_key, shared.now_ns())
     written = await served.store.copy(old_key, new_key, posix, Kind.FILE, expect=expect, replaces=replaces)
     shared.catalog.uploads.finished(intent)
-    if not served.store.conditions.copy_source_if_match and not move.is_source(await served.store.head(old_key)):
-        moves.forget(served, move)  # the copy may be of what came after: an object as any other
-        raise ObjectChanged(f"rename to {new_key}", f"{old_key} changed while it was copied")
+    if not served.store.conditions.copy_source_if_match and written.etag != expect.etag:
+        after = await served.store.head(old_key)
+        if after is not None and not move.is_source(after):
+            moves.forget(served, move)  # the copy may be of what came after: an object as any other
+            raise ObjectChanged(f"rename to {new_key}", f"{old_key} changed while it was copied")
     return await moves.finish(served, move, local, written)
 
 
@@ -201,12 +204,19 @@ def is_circle(served: Served, path: bytes) -> bool:
     return here == path
 
 
+def not_seen_yet(served: Served, asking: Served) -> bool:
+    """A file may have moved there while nobody watched. An association that can't be served holds up no other."""
+    return not served.scanned and (served is asking or served.association.lifecycle is Lifecycle.AVAILABLE)
+
+
 def may_delete(served: Served, base: Base) -> str:
     """'' if the object may go; else what has to be seen first."""
     if base.kind is not Kind.FILE:
         return ""
-    if served.shared.expanding:
+    if served.shared.expanding or any(not_seen_yet(other, served) for other in served.shared.served.values()):
         return "a directory is being looked through"
+    if moves.under_way(served, base):
+        return "it is being copied"
     for entry in served.shared.catalog.changelog.by_inode(base.ino):
         if (entry.association, entry.path) != (base.association, base.path):
             return "the file may have moved"

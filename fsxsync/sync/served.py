@@ -133,6 +133,8 @@ class Served:
     """Set when there may be something due earlier than the looker thinks."""
     source_read_ns: int = 0
     in_flight: int = 0
+    scanned: bool = True
+    """False while a scan of the tree is to come or under way: what is gone may only have moved, unseen."""
     _echoes: collections.OrderedDict[tuple[str, str], int] = field(default_factory=collections.OrderedDict)
 
     @property
@@ -173,6 +175,10 @@ class Served:
         self._echoes.move_to_end((key, etag))
         while len(self._echoes) > ECHO_MEMORY:
             self._echoes.popitem(last=False)
+
+    def wrote(self, key: str, etag: str) -> bool:
+        """It is a write of ours, lately: a listing may show it that was read before its row was written."""
+        return (key, etag) in self._echoes
 
     def is_echo(self, key: str, etag: str | None, base: Base | None) -> bool:
         """Take one expected echo back. True only if the state agrees: ``base`` holds what the event tells of.
