@@ -280,3 +280,22 @@ def m0006_partials(db: Database) -> None:
 def m0007_xattrs(db: Database) -> None:
     # files.posix_xattrs   the object's extended attributes as text (model.xattrs); NULL: it says nothing of them
     db.conn.execute("ALTER TABLE files ADD COLUMN posix_xattrs TEXT")
+
+
+@catalog()
+def m0008_moves(db: Database) -> None:
+    # moves: renames whose copy on the server may have been asked for = model.move.Move. Written to the disk before the
+    # copy is asked for; gone with the transaction that writes the new path's row.
+    #   path       the new one: where the copy shall be
+    #   source     the path whose object is copied
+    #   document   all of Move as JSON
+    db.conn.execute(
+        """CREATE TABLE moves (
+            association INTEGER NOT NULL,
+            path BLOB NOT NULL,
+            source BLOB NOT NULL,
+            document TEXT NOT NULL,
+            PRIMARY KEY (association, path)
+        ) STRICT, WITHOUT ROWID"""
+    )
+    db.conn.execute("CREATE INDEX moves_source ON moves (association, source)")

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import trio
 
 from fsxsync.catalog.changelog import Entry
-from fsxsync.errors import ObjectChanged, TypeClash
+from fsxsync.errors import ObjectArchived, ObjectChanged, TypeClash
 from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
-from fsxsync.sync import exporter, importer, renames
+from fsxsync.sync import exporter, importer, moves, renames
 from fsxsync.sync.carrying import as_carried, with_xattrs
 from fsxsync.sync.digests import content_hash, same_bytes
 from fsxsync.sync.excluded import forget, is_left_out
@@ -103,10 +103,8 @@ def raise_not_exportable(served: Served, path: bytes) -> None:
 
 async def _settle(served: Served, path: bytes, base: Base | None, local: Local | None, entry: Entry) -> Outcome:
     shared = served.shared
-    stranger = renames.foreign_source(served, base, local)
-    if stranger is not None and local is not None:
-        await importer.load_moved(served, path, local, stranger)
-        return Outcome(Next.AGAIN, local=True)
+    if await _moved_here(served, path, base, local):
+        return Outcome(Next.AGAIN, local=True, remote=entry.remote)
     hinted = entry.remote or entry.attempts > 0  # after a failure the row's knowledge is no longer enough
     if served.filters.leaves_out(base, local, None):
         return _leave_size(served, base, local)
@@ -146,14 +144,9 @@ async def _read_closer(served: Served, path: bytes, base: Base | None, local: Lo
 async def _follow(served: Served, path: bytes, local: Local) -> bool:
     """Copy the object of a file that was renamed to this path. False if it was not, or nothing is there to copy."""
     source = await renames.source_of(served, path, local)
-    if source is None or not _may_rename(served):
+    if source is None or not served.association.policy.exports:
         return False
-    row = await renames.export_rename(served, path, local, source)
-    if row is None:
-        return False
-    _record(served, row)
-    served.add_hint(source.path, local=True)
-    return True
+    return await renames.export_rename(served, path, local, source, replaces=None) is not None
 
 
 def _leave_size(served: Served, base: Base | None, local: Local | None) -> Outcome:
@@ -174,6 +167,18 @@ def _held_back(served: Served, base: Base | None, local: Local | None, remote: R
     if until_ns is not None and until_ns > now_ns:
         return Outcome(Next.LATER, "younger than --min-age", until_ns=until_ns)
     return None
+
+
+async def _moved_here(served: Served, path: bytes, base: Base | None, local: Local | None) -> bool:
+    """A rename to this path left something to be done first, which is done now."""
+    move = served.shared.catalog.moves.get(served.id, path)
+    if move is not None and await moves.settle(served, move, base, local):
+        return True
+    owner = renames.foreign_source(served, base, local) or renames.unnameable_source(served, path, base, local)
+    if owner is None or local is None:
+        return False
+    await importer.load_moved(served, path, local, owner)
+    return True
 
 
 _UNCHECKED = QUIET | {Verdict.LOST, Verdict.DAMAGED, Verdict.BLOCKED}
@@ -197,10 +202,6 @@ def _moved_on(served: Served, path: bytes, base: Base | None, local: Local | Non
             local.gid,
         )
     return not local.same_state(now)
-
-
-def _may_rename(served: Served) -> bool:
-    return bool(served.association.policy.exports)
 
 
 async def _see_remote(
@@ -250,7 +251,8 @@ async def _compare(served: Served, path: bytes, local: Local, remote: Remote) ->
 async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     base, local = action.base, action.local
     assert local is not None
-    if base is not None and (needed := renames.needed_at(served, base)) is not None:
+    needed = renames.needed_at(served, base) if base is not None else None
+    if needed is not None:
         if not renames.is_circle(served, path):
             return Outcome(Next.LATER, f"the object is still to be copied to {needed.path!r}")
         if local.stub is not None:
@@ -258,8 +260,26 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
             return Outcome(Next.AGAIN, local=True)
         if needed.is_stub:
             return Outcome(Next.LATER, f"the object is still to be loaded to {needed.path!r}")
-    row = await (exporter.export if local.stub is None else renames.export_stub)(served, path, action)
-    _record(served, row)
+    if local.stub is not None:
+        await renames.export_stub(served, path, action)
+        return DONE
+    # Not in a circle: what is copied there may be overwritten meanwhile, and not every store looks at the source.
+    source = await renames.source_of(served, path, local) if needed is None and action.posix is None else None
+    if source is not None and await renames.export_rename(served, path, local, source, replaces=action.remote):
+        return DONE
+    exporter.exported_key(served, path, local.kind)  # or it is none that could be uploaded
+    moves.uploading(served, path, local, action.posix or local.posix)
+    _record(served, await exporter.export(served, path, action))
+    return DONE
+
+
+async def _export_delete(served: Served, path: bytes, action: Action) -> Outcome:
+    assert action.base is not None
+    if held := renames.may_delete(served, action.base):
+        return Outcome(Next.LATER, held)
+    if (needing := moves.needing(served, action.base)) is not None:
+        raise ObjectArchived(f"delete of {path!r}", f"the released file at {needing!r} has its data nowhere else")
+    await exporter.export_delete(served, path, action)
     return DONE
 
 
@@ -288,10 +308,9 @@ async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa:
         case Verdict.EXPORT_META:
             _record(served, await exporter.export_metadata(served, path, action))
         case Verdict.EXPORT_DELETE:
-            assert base is not None
-            if held := renames.may_delete(served, base):
-                return Outcome(Next.LATER, held)
-            await exporter.export_delete(served, path, action)
+            again = await _export_delete(served, path, action)
+            if again.next is not Next.DONE:
+                return again
         case Verdict.IMPORT:
             _record(served, await importer.import_object(served, path, action))
         case Verdict.MERGE_IMPORT:
@@ -334,7 +353,10 @@ async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa:
 
 
 def _record(served: Served, row: Base) -> None:
-    served.shared.catalog.files.put(row)
+    catalog = served.shared.catalog
+    with catalog.transaction():
+        catalog.files.put(row)
+        catalog.moves.delete(served.id, row.path)  # of a copy that was not made
 
 
 def refreshed(action: Action) -> Base:

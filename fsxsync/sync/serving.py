@@ -15,6 +15,7 @@ from fsxsync.sync.ignoring import read_filters
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.loading import first_leaf
 from fsxsync.sync.looker import backoff_s, run_lookers
+from fsxsync.sync.moves import look_again
 from fsxsync.sync.rescan import check_directory, rescan
 from fsxsync.sync.served import Served
 from fsxsync.sync.sources import UNREAD_MAX_S, Poller, QueueReader
@@ -49,7 +50,7 @@ class Service:
         self.available = trio.Event()
         self.failed: FsxSyncError | None = None
         self._decision = trio.Event()
-        self._scanned = False
+        served.scanned = False  # nobody watched until now
         self._rescan_wanted = trio.Event()
 
     async def run(self) -> None:
@@ -82,6 +83,7 @@ class Service:
         await served.store.check(served.association.prefix)
         await self._find_conditions()
         self.reader = self._reader_for(served.association)
+        look_again(served)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_lookers, served)
             nursery.start_soon(self._scans)
@@ -125,23 +127,23 @@ class Service:
         """Tree against catalog: at the start, and whenever records were lost."""
         while True:
             wanted, self._rescan_wanted = self._rescan_wanted, trio.Event()
-            if not self._scanned or wanted.is_set():
+            if not self.served.scanned or wanted.is_set():
                 # Watches first: what changes while the scan runs is told by one or the other.
                 await self._watch(self.served.association.directory)
                 await rescan(self.served, self._intake)
-                self._scanned = not self._rescan_wanted.is_set()
+                self.served.scanned = not self._rescan_wanted.is_set()
             await self._rescan_wanted.wait()
-            self._scanned = False
+            self.served.scanned = False
 
     def want_rescan(self) -> None:
         """inotify lost records: only the tree itself knows what happened."""
-        self._scanned = False
+        self.served.scanned = False
         self._rescan_wanted.set()
 
     @property
     def is_scanned(self) -> bool:
         """No scan of the tree is asked for or under way."""
-        return self._scanned
+        return self.served.scanned
 
     def _on_listed(self) -> None:
         """The first listing after a start or a failure is in: the association is usable."""
