@@ -158,7 +158,7 @@ def _shown(name: str, value: Any) -> str:
 @click.option(
     "--accept-deletes",
     is_flag=True,
-    help="Believe the next listing, however much is missing from it: a stopped mass delete goes on.",
+    help="Believe what was refused, however much is gone there or here: a stopped mass delete goes on.",
 )
 @click.pass_obj
 def update(instance: Instance, /, word: str, *, accept_deletes: bool, **options: Any) -> None:

@@ -92,7 +92,8 @@ class Administration(Protocol):
     async def update(self, association: Association) -> Association: ...
 
     def accept_deletes(self, association_id: str) -> None:
-        """Believe the next listing, however much is missing from it (DESIGN §3.6)."""
+        """Go on with a stopped mass delete: believe the next listing, or the scan of the tree that was refused,
+        however much is gone (DESIGN §3.6)."""
 
     async def delete(self, association_id: str, *, delete_data: bool, force: bool, hydrate: bool) -> Association:
         """Drains first. Returns it DELETING (or gone). Never deletes an object (DESIGN §3.6)."""

@@ -279,8 +279,8 @@ class Engine:
         return service.served.association
 
     def accept_deletes(self, association_id: str) -> None:
-        """Believe the next listing, however much is missing from it (DESIGN §3.6)."""
-        self._service(association_id).poller.accept_deletes = True
+        """See `ports.Administration.accept_deletes`."""
+        self._service(association_id).accept_deletes()
 
     async def delete(self, association_id: str, *, delete_data: bool, force: bool, hydrate: bool) -> Association:
         service = self._service(association_id)

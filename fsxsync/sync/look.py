@@ -221,6 +221,8 @@ async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa:
     base, local, remote = action.base, action.local, action.remote
     kept: bytes | None = None
     again = DONE
+    if held := _held_back(served, action):
+        return Outcome(Next.LATER, held)
     match action.verdict:
         case Verdict.NOTHING:
             if action.suppressed is Verdict.IMPORT_DELETE and local is not None and local.stub is not None:
@@ -241,9 +243,6 @@ async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa:
         case Verdict.EXPORT_META:
             _record(served, await exporter.export_metadata(served, path, action))
         case Verdict.EXPORT_DELETE:
-            assert base is not None
-            if held := renames.may_delete(served, base):
-                return Outcome(Next.LATER, held)
             await exporter.export_delete(served, path, action)
         case Verdict.IMPORT:
             _record(served, await importer.import_object(served, path, action))
@@ -284,6 +283,16 @@ async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa:
     elif remote is not None:
         forget_problems(served, path)
     return again
+
+
+def _held_back(served: Served, action: Action) -> str:
+    """'' if the action may be taken; else what has to be seen before anything is deleted."""
+    if action.verdict is Verdict.IMPORT_DELETE and not served.listing_believed:
+        return "the listing is to be read first"
+    if action.verdict is Verdict.EXPORT_DELETE:
+        assert action.base is not None
+        return renames.may_delete(served, action.base) if served.tree_believed else "the tree is to be scanned first"
+    return ""
 
 
 def _record(served: Served, row: Base) -> None:

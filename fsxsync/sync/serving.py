@@ -13,7 +13,7 @@ from fsxsync.ports import Conditions
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.loading import first_leaf
 from fsxsync.sync.looker import backoff_s, run_lookers
-from fsxsync.sync.rescan import check_directory, rescan
+from fsxsync.sync.rescan import ScanRefused, check_directory, rescan
 from fsxsync.sync.served import Served
 from fsxsync.sync.sources import UNREAD_MAX_S, Poller, QueueReader
 from fsxsync.sync.uploads import run_sweeps
@@ -46,6 +46,10 @@ class Service:
         self._decision = trio.Event()
         self._scanned = False
         self._rescan_wanted = trio.Event()
+        self._accept_gone = False
+        self._retry = trio.Event()
+        served.tree_believed = False
+        served.listing_believed = not self._wants_listing()
 
     async def run(self) -> None:
         """Serve, and start again after failures, until `scope` is cancelled."""
@@ -61,7 +65,9 @@ class Service:
                         if self.available.is_set():
                             attempts = 0
                         self._misconfigured(error)
-                    await trio.sleep(min(backoff_s(attempts), RETRY_MAX_S))
+                    self._retry = trio.Event()
+                    with trio.move_on_after(min(backoff_s(attempts), RETRY_MAX_S)):
+                        await self._retry.wait()
                     attempts += 1
         finally:
             self.ended.set()
@@ -71,6 +77,8 @@ class Service:
         check_directory(served)
         await served.store.check(served.association.prefix)
         await self._find_conditions()
+        if isinstance(self.failed, ScanRefused):  # or the association would seem AVAILABLE until it is refused again
+            await self._scan()
         self.reader = self._reader_for(served.association)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_lookers, served)
@@ -107,12 +115,25 @@ class Service:
         while True:
             wanted, self._rescan_wanted = self._rescan_wanted, trio.Event()
             if not self._scanned or wanted.is_set():
-                # Watches first: what changes while the scan runs is told by one or the other.
-                await self._watch(self.served.association.directory)
-                await rescan(self.served, self._intake)
+                await self._scan()
                 self._scanned = not self._rescan_wanted.is_set()
             await self._rescan_wanted.wait()
             self._scanned = False
+
+    async def _scan(self) -> None:
+        # Watches first: what changes while the scan runs is told by one or the other.
+        await self._watch(self.served.association.directory)
+        await rescan(self.served, self._intake, accept_deletes=self._accept_gone)
+        self._accept_gone = False
+
+    def accept_deletes(self) -> None:
+        """Believe what was refused, however much is gone: the scan of the tree if that was it, else the next listing.
+        The other one is still looked at with suspicion."""
+        if isinstance(self.failed, ScanRefused):
+            self._accept_gone = True
+        else:
+            self.poller.accept_deletes = True
+        self._retry.set()
 
     def want_rescan(self) -> None:
         """inotify lost records: only the tree itself knows what happened."""

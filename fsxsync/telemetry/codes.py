@@ -79,6 +79,7 @@ _REPORT: Mapping[str, Code] = {
 _OURS: Mapping[str, Code] = {
     "Conflict": Code("WARN", "import", "Both sides changed"),
     "InotifyOverflow": Code("WARN", "export", "Change records lost, tree is scanned"),
+    "MassDeleteStopped": Code("ERROR", "association", "Too much is gone at once: nothing is deleted"),
     "PoisonMessage": Code("WARN", "import", "Unreadable queue message dropped"),
     "S3ObjectChecksumMismatch": Code("ERROR", "restore", "Data does not fit the object's checksum"),
     "StrayMessage": Code("INFO", "import", "Queue message for no association"),
