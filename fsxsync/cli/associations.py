@@ -58,6 +58,7 @@ def associate(
     Examples:
       fsxsync associate s3://bucket/datasets/ /datasets
       fsxsync associate s3://bucket/logs/ /logs --import none --exclude '*.tmp'
+      fsxsync associate s3://bucket/in/ /in --events create
       fsxsync associate s3://bucket/ /in --events sqs:https://sqs.eu-central-1.amazonaws.com/123456789012/q
     """
     parse_s3_uri(s3uri)

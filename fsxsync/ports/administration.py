@@ -55,6 +55,9 @@ class AssociationStatus:
     imported: int
     exported: int
     conditions: Conditions | None = None
+    import_lag_s: float = 0.0
+    """Age of the oldest change in the repository that is not here yet, as far as it is known (FSx:
+    AgeOfOldestQueuedMessage for AutoImport)."""
     source: str = ""
     """``sqs``, ``poll`` or ``none``, and when it was last read."""
     recent_errors: tuple[PendingItem, ...] = ()

@@ -135,6 +135,8 @@ class Served:
     """False until a scan after the start found no mass accident: no object is deleted before (`brakes`)."""
     listing_believed: bool = True
     """False until a listing was read that is plausible: no file is deleted before."""
+    want_listing: Callable[[], None] = lambda: None
+    """Have the listing read soon: events may have been missed."""
     source_read_ns: int = 0
     in_flight: int = 0
     _echoes: collections.OrderedDict[tuple[str, str], int] = field(default_factory=collections.OrderedDict)

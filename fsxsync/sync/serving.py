@@ -8,14 +8,16 @@ from dataclasses import asdict, replace
 import trio
 
 from fsxsync.errors import FsxSyncError, RepositoryError, TreeError
-from fsxsync.model.association import Association, Lifecycle
+from fsxsync.model.association import Lifecycle
 from fsxsync.ports import Conditions
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.loading import first_leaf
 from fsxsync.sync.looker import backoff_s, run_lookers
+from fsxsync.sync.reading import UNREAD_MAX_S, QueueReader
 from fsxsync.sync.rescan import ScanRefused, check_directory, rescan
+from fsxsync.sync.routes import Routes
 from fsxsync.sync.served import Served
-from fsxsync.sync.sources import UNREAD_MAX_S, Poller, QueueReader
+from fsxsync.sync.sources import Poller
 from fsxsync.sync.uploads import run_sweeps
 
 RETRY_MAX_S = 30.0
@@ -30,14 +32,15 @@ class Service:
         served: Served,
         intake: Intake,
         *,
-        reader_for: Callable[[Association], QueueReader | None],
+        reader: QueueReader | None,
+        routes: Routes,
         watch: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self.served = served
         self._intake = intake
-        self._reader_for = reader_for
         self._watch = watch
-        self.reader: QueueReader | None = None
+        self.reader = reader
+        self._routes = routes
         self.poller = Poller(served, intake, on_listed=self._on_listed)
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
@@ -48,6 +51,7 @@ class Service:
         self._rescan_wanted = trio.Event()
         self._accept_gone = False
         self._retry = trio.Event()
+        served.want_listing = self.poller.want
         served.tree_believed = False
         served.listing_believed = not self._wants_listing()
 
@@ -79,8 +83,13 @@ class Service:
         await self._find_conditions()
         if isinstance(self.failed, ScanRefused):  # or the association would seem AVAILABLE until it is refused again
             await self._scan()
-        self.reader = self._reader_for(served.association)
+        await self._routes.make(served.association)
+        if self.reader is not None:
+            await self.reader.check()
         async with trio.open_nursery() as nursery:
+            if self.reader is not None:
+                nursery.start_soon(self.reader.until_broken)
+                nursery.start_soon(self._routes.watch, served.association)
             nursery.start_soon(run_lookers, served)
             nursery.start_soon(self._scans)
             nursery.start_soon(run_sweeps, served)
