@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -145,12 +144,14 @@ class QueueReader:
         return len(messages)
 
     def _mark_read(self) -> None:
+        read_ns = self._read_ns
         for served in self._served_by(self._queue.url):
             now_ns = served.shared.now_ns()
             if self._read_ns and now_ns - self._read_ns > GAP_NS:
                 served.want_listing()
             served.source_read_ns = now_ns
-        self._read_ns = time.time_ns()
+            read_ns = now_ns
+        self._read_ns = read_ns
 
     async def _record(self, messages: Sequence[QueueMessage]) -> None:
         """Write down what messages tell, then delete them; they stay ours for as long as that takes."""
