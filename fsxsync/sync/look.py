@@ -288,6 +288,8 @@ async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa:
     base, local, remote = action.base, action.local, action.remote
     kept: bytes | None = None
     again = DONE
+    if held := _not_yet(served, action):
+        return Outcome(Next.LATER, held)
     match action.verdict:
         case Verdict.NOTHING:
             if action.suppressed is Verdict.IMPORT_DELETE and local is not None and local.stub is not None:
@@ -350,6 +352,15 @@ async def _act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa:
     elif remote is not None:
         forget_problems(served, path)
     return again
+
+
+def _not_yet(served: Served, action: Action) -> str:
+    """'' if the action may be taken; else what has to be seen before anything is deleted."""
+    if action.verdict is Verdict.IMPORT_DELETE and not served.listing_believed:
+        return "the listing is to be read first"
+    if action.verdict is Verdict.EXPORT_DELETE and not served.tree_believed:
+        return "the tree is to be scanned first"
+    return ""
 
 
 def _record(served: Served, row: Base) -> None:

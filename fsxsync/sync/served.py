@@ -132,6 +132,12 @@ class Served:
     echoes_dropped: int = 0
     hints: trio.Event = field(default_factory=trio.Event)
     """Set when there may be something due earlier than the looker thinks."""
+    tree_believed: bool = True
+    """False until a scan after the start found no mass accident: no object is deleted before (`brakes`)."""
+    listing_believed: bool = True
+    """False until a listing was read that is plausible: no file is deleted before."""
+    want_listing: Callable[[], None] = lambda: None
+    """Have the listing read soon: events may have been missed."""
     source_read_ns: int = 0
     in_flight: int = 0
     filters: Filters = field(init=False)
