@@ -304,15 +304,30 @@ answer(const struct fsx_asked *asked)
     }
 }
 
-/* Whether it is one of these at all; `*ends` if it only ends something, which never is too much. */
-static bool
-is_ours(uint32_t opcode, bool *ends)
+/* How far Python may be behind for a request to be answered here; 0: it is not for us. What only
+ * ends something never is too much. */
+static size_t
+most_facts(uint32_t opcode)
 {
-    *ends = opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_FLUSH ||
-            opcode == FUSE_RELEASE || opcode == FUSE_RELEASEDIR;
-    return *ends || opcode == FUSE_LOOKUP || opcode == FUSE_GETATTR || opcode == FUSE_OPEN ||
-           opcode == FUSE_CREATE || opcode == FUSE_UNLINK || opcode == FUSE_OPENDIR ||
-           opcode == FUSE_READDIRPLUS;
+    switch (opcode) {
+    case FUSE_FORGET:
+    case FUSE_BATCH_FORGET:
+    case FUSE_FLUSH:
+    case FUSE_RELEASE:
+    case FUSE_RELEASEDIR:
+        return SIZE_MAX;
+    case FUSE_LOOKUP:
+    case FUSE_GETATTR:
+    case FUSE_READDIRPLUS:
+        return FSX_JOURNAL_MANY;
+    case FUSE_OPEN:
+    case FUSE_CREATE:
+    case FUSE_UNLINK:
+    case FUSE_OPENDIR:
+        return FSX_JOURNAL_MANY_OPEN;
+    default:
+        return 0;
+    }
 }
 
 bool
@@ -320,14 +335,16 @@ fsx_direct_answer(struct fsx_direct *direct, const char *request, size_t length,
 {
     struct fsx_asked asked = {
         direct, {0}, request + sizeof asked.head, length - sizeof asked.head, room};
-    bool ends, answered = false;
+    bool answered = false;
+    size_t most;
 
     memcpy(&asked.head, request, sizeof asked.head);
-    if (!is_ours(asked.head.opcode, &ends)) {
+    most = most_facts(asked.head.opcode);
+    if (most == 0) {
         return false;
     }
     pthread_rwlock_rdlock(&direct->tables.answering);
-    if (direct->tables.is_on && (ends || atomic_load(&direct->journal.count) < FSX_JOURNAL_MANY)) {
+    if (direct->tables.is_on && atomic_load(&direct->journal.count) < most) {
         answered = answer(&asked);
     }
     pthread_rwlock_unlock(&direct->tables.answering);

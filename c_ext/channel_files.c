@@ -29,7 +29,7 @@ may_pass(const struct fsx_direct *direct, int fd, mode_t mode)
 }
 
 static int
-open_by_name(const struct fsx_asked *asked, uint32_t flags)
+open_by_name(const struct fsx_asked *asked, uint32_t flags, uint32_t *generation)
 {
     struct fsx_tables *tables = &asked->direct->tables;
     char name[FSX_NAME_MAX + 1];
@@ -40,6 +40,7 @@ open_by_name(const struct fsx_asked *asked, uint32_t flags)
         (directory = fsx_tables_directory(tables, found.parent)) < 0) {
         return -1;
     }
+    *generation = found.generation;
     return openat(directory, name, (int)(flags & KEPT_FLAGS) | OPEN_FLAGS);
 }
 
@@ -72,6 +73,7 @@ fsx_asked_open(const struct fsx_asked *asked)
     struct fuse_open_in in;
     struct statx status;
     int64_t backing_id = -1;
+    uint32_t generation;
     int fd;
 
     if (asked->size < sizeof in || fsx_tables_is_pythons(tables, ino)) {
@@ -81,12 +83,13 @@ fsx_asked_open(const struct fsx_asked *asked)
     if ((in.flags & O_ACCMODE) != O_RDONLY || (in.flags & O_TRUNC)) {
         return false;
     }
-    fd = open_by_name(asked, in.flags);
+    fd = open_by_name(asked, in.flags, &generation);
     if (fd < 0) {
         return false;
     }
     if (statx(fd, "", AT_EMPTY_PATH, FSX_STATX_WANTED, &status) == 0 && status.stx_ino == ino &&
-        fsx_asked_is_in_tree(asked, &status) && may_pass(direct, fd, status.stx_mode)) {
+        fsx_attributes_generation(&status) == generation && fsx_asked_is_in_tree(asked, &status) &&
+        may_pass(direct, fd, status.stx_mode)) {
         backing_id = fsx_tables_join_passing(tables, direct->device, ino, fd);
     }
     if (backing_id > 0) {
@@ -149,6 +152,9 @@ static void
 give_made(const struct fsx_asked *asked, struct fsx_fact *fact, struct created *out, int fd,
           int64_t backing_id)
 {
+    uint64_t ino = fact->ino;
+    struct fsx_fact *end;
+
     out->opened.fh = (uint64_t)fd | (uint64_t)backing_id << 32;
     if ((fact->flags & O_ACCMODE) == O_RDONLY) {
         out->opened.fh |= FSX_FH_NO_FLUSH;
@@ -160,12 +166,16 @@ give_made(const struct fsx_asked *asked, struct fsx_fact *fact, struct created *
         out->entry.attr_valid = 0;
         out->entry.attr_valid_nsec = 0;
     }
-    fsx_asked_note(asked, fact, fact->ino, out->opened.fh);
-    if (!fsx_asked_reply(asked, 0, out, sizeof *out)) {
-        struct fsx_fact *end = fsx_fact_new(FSX_RELEASED, NULL);
-        if (end != NULL) {
-            fsx_asked_note(asked, end, 0, out->opened.fh);
-        }
+    fsx_asked_note(asked, fact, ino, out->opened.fh);
+    if (fsx_asked_reply(asked, 0, out, sizeof *out)) {
+        return;
+    }
+    if ((end = fsx_fact_new(FSX_RELEASED, NULL)) != NULL) {
+        fsx_asked_note(asked, end, ino, out->opened.fh);
+    }
+    if ((end = fsx_fact_new(FSX_FORGOTTEN, NULL)) != NULL) {
+        end->count = 1;
+        fsx_asked_note(asked, end, ino, 0);
     }
 }
 

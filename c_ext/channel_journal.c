@@ -91,3 +91,27 @@ fsx_journal_take(struct fsx_journal *journal)
     pthread_mutex_unlock(&journal->mutex);
     return taken;
 }
+
+void
+fsx_journal_put_back(struct fsx_journal *journal, struct fsx_fact *facts)
+{
+    struct fsx_fact *last = facts;
+    size_t count = 1;
+    uint64_t one = 1;
+    ssize_t ignored;
+
+    while (last->next != NULL) {
+        last = last->next;
+        count++;
+    }
+    pthread_mutex_lock(&journal->mutex);
+    last->next = journal->first;
+    journal->first = facts;
+    if (journal->last == NULL) {
+        journal->last = last;
+    }
+    atomic_fetch_add(&journal->count, count);
+    ignored = write(journal->event_fd, &one, sizeof one);
+    (void)ignored;
+    pthread_mutex_unlock(&journal->mutex);
+}

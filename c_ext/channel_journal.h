@@ -33,6 +33,8 @@ struct fsx_fact {
 /* More of these wait for Python than it can be far behind: the next requests go to it, and it
  * learns first. */
 #define FSX_JOURNAL_MANY 32768
+/* ... of which each may hold a descriptor open until it is learned. */
+#define FSX_JOURNAL_MANY_OPEN 2048
 
 struct fsx_journal {
     pthread_mutex_t mutex;
@@ -49,6 +51,9 @@ void fsx_journal_close(struct fsx_journal *journal);
 struct fsx_fact *fsx_fact_new(enum fsx_fact_kind kind, const char *name);
 
 void fsx_journal_note(struct fsx_journal *journal, struct fsx_fact *fact);
+
+/* Give facts back that were taken: they come first again. */
+void fsx_journal_put_back(struct fsx_journal *journal, struct fsx_fact *facts);
 
 /* All facts, oldest first; the caller frees them. */
 struct fsx_fact *fsx_journal_take(struct fsx_journal *journal);

@@ -110,13 +110,19 @@ fsx_channel_drain(PyObject *object, PyObject *Py_UNUSED(ignored))
         return PyTuple_New(0); /* always the same one: this is asked before each request */
     }
     facts = PyList_New(0);
-    while (fact != NULL) {
-        struct fsx_fact *next = fact->next;
-        PyObject *tuple = facts == NULL ? NULL : tuple_of(fact);
+    for (const struct fsx_fact *one = fact; facts != NULL && one != NULL; one = one->next) {
+        PyObject *tuple = tuple_of(one);
         if (tuple == NULL || PyList_Append(facts, tuple) < 0) {
             Py_CLEAR(facts);
         }
         Py_XDECREF(tuple);
+    }
+    if (facts == NULL) {
+        fsx_journal_put_back(&self->channel.direct.journal, fact);
+        return NULL;
+    }
+    while (fact != NULL) {
+        struct fsx_fact *next = fact->next;
         free(fact);
         fact = next;
     }
@@ -133,11 +139,15 @@ fsx_channel_serve(PyObject *object, PyObject *args)
 {
     unsigned long long ino;
     int fd, is_writable;
+    bool done;
 
     if (!PyArg_ParseTuple(args, "Kip:serve", &ino, &fd, &is_writable)) {
         return NULL;
     }
-    return none_or_no_memory(fsx_tables_serve(tables_of(object), ino, fd, is_writable != 0));
+    Py_BEGIN_ALLOW_THREADS /* it waits for answers on their way */
+    done = fsx_tables_serve(tables_of(object), ino, fd, is_writable != 0);
+    Py_END_ALLOW_THREADS
+    return none_or_no_memory(done);
 }
 
 const char fsx_channel_serve_no_more_doc[] = "serve_no_more($self, inode, /)\n--\n\n"
@@ -151,7 +161,9 @@ fsx_channel_serve_no_more(PyObject *object, PyObject *args)
     if (!PyArg_ParseTuple(args, "K:serve_no_more", &ino)) {
         return NULL;
     }
+    Py_BEGIN_ALLOW_THREADS
     fsx_tables_serve_no_more(tables_of(object), ino);
+    Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
@@ -164,11 +176,15 @@ fsx_channel_leave_to_python(PyObject *object, PyObject *args)
 {
     unsigned long long ino;
     int is_pythons;
+    bool done;
 
     if (!PyArg_ParseTuple(args, "Kp:leave_to_python", &ino, &is_pythons)) {
         return NULL;
     }
-    return none_or_no_memory(fsx_tables_leave_to_python(tables_of(object), ino, is_pythons != 0));
+    Py_BEGIN_ALLOW_THREADS
+    done = fsx_tables_leave_to_python(tables_of(object), ino, is_pythons != 0);
+    Py_END_ALLOW_THREADS
+    return none_or_no_memory(done);
 }
 
 const char fsx_channel_join_doc[] =
@@ -245,22 +261,29 @@ fsx_channel_present(PyObject *object, PyObject *args)
 }
 
 const char fsx_birth_generation_doc[] =
-    "birth_generation(dirfd, name, /)\n--\n\n"
+    "birth_generation(dirfd, name, inode, /)\n--\n\n"
     "Tells an inode from an earlier one of its number: made from when it was made. 32 bits.\n\n"
-    "An empty name: dirfd itself. 0 where the file system does not tell.";
+    "An empty name: dirfd itself. 0 where the file system does not tell. OSError ESTALE: another\n"
+    "inode stands there.";
 
 PyObject *
 fsx_birth_generation(PyObject *Py_UNUSED(module), PyObject *args)
 {
     struct fsx_name name;
     struct statx status;
+    unsigned long long ino;
     int dirfd;
 
-    if (!PyArg_ParseTuple(args, "iO&:birth_generation", &dirfd, fsx_name_converter, &name)) {
+    if (!PyArg_ParseTuple(args, "iO&K:birth_generation", &dirfd, fsx_name_converter, &name, &ino)) {
         return NULL;
     }
     /* Quick enough to keep the GIL: the inode was just looked at. */
-    if (statx(dirfd, name.text, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH, STATX_BTIME, &status) < 0) {
+    if (statx(dirfd, name.text, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH, STATX_INO | STATX_BTIME,
+              &status) < 0) {
+        return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, name.object);
+    }
+    if (status.stx_ino != ino) {
+        errno = ESTALE;
         return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, name.object);
     }
     return PyLong_FromUnsignedLong(

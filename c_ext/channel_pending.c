@@ -1,5 +1,6 @@
 #include "channel_pending.h"
 
+#include <linux/fuse.h>
 #include <stdlib.h>
 
 struct fsx_pending_one {
@@ -100,7 +101,7 @@ fsx_pending_waits(struct fsx_pending *pending, uint64_t unique)
 
     pthread_mutex_lock(&pending->mutex);
     one = *place(pending, unique);
-    pid = one == NULL || one->is_given_up ? 0 : one->pid;
+    pid = one == NULL || one->is_given_up || one->opcode != FUSE_OPEN ? 0 : one->pid;
     pthread_mutex_unlock(&pending->mutex);
     return pid;
 }

@@ -25,7 +25,7 @@ bool fsx_pending_add(struct fsx_pending *pending, uint64_t unique, uint32_t opco
 /* The opcode, once; 0 if it is none of these. `*is_given_up` if nobody wants the answer. */
 uint32_t fsx_pending_take(struct fsx_pending *pending, uint64_t unique, bool *is_given_up);
 
-/* Who waits for the answer; 0: nobody, or nobody any more. */
+/* Who waits for an OPEN, which alone may take as long as the repository; 0: nobody any more. */
 uint32_t fsx_pending_waits(struct fsx_pending *pending, uint64_t unique);
 
 /* Nobody wants the answer any more. False if it was given, or given up before. */

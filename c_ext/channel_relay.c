@@ -97,12 +97,11 @@ pass_request(struct fsx_channel *channel, const char *buffer, size_t length)
     return true;
 }
 
-/* Requests whose answer is completed on its way, and those that wait for the repository. */
+/* Requests whose answer is completed on its way. */
 static bool
 is_awaited(uint32_t opcode)
 {
-    return opcode == FUSE_INIT || opcode == FUSE_OPEN || opcode == FUSE_CREATE ||
-           opcode == FUSE_SETATTR;
+    return opcode == FUSE_INIT || opcode == FUSE_OPEN || opcode == FUSE_CREATE;
 }
 
 static bool
@@ -205,7 +204,7 @@ handle_answer(struct fsx_channel *channel, char *buffer, size_t length, size_t r
         return fsx_init_rewrite(buffer, length, room, atomic_load(&channel->offered));
     }
     if (is_given_up) {
-        if (opcode == FUSE_OPEN && head.error == 0) {
+        if (head.error == 0) {
             release_unwanted(channel, buffer + sizeof head, length - sizeof head);
         }
         return 0;

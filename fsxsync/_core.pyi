@@ -174,7 +174,7 @@ FACT_RELEASED: int
 FACT_OPENED_DIRECTORY: int
 FACT_RELEASED_DIRECTORY: int
 
-def birth_generation(dirfd: int, name: bytes, /) -> int: ...
+def birth_generation(dirfd: int, name: bytes, inode: int, /) -> int: ...
 
 @final
 class Channel:

@@ -25,6 +25,8 @@ FsxSyncError                       errno, FSx code, advice, exit code
 │   └── NoSpace
 └── RepositoryError
     ├── AccessDenied, BadCredentials, BucketMissing, EndpointUnreachable, Throttled
+    ├── QueueMissing               the event queue is gone
+    ├── EventsOverlap              somebody else's notification takes the same events
     ├── ObjectChanged              the object is no longer what was judged: look again
     ├── ObjectMissing
     ├── ObjectDamaged              the bytes that came don't fit the object's checksum
@@ -203,6 +205,21 @@ class BucketMissing(RepositoryError):
     errno = _errno.ENOENT
     code = "S3ImportBucketDoesNotExist"
     advice = "create the bucket, or check the spelling, the region and the endpoint"
+
+
+class QueueMissing(RepositoryError):
+    errno = _errno.ENOENT
+    code = "EventQueueDoesNotExist"
+    advice = "create the queue, or check the URL and the region"
+
+
+class EventsOverlap(RepositoryError):
+    errno = _errno.EEXIST
+    code = "EventNotificationOverlap"
+    advice = (
+        "S3 sends an event to one target only: remove that notification, share its events through SNS or EventBridge"
+        " and name a queue of your own with --events sqs:QUEUE_URL, or use --poll"
+    )
 
 
 class EndpointUnreachable(RepositoryError):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import types
-from dataclasses import fields, is_dataclass
-from enum import Enum
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fsxsync.catalog.changelog import Changelog
 from fsxsync.catalog.conflicts import Conflicts
 from fsxsync.catalog.connection import Connection, corrupt
+from fsxsync.catalog.documents import decode, encode
 from fsxsync.catalog.files import Files
+from fsxsync.catalog.moves import Moves
 from fsxsync.catalog.numbers import Numbers
 from fsxsync.catalog.problems import Problems
 from fsxsync.catalog.uploads import Uploads
@@ -22,8 +20,6 @@ _PUT = """INSERT INTO associations (association, document) VALUES (?, ?)
 _GET = "SELECT document FROM associations WHERE association = ?"
 _ALL = "SELECT document FROM associations ORDER BY association"  # a handful of rows
 _DELETE = "DELETE FROM associations WHERE association = ?"
-
-_Value = TypeVar("_Value")
 
 
 class Associations:
@@ -37,6 +33,7 @@ class Associations:
         uploads: Uploads,
         problems: Problems,
         conflicts: Conflicts,
+        moves: Moves,
     ) -> None:
         self._connection = connection
         self._numbers = numbers
@@ -45,6 +42,7 @@ class Associations:
         self._uploads = uploads
         self._problems = problems
         self._conflicts = conflicts
+        self._moves = moves
 
     def put(self, association: Association) -> None:
         """Write one in place of what was known under its id."""
@@ -71,6 +69,7 @@ class Associations:
             self._uploads.delete_all(association_id)
             self._problems.delete_all(association_id)
             self._conflicts.delete_all(association_id)
+            self._moves.delete_all(association_id)
             self._connection.run(_DELETE, (number,))
             self._numbers.drop(association_id)
 
@@ -79,56 +78,3 @@ class Associations:
             return decode(Association, json.loads(document))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise corrupt(self._connection.path, f"an association can't be read: {error}") from error
-
-
-def encode(value: Any) -> Any:
-    """A value of `model` as JSON's types. Bytes become text that keeps what is no UTF-8 (surrogateescape)."""
-    if is_dataclass(value):
-        return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
-    match value:
-        case Enum():
-            return value.value
-        case bytes():
-            return value.decode("utf-8", "surrogateescape")
-        case frozenset():
-            return sorted(encode(item) for item in value)
-        case tuple():
-            return [encode(item) for item in value]
-    return value
-
-
-def decode(wanted: type[_Value], value: Any) -> _Value:
-    """The inverse of `encode`: the types of the fields say what to make. A field that this version does
-    not know is left out, one that is missing has its default.
-
-    Raises:
-        ValueError, TypeError, KeyError, AttributeError: it is no such value.
-    """
-    result: _Value = _decode(wanted, value)
-    return result
-
-
-def _decode(wanted: Any, value: Any) -> Any:
-    if is_dataclass(wanted):
-        assert isinstance(wanted, type)
-        hints = get_type_hints(wanted)
-        known = {field.name for field in fields(wanted)}
-        return wanted(**{name: _decode(hints[name], item) for name, item in value.items() if name in known})
-    origin, arguments = get_origin(wanted), get_args(wanted)
-    if origin in {types.UnionType, Union}:
-        some = next(argument for argument in arguments if argument is not types.NoneType)
-        return None if value is None else _decode(some, value)
-    if origin is frozenset:
-        return frozenset(_decode(arguments[0], item) for item in value)
-    if origin is tuple:
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        return tuple(_decode(kind, item) for kind, item in zip(kinds, value, strict=True))
-    if wanted is bytes:
-        return value.encode("utf-8", "surrogateescape")
-    if wanted is float and isinstance(value, int):
-        return float(value)
-    if issubclass(wanted, Enum):
-        return wanted(value)
-    if not isinstance(value, wanted):
-        raise TypeError(f"{value!r} is not of {wanted.__name__}")
-    return value

@@ -23,6 +23,7 @@ from fsxsync.catalog.conflicts import Conflicts
 from fsxsync.catalog.connection import Connection, corrupt
 from fsxsync.catalog.facts import Facts
 from fsxsync.catalog.files import Files
+from fsxsync.catalog.moves import Moves
 from fsxsync.catalog.numbers import Numbers
 from fsxsync.catalog.partials import Partials
 from fsxsync.catalog.problems import Problems
@@ -56,6 +57,7 @@ class Catalog:
         self.partials = Partials(connection)
         self.problems = Problems(connection, numbers)
         self.conflicts = Conflicts(connection, numbers)
+        self.moves = Moves(connection, numbers)
         self.associations = Associations(
             connection,
             numbers,
@@ -64,6 +66,7 @@ class Catalog:
             uploads=self.uploads,
             problems=self.problems,
             conflicts=self.conflicts,
+            moves=self.moves,
         )
 
     @classmethod
@@ -106,6 +109,24 @@ class Catalog:
         inside."""
         with self._connection.transaction():
             yield
+
+    def bring_to_disk(self) -> None:
+        """What was committed survives a power cut when this returns. Blocking, and the one method for worker threads:
+        it touches the log's file, not SQLite. (What a checkpoint took out of it meanwhile is on the disk already.)
+
+        Raises:
+            CatalogError: the disk did not take it.
+        """
+        try:
+            fd = os.open(f"{self._connection.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise CatalogError(
+                f"catalog {self._connection.path}", error.strerror or str(error), advice="check the disk under it"
+            ) from error
 
     def check(self) -> list[str]:
         """What SQLite finds damaged in the file; reads all of it (a second for some hundred MB)."""

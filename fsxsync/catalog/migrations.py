@@ -283,7 +283,26 @@ def m0007_xattrs(db: Database) -> None:
 
 
 @catalog()
-def m0008_conflicts(db: Database) -> None:
+def m0008_moves(db: Database) -> None:
+    # moves: renames whose copy on the server may have been asked for = model.move.Move. Written to the disk before the
+    # copy is asked for; gone with the transaction that writes the new path's row.
+    #   path       the new one: where the copy shall be
+    #   source     the path whose object is copied
+    #   document   all of Move as JSON
+    db.conn.execute(
+        """CREATE TABLE moves (
+            association INTEGER NOT NULL,
+            path BLOB NOT NULL,
+            source BLOB NOT NULL,
+            document TEXT NOT NULL,
+            PRIMARY KEY (association, path)
+        ) STRICT, WITHOUT ROWID"""
+    )
+    db.conn.execute("CREATE INDEX moves_source ON moves (association, source)")
+
+
+@catalog()
+def m0009_conflicts(db: Database) -> None:
     # conflicts: open ones = model.open_conflict.Conflict. One row a path and copy: a path may be in conflict again
     # before anybody looked at the first.
     #   kept_as    where the local version lies; x'' where nothing was moved

@@ -59,6 +59,7 @@ def associate(
     Examples:
       fsxsync associate s3://bucket/datasets/ /datasets
       fsxsync associate s3://bucket/logs/ /logs --import none --exclude '*.tmp' --min-age 15m --max-size 5G
+      fsxsync associate s3://bucket/in/ /in --events create
       fsxsync associate s3://bucket/ /in --events sqs:https://sqs.eu-central-1.amazonaws.com/123456789012/q
     """
     parse_s3_uri(s3uri)
@@ -159,7 +160,7 @@ def _shown(name: str, value: Any) -> str:
 @click.option(
     "--accept-deletes",
     is_flag=True,
-    help="Believe the next listing, however much is missing from it: a stopped mass delete goes on.",
+    help="Believe what was refused, however much is gone there or here: a stopped mass delete goes on.",
 )
 @click.pass_obj
 def update(instance: Instance, /, word: str, *, accept_deletes: bool, **options: Any) -> None:

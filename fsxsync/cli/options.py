@@ -75,7 +75,7 @@ SIZE = Amount(
 AGE = Amount(
     "AGE", {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}, "a time like 30, 15m, 12h, 7d or 2w"
 )
-SOURCE = Matching("sqs:QUEUE_URL", r"sqs:https?://[^/\s]+/\S+|none", "sqs:QUEUE_URL (or none)")
+SOURCE = Matching("sqs:QUEUE_URL|create", r"sqs:https?://[^/\s]+/\S+|create|none", "sqs:QUEUE_URL or create (or none)")
 ENDPOINT = Matching("URL", r"https?://[^/\s]+\S*", "an http:// or https:// URL")
 REGION = Matching("NAME", r"[A-Za-z0-9-]+", "a region's name like eu-central-1")
 SSE = Matching("AES256|aws:kms[:KEY]", r"AES256|aws:kms(:.+)?", "AES256, aws:kms or aws:kms:KEY")
@@ -97,7 +97,12 @@ _OPTIONS = (
         metavar="new,changed,deleted|none",
         help="Which changes of files reach the objects.",
     ),
-    click.option("--events", type=SOURCE, metavar="sqs:QUEUE_URL", help="The queue that tells of changes of objects."),
+    click.option(
+        "--events",
+        type=SOURCE,
+        metavar="sqs:QUEUE_URL|create",
+        help="The queue that tells of changes of objects; 'create' makes one, and the bucket's notification.",
+    ),
     click.option(
         "--poll",
         "poll_s",

@@ -91,7 +91,7 @@ def new_association(members: Members) -> Association:
         import_metadata=members.flag("import_metadata") is not False,
     )
     if "poll_s" not in members:
-        plain = replace(plain, poll_s=0.0 if _queue(members) else POLL_S)
+        plain = replace(plain, poll_s=POLL_S if members.text("events") in {None, "none"} else 0.0)
     return changed_association(plain, members)
 
 
@@ -126,7 +126,8 @@ def changed_association(before: Association, members: Members) -> Association:
             file_mode=_mode(members, "file_mode", defaults.file_mode),
             dir_mode=_mode(members, "dir_mode", defaults.dir_mode),
         ),
-        events=_queue(members) if "events" in members else before.events,
+        events=_queue(members, before) if "events" in members else before.events,
+        events_made=members.text("events") == "create" if "events" in members else before.events_made,
         poll_s=before.poll_s if poll_s is None else poll_s,
         include=_globs(members, "include", before.include),
         exclude=_globs(members, "exclude", before.exclude),
@@ -165,12 +166,14 @@ def _events(members: Members, name: str, before: frozenset[Event]) -> frozenset[
     return frozenset(Event(word.upper()) for word in words)
 
 
-def _queue(members: Members) -> str | None:
+def _queue(members: Members, before: Association) -> str | None:
     source = members.text("events")
     if source is None or source == "none":
         return None
+    if source == "create":  # its URL is known once it is made
+        return before.events if before.events_made else None
     if not re.fullmatch(r"sqs:https?://[^/\s]+/\S+", source):
-        raise members.refuse("events", f"'{source}' is neither sqs:QUEUE_URL nor none")
+        raise members.refuse("events", f"'{source}' is neither sqs:QUEUE_URL nor create nor none")
     return source.removeprefix("sqs:")
 
 

@@ -17,6 +17,7 @@ from fsxsync.daemon.upload_journal import UploadJournal
 from fsxsync.model.association import Access, Association
 from fsxsync.ports import Conditions, EventQueue, ObjectStore
 from fsxsync.repository.queue import open_queue
+from fsxsync.repository.route import open_route
 from fsxsync.repository.store import open_store
 from fsxsync.sync.engine import Engine
 from fsxsync.sync.served import Shared
@@ -83,6 +84,7 @@ def build(
         shared,
         open_store=partial(_open_store, pool, settings.association_requests),
         open_queue=_open_queue,
+        open_route=open_route,
         facts=StatusFacts(
             version=__version__,
             state_dir=str(state_dir),

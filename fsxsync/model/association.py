@@ -106,6 +106,8 @@ class Association:
     access: Access = Access()
     defaults: Defaults = Defaults()
     events: str | None = None
+    events_made: bool = False
+    """The queue and the bucket's notification were made by us (``--events create``), and go with the association."""
     poll_s: float = 60.0
     read_only: bool = False
     import_metadata: bool = True

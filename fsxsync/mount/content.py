@@ -124,12 +124,6 @@ class Content(Base):
             self._count_writer(handle)
 
     def _count_writer(self, handle: Handle) -> None:
-        node = handle.inode.node
-        if handle.inode.writers == 0 and handle.inode.backing_id != 0:
-            self._direct.forget_attributes(self._nodes.nodeid(node.ino))  # from now on they hold for a moment only
-        self._is_written(handle)
-
-    def _is_written(self, handle: Handle) -> None:
         handle.is_writer = True
         handle.inode.writers += 1
         node = handle.inode.node
@@ -148,6 +142,12 @@ class Content(Base):
         handle.told = (status.st_ctime_ns, status.st_size)
         if inode.backing_id:
             if handle.is_writer:
+                if not setid.may_pass(status.st_mode) and handle.uid != status.st_uid:
+                    # Somebody who reads it had it opened so before it got these bits, and nobody sees what this one
+                    # will write.
+                    self._bytes_change(node, handle.fd, handle.uid)
+                if inode.writers == 1:
+                    self._direct.forget_attributes(self._nodes.nodeid(node.ino))  # now they hold for a moment only
                 node.cached = None
                 inode.may_be_mapped |= flags & os.O_ACCMODE == os.O_RDWR
             return FileInfo(fh=self._handles.give(handle), keep_cache=False)
@@ -176,11 +176,10 @@ class Content(Base):
             raise FUSEError(errno.ESTALE) from None
         try:
             self._give_to(ctx, parent_fd, fd, mode)
-            status = os.fstat(fd)
+            entry = self._entry(parent, name, os.fstat(fd))
         except BaseException:
             os.close(fd)
             raise
-        entry = self._entry(parent, name, status)
         node = self._nodes.named(entry.st_ino)
         handle = self._handles.open(node, fd, ctx.uid)
         if flags & os.O_ACCMODE != os.O_RDONLY:

@@ -125,12 +125,12 @@ class Direct:
         """The kernel is about to learn that the inode stands there.
 
         What tells it from an earlier one of its number: the same here and in the channel. None where the handlers
-        have to find that out by themselves.
+        have to find that out by themselves. Raises OSError: ESTALE, it does not stand there any more.
         """
         if not self._answers:
             return None
         assert self._channel is not None
-        generation = _core.birth_generation(parent_fd, name)
+        generation = _core.birth_generation(parent_fd, name, ino)
         self._channel.present(parent_ino, name, ino, generation)
         return generation
 

@@ -91,6 +91,7 @@ class Handles:
         inode = self._inodes.get(node.ino)
         if inode is None:
             inode = self._inodes[node.ino] = OpenInode(node)
+        inode.node = node  # the kernel may have forgotten it meanwhile, and met it anew
         handle = Handle(fd, inode, uid)
         inode.handles.add(handle)
         return handle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -34,7 +35,7 @@ class Learning(Naming, Content):
             return  # what a fact sets off may ask for it again, and the order must stay
         self._is_learning = True
         try:
-            for fact in self._direct.drain():
+            for fact in self._direct.drain():  # without memory for it they all stay for the next time
                 try:
                     self._LEARN[fact[0]](self, *fact[1:])
                 except Exception:
@@ -47,14 +48,30 @@ class Learning(Naming, Content):
         fd = self._direct.journal_fd
         while fd is not None:
             await trio.lowlevel.wait_readable(fd)
-            self.catch_up()
+            with contextlib.suppress(MemoryError):  # nothing is lost: see `catch_up`
+                self.catch_up()
             await trio.sleep(LEARN_EVERY_S)
 
     def _met_there(self, parent_ino: int, name: bytes, ino: int, generation: int, mode: int, nlink: int) -> Node:
-        parent = self._nodes.find(parent_ino)
+        node, parent = self._nodes.find(ino), self._nodes.find(parent_ino)
+        if (
+            node is not None
+            and parent is not None
+            and (parent, name) not in node.links()
+            and not self._stands_there(parent, name, ino)
+        ):
+            # A look at a name that the kernel knew before holds no lock: what renamed or removed it has come first.
+            node.lookups += 1
+            return node
         node = self._nodes.met(ino, stat.S_IFMT(mode), parent, name, pinned=True, nlink=nlink, generation=generation)
         node.lookups += 1
         return node
+
+    def _stands_there(self, parent: Node, name: bytes, ino: int) -> bool:
+        try:
+            return self._descriptors.look(parent, name).st_ino == ino
+        except OSError:
+            return False
 
     def _created_there(
         self,
@@ -72,7 +89,7 @@ class Learning(Naming, Content):
         handle = self._handles.open(node, number & _FD, uid)
         handle.inode.backing_id = number >> 32
         if flags & os.O_ACCMODE != os.O_RDONLY:
-            self._is_written(handle)
+            self._count_writer(handle)
             handle.inode.may_be_mapped = flags & os.O_ACCMODE == os.O_RDWR and handle.inode.backing_id != 0
         self._handles.give(handle)
         self._hydrator.changed(self._path(node))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -208,6 +209,7 @@ class Naming(Base):
         node = self._nodes.find(moved_ino)
         if node is not None:
             self._nodes.move(node, old, new)
-        self._direct.present(new[0].ino, self._descriptors.directory(new[0]), new[1], moved_ino)
-        if replaced is not None and exchanged:
-            self._direct.present(old[0].ino, self._descriptors.directory(old[0]), old[1], replaced.st_ino)
+        with contextlib.suppress(OSError):  # it is renamed, whoever moved it on behind the mount
+            self._direct.present(new[0].ino, self._descriptors.directory(new[0]), new[1], moved_ino)
+            if replaced is not None and exchanged:
+                self._direct.present(old[0].ino, self._descriptors.directory(old[0]), old[1], replaced.st_ino)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fsxsync.ports.administration import Administration, AssociationStatus, FileState, PendingItem, Status
-from fsxsync.ports.events import EventQueue, ObjectHint, QueueMessage
+from fsxsync.ports.events import HELD_S, EventQueue, EventRoute, ObjectHint, QueueMessage
 from fsxsync.ports.front import Front, Hydrator
 from fsxsync.ports.mover import ChunkJob, Mover
 from fsxsync.ports.store import (
@@ -19,12 +19,14 @@ from fsxsync.ports.store import (
 from fsxsync.ports.wire import Answer, FileRange, Priority, SignedRequest, Wire
 
 __all__ = [
+    "HELD_S",
     "Administration",
     "Answer",
     "AssociationStatus",
     "ChunkJob",
     "Conditions",
     "EventQueue",
+    "EventRoute",
     "Fetched",
     "FileRange",
     "FileState",

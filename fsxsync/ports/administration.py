@@ -56,6 +56,9 @@ class AssociationStatus:
     imported: int
     exported: int
     conditions: Conditions | None = None
+    import_lag_s: float = 0.0
+    """Age of the oldest change in the repository that is not here yet, as far as it is known (FSx:
+    AgeOfOldestQueuedMessage for AutoImport)."""
     source: str = ""
     """``sqs``, ``poll`` or ``none``, and when it was last read."""
     ignored: tuple[str, ...] = ()
@@ -95,7 +98,8 @@ class Administration(Protocol):
     async def update(self, association: Association) -> Association: ...
 
     def accept_deletes(self, association_id: str) -> None:
-        """Believe the next listing, however much is missing from it (DESIGN §3.6)."""
+        """Go on with a stopped mass delete: believe the next listing, or the scan of the tree that was refused,
+        however much is gone (DESIGN §3.6)."""
 
     async def delete(self, association_id: str, *, delete_data: bool, force: bool, hydrate: bool) -> Association:
         """Drains first. Returns it DELETING (or gone). Never deletes an object (DESIGN §3.6)."""

@@ -10,16 +10,17 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from fsxsync.errors import AccessDenied, BadInput, RepositoryError
+from fsxsync.errors import AccessDenied, BadInput, QueueMissing, RepositoryError
 from fsxsync.model.association import Access
 from fsxsync.model.events import EventKind, parse_message
-from fsxsync.ports import ObjectHint, QueueMessage
+from fsxsync.ports import HELD_S, ObjectHint, QueueMessage
 from fsxsync.repository.session import Connection, sqs_client
 from fsxsync.repository.translate import code_of, one_line
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.literals import QueueAttributeNameType
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 _BATCH = 10
 """SQS gives and takes at most ten messages in one request."""
@@ -78,9 +79,40 @@ class SqsQueue:
             answer = client.receive_message(
                 QueueUrl=self.url,
                 MaxNumberOfMessages=_BATCH,
+                VisibilityTimeout=HELD_S,
                 WaitTimeSeconds=min(max(wait_s, 0), _LONGEST_WAIT_S),
+                MessageSystemAttributeNames=["ApproximateReceiveCount"],
             )
-        return [_message(message["ReceiptHandle"], message.get("Body", "")) for message in answer.get("Messages", [])]
+        return [_message(message) for message in answer.get("Messages", [])]
+
+    def hold(self, receipts: Sequence[str], seconds: int) -> None:
+        """See `ports.EventQueue.hold`. One that could not be held is somebody else's soon, and costs one more look.
+
+        Raises:
+            RepositoryError
+        """
+        for start in range(0, len(receipts), _BATCH):
+            with self._ask("holding messages") as client:
+                client.change_message_visibility_batch(
+                    QueueUrl=self.url,
+                    Entries=[
+                        {"Id": str(index), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
+                        for index, receipt in enumerate(receipts[start : start + _BATCH])
+                    ],
+                )
+
+    def keeps_dead_letters(self) -> bool:
+        """See `ports.EventQueue`.
+
+        Raises:
+            RepositoryError
+        """
+        try:
+            with self._ask("reading the settings") as client:
+                answer = client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["RedrivePolicy"])
+        except AccessDenied:
+            return False
+        return bool(answer.get("Attributes", {}).get("RedrivePolicy"))
 
     def left(self) -> int | None:
         """Messages that nobody has deleted yet, those that somebody has just received included; None where the
@@ -123,14 +155,20 @@ class SqsQueue:
         except AccessDenied as error:
             raise AccessDenied(error.what, error.why, advice=_GRANT) from error
         except RepositoryError as error:
-            cause = error.__cause__
-            if isinstance(cause, ClientError) and code_of(cause) in _MISSING:
-                advice = "create the queue, or check the URL and the region"
-                raise RepositoryError(one_line(what), "there is no such queue", advice=advice) from cause
+            if is_missing(error):
+                raise QueueMissing(one_line(what), "there is no such queue") from error.__cause__
             raise
 
 
-def _message(receipt: str, body: str) -> QueueMessage:
+def is_missing(error: RepositoryError) -> bool:
+    """SQS said that there is no such queue."""
+    cause = error.__cause__
+    return isinstance(cause, ClientError) and code_of(cause) in _MISSING
+
+
+def _message(message: MessageTypeDef) -> QueueMessage:
+    receipt, body = message["ReceiptHandle"], message.get("Body", "")
+    told = message.get("Attributes", {}).get("ApproximateReceiveCount", "")
     parsed = parse_message(body)
     return QueueMessage(
         receipt=receipt,
@@ -149,4 +187,5 @@ def _message(receipt: str, body: str) -> QueueMessage:
         ),
         poison=parsed.poison,
         body_excerpt=one_line(body[:_EXCERPT]),
+        deliveries=int(told) if told.isdigit() else 1,
     )

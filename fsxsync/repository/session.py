@@ -83,7 +83,7 @@ def s3_client(access: Access) -> S3Client:
         return client
 
 
-def sqs_client(endpoint_url: str, region: str | None, access: Access) -> SQSClient:
+def sqs_client(endpoint_url: str | None, region: str | None, access: Access) -> SQSClient:
     """An SQS client for one endpoint. Same rules as `s3_client`."""
     with _making, _endpoint_checked(endpoint_url):
         session = boto3.session.Session(profile_name=access.profile)

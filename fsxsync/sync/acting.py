@@ -5,10 +5,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
-from fsxsync.errors import ObjectChanged
+from fsxsync.errors import ObjectArchived, ObjectChanged
 from fsxsync.model.identity import Base, Kind, base_of
 from fsxsync.model.open_conflict import ConflictKind
-from fsxsync.sync import conflicts, exporter, importer, renames
+from fsxsync.sync import conflicts, exporter, importer, moves, renames
 from fsxsync.sync.journal import forget_problems, record_action, record_problem
 from fsxsync.sync.reconcile import QUIET, Action, Verdict
 from fsxsync.sync.served import Served
@@ -40,7 +40,8 @@ DONE = Outcome(Next.DONE)
 async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     base, local = action.base, action.local
     assert local is not None
-    if base is not None and (needed := renames.needed_at(served, base)) is not None:
+    needed = renames.needed_at(served, base) if base is not None else None
+    if needed is not None:
         if not renames.is_circle(served, path):
             return Outcome(Next.LATER, f"the object is still to be copied to {needed.path!r}")
         if local.stub is not None:
@@ -48,9 +49,36 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
             return Outcome(Next.AGAIN, local=True)
         if needed.is_stub:
             return Outcome(Next.LATER, f"the object is still to be loaded to {needed.path!r}")
-    row = await (exporter.export if local.stub is None else renames.export_stub)(served, path, action)
-    record(served, row)
+    if local.stub is not None:
+        await renames.export_stub(served, path, action)
+        return DONE
+    # Not in a circle: what is copied there may be overwritten meanwhile, and not every store looks at the source.
+    source = await renames.source_of(served, path, local) if needed is None and action.posix is None else None
+    if source is not None and await renames.export_rename(served, path, local, source, replaces=action.remote):
+        return DONE
+    exporter.exported_key(served, path, local.kind)  # or it is none that could be uploaded
+    moves.uploading(served, path, local, action.posix or local.posix)
+    record(served, await exporter.export(served, path, action))
     return DONE
+
+
+async def _export_delete(served: Served, path: bytes, action: Action) -> Outcome:
+    assert action.base is not None
+    if held := renames.may_delete(served, action.base):
+        return Outcome(Next.LATER, held)
+    if (needing := moves.needing(served, action.base)) is not None:
+        raise ObjectArchived(f"delete of {path!r}", f"the released file at {needing!r} has its data nowhere else")
+    await exporter.export_delete(served, path, action)
+    return DONE
+
+
+def _not_yet(served: Served, action: Action) -> str:
+    """'' if the action may be taken; else what has to be seen before anything is deleted."""
+    if action.verdict is Verdict.IMPORT_DELETE and not served.listing_believed:
+        return "the listing is to be read first"
+    if action.verdict is Verdict.EXPORT_DELETE and not served.tree_believed:
+        return "the tree is to be scanned first"
+    return ""
 
 
 async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: C901, PLR0912, PLR0915
@@ -59,6 +87,8 @@ async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: 
     base, local, remote = action.base, action.local, action.remote
     kept: bytes | None = None
     again = DONE
+    if held := _not_yet(served, action):
+        return Outcome(Next.LATER, held)
     match action.verdict:
         case Verdict.NOTHING:
             if local is None:
@@ -81,10 +111,9 @@ async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: 
         case Verdict.EXPORT_META:
             record(served, await exporter.export_metadata(served, path, action))
         case Verdict.EXPORT_DELETE:
-            assert base is not None
-            if held := renames.may_delete(served, base):
-                return Outcome(Next.LATER, held)
-            await exporter.export_delete(served, path, action)
+            again = await _export_delete(served, path, action)
+            if again.next is not Next.DONE:
+                return again
         case Verdict.IMPORT:
             record(served, await importer.import_object(served, path, action))
         case Verdict.MERGE_IMPORT:
@@ -129,7 +158,10 @@ async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: 
 
 def record(served: Served, row: Base) -> None:
     """Write down what both sides are now."""
-    served.shared.catalog.files.put(row)
+    catalog = served.shared.catalog
+    with catalog.transaction():
+        catalog.files.put(row)
+        catalog.moves.delete(served.id, row.path)  # of a copy that was not made
 
 
 def refreshed(action: Action) -> Base:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 EMPTY_FLOOR = 10
-"""A listing that shows nothing where at least this many objects were known is not believed."""
-SHARE_FLOOR = 1000
+"""Nothing at all where at least this many were known is not believed."""
+GONE_FLOOR = 100
 SHARE = 0.5
+"""Nor that more than this many and more than this share of all are gone at once."""
 
 
 def implausible_listing(known: int, missing: int, listed: int) -> str:
@@ -15,12 +16,32 @@ def implausible_listing(known: int, missing: int, listed: int) -> str:
     """
     if listed == 0 and known >= EMPTY_FLOOR:
         return f"the listing is empty, and {known} objects were known"
-    if missing >= SHARE_FLOOR and missing > known * SHARE:
+    if _too_many(known, missing):
         return f"{missing} of {known} known objects are missing from the listing"
     return ""
 
 
-ADVICE = (
+def implausible_scan(known: int, gone: int) -> str:
+    """'' if the scan may be believed; else why not.
+
+    ``known`` files were there at the last agreement, ``gone`` of them are nowhere in the tree, and nobody saw them go.
+    """
+    if gone == known and known >= EMPTY_FLOOR:
+        return f"no file is left in the tree, and {known} were known"
+    if _too_many(known, gone):
+        return f"{gone} of {known} known files are gone from the tree, and nobody saw them go"
+    return ""
+
+
+def _too_many(known: int, gone: int) -> bool:
+    return gone > GONE_FLOOR and gone > known * SHARE
+
+
+LISTING_ADVICE = (
     "check bucket, prefix and permissions; nothing was deleted here. If the objects really are to go, "
+    "run 'fsxsync association update ID --accept-deletes'"
+)
+SCAN_ADVICE = (
+    "check that all its disks are mounted; no object was deleted. If the files really are to go, "
     "run 'fsxsync association update ID --accept-deletes'"
 )

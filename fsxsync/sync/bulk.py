@@ -69,9 +69,11 @@ def _choose(
     simple: dict[bytes, list[tuple[bytes, Listed]]] = {}
     left: list[bytes] = []
     taken: set[bytes] = set()
+    ours = {move.path for move in served.shared.catalog.moves.all(served.id)}  # copies, perhaps: a look knows them
     for path, listed in new:
         parent = path.rpartition(b"/")[0]
-        if listed.key.endswith("/") or listed.size == 0:
+        is_ours = path in ours or served.wrote(listed.key, listed.etag)
+        if listed.key.endswith("/") or listed.size == 0 or is_ours:
             left.append(path)
             continue
         if parent not in simple:

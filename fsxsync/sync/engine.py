@@ -13,16 +13,17 @@ from fsxsync.model.association import Association, Lifecycle, check_overlap
 from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
 from fsxsync.model.open_conflict import Conflict, Keep
-from fsxsync.ports import EventQueue, FileState, ObjectStore, PendingItem, Status, StoreFactory
+from fsxsync.ports import EventQueue, EventRoute, FileState, ObjectStore, PendingItem, Status, StoreFactory
 from fsxsync.sync.checking import Checker
 from fsxsync.sync.conflicts import open_conflicts
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.intake import Intake
+from fsxsync.sync.reading import Readers
 from fsxsync.sync.removal import hydrate_all, released_count, remove_tree
 from fsxsync.sync.resolving import resolve
+from fsxsync.sync.routes import Routes
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.serving import Service
-from fsxsync.sync.sources import QueueReader
 from fsxsync.sync.states import state_of
 from fsxsync.sync.statusing import StatusFacts, collect
 from fsxsync.sync.uploads import abort_all
@@ -42,6 +43,7 @@ class Engine:
         *,
         open_store: StoreFactory,
         open_queue: Callable[[str, Association], EventQueue],
+        open_route: Callable[[Association], EventRoute],
         facts: StatusFacts,
     ) -> None:
         self._shared = shared
@@ -50,12 +52,13 @@ class Engine:
         self._facts = facts
         self._services: dict[str, Service] = {}
         self._served: dict[str, Served] = {}
-        self._readers: dict[str, QueueReader] = {}
         self._nursery: trio.Nursery | None = None
         self._stopping = trio.Event()
         shared.served = self._served
         self.intake = Intake(shared, self.served_for)
         self.intake.on_overflow = self._overflow
+        self._routes = Routes(shared, open_route)
+        self._readers = Readers(self.intake, open_queue, self._served_by_queue)
         self.hydrator = StubHydrator(shared, self.intake, self.served_for)
         self.hydrator.set_roots(self.is_association_root)
         self.watcher = Watcher(
@@ -88,6 +91,8 @@ class Engine:
                 if association.lifecycle is Lifecycle.DELETING:  # who asked for it was told of the daemon's end
                     association = replace(association, lifecycle=Lifecycle.UPDATING)  # noqa: PLW2901
                 self._start(association)
+            left = self._routes.left_over(self._is_routed)
+            nursery.start_soon(self._routes.sweep, left, self._is_routed, name="event routes")
             task_status.started()
             await trio.sleep_forever()
 
@@ -99,7 +104,8 @@ class Engine:
         assert self._nursery is not None
         store = self._open_store(association.bucket, association.access, None)
         served = Served(shared=self._shared, association=association, store=store)
-        service = Service(served, self.intake, reader_for=self._reader_for, watch=self._watch)
+        reader = self._readers.take(association, self._nursery)
+        service = Service(served, self.intake, reader=reader, routes=self._routes, watch=self._watch)
         self._served[association.id] = served
         self._services[association.id] = service
         self._shared.front.policies_changed()
@@ -111,23 +117,20 @@ class Engine:
         await self.watcher.watched(directory)
 
     async def _end(self, association_id: str) -> None:
+        service = await self._stop(association_id)
+        self._readers.give_back(service.reader)
+
+    async def _stop(self, association_id: str) -> Service:
         service = self._services.pop(association_id)
         await service.stop()
         del self._served[association_id]
         self._shared.front.policies_changed()
         self.watcher.remove_root(service.served.association.directory)
+        return service
 
-    def _reader_for(self, association: Association) -> QueueReader | None:
-        """One reader per queue, shared by the associations that name it."""
-        url = association.events
-        if url is None:
-            return None
-        if url not in self._readers:
-            assert self._nursery is not None
-            queue = self._open_queue(url, association)
-            self._readers[url] = QueueReader(queue, self.intake, self._served_by_queue)
-            self._nursery.start_soon(self._readers[url].run, name=f"queue {url}")
-        return self._readers[url]
+    def _is_routed(self, association_id: str) -> bool:
+        served = self._served.get(association_id)
+        return served is not None and served.association.events_made
 
     def _served_by_queue(self, url: str) -> list[Served]:
         return [served for served in self._served.values() if served.association.events == url]
@@ -209,8 +212,10 @@ class Engine:
             if association.events is not None:
                 queue = self._open_queue(association.events, association)
                 await trio.to_thread.run_sync(queue.check)
+            association = await self._routes.make(association)
             check_overlap(association, self.associations())  # somebody may have been faster while the store was asked
         except BaseException:  # also if the daemon is told to end meanwhile
+            await self._routes.clean_up(association)
             self._unmake(made)
             raise
         self._shared.catalog.associations.put(association)
@@ -253,6 +258,7 @@ class Engine:
             raise error
         await self._end(association.id)
         self._shared.catalog.associations.delete(association.id)
+        await self._routes.clean_up(association)
         self._unmake(made)
         raise error
 
@@ -265,16 +271,25 @@ class Engine:
             before.directory,
         ):
             raise BadInput(f"update of {association.id}", IMMUTABLE)
-        await self._end(association.id)
+        try:
+            routed = await self._routes.make(association)
+        except BaseException:
+            if not before.events_made:
+                await self._routes.clean_up(association)
+            raise
+        await self._stop(association.id)
         after = replace(
-            association,
+            routed,
             lifecycle=Lifecycle.UPDATING,
             failure="",
             directory_ino=before.directory_ino,
             created_s=before.created_s,
         )
         self._shared.catalog.associations.put(after)
-        service = self._start(after)
+        ended, service = service, self._start(after)
+        self._readers.give_back(ended.reader)  # after the new one took it: a queue is not left and entered again
+        if before.events_made and not after.events_made:
+            await self._routes.clean_up(before)
         with trio.move_on_after(10):  # it goes on by itself; the answer says how far it is
             await service.decided()
         if service.failed is not None and not service.available.is_set():
@@ -282,8 +297,8 @@ class Engine:
         return service.served.association
 
     def accept_deletes(self, association_id: str) -> None:
-        """Believe the next listing, however much is missing from it (DESIGN §3.6)."""
-        self._service(association_id).poller.accept_deletes = True
+        """See `ports.Administration.accept_deletes`."""
+        self._service(association_id).accept_deletes()
 
     async def delete(self, association_id: str, *, delete_data: bool, force: bool, hydrate: bool) -> Association:
         service = self._service(association_id)
@@ -301,6 +316,7 @@ class Engine:
                 await self._drain_for_delete(service)
             if hydrate:
                 await hydrate_all(service.served, self.hydrator)
+            await (self._routes.clean_up if force else self._routes.remove)(before)
         except FsxSyncError:
             service.set_lifecycle(before.lifecycle, before.failure)
             raise

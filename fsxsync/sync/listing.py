@@ -32,7 +32,8 @@ is read, after a failure when the association is served again (`Changelog.wake`)
 class ListingRefused(RepositoryError):
     """The listing is not believed; nothing was deleted."""
 
-    advice = brakes.ADVICE
+    code = "MassDeleteStopped"
+    advice = brakes.LISTING_ADVICE
 
 
 @dataclass(slots=True)
@@ -71,7 +72,9 @@ async def reconcile_listing(served: Served, intake: Intake, *, accept_deletes: b
             await trio.lowlevel.checkpoint()
     why = brakes.implausible_listing(progress.known, len(progress.missing), progress.listed)
     if why and Event.DELETED in served.association.policy.imports and not accept_deletes:
+        served.listing_believed = False
         raise ListingRefused(f"listing of {served.association.uri}", why)
+    served.listing_believed = True
     progress.hints.extend(progress.missing)
     progress.hints.extend(progress.refused)  # no row tells that their objects are gone
     await _flush(served, progress)

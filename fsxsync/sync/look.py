@@ -19,8 +19,8 @@ from fsxsync.errors import LocalChanged, ObjectChanged, TypeClash
 from fsxsync.model.association import OnConflict
 from fsxsync.model.identity import Base, Kind, Local, Remote
 from fsxsync.model.open_conflict import Conflict, LocalVersion
-from fsxsync.sync import conflicts, exporter, importer, links, renames
-from fsxsync.sync.acting import DONE, Next, Outcome, act, record
+from fsxsync.sync import conflicts, exporter, importer, links, moves, renames
+from fsxsync.sync.acting import DONE, Next, Outcome, act
 from fsxsync.sync.carrying import as_carried, with_xattrs
 from fsxsync.sync.digests import content_hash, same_bytes
 from fsxsync.sync.excluded import forget, is_left_out, takes_no_part
@@ -122,10 +122,8 @@ async def _settle(  # noqa: C901
     decision: Decision | None = None,
 ) -> Outcome:
     shared = served.shared
-    stranger = renames.foreign_source(served, base, local)
-    if stranger is not None and local is not None:
-        await importer.load_moved(served, path, local, stranger)
-        return Outcome(Next.AGAIN, local=True)
+    if await _moved_here(served, path, base, local):
+        return Outcome(Next.AGAIN, local=True, remote=entry.remote)
     hinted = entry.remote or entry.attempts > 0  # after a failure the row's knowledge is no longer enough
     if served.filters.leaves_out(base, local, None):
         return _leave_size(served, path, base, local)
@@ -176,14 +174,9 @@ async def _read_closer(served: Served, path: bytes, base: Base | None, local: Lo
 async def _follow(served: Served, path: bytes, local: Local) -> bool:
     """Copy the object of a file that was renamed to this path. False if it was not, or nothing is there to copy."""
     source = await renames.source_of(served, path, local)
-    if source is None or not _may_rename(served):
+    if source is None or not served.association.policy.exports:
         return False
-    row = await renames.export_rename(served, path, local, source)
-    if row is None:
-        return False
-    record(served, row)
-    served.add_hint(source.path, local=True)
-    return True
+    return await renames.export_rename(served, path, local, source, replaces=None) is not None
 
 
 def _leave_size(served: Served, path: bytes, base: Base | None, local: Local | None) -> Outcome:
@@ -210,6 +203,18 @@ def _held_back(
     return None
 
 
+async def _moved_here(served: Served, path: bytes, base: Base | None, local: Local | None) -> bool:
+    """A rename to this path left something to be done first, which is done now."""
+    move = served.shared.catalog.moves.get(served.id, path)
+    if move is not None and await moves.settle(served, move, base, local):
+        return True
+    owner = renames.foreign_source(served, base, local) or renames.unnameable_source(served, path, base, local)
+    if owner is None or local is None:
+        return False
+    await importer.load_moved(served, path, local, owner)
+    return True
+
+
 _UNCHECKED = QUIET | {Verdict.LOST, Verdict.DAMAGED, Verdict.BLOCKED}
 """Nothing is done to either side, so no executor looks whether the state still is the one that was judged."""
 
@@ -231,10 +236,6 @@ def _moved_on(served: Served, path: bytes, base: Base | None, local: Local | Non
             local.gid,
         )
     return not local.same_state(now)
-
-
-def _may_rename(served: Served) -> bool:
-    return bool(served.association.policy.exports)
 
 
 async def _see_remote(

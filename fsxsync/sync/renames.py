@@ -6,15 +6,19 @@ that the inode may live on elsewhere. For a stub this is no optimisation: its da
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import trio
 
-from fsxsync.errors import ObjectChanged, ObjectMissing
-from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
-from fsxsync.model.stub import StubMark
+from fsxsync.errors import NotExportable, ObjectChanged, ObjectMissing
+from fsxsync.model.association import Lifecycle
+from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
+from fsxsync.model.keys import path_of
+from fsxsync.model.move import Move
+from fsxsync.sync import moves
 from fsxsync.sync.digests import content_hash
-from fsxsync.sync.exporter import remark, remote_after, set_metadata
+from fsxsync.sync.exporter import set_metadata
+from fsxsync.sync.intake import exportable_key
 from fsxsync.sync.reconcile import Action
 from fsxsync.sync.served import Served
 
@@ -68,35 +72,63 @@ def foreign_source(served: Served, base: Base | None, local: Local | None) -> Se
     return None
 
 
-async def export_rename(served: Served, path: bytes, local: Local, source: Base) -> Base | None:
-    """Copy the object to its new key; the row for the new path, or None if there is nothing to copy any more.
+def unnameable_source(served: Served, path: bytes, base: Base | None, local: Local | None) -> Served | None:
+    """A released file was renamed to what no object can be called: its data is to be loaded before its object goes."""
+    if local is None or local.stub is None or (base is not None and base.etag == local.stub.etag):
+        return None
+    if not isinstance(exportable_key(served, path, Kind.FILE), NotExportable):
+        return None
+    for row in served.shared.catalog.files.by_inode(local.ino):
+        if row.association == served.id and row.released and row.etag == local.stub.etag:
+            return served
+    return None
+
+
+async def export_rename(
+    served: Served, path: bytes, local: Local, source: Base, *, replaces: Remote | None
+) -> Base | None:
+    """Copy the object to its new key, in place of ``replaces``; the row that was written for the new path, or None if
+    there is nothing to copy any more.
 
     Raises:
-        ObjectChanged: something is at the new key. LocalChanged. RepositoryError.
+        ObjectChanged: something else is at the new key. LocalChanged. RepositoryError.
     """
     expect = base_as_remote(source)
     assert expect is not None
     old_key, new_key = served.key(source.path, Kind.FILE), served.key(path, Kind.FILE)
-    if await served.store.head(new_key) is not None:
+    if replaces is None and await served.store.head(new_key) is not None:
         raise ObjectChanged(f"rename to {new_key}", "an object is there")  # a copy never guards its target (SERVERS.md)
+    move = await moves.begin(
+        served, path, local, source.path, expect, posix=local.posix, content_hash=source.content_hash
+    )
     try:
-        written = await served.store.copy(old_key, new_key, local.posix, Kind.FILE, expect=expect, replaces=None)
+        return await _copy(served, move, local, local.posix, expect=expect, replaces=replaces)
     except ObjectMissing:
+        moves.forget(served, move)
         return None
     except ObjectChanged:
-        if local.stub is None:
+        if local.stub is None and not move.is_source(await served.store.head(old_key)):
             return None  # somebody changed the old object: it comes back there, and our bytes are uploaded
-        current = await served.store.head(old_key)
-        if current is None:
+        if local.stub is not None and await served.store.head(old_key) is None:
             return None
         raise
-    served.expect_echo(new_key, written.etag)
-    served.exported += 1
-    remote = remote_after(Kind.FILE, new_key, local.size, local.posix, written, expect.storage_class)
-    if local.stub is not None:
-        mark = replace(local.stub, etag=remote.etag, version_id=remote.version_id, key=new_key)
-        local = remark(served, path, local, mark)
-    return base_of(served.id, path, local, remote, content_hash=source.content_hash)
+
+
+async def _copy(
+    served: Served, move: Move, local: Local, posix: Posix, *, expect: Remote, replaces: Remote | None
+) -> Base:
+    """Between `moves.begin` and `moves.finish`. A copy in parts that a crash interrupts is known as an upload is."""
+    shared = served.shared
+    old_key, new_key = served.key(move.source, Kind.FILE), served.key(move.path, Kind.FILE)
+    intent = shared.catalog.uploads.intended(served.id, new_key, shared.now_ns())
+    written = await served.store.copy(old_key, new_key, posix, Kind.FILE, expect=expect, replaces=replaces)
+    shared.catalog.uploads.finished(intent)
+    if not served.store.conditions.copy_source_if_match and written.etag != expect.etag:
+        after = await served.store.head(old_key)
+        if after is not None and not move.is_source(after):
+            moves.forget(served, move)  # the copy may be of what came after: an object as any other
+            raise ObjectChanged(f"rename to {new_key}", f"{old_key} changed while it was copied")
+    return await moves.finish(served, move, local, written)
 
 
 async def is_moved_stub(served: Served, path: bytes, base: Base | None, local: Local | None) -> bool:
@@ -111,7 +143,8 @@ async def is_moved_stub(served: Served, path: bytes, base: Base | None, local: L
 
 
 async def export_stub(served: Served, path: bytes, action: Action) -> Base:
-    """Copy the object that a renamed stub stands for to its new key, in place of ``action.remote``.
+    """Copy the object that a renamed stub stands for to its new key, in place of ``action.remote``; the row that was
+    written.
 
     Raises:
         ObjectChanged: either object is another one now. LocalChanged. RepositoryError.
@@ -119,19 +152,16 @@ async def export_stub(served: Served, path: bytes, action: Action) -> Base:
     local = action.local
     assert local is not None
     assert local.stub is not None
-    old_key, key = local.stub.key, served.key(path, Kind.FILE)
+    old_key = local.stub.key
     source = await served.store.head(old_key)
     if source is None or (source.etag, source.size) != (local.stub.etag, local.stub.size):
-        raise ObjectChanged(f"rename to {key}", f"{old_key} is another version now")
+        raise ObjectChanged(f"rename to {path!r}", f"{old_key} is another version now")
     posix = action.posix or local.posix
-    written = await served.store.copy(old_key, key, posix, Kind.FILE, expect=source, replaces=action.remote)
-    served.expect_echo(key, written.etag)
-    served.exported += 1
     if action.posix is not None:
         local = set_metadata(served, path, local, action.posix)
-    remote = remote_after(Kind.FILE, key, source.size, posix, written, source.storage_class)
-    mark = StubMark(etag=remote.etag, size=source.size, key=key, version_id=remote.version_id)
-    return base_of(served.id, path, remark(served, path, local, mark), remote)
+    old_path = path_of(old_key, served.association.prefix)[0]
+    move = await moves.begin(served, path, local, old_path, source, posix=posix)
+    return await _copy(served, move, local, posix, expect=source, replaces=action.remote)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +190,8 @@ def needed_at(served: Served, base: Base) -> Needed | None:
             return Needed(entry.path, is_stub=True)
         if local.stub is None and not served.shared.is_written(local.ino):
             return Needed(entry.path, is_stub=False)
+    if (refused := moves.needing(served, base)) is not None:
+        return Needed(refused, is_stub=True)
     return Needed(b"", is_stub=True) if base.released and served.shared.expanding else None
 
 
@@ -175,12 +207,19 @@ def is_circle(served: Served, path: bytes) -> bool:
     return here == path
 
 
+def not_seen_yet(served: Served, asking: Served) -> bool:
+    """A file may have moved there while nobody watched. An association that can't be served holds up no other."""
+    return not served.scanned and (served is asking or served.association.lifecycle is Lifecycle.AVAILABLE)
+
+
 def may_delete(served: Served, base: Base) -> str:
     """'' if the object may go; else what has to be seen first."""
     if base.kind is not Kind.FILE:
         return ""
-    if served.shared.expanding:
+    if served.shared.expanding or any(not_seen_yet(other, served) for other in served.shared.served.values()):
         return "a directory is being looked through"
+    if moves.under_way(served, base):
+        return "it is being copied"
     for entry in served.shared.catalog.changelog.by_inode(base.ino):
         if (entry.association, entry.path) != (base.association, base.path):
             return "the file may have moved"

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import trio
 
-from fsxsync.errors import TreeMoved
-from fsxsync.model.identity import Kind
+from fsxsync.errors import TreeError, TreeMoved
+from fsxsync.model.association import Event
+from fsxsync.model.identity import Base, Kind, Local
+from fsxsync.sync import brakes
 from fsxsync.sync.excluded import forget
 from fsxsync.sync.intake import BATCH, Intake
 from fsxsync.sync.served import Served
 
+PENDING_MAX = 1_000_000
+"""Entries of the changelog that are read, beside one for each file, when a mass delete is in question."""
 
-async def rescan(served: Served, intake: Intake) -> int:
+
+class ScanRefused(TreeError):
+    """The tree is not believed; no object was deleted."""
+
+    code = "MassDeleteStopped"
+    advice = brakes.SCAN_ADVICE
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What a scan came across. ``known`` counts files: what happens to directories follows from theirs."""
+
+    entries: int = 0
+    known: int = 0
+    gone: list[Base] = field(default_factory=list)
+    appeared: set[tuple[int, int, int]] = field(default_factory=set)
+    """Of files that no row knows under their name: they may be known under another one."""
+
+
+async def rescan(served: Served, intake: Intake, *, accept_deletes: bool = False) -> int:
     """Hint at every path where the tree is not what the catalog knows; returns the number of entries seen.
 
     What is there is hinted before what is gone, and deletes wait until the scan is through: a file that moved while
@@ -19,53 +44,95 @@ async def rescan(served: Served, intake: Intake) -> int:
 
     Raises:
         TreeMoved: the root or the association's directory is not the one that was linked; nothing is hinted.
+        ScanRefused: so much is gone that it is not believed; what is there is hinted, what is gone is not.
     """
     check_directory(served)
     shared = served.shared
     shared.expanding += 1
     try:
-        gone, seen = await _merge(served, intake)
-        for start in range(0, len(gone), BATCH):
-            for path in gone[start : start + BATCH]:
-                intake.changed(served.tree_path(path))
+        seen = await _merge(served, intake)
+        if not accept_deletes:
+            _brake(served, intake, seen)
+        served.tree_believed = True
+        for start in range(0, len(seen.gone), BATCH):
+            for row in seen.gone[start : start + BATCH]:
+                intake.changed(served.tree_path(row.path))
             intake.flush()
             await trio.lowlevel.checkpoint()
     finally:
         shared.expanding -= 1
-    return seen
+    return seen.entries
 
 
-async def _merge(served: Served, intake: Intake) -> tuple[list[bytes], int]:
+def _brake(served: Served, intake: Intake, seen: _Seen) -> None:
+    """Refuse a mass delete that nobody saw (DESIGN §3.6).
+
+    What was seen path by path, by the mount or by inotify, waits in the changelog: somebody removed it, and it may
+    go. What a scan alone finds gone may as well be a disk that is not there.
+    """
+    if Event.DELETED not in served.association.policy.exports:
+        return
+    gone = [row for row in seen.gone if row.kind is not Kind.DIRECTORY and _mark(row) not in seen.appeared]
+    if not brakes.implausible_scan(seen.known, len(gone)):
+        return
+    served.shared.front.catch_up()
+    intake.flush()
+    pending = served.shared.catalog.changelog.pending(served.id, b"", seen.known + len(gone) + PENDING_MAX)
+    removed = {entry.path for entry in pending if entry.local}
+    unseen = sum(row.path not in removed for row in gone)
+    if why := brakes.implausible_scan(seen.known, unseen):
+        served.tree_believed = False
+        raise ScanRefused(f"scan of {served.association.file_system_path}", why)
+
+
+def _mark(file: Base | Local) -> tuple[int, int, int]:
+    """What a file keeps when it is renamed. An inode alone may be another file's by now."""
+    return (file.ino, file.size, file.mtime_ns)
+
+
+async def _merge(served: Served, intake: Intake) -> _Seen:
     files = served.shared.catalog.files
     rows = files.iterate(served.id)
     row = next(rows, None)
-    gone: list[bytes] = []
-    seen = 0
+    seen = _Seen()
+
+    def gone(row: Base) -> None:
+        seen.gone.append(row)
+        seen.known += row.kind is not Kind.DIRECTORY
+
     batches = served.shared.tree.walk_batches(served.association.directory, BATCH)
     while batch := await trio.to_thread.run_sync(next, batches, None):
         for tree_path, local in batch:
             path = served.association.relative(tree_path)
             if not path:
                 continue
-            seen += 1
+            seen.entries += 1
             here = path + b"/" if local.kind is Kind.DIRECTORY else path
             while row is not None and files.sort_key(row) < here:
-                gone.append(row.path)
+                gone(row)
                 row = next(rows, None)
             if row is not None and files.sort_key(row) == here:
-                if not served.filters.keeps(row):  # before it can be removed, and the filter changed once more
-                    forget(served, row, local)
-                    intake.changed(tree_path)
-                elif not row.matches_local(local):
-                    intake.changed(tree_path)
+                _known(served, intake, seen, row, local)
                 row = next(rows, None)
             else:
+                if local.kind is not Kind.DIRECTORY:
+                    seen.appeared.add(_mark(local))
                 intake.changed(tree_path)
         intake.flush()
     while row is not None:
-        gone.append(row.path)
+        gone(row)
         row = next(rows, None)
-    return gone, seen
+    return seen
+
+
+def _known(served: Served, intake: Intake, seen: _Seen, row: Base, local: Local) -> None:
+    if not served.filters.keeps(row):  # before it can be removed, and the filter changed once more
+        forget(served, row, local)
+    else:
+        seen.known += row.kind is not Kind.DIRECTORY
+        if row.matches_local(local):
+            return
+    intake.changed(served.tree_path(row.path))
 
 
 def check_directory(served: Served) -> None:

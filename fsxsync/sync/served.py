@@ -138,6 +138,12 @@ class Served:
     echoes_dropped: int = 0
     hints: trio.Event = field(default_factory=trio.Event)
     """Set when there may be something due earlier than the looker thinks."""
+    tree_believed: bool = True
+    """False until a scan after the start found no mass accident: no object is deleted before (`brakes`)."""
+    listing_believed: bool = True
+    """False until a listing was read that is plausible: no file is deleted before."""
+    want_listing: Callable[[], None] = lambda: None
+    """Have the listing read soon: events may have been missed."""
     source_read_ns: int = 0
     in_flight: int = 0
     markers_beside_files: set[bytes] = field(default_factory=set)
@@ -145,6 +151,8 @@ class Served:
     filters: Filters = field(init=False)
     filters_stale: trio.Event = field(default_factory=trio.Event)
     """Set when the ignore list changed: tree and listing are to be compared again."""
+    scanned: bool = True
+    """False while a scan of the tree is to come or under way: what is gone may only have moved, unseen."""
     _echoes: collections.OrderedDict[tuple[str, str], int] = field(default_factory=collections.OrderedDict)
 
     def __post_init__(self) -> None:
@@ -188,6 +196,10 @@ class Served:
         self._echoes.move_to_end((key, etag))
         while len(self._echoes) > ECHO_MEMORY:
             self._echoes.popitem(last=False)
+
+    def wrote(self, key: str, etag: str) -> bool:
+        """It is a write of ours, lately: a listing may show it that was read before its row was written."""
+        return (key, etag) in self._echoes
 
     def is_echo(self, key: str, etag: str | None, base: Base | None) -> bool:
         """Take one expected echo back. True only if the state agrees: ``base`` holds what the event tells of.

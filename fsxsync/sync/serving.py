@@ -8,16 +8,19 @@ from dataclasses import asdict, replace
 import trio
 
 from fsxsync.errors import FsxSyncError, LocalChanged, RepositoryError, TreeError
-from fsxsync.model.association import Association, Lifecycle
+from fsxsync.model.association import Lifecycle
 from fsxsync.ports import Conditions
 from fsxsync.sync.filters import Filters
 from fsxsync.sync.ignoring import read_filters
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.loading import first_leaf
 from fsxsync.sync.looker import backoff_s, run_lookers
-from fsxsync.sync.rescan import check_directory, rescan
+from fsxsync.sync.moves import look_again
+from fsxsync.sync.reading import UNREAD_MAX_S, QueueReader
+from fsxsync.sync.rescan import ScanRefused, check_directory, rescan
+from fsxsync.sync.routes import Routes
 from fsxsync.sync.served import Served
-from fsxsync.sync.sources import UNREAD_MAX_S, Poller, QueueReader
+from fsxsync.sync.sources import Poller
 from fsxsync.sync.uploads import run_sweeps
 
 RETRY_MAX_S = 30.0
@@ -35,22 +38,28 @@ class Service:
         served: Served,
         intake: Intake,
         *,
-        reader_for: Callable[[Association], QueueReader | None],
+        reader: QueueReader | None,
+        routes: Routes,
         watch: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self.served = served
         self._intake = intake
-        self._reader_for = reader_for
         self._watch = watch
-        self.reader: QueueReader | None = None
+        self.reader = reader
+        self._routes = routes
         self.poller = Poller(served, intake, on_listed=self._on_listed)
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
         self.available = trio.Event()
         self.failed: FsxSyncError | None = None
         self._decision = trio.Event()
-        self._scanned = False
+        served.scanned = False  # nobody watched until now
         self._rescan_wanted = trio.Event()
+        self._accept_gone = False
+        self._retry = trio.Event()
+        served.want_listing = self.poller.want
+        served.tree_believed = False
+        served.listing_believed = not self._wants_listing()
 
     async def run(self) -> None:
         """Serve, and start again after failures, until `scope` is cancelled."""
@@ -67,8 +76,9 @@ class Service:
                         if self.available.is_set():
                             attempts = 0
                         self._misconfigured(error)
+                    self._retry = trio.Event()
                     with trio.move_on_after(min(backoff_s(attempts), RETRY_MAX_S)):
-                        await self.served.filters_stale.wait()  # somebody mended the list
+                        await _either(self._retry, self.served.filters_stale)  # somebody consented, or mended the list
                     attempts += 1
         finally:
             self.ended.set()
@@ -81,8 +91,16 @@ class Service:
         served.filters = await self._read_filters()
         await served.store.check(served.association.prefix)
         await self._find_conditions()
-        self.reader = self._reader_for(served.association)
+        if isinstance(self.failed, ScanRefused):  # or the association would seem AVAILABLE until it is refused again
+            await self._scan()
+        await self._routes.make(served.association)
+        if self.reader is not None:
+            await self.reader.check()
+        look_again(served)
         async with trio.open_nursery() as nursery:
+            if self.reader is not None:
+                nursery.start_soon(self.reader.until_broken)
+                nursery.start_soon(self._routes.watch, served.association)
             nursery.start_soon(run_lookers, served)
             nursery.start_soon(self._scans)
             nursery.start_soon(run_sweeps, served)
@@ -125,23 +143,36 @@ class Service:
         """Tree against catalog: at the start, and whenever records were lost."""
         while True:
             wanted, self._rescan_wanted = self._rescan_wanted, trio.Event()
-            if not self._scanned or wanted.is_set():
-                # Watches first: what changes while the scan runs is told by one or the other.
-                await self._watch(self.served.association.directory)
-                await rescan(self.served, self._intake)
-                self._scanned = not self._rescan_wanted.is_set()
+            if not self.served.scanned or wanted.is_set():
+                await self._scan()
+                self.served.scanned = not self._rescan_wanted.is_set()
             await self._rescan_wanted.wait()
-            self._scanned = False
+            self.served.scanned = False
+
+    async def _scan(self) -> None:
+        # Watches first: what changes while the scan runs is told by one or the other.
+        await self._watch(self.served.association.directory)
+        await rescan(self.served, self._intake, accept_deletes=self._accept_gone)
+        self._accept_gone = False
+
+    def accept_deletes(self) -> None:
+        """Believe what was refused, however much is gone: the scan of the tree if that was it, else the next listing.
+        The other one is still looked at with suspicion."""
+        if isinstance(self.failed, ScanRefused):
+            self._accept_gone = True
+        else:
+            self.poller.accept_deletes = True
+        self._retry.set()
 
     def want_rescan(self) -> None:
         """inotify lost records: only the tree itself knows what happened."""
-        self._scanned = False
+        self.served.scanned = False
         self._rescan_wanted.set()
 
     @property
     def is_scanned(self) -> bool:
         """No scan of the tree is asked for or under way."""
-        return self._scanned
+        return self.served.scanned
 
     def _on_listed(self) -> None:
         """The first listing after a start or a failure is in: the association is usable."""
@@ -198,3 +229,15 @@ class Service:
         """End the service; what is in flight is finished or put back."""
         self.scope.cancel()
         await self.ended.wait()
+
+
+async def _either(one: trio.Event, other: trio.Event) -> None:
+    """Return when one of them is set."""
+
+    async def wait_for(event: trio.Event, nursery: trio.Nursery) -> None:
+        await event.wait()
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait_for, one, nursery)
+        nursery.start_soon(wait_for, other, nursery)

@@ -71,7 +71,7 @@ def association_status(service: Service) -> AssociationStatus:
     served: Served = service.served
     catalog = served.shared.catalog
     total, local, remote = catalog.changelog.count(served.id)
-    oldest = catalog.changelog.oldest_ns(served.id)
+    now_ns, oldest = served.shared.now_ns(), catalog.changelog.oldest_ns(served.id)
     errors = catalog.changelog.errors(served.id, 10)
     problems = {kind: catalog.problems.count(served.id, kind) for kind in ("not-exportable", *_PROBLEMS)}
     return AssociationStatus(
@@ -79,7 +79,8 @@ def association_status(service: Service) -> AssociationStatus:
         pending=total,
         pending_imports=remote,
         pending_exports=local,
-        oldest_pending_s=max(0.0, (served.shared.now_ns() - oldest) / 1e9) if oldest else 0.0,
+        oldest_pending_s=max(0.0, (now_ns - oldest) / 1e9) if oldest else 0.0,
+        import_lag_s=max(0.0, (now_ns - _imported_up_to_ns(service, now_ns)) / 1e9),
         conflicts=catalog.conflicts.count(served.id),
         errors=len(errors) + sum(problems[kind] for kind in _PROBLEMS),
         not_exportable=problems["not-exportable"],
@@ -90,6 +91,19 @@ def association_status(service: Service) -> AssociationStatus:
         ignored=served.filters.ignored,
         recent_errors=tuple(pending_item(served, entry.path, entry) for entry in errors),
     )
+
+
+def _imported_up_to_ns(service: Service, now_ns: int) -> int:
+    """What happened in the repository before has arrived, as far as the sources have told. A source that can't be read
+    has told nothing since."""
+    served = service.served
+    if not served.association.policy.imports:
+        return now_ns
+    up_to_ns = served.shared.catalog.changelog.oldest_remote_ns(served.id) or now_ns
+    is_deaf = service.reader is not None and bool(service.reader.failure)
+    if is_deaf or served.association.lifecycle is Lifecycle.MISCONFIGURED:
+        up_to_ns = min(up_to_ns, served.source_read_ns or served.shared.started_ns)
+    return up_to_ns
 
 
 def _complaints(rows: tuple[AssociationStatus, ...], watcher: Watcher) -> list[str]:

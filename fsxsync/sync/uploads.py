@@ -11,6 +11,7 @@ from fsxsync.catalog.uploads import Upload
 from fsxsync.errors import KeyNotPosix, NotExportable, RepositoryError
 from fsxsync.model.identity import Kind
 from fsxsync.model.keys import path_of
+from fsxsync.sync import moves
 from fsxsync.sync.served import Served
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ def is_stale(upload: Upload, *, now_ns: int, started_ns: int, pending: bool) -> 
 async def run_sweeps(served: Served) -> None:
     """Abort what is stale now and every hour, for ever."""
     while True:
+        moves.forget_old(served)
         try:
             await sweep(served)
         except RepositoryError as error:

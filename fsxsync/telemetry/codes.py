@@ -81,9 +81,13 @@ _OURS: Mapping[str, Code] = {
     "ConflictResolved": Code("INFO", "import", "A person chose a version"),
     "ExtendedAttributesLeft": Code("WARN", "export", "Extended attributes left behind"),
     "InotifyOverflow": Code("WARN", "export", "Change records lost, tree is scanned"),
+    "MassDeleteStopped": Code("ERROR", "association", "Too much is gone at once: nothing is deleted"),
     "PoisonMessage": Code("WARN", "import", "Unreadable queue message dropped"),
     "S3ObjectChecksumMismatch": Code("ERROR", "restore", "Data does not fit the object's checksum"),
     "StrayMessage": Code("INFO", "import", "Queue message for no association"),
+    "EventQueueDoesNotExist": Code("ERROR", "import", "Event queue not found"),
+    "EventNotificationOverlap": Code("ERROR", "association", "Another notification takes the same events"),
+    "EventRouteBroken": Code("ERROR", "import", "The bucket's notification is gone"),
     "EventsDropped": Code("WARN", "daemon", "Events could not be written"),
 }
 

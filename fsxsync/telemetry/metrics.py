@@ -21,6 +21,7 @@ _GAUGES: tuple[tuple[str, str, Callable[[AssociationStatus], float]], ...] = (
     ("pending_imports", "Paths that wait for a look at their object", lambda row: row.pending_imports),
     ("pending_exports", "Paths that wait for a look at their file", lambda row: row.pending_exports),
     ("oldest_pending_seconds", "Age of the oldest change that is not through", lambda row: row.oldest_pending_s),
+    ("import_lag_seconds", "Age of the oldest change of an object that is not here yet", lambda row: row.import_lag_s),
     ("conflicts", "Open conflicts", lambda row: row.conflicts),
     ("errors", "Paths with an error", lambda row: row.errors),
     ("not_exportable", "Files that no object can hold", lambda row: row.not_exportable),

@@ -165,3 +165,36 @@ def test_what_somebody_holds_is_still_left(moto: MotoServer, queue: SqsQueue) ->
     assert queue.left() == 3
     queue.delete([message.receipt for message in taken])
     assert queue.left() == 3 - len(taken)
+
+
+def test_a_message_may_be_held_and_given_back(queue: SqsQueue, sqs: Any) -> None:
+    sqs.send_message(QueueUrl=queue.url, MessageBody="{}")
+    (first,) = queue.receive(0)
+    assert first.deliveries == 1
+    queue.hold([first.receipt], 30)
+    assert queue.receive(0) == []
+
+    queue.hold([first.receipt], 0)
+
+    (again,) = queue.receive(0)
+    assert again.deliveries == 2
+    queue.delete([again.receipt])
+
+
+def test_a_queues_own_time_out_does_not_count(sqs: Any, moto: MotoServer) -> None:
+    """A queue that hides messages for no time at all would give the same ones to each of our receives."""
+    url = sqs.create_queue(QueueName="hides-nothing", Attributes={"VisibilityTimeout": "0"})["QueueUrl"]
+    sqs.send_message(QueueUrl=url, MessageBody="{}")
+    queue = open_queue(url, moto.access)
+    assert len(queue.receive(0)) == 1
+    assert queue.receive(0) == []
+    queue.close()
+
+
+def test_it_is_known_whether_dead_letters_are_kept(queue: SqsQueue, sqs: Any) -> None:
+    assert not queue.keeps_dead_letters()
+    dead = sqs.create_queue(QueueName="dead-letters")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": "3"})
+    sqs.set_queue_attributes(QueueUrl=queue.url, Attributes={"RedrivePolicy": policy})
+    assert queue.keeps_dead_letters()

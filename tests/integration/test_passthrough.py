@@ -419,6 +419,28 @@ def test_set_id_bits_are_not_given_while_a_stranger_may_write_unseen(mounted: Mo
     assert stat.S_IMODE((mounted.tree / "f").stat().st_mode) == stat.S_IMODE(path.stat().st_mode) == 0o777
 
 
+def test_a_reader_does_not_keep_set_id_bits_for_a_stranger_who_writes_later(mounted: Mounted) -> None:
+    path = mounted.path / "f"
+    path.write_bytes(b"x" * BLOCK)
+    path.chmod(0o777)
+    code = (
+        f"import os, sys\nos.setgroups([]); os.setresgid(*[{NOBODY}] * 3); os.setresuid(*[{NOBODY}] * 3)\n"
+        "reader = os.open(sys.argv[1], os.O_RDONLY)\n"
+        "print('open', flush=True); sys.stdin.readline()\n"
+        "os.write(os.open(sys.argv[1], os.O_WRONLY), b'y')\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        path.chmod(0o4777)
+        process.communicate("\n")
+
+    assert (mounted.tree / "f").read_bytes()[:1] == b"y"
+    assert stat.S_IMODE((mounted.tree / "f").stat().st_mode) == stat.S_IMODE(path.stat().st_mode) == 0o777
+
+
 # ---------------------------------------------------------------- sync sees it
 
 

@@ -35,6 +35,8 @@ class Request:
     path: str
     query: str
     range: tuple[int, int] | None
+    copies: str = ""
+    """What is copied, unquoted, as ``/bucket/key``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Proxy:
 
     upstream: str | None
     rule: Rule | None = None
+    done: Callable[[Request], None] | None = None
+    """Called when the upstream has answered, before that is passed on: it holds answers as a rule does requests."""
     port: int = 0
     url: str = ""
     requests: list[Request] = field(default_factory=list)
@@ -140,16 +144,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         span = (int(found[1]), int(found[2])) if found else None
-        request = Request(self.command, urllib.parse.unquote(path), query, span)
+        source = urllib.parse.unquote(self.headers.get("x-amz-copy-source", ""))
+        request = Request(self.command, urllib.parse.unquote(path), query, span, source)
         proxy = self.server.proxy
         proxy.requests.append(request)
         verdict = proxy.rule(request) if proxy.rule is not None else None
         if isinstance(verdict, Answer):
             self._answer(verdict.status, [("Content-Type", "application/xml")], verdict.body, len(verdict.body))
             return
-        self._pass_on(body, verdict)
+        self._pass_on(body, verdict, request)
 
-    def _pass_on(self, body: bytes, change: Cut | Garbled | Unconditional | None) -> None:
+    def _pass_on(self, body: bytes, change: Cut | Garbled | Unconditional | None, request: Request) -> None:
         assert self.server.proxy.upstream is not None
         upstream = urllib.parse.urlsplit(self.server.proxy.upstream)
         assert upstream.hostname is not None
@@ -164,6 +169,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             connection.request(self.command, self.path, body=body or None, headers=headers)
             answer = connection.getresponse()
             data = answer.read()
+        if self.server.proxy.done is not None:
+            self.server.proxy.done(request)
         kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP]
         length = int(answer.getheader("Content-Length") or len(data))
         if isinstance(change, Garbled):

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsxsync.catalog.associations import decode, encode
 from fsxsync.catalog.changelog import Hint
 from fsxsync.catalog.database import Catalog
+from fsxsync.catalog.documents import decode, encode
 from fsxsync.catalog.problems import Problem
 from fsxsync.catalog.uploads import Part, Upload
 from fsxsync.errors import CatalogCorrupt

@@ -153,7 +153,7 @@ def test_uploads_of_an_older_version_are_still_known(file: Path) -> None:
 def test_conflicts_of_an_older_version_are_still_open(file: Path) -> None:
     with closing(sqlite3.connect(file, isolation_level=None)) as raw:
         older = Database(raw, execute_plugins=False)
-        migrations.catalog.apply(older, stop_before="m0008_conflicts")
+        migrations.catalog.apply(older, stop_before="m0009_conflicts")
         raw.execute("INSERT INTO numbers (id) VALUES ('dra-1')")
         raw.executemany(
             "INSERT INTO problems (association, path, kind, code, message, detected_ns, kept_as)"
@@ -364,6 +364,7 @@ def test_a_statement_seeks_and_neither_scans_nor_sorts(catalog: Catalog, name: s
         (changelog._NEXT_DUE, "changelog_due"),
         (changelog._WAKE, "changelog_due"),
         (changelog._OLDEST, "changelog_oldest"),
+        (changelog._OLDEST_REMOTE, "changelog_oldest"),
         (changelog._ERRORS, "changelog_errors"),
         (changelog._BY_INODE, "changelog_ino"),
         (problems._COUNT_KIND, "problems_kind"),

@@ -91,6 +91,16 @@ def test_who_was_killed_waits_for_no_open_any_more(ends: Ends) -> None:
     assert ends.channel.stats()["opening"] == 0
 
 
+def test_a_create_is_not_given_up_for_it_waits_for_no_data(ends: Ends) -> None:
+    ends.ask(CREATE, 2, bytes(16) + b"f\0", pid=gone())
+    ends.libfuse.recv(1 << 20)
+    sent = ends.ask(INTERRUPT, 3, struct.pack("<Q", 2))
+
+    assert ends.libfuse.recv(1 << 20) == sent
+    ends.libfuse.send(struct.pack("<IiQ", 16 + 144, 0, 2) + bytes(128) + struct.pack("<QII", fh_of(5), 0, 0))
+    assert struct.unpack_from("<Q", ends.answer(2), 128)[0] == fh_of(5)
+
+
 def test_a_signal_that_kills_nobody_interrupts_no_open(ends: Ends) -> None:
     ends.ask(OPEN, 2, bytes(8), pid=1)
     ends.libfuse.recv(1 << 20)

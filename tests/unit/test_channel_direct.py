@@ -125,7 +125,7 @@ def test_a_name_is_looked_up_and_python_learns_it(tree: Tree) -> None:
     nodeid, generation, attributes, held = tree.look(b"f")
 
     assert (nodeid, attributes, held) == (file.stat().st_ino, as_told(file), (TIMEOUT_S, TIMEOUT_S))
-    assert generation == _core.birth_generation(tree.fd, b"f") != 0
+    assert generation == _core.birth_generation(tree.fd, b"f", nodeid) != 0
     status = file.stat()
     assert tree.facts() == [
         (_core.FACT_MET, tree.ino, b"f", nodeid, generation, status.st_mode, status.st_nlink),
@@ -461,7 +461,7 @@ def test_where_no_birth_times_are_told_nothing_is_answered(tmp_path: Path) -> No
             ends.channel.answer_directly(fd, 0, HIDDEN)
         sent = ends.ask(LOOKUP, 2, b"f\0", nodeid=1)
         assert ends.libfuse.recv(1 << 20) == sent
-        assert _core.birth_generation(fd, b"") == 0
+        assert _core.birth_generation(fd, b"", os.fstat(fd).st_ino) == 0
     finally:
         os.close(fd)
         ends.close()

@@ -1,0 +1,43 @@
+"""A write that was decided on: where an object is to be copied or put, and what the path's row will be then.
+
+It is written down before the store is asked, so that whoever finds the object after a crash knows it for ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fsxsync.model.identity import Base, Remote
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """``row`` is the path's, as it is once the object is there; its ETag and times are still the source's.
+    ``source`` is the path whose object is copied; the path itself, if its file is uploaded."""
+
+    source: bytes
+    row: Base
+    started_ns: int
+
+    @property
+    def path(self) -> bytes:
+        return self.row.path
+
+    @property
+    def is_copy(self) -> bool:
+        return self.source != self.path
+
+    def made(self, remote: Remote) -> bool:
+        """The object at the path's key is the one that was written. Metadata down to the nanosecond is what it has for
+        certain: a copy's ETag may be another one (a source in parts, SSE-KMS), and an upload's is not known before."""
+        row = self.row
+        return (
+            remote.kind is row.kind
+            and remote.posix_known
+            and remote.size == row.remote_size
+            and remote.posix == row.posix
+        )
+
+    def is_source(self, remote: Remote | None) -> bool:
+        """The object at the old key still is the version that was to be copied."""
+        return remote is not None and (remote.etag, remote.size) == (self.row.etag, self.row.remote_size)

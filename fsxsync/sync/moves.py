@@ -1,0 +1,166 @@
+"""What a crash in the middle of a rename leaves behind, and how it is found again.
+
+A file that is uploaded is written down too, though not up to the disk: it may be renamed or removed while nobody
+serves, and what stands under its old name would come back as if somebody had put it there.
+
+  begin    what is to be copied is written down, and on the disk            a crash here: nothing was asked for
+  (copy)   the store copies                                                 here, or while the answer is on its way:
+  finish   a HEAD shows the copy, and one transaction writes the new          `settle` finds the copy, knows it by the
+           path's row, forgets the note and hints at the old path             note, and writes the row
+  (look)   the old key is deleted, if it still is what was copied           here: row and file say so again
+
+From then on the row says what the copy is, also where its file has moved on meanwhile: what nobody needs any more is
+deleted as everything else is, and no copy comes back as if somebody had put it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import trio
+
+from fsxsync.errors import ObjectChanged
+from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
+from fsxsync.model.move import Move
+from fsxsync.ports import Written
+from fsxsync.sync.exporter import as_stored, remark
+from fsxsync.sync.served import Served
+
+KEPT_NS = 24 * 3600 * 10**9
+"""How long a note is kept of a copy that nobody finds: the store may still be at it. A note costs a HEAD a start."""
+
+
+async def begin(
+    served: Served,
+    path: bytes,
+    local: Local,
+    source: bytes,
+    expect: Remote,
+    *,
+    posix: Posix,
+    content_hash: bytes | None = None,
+) -> Move:
+    """Write down that the object of ``source``, which is ``expect``, is copied for the file at ``path``, with that
+    metadata."""
+    shared = served.shared
+    as_read = replace(expect, posix=as_stored(Kind.FILE, posix, served.key(path, Kind.FILE)), posix_known=True)
+    row = base_of(served.id, path, local, as_read, content_hash=content_hash)
+    move = Move(source=source, row=row, started_ns=shared.now_ns())
+    shared.catalog.moves.put(move)
+    await trio.to_thread.run_sync(shared.catalog.bring_to_disk)
+    return move
+
+
+def uploading(served: Served, path: bytes, local: Local, posix: Posix) -> None:
+    """Write down that what stands at the path is uploaded; the row that follows takes the note away."""
+    key = served.key(path, local.kind)
+    size = local.size if local.kind is Kind.FILE else len(local.target or b"")
+    remote = Remote(local.kind, etag="", size=size, last_modified_ns=0, posix=as_stored(local.kind, posix, key))
+    move = Move(source=path, row=base_of(served.id, path, local, remote), started_ns=served.shared.now_ns())
+    served.shared.catalog.moves.put(move)
+
+
+async def finish(served: Served, move: Move, local: Local, written: Written) -> Base:
+    """The copy was answered: look at it, and write the new path's row.
+
+    Raises:
+        ObjectChanged: what is there is another object. LocalChanged. RepositoryError.
+    """
+    key = served.key(move.path, Kind.FILE)
+    served.expect_echo(key, written.etag)
+    seen = await served.store.head(key)
+    if seen is None or (seen.etag, seen.size) != (written.etag, move.row.remote_size):
+        raise ObjectChanged(f"rename to {key}", "what came of the copy is another object")
+    served.exported += 1
+    return _record(served, move, local, seen)
+
+
+async def settle(served: Served, move: Move, base: Base | None, local: Local | None) -> bool:
+    """A note was left behind. True if its object is there, which is in the path's row now.
+
+    Raises:
+        LocalChanged. RepositoryError.
+    """
+    if not move.is_copy and local is not None and local.ino == move.row.ino:
+        return False  # file and object can be compared, byte for byte
+    seen = await served.store.head(served.key(move.path, move.row.kind))
+    if seen is None or not move.made(seen) or (base is not None and base.etag == seen.etag):
+        return False
+    served.expect_echo(served.key(move.path, move.row.kind), seen.etag)  # the crash may have come before its event
+    row = move.row
+    if local is not None and (local.kind, local.ino, local.size, local.mtime_ns) == (
+        row.kind,
+        row.ino,
+        row.size,
+        row.mtime_ns,
+    ):
+        _record(served, move, local, seen)
+    else:  # the file was changed, or has moved on: the next look sees how
+        _write(served, move, row.with_remote(seen))
+    return True
+
+
+def _record(served: Served, move: Move, local: Local, seen: Remote) -> Base:
+    """``local`` is the file that the copy was made for."""
+    row = move.row
+    mark = local.stub
+    if mark is not None and mark.etag == row.etag:
+        key = served.key(move.path, Kind.FILE)
+        local = remark(served, move.path, local, replace(mark, etag=seen.etag, version_id=seen.version_id, key=key))
+    made = base_of(served.id, move.path, local, seen, content_hash=row.content_hash)
+    # Mode and owner as the copy got them: what was set since is a change to be exported.
+    made = replace(made, mode=row.mode, uid=row.uid, gid=row.gid)
+    _write(served, move, made)
+    return made
+
+
+def _write(served: Served, move: Move, row: Base) -> None:
+    catalog = served.shared.catalog
+    with catalog.transaction():
+        catalog.files.put(row)
+        catalog.moves.delete(served.id, move.path)
+        if move.is_copy:
+            served.add_hint(move.source, local=True)
+
+
+def forget(served: Served, move: Move) -> None:
+    """There is no copy of ours, for certain."""
+    served.shared.catalog.moves.delete(served.id, move.path)
+
+
+def look_again(served: Served) -> None:
+    """At a start: every object that may have been written is looked for."""
+    for move in served.shared.catalog.moves.all(served.id):
+        served.add_hint(move.path, local=True, remote=True, ino=move.row.ino)
+        if move.is_copy:
+            served.add_hint(move.source, local=True)
+
+
+def under_way(served: Served, base: Base) -> bool:
+    """The row's object is being copied, or somebody is about to find out whether it was."""
+    shared = served.shared
+    found = shared.catalog.moves.of_source(served.id, base.path)
+    return any(move.is_copy and shared.catalog.changelog.count_under(served.id, move.path) for move in found)
+
+
+def stands_for(served: Served, move: Move) -> bool:
+    """A released file at the new path has its data in the old path's object only."""
+    local = served.shared.tree.identify(served.tree_path(move.path))
+    return local is not None and local.stub is not None and local.stub.etag == move.row.etag
+
+
+def needing(served: Served, base: Base) -> bytes | None:
+    """Where a released file is whose copy could not be made, so that the row's object must stay."""
+    for move in served.shared.catalog.moves.of_source(served.id, base.path):
+        if move.row.etag == base.etag and stands_for(served, move):
+            return move.path
+    return None
+
+
+def forget_old(served: Served) -> None:
+    """Drop the notes of what was never written."""
+    shared = served.shared
+    for move in shared.catalog.moves.all(served.id):
+        is_old = shared.now_ns() - move.started_ns >= KEPT_NS
+        if is_old and not stands_for(served, move) and not shared.catalog.changelog.count_under(served.id, move.path):
+            forget(served, move)

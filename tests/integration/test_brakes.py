@@ -1,0 +1,264 @@
+"""No mass accident (promise 6): what is gone all at once, there or here, is not taken for deletes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.instance import Instance, eventually, instance, keys_of
+from support.moto_server import MotoServer
+from support.proxy import Answer, Proxy, Request, refusal
+
+MANY = 210
+"""More than half of these are more than a hundred."""
+
+
+@pytest.fixture(scope="module")
+def other_moto() -> Iterator[MotoServer]:
+    with MotoServer() as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(moto: MotoServer) -> Iterator[Proxy]:
+    with Proxy(moto.url) as made:
+        yield made
+
+
+@pytest.fixture
+def full(s3: Any, bucket: str) -> str:
+    """A bucket of many objects."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: s3.put_object(Bucket=bucket, Key=key, Body=b"data"), NAMES))
+    return bucket
+
+
+NAMES = [f"{number:03}" for number in range(MANY)]
+
+
+def row(made: Instance) -> dict[str, Any]:
+    found: dict[str, Any] = made.ok("associations", "--json").json[0]
+    return found
+
+
+def becomes(made: Instance, state: str) -> None:
+    eventually(lambda: row(made)["state"] == state, 60)
+
+
+def remove(s3: Any, bucket: str, keys: list[str]) -> None:
+    s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys]})
+
+
+def is_listing(request: Request) -> bool:
+    return request.method == "GET" and "list-type=2" in request.query
+
+
+# ---------------------------------------------------------------- here
+
+
+@pytest.mark.parametrize("mounted", [True, False])
+def test_a_scan_that_finds_half_the_files_gone_deletes_no_object(
+    tmp_path: Path, moto: MotoServer, s3: Any, full: str, mounted: bool
+) -> None:
+    with instance(tmp_path, mounted=mounted) as made:
+        made.associate(moto, f"s3://{full}/", "/d", "--poll", "1")
+        made.settle()
+        assert made.stop() == 0
+        (tmp_path / "aside").mkdir()
+        for name in NAMES[:110]:
+            (made.tree / "d" / name).rename(tmp_path / "aside" / name)
+
+        made.start()
+
+        becomes(made, "MISCONFIGURED")
+        failure = row(made)["failure"]
+        assert "110 of 210 known files are gone from the tree" in failure
+        assert "--accept-deletes" in failure
+        assert made.run("status").code == 1
+        assert keys_of(s3, full) == NAMES
+        # The disk is back: it goes on by itself.
+        for name in NAMES[:110]:
+            (tmp_path / "aside" / name).rename(made.tree / "d" / name)
+        becomes(made, "AVAILABLE")
+        made.settle()
+        assert keys_of(s3, full) == NAMES
+        assert len(os.listdir(made.directory / "d")) == MANY
+        assert not [line for line in made.ok("events", "--json").out.splitlines() if "object deleted" in line]
+
+
+def test_a_refused_scan_goes_on_when_a_person_says_so(fsx: Instance, moto: MotoServer, s3: Any, full: str) -> None:
+    fsx.associate(moto, f"s3://{full}/", "/d", "--poll", "1")
+    fsx.settle()
+    assert fsx.stop() == 0
+    for name in NAMES[5:]:
+        (fsx.tree / "d" / name).unlink()
+    (fsx.tree / "d" / "new").write_bytes(b"made meanwhile")
+    fsx.start()
+    becomes(fsx, "MISCONFIGURED")
+    fsx.ok("association", "update", "/d")  # trying again is no consent
+    becomes(fsx, "MISCONFIGURED")
+    assert set(NAMES) <= set(keys_of(s3, full))
+
+    fsx.ok("association", "update", "/d", "--accept-deletes")
+
+    becomes(fsx, "AVAILABLE")
+    fsx.settle()
+    assert keys_of(s3, full) == [*NAMES[:5], "new"]
+    assert s3.get_object(Bucket=full, Key="new")["Body"].read() == b"made meanwhile"
+
+
+def test_consent_to_what_is_gone_here_is_none_to_what_is_gone_there(
+    fsx: Instance, moto: MotoServer, s3: Any, full: str
+) -> None:
+    fsx.associate(moto, f"s3://{full}/", "/d", "--poll", "1")
+    fsx.settle()
+    assert fsx.stop() == 0
+    for name in NAMES[:110]:
+        (fsx.tree / "d" / name).unlink()
+    fsx.start()
+    becomes(fsx, "MISCONFIGURED")
+    eventually(lambda: "gone from the tree" in row(fsx)["failure"])
+    fsx.ok("association", "update", "/d", "--accept-deletes")
+    becomes(fsx, "AVAILABLE")
+    fsx.settle()
+    assert keys_of(s3, full) == NAMES[110:]
+
+    remove(s3, full, NAMES[110:])
+
+    becomes(fsx, "MISCONFIGURED")
+    assert "the listing is empty" in row(fsx)["failure"]
+    assert sorted(os.listdir(fsx.directory / "d")) == NAMES[110:]
+
+
+def test_a_few_removed_while_nobody_watched_are_removed_there(
+    fsx: Instance, moto: MotoServer, s3: Any, full: str
+) -> None:
+    fsx.associate(moto, f"s3://{full}/", "/d", "--poll", "1")
+    fsx.settle()
+    assert fsx.stop() == 0
+    for name in NAMES[:90]:
+        (fsx.tree / "d" / name).unlink()
+    fsx.start()
+    fsx.settle()
+    assert keys_of(s3, full) == NAMES[90:]
+
+
+def test_files_that_moved_while_nobody_watched_are_not_gone(
+    fsx: Instance, moto: MotoServer, s3: Any, full: str
+) -> None:
+    fsx.associate(moto, f"s3://{full}/", "/d", "--poll", "1")
+    fsx.settle()
+    assert fsx.stop() == 0
+    (fsx.tree / "d" / "below").mkdir()
+    for name in NAMES:
+        (fsx.tree / "d" / name).rename(fsx.tree / "d" / "below" / name)
+    fsx.start()
+    fsx.settle()
+    assert keys_of(s3, full) == ["below/", *(f"below/{name}" for name in NAMES)]
+
+
+@pytest.mark.parametrize("mounted", [True, False])
+def test_a_persons_rm_is_no_accident(tmp_path: Path, moto: MotoServer, s3: Any, full: str, mounted: bool) -> None:
+    with instance(tmp_path, mounted=mounted) as made:
+        made.associate(moto, f"s3://{full}/", "/d", "--poll", "1")
+        made.settle()
+        for name in NAMES:
+            (made.directory / "d" / name).unlink()
+        made.settle()
+        assert keys_of(s3, full) == []
+        assert row(made)["state"] == "AVAILABLE"
+
+
+def test_a_persons_rm_is_none_either_if_the_daemon_ended_before_it_was_through(
+    fsx: Instance, moto: MotoServer, proxy: Proxy, s3: Any, full: str
+) -> None:
+    """What was seen name by name is known after the restart as well."""
+    fsx.ok("associate", f"s3://{full}/", "/d", "--endpoint-url", proxy.url, "--poll", "1")
+    fsx.settle()
+    proxy.rule = lambda request: Answer(503) if request.method == "DELETE" else None
+    subprocess.run(f"rm -r {fsx.directory}/d/*", shell=True, check=True)  # noqa: S602
+    eventually(lambda: row(fsx)["pending_exports"] >= MANY)
+    fsx.kill()
+    proxy.rule = None
+    fsx.start()
+    fsx.settle()
+    assert keys_of(s3, full) == []
+
+
+# ---------------------------------------------------------------- there
+
+
+def test_a_listing_that_lacks_half_deletes_no_file(fsx: Instance, moto: MotoServer, s3: Any, full: str) -> None:
+    fsx.associate(moto, f"s3://{full}/", "/d", "--poll", "1")
+    fsx.settle()
+    remove(s3, full, NAMES[:110])
+    becomes(fsx, "MISCONFIGURED")
+    assert "110 of 210 known objects are missing" in row(fsx)["failure"]
+    assert sorted(os.listdir(fsx.directory / "d")) == NAMES
+    (fsx.directory / "d/000").chmod(0o600)  # a reason to look at one of them: its object being gone is not believed
+    fsx.ok("association", "update", "/d")
+    becomes(fsx, "MISCONFIGURED")
+    assert sorted(os.listdir(fsx.directory / "d")) == NAMES
+
+    fsx.ok("association", "update", "/d", "--accept-deletes")
+
+    becomes(fsx, "AVAILABLE")
+    fsx.settle()
+    assert sorted(os.listdir(fsx.directory / "d")) == NAMES[110:]
+
+
+def test_a_revoked_permission_to_list_deletes_nothing_and_heals(
+    fsx: Instance, moto: MotoServer, proxy: Proxy, s3: Any, full: str
+) -> None:
+    fsx.ok("associate", f"s3://{full}/", "/d", "--endpoint-url", proxy.url, "--poll", "1")
+    fsx.settle()
+    proxy.rule = lambda request: refusal(403, "AccessDenied") if is_listing(request) else None
+    becomes(fsx, "MISCONFIGURED")
+    assert "s3:ListBucket" in row(fsx)["failure"]
+    assert sorted(os.listdir(fsx.directory / "d")) == NAMES
+    proxy.rule = None
+    becomes(fsx, "AVAILABLE")
+    fsx.settle()
+    assert sorted(os.listdir(fsx.directory / "d")) == NAMES == keys_of(s3, full)
+
+
+def test_another_stores_bucket_of_that_name_deletes_nothing(
+    fsx: Instance, moto: MotoServer, other_moto: MotoServer, s3: Any, full: str
+) -> None:
+    """As a wrong prefix or endpoint would be: it can be listed, and has other keys."""
+    fsx.associate(moto, f"s3://{full}/", "/d", "--poll", "1", "--export", "none")
+    fsx.settle()
+    other = other_moto.client("s3")
+    other.create_bucket(Bucket=full)
+    other.put_object(Bucket=full, Key="elsewhere", Body=b"x")
+    fsx.ok("association", "update", "/d", "--endpoint-url", other_moto.url)
+    becomes(fsx, "MISCONFIGURED")
+    assert set(NAMES) <= set(os.listdir(fsx.directory / "d"))
+    fsx.ok("association", "update", "/d", "--endpoint-url", moto.url)
+    becomes(fsx, "AVAILABLE")
+    fsx.settle()
+    assert set(NAMES) <= set(os.listdir(fsx.directory / "d"))
+    assert keys_of(s3, full) == NAMES
+
+
+def test_a_disk_that_is_not_mounted_below_the_association_deletes_nothing(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str, tmp_path: Path
+) -> None:
+    """The association's own directory is there, and what was below it is not."""
+    names = [f"sub/{number:03}" for number in range(120)]
+    for name in names:
+        s3.put_object(Bucket=bucket, Key=name, Body=b"data")
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "1")
+    fsx.settle()
+    assert fsx.stop() == 0
+    shutil.move(fsx.tree / "d/sub", tmp_path / "disk")
+    (fsx.tree / "d/sub").mkdir()
+    fsx.start()
+    becomes(fsx, "MISCONFIGURED")
+    assert keys_of(s3, bucket) == names

@@ -1,0 +1,519 @@
+"""Renames on the real daemon: copies on the server, resumed after ``kill -9`` at each of their durable steps, and at no
+moment without the object under at least one of its keys.
+
+FSXSYNC_RENAME_ENTRIES=10000 renames a directory of that many files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.instance import Instance, eventually, instance, keys_of
+from support.moto_server import MotoServer
+from support.proxy import Proxy, Request, refusal
+
+MIB = 1 << 20
+ENTRIES = int(os.environ.get("FSXSYNC_RENAME_ENTRIES", "300"))
+IN_PARTS = """
+from fsxsync.repository import copying
+copying.COPY_MAX = copying.PART = 5 << 20
+from fsxsync.cli.main import main
+main()
+"""
+"""A daemon for which S3's 5 GiB are 5 MiB."""
+
+
+@pytest.fixture
+def proxy(moto: MotoServer) -> Iterator[Proxy]:
+    with Proxy(moto.url) as made:
+        yield made
+
+
+@pytest.fixture(params=["mount", "watch"])
+def made(request: pytest.FixtureRequest) -> Instance:
+    found: Instance = request.getfixturevalue("fsx" if request.param == "mount" else "watched")
+    return found
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def objects(s3: Any, bucket: str, prefix: str = "p/") -> dict[str, str]:
+    """Keys below the prefix -> digests; markers left out."""
+    return {
+        key.removeprefix(prefix): digest(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+        for key in keys_of(s3, bucket, prefix)
+        if not key.endswith("/")
+    }
+
+
+def files(directory: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(directory)): digest(path.read_bytes()) for path in directory.rglob("*") if path.is_file()
+    }
+
+
+def tree_names(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*")}
+
+
+class Watch:
+    """Looks at the bucket whenever the store has done something: what must be in it always is, under one key or
+    another, and nothing is deleted before its copy was seen by a HEAD."""
+
+    def __init__(self, proxy: Proxy, s3: Any, bucket: str) -> None:
+        self._s3, self._bucket, self._proxy = s3, bucket, proxy
+        self.wanted: set[str] = set()
+        self.missing: list[tuple[Request, set[str]]] = []
+        self.unseen: list[Request] = []
+        self.hold: Callable[[Request], None] = lambda _request: None
+        self._lock = threading.Lock()
+        self._copied: dict[str, list[str]] = {}
+        self._seen: set[str] = set()
+        proxy.done = self
+        proxy.rule = self.rule
+
+    def rule(self, request: Request) -> None:
+        targets = self._copied.get(request.path)
+        if request.method == "DELETE" and targets and not self._seen.intersection(targets):
+            self.unseen.append(request)
+
+    def __call__(self, request: Request) -> None:
+        with self._lock:
+            if request.method == "HEAD":
+                self._seen.update(
+                    target for found in self._copied.values() for target in found if target == request.path
+                )
+            elif request.copies:
+                self._copied.setdefault("/" + request.copies.lstrip("/").partition("?")[0], []).append(request.path)
+                self._seen.discard(request.path)
+            if request.method in {"PUT", "DELETE", "POST"} and "/" in request.path.lstrip("/"):
+                there = set(objects(self._s3, self._bucket).values())
+                if not self.wanted <= there:
+                    self.missing.append((request, self.wanted - there))
+        self.hold(request)
+
+    def check(self) -> None:
+        assert self.missing == []
+        assert self.unseen == []
+
+
+class Stop:
+    """Holds what ``picks`` chooses until released; ``reached`` is set when ``count`` of them are held."""
+
+    def __init__(self, picks: Callable[[Request], bool], count: int = 1) -> None:
+        self._picks, self._count, self._held = picks, count, 0
+        self._lock = threading.Lock()
+        self.reached, self.released = threading.Event(), threading.Event()
+
+    def __call__(self, request: Request) -> Any:
+        if self.released.is_set() or not self._picks(request):
+            return None
+        with self._lock:
+            self._held += 1
+            if self._held >= self._count:
+                self.reached.set()
+        self.released.wait(120)
+        return refusal(503, "SlowDown")
+
+
+def is_copy(request: Request) -> bool:
+    return bool(request.copies)
+
+
+def is_delete(request: Request) -> bool:
+    return request.method == "DELETE" and "/p/" in request.path
+
+
+NAMES = ("resident-stays", "resident-moves", "released-stays", "released-moves", "parts-stays", "parts-moves")
+STEPS = {
+    "noted": (is_copy, "request"),
+    "copied": (is_copy, "answer"),
+    "seen": (lambda request: request.method == "HEAD" and request.path.endswith("-new"), "second"),
+    "recorded": (is_delete, "request"),
+    "deleted": (is_delete, "answer"),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_a_step_of_a_rename(fsx: Instance, proxy: Proxy, s3: Any, bucket: str, step: str) -> None:
+    """Six files are all at the same step then. Half of them are renamed once more while nobody serves. Those in parts
+    have another ETag as copies."""
+    contents = {name: name.encode() * 10 for name in NAMES}
+    for name in NAMES:
+        if name.startswith("parts"):
+            put_in_parts(s3, bucket, f"p/{name}", contents[name])
+        elif name.startswith("released"):
+            s3.put_object(Bucket=bucket, Key=f"p/{name}", Body=contents[name])
+    fsx.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url, "--poll", "60")
+    d, behind = fsx.directory / "d", fsx.tree / "d"
+    for name in NAMES[:2]:
+        (d / name).write_bytes(contents[name])
+    fsx.settle()
+    watch = Watch(proxy, s3, bucket)
+    watch.wanted = {digest(data) for data in contents.values()}
+    picks, where = STEPS[step]
+    if where == "second":  # the HEAD after the copy
+        stop = Stop(
+            lambda request: picks(request) and any(r.copies and r.path == request.path for r in proxy.requests), 6
+        )
+    else:
+        stop = Stop(picks, 6)
+    if where == "answer":
+        watch.hold = stop
+    else:
+        proxy.rule = lambda request: (watch.rule(request), stop(request))[1]
+
+    for name in NAMES:
+        (d / name).rename(d / f"{name}-new")
+    assert stop.reached.wait(60)
+    fsx.kill()
+    stop.released.set()
+    for name in NAMES:
+        if name.endswith("-moves"):
+            (behind / f"{name}-new").rename(behind / f"{name}-newest")
+    fsx.start()
+    fsx.settle()
+
+    expected = {f"{name}-{'newest' if name.endswith('-moves') else 'new'}": digest(contents[name]) for name in NAMES}
+    assert objects(s3, bucket) == expected
+    assert tree_names(behind) == set(expected)
+    watch.check()
+    assert files(d) == expected
+    fsx.settle()
+    assert objects(s3, bucket) == expected
+    status = fsx.ok("associations", "--json").json[0]
+    assert (status["conflicts"], status["errors"]) == (0, 0)
+
+
+def put_in_parts(s3: Any, bucket: str, key: str, data: bytes) -> None:
+    """One part, but its ETag is none of a whole object."""
+    upload = s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+    part = s3.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=data)
+    s3.complete_multipart_upload(
+        Bucket=bucket,
+        Key=key,
+        UploadId=upload,
+        MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
+    )
+
+
+def test_a_directory_with_many_entries(made: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:
+    """Killed twice on the way and renamed again meanwhile; every byte stays on the store's side."""
+    made.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url)
+    behind = made.tree / "d"
+    for number in range(ENTRIES):
+        path = behind / f"one/{number % 5}/file {number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"data {number}")
+    made.settle(timeout=ENTRIES // 5 + 120)
+    before = len(proxy.requests)
+
+    for old, new in (("one", "two"), ("two", "three")):
+        enough = threading.Event()
+        copies = 0
+
+        def count(request: Request, enough: threading.Event = enough) -> None:
+            nonlocal copies
+            copies += bool(request.copies)
+            if copies >= ENTRIES // 3:
+                enough.set()
+
+        proxy.done = count
+        (behind / old).rename(behind / new)
+        assert enough.wait(ENTRIES / 3 + 60)
+        made.kill()
+        proxy.done = None
+        made.start()
+    made.settle(timeout=ENTRIES // 5 + 120)
+
+    expected = {f"three/{number % 5}/file {number}" for number in range(ENTRIES)}
+    names = set(keys_of(s3, bucket, "p/"))
+    assert names == {f"p/{name}" for name in expected} | {"p/three/", *(f"p/three/{n}/" for n in range(5))}
+    assert tree_names(behind) == expected | {"three", *(f"three/{n}" for n in range(5))}
+    for number in range(0, ENTRIES, max(1, ENTRIES // 50)):
+        key = f"p/three/{number % 5}/file {number}"
+        assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"data %d" % number
+    later = proxy.requests[before:]
+    uploads = [r for r in later if r.method == "PUT" and not r.copies and "file" in r.path]
+    reads = [r for r in later if r.method == "GET" and "file" in r.path]
+    assert (uploads, reads) == ([], [])
+
+
+def test_chains_and_a_rename_over_a_file(made: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:
+    made.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url)
+    behind = made.tree / "d"
+    for name in ("quick", "slow", "over", "below", "over-2"):
+        (behind / name).write_text(f"this was {name}")
+    made.settle()
+    watch = Watch(proxy, s3, bucket)
+    watch.wanted = {digest(f"this was {name}".encode()) for name in ("quick", "slow", "over", "over-2")}
+    before = len(proxy.requests)
+    (behind / "quick").rename(behind / "q2")
+    (behind / "q2").rename(behind / "q3")
+    (behind / "slow").rename(behind / "s2")
+    (behind / "over").rename(behind / "below")
+    made.settle()
+    (behind / "s2").rename(behind / "s3")
+    (behind / "over-2").rename(behind / "s2")
+    made.settle()
+    assert objects(s3, bucket) == {
+        "q3": digest(b"this was quick"),
+        "s3": digest(b"this was slow"),
+        "below": digest(b"this was over"),
+        "s2": digest(b"this was over-2"),
+    }
+    watch.check()
+    assert [r for r in proxy.requests[before:] if r.method == "PUT" and not r.copies] == []
+
+
+@pytest.mark.parametrize("kind", ["resident", "released"])
+def test_killed_while_files_change_places(fsx: Instance, proxy: Proxy, s3: Any, bucket: str, kind: str) -> None:
+    contents = {"a": b"was a", "b": b"was b, and longer"}
+    for name, data in contents.items():
+        if kind == "released":
+            s3.put_object(Bucket=bucket, Key=f"p/{name}", Body=data)
+    fsx.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url)
+    behind = fsx.tree / "d"
+    if kind == "resident":
+        for name, data in contents.items():
+            (behind / name).write_bytes(data)
+    fsx.settle()
+    stop = Stop(lambda request: request.method == "PUT")
+    proxy.done = stop
+    (behind / "a").rename(behind / "t")
+    (behind / "b").rename(behind / "a")
+    (behind / "t").rename(behind / "b")
+    assert stop.reached.wait(60)
+    fsx.kill()
+    stop.released.set()
+    fsx.start()
+    fsx.settle()
+    expected = {"a": digest(contents["b"]), "b": digest(contents["a"])}
+    assert objects(s3, bucket) == expected
+    assert files(fsx.directory / "d") == expected
+
+
+def test_renamed_while_it_is_uploaded(made: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:
+    made.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url)
+    small, large = b"small", os.urandom(20 * MIB + 1)
+    held = Stop(
+        lambda request: request.method == "PUT" and ("/p/small" in request.path or "partNumber=2" in request.query), 2
+    )
+
+    def rule(request: Request) -> None:
+        held(request)  # for a while; then it goes on
+
+    proxy.rule = rule
+    behind = made.tree / "d"
+    (behind / "small").write_bytes(small)
+    (behind / "large").write_bytes(large)
+    assert held.reached.wait(60)
+    (behind / "small").rename(behind / "small-new")
+    (behind / "large").rename(behind / "large-new")
+    held.released.set()
+    made.settle()
+    expected = {"small-new": digest(small), "large-new": digest(large)}
+    assert objects(s3, bucket) == expected
+    assert files(made.directory / "d") == expected
+    assert s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
+
+
+def test_killed_after_an_upload_and_renamed_meanwhile(fsx: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:
+    """No row tells of what was uploaded; its name does not come back."""
+    fsx.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url)
+    behind = fsx.tree / "d"
+    (behind / "edited").write_text("first")
+    fsx.settle()
+    stop = Stop(lambda request: request.method == "PUT", 4)
+    proxy.done = stop
+    (behind / "edited").write_text("second version")
+    (behind / "new").write_text("new")
+    (behind / "dir").mkdir()
+    (behind / "link").symlink_to("new")
+    assert stop.reached.wait(60)
+    fsx.kill()
+    stop.released.set()
+    for name in ("edited", "new", "dir", "link"):
+        (behind / name).rename(behind / f"{name}-2")
+    fsx.start()
+    fsx.settle()
+    assert tree_names(behind) == {"edited-2", "new-2", "dir-2", "link-2"}
+    assert set(keys_of(s3, bucket, "p/")) == {"p/edited-2", "p/new-2", "p/dir-2/", "p/link-2"}
+    assert objects(s3, bucket)["edited-2"] == digest(b"second version")
+
+
+def test_an_object_that_appears_where_a_copy_lands(fsx: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:
+    """It came between the copy and the look at it: both contents stay."""
+    fsx.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url, "--poll", "60")
+    behind = fsx.tree / "d"
+    (behind / "a").write_text("ours")
+    fsx.settle()
+    watch = Watch(proxy, s3, bucket)
+    watch.wanted = {digest(b"ours")}
+
+    def meanwhile(request: Request) -> None:
+        if request.copies.endswith("/p/a") and request.path.endswith("/p/b"):
+            s3.put_object(Bucket=bucket, Key="p/b", Body=b"somebody else's")
+
+    watch.hold = meanwhile
+    (behind / "a").rename(behind / "b")
+    fsx.settle()
+    found = objects(s3, bucket)
+    assert found["b"] == digest(b"somebody else's")
+    assert sorted(found.values()) == sorted([digest(b"ours"), digest(b"somebody else's")])
+    assert "a" not in found
+    assert files(fsx.directory / "d") == found
+    watch.check()
+
+
+def test_an_old_object_that_changed_is_not_deleted(fsx: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:
+    """Somebody put another version under the old key after it was copied, and before the crash."""
+    fsx.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url, "--poll", "60")
+    behind = fsx.tree / "d"
+    (behind / "a").write_text("ours")
+    fsx.settle()
+    stop = Stop(is_copy)
+    proxy.done = stop
+    (behind / "a").rename(behind / "b")
+    assert stop.reached.wait(60)
+    fsx.kill()
+    stop.released.set()
+    s3.put_object(Bucket=bucket, Key="p/a", Body=b"a new a")
+    fsx.start()
+    fsx.settle()
+    assert objects(s3, bucket) == {"a": digest(b"a new a"), "b": digest(b"ours")}
+    assert files(fsx.directory / "d") == objects(s3, bucket)
+
+
+def test_between_associations_and_out_of_one(fsx: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:
+    """Behind the mount, where nothing refuses it, with a kill on the way."""
+    for name in ("one", "two"):
+        s3.put_object(Bucket=bucket, Key=f"{name}/anchor", Body=b"anchor")
+        fsx.ok("associate", f"s3://{bucket}/{name}/", f"/{name}", "--endpoint-url", proxy.url)
+    s3.put_object(Bucket=bucket, Key="one/released", Body=b"only in the bucket")
+    fsx.ok("association", "update", "/one", "--poll", "1")
+    for name in ("moved", "out"):
+        (fsx.tree / f"one/{name}").write_text(f"this is {name}")
+    eventually((fsx.tree / "one/released").exists)
+    fsx.settle()
+    (fsx.tree / "elsewhere").mkdir()
+    stop = Stop(lambda request: request.method == "PUT", 2)
+    proxy.done = stop
+    (fsx.tree / "one/moved").rename(fsx.tree / "two/moved")
+    (fsx.tree / "one/released").rename(fsx.tree / "two/released")
+    (fsx.tree / "one/out").rename(fsx.tree / "elsewhere/out")
+    assert stop.reached.wait(60)
+    fsx.kill()
+    stop.released.set()
+    fsx.start()
+    fsx.settle()
+    assert objects(s3, bucket, "one/") == {"anchor": digest(b"anchor")}
+    assert objects(s3, bucket, "two/") == {
+        "anchor": digest(b"anchor"),
+        "moved": digest(b"this is moved"),
+        "released": digest(b"only in the bucket"),
+    }
+    assert (fsx.tree / "elsewhere/out").read_text() == "this is out"
+    assert tree_names(fsx.tree / "one") == {"anchor"}
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["undisturbed", "killed"])
+def test_a_copy_in_parts(tmp_path: Path, proxy: Proxy, s3: Any, bucket: str, *, kill: bool) -> None:
+    """S3 copies up to 5 GiB at once; here it is 5 MiB."""
+    data = os.urandom(12 * MIB + 3)
+    s3.put_object(Bucket=bucket, Key="p/large", Body=data)
+    s3.put_object_tagging(Bucket=bucket, Key="p/large", Tagging={"TagSet": [{"Key": "kept", "Value": "yes"}]})
+    with instance(tmp_path, program=[sys.executable, "-c", IN_PARTS]) as fsx:
+        fsx.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url)
+        fsx.settle()
+        before = len(proxy.requests)
+        watch = Watch(proxy, s3, bucket)
+        watch.wanted = {digest(data)}
+        stop = Stop(lambda request: bool(request.copies) and "partNumber=2" in request.query)
+        if kill:
+            watch.hold = stop
+        (fsx.directory / "d/large").rename(fsx.directory / "d/renamed")
+        if kill:
+            assert stop.reached.wait(60)
+            fsx.kill()
+            stop.released.set()
+            assert len(s3.list_multipart_uploads(Bucket=bucket)["Uploads"]) == 1
+            fsx.start()
+        fsx.settle()
+        later = proxy.requests[before:]
+        assert objects(s3, bucket) == {"renamed": digest(data)}
+        assert s3.head_object(Bucket=bucket, Key="p/renamed")["ETag"].endswith('-3"')
+        assert s3.get_object_tagging(Bucket=bucket, Key="p/renamed")["TagSet"] == [{"Key": "kept", "Value": "yes"}]
+        eventually(lambda: s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == [])
+        # Parts are copied, none is sent, and nothing is read: no data goes through the host.
+        assert [r for r in later if "partNumber" in r.query and not r.copies] == []
+        assert [r for r in later if r.method == "GET" and "large" in r.path and "tagging" not in r.query] == []
+        watch.check()
+        assert digest((fsx.directory / "d/renamed").read_bytes()) == digest(data)
+
+
+def test_a_copy_keeps_to_the_key_of_its_association(fsx: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:
+    """SSE-KMS: the store encrypts the copy, and its ETag tells nothing."""
+    key = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    fsx.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url, "--sse", f"aws:kms:{key}")
+    behind = fsx.tree / "d"
+    (behind / "a").write_text("secret")
+    fsx.settle()
+    before = len(proxy.requests)
+    stop = Stop(is_copy)
+    proxy.done = stop
+    (behind / "a").rename(behind / "b")
+    assert stop.reached.wait(60)
+    fsx.kill()
+    stop.released.set()
+    (behind / "b").rename(behind / "c")
+    fsx.start()
+    fsx.settle()
+    assert objects(s3, bucket) == {"c": digest(b"secret")}
+    head = s3.head_object(Bucket=bucket, Key="p/c")
+    assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", key)
+    later = proxy.requests[before:]
+    assert [r for r in later if r.method == "PUT" and not r.copies and "/p/" in r.path] == []
+    assert [r for r in later if r.method == "GET" and "/p/" in r.path] == []
+
+
+def test_a_released_file_gets_a_name_that_no_object_can_have(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    """Its data was in the object only, which goes: it is loaded before."""
+    s3.put_object(Bucket=bucket, Key="p/a", Body=b"only there")
+    s3.put_object(Bucket=bucket, Key="p/anchor", Body=b"anchor")
+    fsx.associate(moto, f"s3://{bucket}/p/", "/d")
+    fsx.settle()
+    odd = fsx.tree / "d" / os.fsdecode(b"\xff\xfe")
+    (fsx.tree / "d/a").rename(odd)
+    fsx.settle()
+    assert odd.read_bytes() == b"only there"
+    assert set(objects(s3, bucket)) == {"anchor"}
+
+
+def test_an_archived_object_whose_file_was_renamed_is_not_deleted(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    """It can't be copied, and the file has its data nowhere else."""
+    s3.put_object(Bucket=bucket, Key="p/a", Body=b"frozen", StorageClass="GLACIER")
+    fsx.associate(moto, f"s3://{bucket}/p/", "/d")
+    fsx.settle()
+    (fsx.directory / "d/a").rename(fsx.directory / "d/b")
+    fsx.settle()
+    assert keys_of(s3, bucket, "p/") == ["p/a"]
+    (fsx.directory / "d/c").write_text("later")
+    fsx.kill()
+    fsx.start()
+    fsx.settle()
+    assert "p/a" in keys_of(s3, bucket, "p/")
+    assert (fsx.tree / "d/b").exists()

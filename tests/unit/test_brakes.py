@@ -1,0 +1,66 @@
+"""What is too much to be believed: more than a hundred and more than half, or all of ten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.hydrating import World
+
+from fsxsync.catalog.changelog import Entry
+from fsxsync.model.identity import base_of
+from fsxsync.sync.brakes import implausible_listing, implausible_scan
+from fsxsync.sync.look import Next, look
+
+
+@pytest.mark.parametrize(
+    ("known", "gone", "stops"),
+    [
+        (0, 0, False),
+        (9, 9, False),
+        (10, 10, True),
+        (100, 99, False),
+        (102, 100, False),
+        (102, 101, True),
+        (201, 101, True),
+        (202, 101, False),
+        (1_000_000, 500_000, False),
+        (1_000_000, 500_001, True),
+    ],
+)
+def test_more_than_half_and_more_than_a_hundred_or_all_of_ten(known: int, gone: int, stops: bool) -> None:
+    assert bool(implausible_scan(known, gone)) is stops
+    assert bool(implausible_listing(known, gone, known - gone)) is stops
+
+
+def test_a_listing_of_other_keys_is_no_empty_one() -> None:
+    assert implausible_listing(20, 20, listed=3) == ""
+    assert "empty" in implausible_listing(20, 20, listed=0)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+async def test_no_object_goes_before_a_scan_was_believed(world: World) -> None:
+    """Whatever made somebody look at a path: after a start it may be gone with the disk that it was on."""
+    path = world.stub("f", b"small")
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    assert remote is not None
+    world.catalog.files.put(base_of("dra-1", b"f", local, remote))
+    path.unlink()
+    seen = Entry("dra-1", b"f", True, True, None, 0, 0, 1, 0, None, None, "")
+    async with world.daemon() as daemon:
+        daemon.served.tree_believed = False
+        outcome = await look(daemon.served, seen)
+        assert (outcome.next, outcome.reason) == (Next.LATER, "the tree is to be scanned first")
+        assert await world.store.head("f") is not None
+
+        daemon.served.tree_believed = True
+        assert (await look(daemon.served, seen)).next is Next.DONE
+        assert await world.store.head("f") is None
