@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,16 @@ signal_event(int fd)
 
 /* --- kernel to libfuse --- */
 
+#define SOON_NS UINT64_C(150000)  /* after an answer, waking up included: somebody is in a hurry */
+#define LOOKED_NS UINT64_C(50000) /* no longer than waking up takes */
+#define MOST_CREDIT 16
+#define MISSED 4
+
+/* One thread that reads requests. `credit`: how often it may look in vain before it sleeps. */
+struct reader {
+    int waiting, credit;
+};
+
 /* Wakes one of the threads that wait for a request, and all of them at the end. -1 and errno. */
 static int
 open_waiting(const struct fsx_channel *channel)
@@ -50,15 +61,54 @@ open_waiting(const struct fsx_channel *channel)
     return waiting;
 }
 
+static uint64_t
+now_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* An application that does one thing after another asks again a few microseconds after each answer,
+ * and waking up an idle processor takes longer than to answer. So after an answer one thread looks
+ * for a while before it sleeps, as long as that pays. */
+static bool
+looks_again(struct fsx_channel *channel, struct reader *reader, char *buffer, ssize_t *got)
+{
+    uint64_t until;
+
+    if (reader->credit <= 0 || atomic_exchange(&channel->is_looking, true)) {
+        return false;
+    }
+    until = now_ns() + LOOKED_NS;
+    do {
+        (void)sched_yield(); /* whoever has something to do goes first */
+        *got = read(channel->device, buffer, FSX_CHANNEL_MESSAGE);
+    } while (*got < 0 && errno == EAGAIN && !atomic_load(&channel->is_stopping) &&
+             now_ns() < until);
+    atomic_store(&channel->is_looking, false);
+    if (*got < 0) {
+        reader->credit -= MISSED;
+    }
+    return *got >= 0;
+}
+
 /* The length of the next request; 0: the kernel's side has ended, or we shall. */
 static size_t
-receive_request(struct fsx_channel *channel, int waiting, char *buffer)
+receive_request(struct fsx_channel *channel, struct reader *reader, char *buffer)
 {
+    uint64_t since = now_ns();
     struct epoll_event event;
 
     while (!atomic_load(&channel->is_stopping)) {
         ssize_t got = read(channel->device, buffer, FSX_CHANNEL_MESSAGE);
+        if (got < 0 && errno == EAGAIN) {
+            (void)looks_again(channel, reader, buffer, &got);
+        }
         if (got >= (ssize_t)sizeof(struct fuse_in_header)) {
+            if (now_ns() - since < SOON_NS && reader->credit < MOST_CREDIT) {
+                reader->credit++;
+            }
             return (size_t)got;
         }
         if (got >= 0) {
@@ -66,7 +116,7 @@ receive_request(struct fsx_channel *channel, int waiting, char *buffer)
         }
         switch (errno) {
         case EAGAIN:
-            (void)epoll_wait(waiting, &event, 1, -1); /* EINTR: looked again */
+            (void)epoll_wait(reader->waiting, &event, 1, -1); /* EINTR: looked again */
             break;
         case EINTR:
         case ENOENT: /* who asked was killed before we had read it */
@@ -121,8 +171,8 @@ handle_request(struct fsx_channel *channel, const char *buffer, size_t length, c
     else if (head.opcode == FUSE_IOCTL) { /* open(3) of many languages asks whether it is a tty */
         error = ENOSYS;
     }
-    else if (fsx_screen_asks_for_security(head.opcode, buffer, length)) {
-        error = ENODATA;
+    else if ((error = fsx_screen_security(head.opcode, buffer, length)) != 0) {
+        /* told below */
     }
     else if (fsx_answerer_takes(head.opcode)) {
         error = fsx_answerer_ask(&channel->answerer, buffer, length);
@@ -154,16 +204,16 @@ relay_down(void *argument)
 {
     struct fsx_channel *channel = argument;
     char *buffer = malloc(2 * FSX_CHANNEL_MESSAGE); /* the request, and room for an answer */
-    int waiting = open_waiting(channel);
+    struct reader reader = {.waiting = open_waiting(channel)};
     size_t length;
 
-    while (buffer != NULL && waiting >= 0 &&
-           (length = receive_request(channel, waiting, buffer)) != 0 &&
+    while (buffer != NULL && reader.waiting >= 0 &&
+           (length = receive_request(channel, &reader, buffer)) != 0 &&
            handle_request(channel, buffer, length, buffer + FSX_CHANNEL_MESSAGE)) {
     }
     free(buffer);
-    if (waiting >= 0) {
-        (void)close(waiting);
+    if (reader.waiting >= 0) {
+        (void)close(reader.waiting);
     }
     signal_event(channel->event_fd);
     return NULL;

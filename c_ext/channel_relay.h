@@ -18,10 +18,11 @@ struct fsx_channel {
     int stop_fd;
     char *stub_xattr;
     atomic_bool is_stopping;
-    atomic_ullong offered; /* by the kernel's INIT */
-    atomic_ullong passed;  /* requests that went to libfuse */
-    atomic_ullong refused; /* ... that we had made ourselves */
-    pid_t process;         /* ours */
+    atomic_bool is_looking; /* one thread for requests is enough that does not sleep */
+    atomic_ullong offered;  /* by the kernel's INIT */
+    atomic_ullong passed;   /* requests that went to libfuse */
+    atomic_ullong refused;  /* ... that we had made ourselves */
+    pid_t process;          /* ours */
     struct fsx_pending pending;
     struct fsx_answerer answerer;
     struct fsx_direct direct;

@@ -9,16 +9,23 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* The kernel asks for security.capability before the first write to each file it met. The mount
- * shows none of these attributes (mount/metadata.py), so nobody has to be woken for it. */
-bool
-fsx_screen_asks_for_security(uint32_t opcode, const char *buffer, size_t length)
+/* The kernel asks for security.capability before the first write to each file it met, and ls -l for
+ * security.selinux. The mount shows none of these attributes (mount/metadata.py), so nobody has to
+ * be woken for it. */
+int
+fsx_screen_security(uint32_t opcode, const char *buffer, size_t length)
 {
-    static const char prefix[] = "security.";
+    static const char prefix[] = "security.", selinux[] = "security.selinux";
     size_t at = sizeof(struct fuse_in_header) + sizeof(struct fuse_getxattr_in);
 
-    return opcode == FUSE_GETXATTR && length >= at + sizeof prefix &&
-           memcmp(buffer + at, prefix, sizeof prefix - 1) == 0;
+    if (opcode != FUSE_GETXATTR || length < at + sizeof prefix ||
+        memcmp(buffer + at, prefix, sizeof prefix - 1) != 0) {
+        return 0;
+    }
+    /* That it is unknown here altogether ls asks once, and not of each file. */
+    return length == at + sizeof selinux && memcmp(buffer + at, selinux, sizeof selinux) == 0
+               ? EOPNOTSUPP
+               : ENODATA;
 }
 
 /* A page that an application had written, and that the kernel brings out when it may. */

@@ -12,8 +12,9 @@
 bool fsx_screen_is_our_own(pid_t process, const struct fuse_in_header *head, const char *buffer,
                            size_t length);
 
-/* It asks for an attribute of a kind that the mount never shows. */
-bool fsx_screen_asks_for_security(uint32_t opcode, const char *buffer, size_t length);
+/* The error that it gets if it asks for an attribute of a kind that the mount never shows; else 0.
+ */
+int fsx_screen_security(uint32_t opcode, const char *buffer, size_t length);
 
 /* An INTERRUPT of somebody who was killed while it waits: it is told so. False: nothing was done.
  */

@@ -31,6 +31,8 @@ from fsxsync.mount.setid import may_pass, without_set_id
 
 _USER = b"user."
 _SECURITY = b"security."
+_SELINUX = b"security.selinux"
+"""ls -l asks this of each file, unless it is told that the file system knows no such thing."""
 
 _STATVFS: tuple[
     Literal["f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail"], ...
@@ -145,8 +147,9 @@ class Metadata(Base):
     @replies
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
         if not name.startswith(_USER):
-            # The kernel asks for security.capability before every write.
-            raise FUSEError(ENOATTR if name.startswith(_SECURITY) else errno.EOPNOTSUPP)
+            # The kernel asks for security.capability before every write; as in c_ext/channel_screen.c.
+            known = name.startswith(_SECURITY) and name != _SELINUX
+            raise FUSEError(ENOATTR if known else errno.EOPNOTSUPP)
         if name.startswith(RESERVED_PREFIX):
             raise FUSEError(ENOATTR)
         with self._any_descriptor(self._nodes.named(inode)) as fd:
