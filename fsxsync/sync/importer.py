@@ -80,7 +80,9 @@ async def stage(served: Served, path: bytes, remote: Remote, posix: Posix) -> tu
                 advice="the object stays as it is; upload one whose body is a path, or remove its metadata",
             )
         return tree.stage_symlink(target, uid=uid, gid=gid, mtime_ns=mtime_ns), None
-    if remote.size > 0 and (not served.shared.eager or remote.archived):
+    if served.shared.eager and remote.archived:  # without a mount a stub would read as zeros
+        raise ObjectArchived(f"import of {key}", f"its storage class is {remote.storage_class}")
+    if remote.size > 0 and not served.shared.eager:
         mark = StubMark(etag=remote.etag, size=remote.size, key=key, version_id=remote.version_id)
         return tree.stage_stub(mark, mode=mode, uid=uid, gid=gid, mtime_ns=mtime_ns, atime_ns=atime_ns), None
     return await _stage_loaded(served, key, remote, replace(posix, mode=mode, mtime_ns=mtime_ns, atime_ns=atime_ns))

@@ -46,6 +46,18 @@ def test_data_is_there_without_a_reader(watched: Instance, moto: MotoServer, s3:
     assert (status["mount"], status["tree"]) == (None, str(watched.directory))
 
 
+def test_archived_data_is_told_and_shows_no_zeros(watched: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="p/cold", Body=b"x" * 1000, StorageClass="GLACIER")
+    s3.put_object(Bucket=bucket, Key="p/warm", Body=b"warm")
+    watched.associate(moto, f"s3://{bucket}/p/", "/d")
+    watched.settle()
+
+    assert os.listdir(watched.directory / "d") == ["warm"]
+    told = [event for event in watched.ok("events", "--json").json if event["code"] == "S3ObjectInUnsupportedTier"]
+    assert told[-1]["path"] == "/d/cold"
+    assert keys_of(s3, bucket) == ["p/cold", "p/warm"]
+
+
 def test_both_ways(watched: Instance, moto: MotoServer, s3: Any) -> None:
     bucket = f"b-{os.urandom(6).hex()}"
     queue = bucket_with_events(moto, bucket, f"q-{bucket}")
