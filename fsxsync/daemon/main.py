@@ -258,10 +258,12 @@ async def _watchdog(parts: Parts) -> None:
     if interval_s is None:
         return
     while True:
-        status = parts.engine.status()
+        status, is_alive = parts.engine.status(), True
         if status.mount is not None:
             # By a process of its own, for the mount refuses ours. Of the file system: stat(2) could come from a cache.
             asked = ["stat", "--file-system", "--", status.mount]
-            await trio.run_process(asked, capture_stdout=True, capture_stderr=True)
-        notify("WATCHDOG=1")
+            answered = await trio.run_process(asked, capture_stdout=True, capture_stderr=True, check=False)
+            is_alive = answered.returncode == 0  # if it never answers again systemd restarts us
+        if is_alive:
+            notify("WATCHDOG=1")
         await trio.sleep(interval_s)
