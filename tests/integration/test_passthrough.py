@@ -399,15 +399,14 @@ def test_root_changes_a_file_and_its_set_id_bits_stay(mounted: Mounted) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((mounted.tree / "f").stat().st_mode) == 0o755
 
 
-def test_set_id_bits_are_not_given_while_a_stranger_may_write_unseen(mounted: Mounted) -> None:
-    path = mounted.path / "f"
-    path.write_bytes(b"x" * BLOCK)
-    path.chmod(0o777)
+def chmod_while_a_stranger_has_it_open(path: Path, before: str, after: str) -> None:
+    """A stranger does ``before``, the owner sets the set-user-id bit, the stranger does ``after``."""
     code = (
         f"import os, sys\nos.setgroups([]); os.setresgid(*[{NOBODY}] * 3); os.setresuid(*[{NOBODY}] * 3)\n"
-        "fd = os.open(sys.argv[1], os.O_WRONLY)\n"
-        "print('open', flush=True); sys.stdin.readline(); os.write(fd, b'y')\n"
+        f"{before}\nprint('open', flush=True); sys.stdin.readline()\n{after}\n"
     )
+    path.write_bytes(b"x" * BLOCK)
+    path.chmod(0o777)
     with subprocess.Popen(
         [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -415,27 +414,22 @@ def test_set_id_bits_are_not_given_while_a_stranger_may_write_unseen(mounted: Mo
         assert process.stdout.readline() == "open\n"
         path.chmod(0o4777)
         process.communicate("\n")
+
+
+def test_set_id_bits_are_not_given_while_a_stranger_may_write_unseen(mounted: Mounted) -> None:
+    path = mounted.path / "f"
+
+    chmod_while_a_stranger_has_it_open(path, "fd = os.open(sys.argv[1], os.O_WRONLY)", "os.write(fd, b'y')")
 
     assert stat.S_IMODE((mounted.tree / "f").stat().st_mode) == stat.S_IMODE(path.stat().st_mode) == 0o777
 
 
 def test_a_reader_does_not_keep_set_id_bits_for_a_stranger_who_writes_later(mounted: Mounted) -> None:
     path = mounted.path / "f"
-    path.write_bytes(b"x" * BLOCK)
-    path.chmod(0o777)
-    code = (
-        f"import os, sys\nos.setgroups([]); os.setresgid(*[{NOBODY}] * 3); os.setresuid(*[{NOBODY}] * 3)\n"
-        "reader = os.open(sys.argv[1], os.O_RDONLY)\n"
-        "print('open', flush=True); sys.stdin.readline()\n"
-        "os.write(os.open(sys.argv[1], os.O_WRONLY), b'y')\n"
+
+    chmod_while_a_stranger_has_it_open(
+        path, "fd = os.open(sys.argv[1], os.O_RDONLY)", "os.write(os.open(sys.argv[1], os.O_WRONLY), b'y')"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "open\n"
-        path.chmod(0o4777)
-        process.communicate("\n")
 
     assert (mounted.tree / "f").read_bytes()[:1] == b"y"
     assert stat.S_IMODE((mounted.tree / "f").stat().st_mode) == stat.S_IMODE(path.stat().st_mode) == 0o777
