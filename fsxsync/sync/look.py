@@ -255,7 +255,7 @@ async def _see_remote(
     kinds = [Kind.DIRECTORY, Kind.FILE] if directory_first else [Kind.FILE, Kind.DIRECTORY]
     remote = await served.store.head(served.key(path, kinds[0]))
     if remote is not None:
-        return remote, hinted and directory_first and base is not None and local is None
+        return remote, hinted and base is not None and local is None
     if base is not None:
         return None, hinted and not base.is_implied
     return await served.store.head(served.key(path, kinds[1])), False

@@ -319,3 +319,22 @@ async def test_a_listing_that_comes_between_a_directory_and_the_end_of_its_marke
         taken = world.tree.identify(b"f")
         assert taken is not None
         assert taken.size == len(b"a file")
+
+
+async def test_the_marker_that_a_file_kept_out_comes_with_the_look_that_deletes_its_object(world: World) -> None:
+    async with world.daemon() as daemon:
+        served = daemon.served
+        (world.tree.root / "f").write_bytes(b"a file")
+        world.store.outside_put("f", b"a file")
+        local, remote = world.tree.identify(b"f"), await world.store.head("f")
+        assert local is not None
+        world.catalog.files.put(base_of(A, b"f", local, remote))
+        world.store.outside_put("f/")
+        (world.tree.root / "f").unlink()
+
+        outcome = await look(served, TOLD)
+
+        assert (outcome.next, outcome.remote) == (Next.AGAIN, True)
+        assert await world.store.head("f") is None
+        assert (await look(served, TOLD)).next is Next.DONE
+        assert (world.tree.root / "f").is_dir()
