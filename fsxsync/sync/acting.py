@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fsxsync.errors import ObjectArchived, ObjectChanged
 from fsxsync.model.identity import Base, Kind, base_of
 from fsxsync.model.open_conflict import ConflictKind
-from fsxsync.sync import conflicts, exporter, importer, moves, renames
+from fsxsync.sync import conflicts, exporter, importer, moves, releaser, renames
 from fsxsync.sync.journal import forget_problems, record_action, record_problem
 from fsxsync.sync.reconcile import QUIET, Action, Verdict
 from fsxsync.sync.served import Served
@@ -100,7 +100,7 @@ async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: 
             files.delete(served.id, path)
             return DONE
         case Verdict.REFRESH:
-            record(served, refreshed(action))
+            record(served, releaser.finished(served, path, action.base, refreshed(action), local))
             return DONE
         case Verdict.ADOPT:
             again = _adopt(served, path, action)

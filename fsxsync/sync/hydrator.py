@@ -18,7 +18,7 @@ from fsxsync.model.parts import chunk_size_for
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.ports import ObjectStore, Priority
 from fsxsync.sync.front_hints import FrontHints
-from fsxsync.sync.hydration import HERE, Hydration, mark_of, open_hydration, replaced
+from fsxsync.sync.hydration import HERE, MISSING, Hydration, mark_of, open_hydration, replaced
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.readahead import WINDOW_MAX, Wish, choose
@@ -48,6 +48,8 @@ class StubHydrator(FrontHints):
         self._wanting: dict[int, Hydration] = {}
         """Those of which chunks are wanted that nobody waits for."""
         self._ahead = 0
+        self._landed = trio.Event()
+        """Set when one of them has come."""
         self._ahead_most = max(1, shared.settings.association_requests * 3 // 4)
         self._nursery: trio.Nursery | None = None
         self._memory = PartialMemory(shared.catalog, shared.tree, self._chunk_size, boot_id)
@@ -221,10 +223,16 @@ class StubHydrator(FrontHints):
         if hydration is not None:
             await self._load_whole(hydration)
 
-    async def _load_whole(self, hydration: Hydration) -> None:
+    async def restore(self, path: bytes, fd: int) -> None:
+        """As `make_resident`, for somebody who asked for it beforehand: whoever waits in a read goes first."""
+        hydration = self._hydration(path, fd)
+        if hydration is not None:
+            await self._load_whole(hydration, Priority.BACKGROUND)
+
+    async def _load_whole(self, hydration: Hydration, priority: Priority = Priority.FOREGROUND) -> None:
         """On return the file is an ordinary one, whose bytes were compared with the object's."""
         while not hydration.settled.is_set():
-            await self._load(hydration, range(hydration.count))
+            await self._load(hydration, range(hydration.count), priority)
             if hydration.settling is None and not hydration.settled.is_set():
                 raise hydration.failure or replaced()
             while hydration.settling is not None:
@@ -246,8 +254,9 @@ class StubHydrator(FrontHints):
 
     # ------------------------------------------------------------- downloads
 
-    async def _load(self, hydration: Hydration, indexes: range) -> None:
+    async def _load(self, hydration: Hydration, indexes: range, priority: Priority = Priority.FOREGROUND) -> None:
         """On return all of these chunks are here. No await since."""
+        is_patient = priority is not Priority.FOREGROUND
         while not hydration.has(indexes):
             for place, index in enumerate(indexes):
                 while hydration.states[index] != HERE:
@@ -255,8 +264,12 @@ class StubHydrator(FrontHints):
                         raise hydration.failure
                     if hydration.discarded:
                         raise replaced()
+                    if is_patient and hydration.states[index] == MISSING and self._ahead >= self._ahead_most:
+                        await self._landed.wait()
+                        continue
                     for near in indexes[place : place + WINDOW_MAX]:
-                        self._start(hydration, near, Priority.FOREGROUND)
+                        if not is_patient or self._ahead < self._ahead_most:
+                            self._start(hydration, near, priority)
                     self._ask_ahead()
                     await hydration.until_here(index)
         self._ask_ahead()
@@ -284,6 +297,8 @@ class StubHydrator(FrontHints):
             if priority >= Priority.PRELOAD:
                 hydration.ahead -= 1
                 self._ahead -= 1
+                self._landed.set()
+                self._landed = trio.Event()
         if error is None:
             hydration.reported = ""
             if hydration.count > 1:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fsxsync import _core
-from fsxsync.errors import BadInput, TreeError, TreeMoved
+from fsxsync.errors import BadInput, FsxSyncError, TreeError, TreeMoved
 from fsxsync.model.identity import Local
 from fsxsync.model.stub import RESERVED_PREFIX, StubMark
 from fsxsync.tree import identify as identities
-from fsxsync.tree import stubs, walk
+from fsxsync.tree import releasing, stubs, walk
 from fsxsync.tree.beneath import DIRECTORY
 from fsxsync.tree.placing import Places
+from fsxsync.tree.releasing import Releasable
 from fsxsync.tree.staging import INSIDE, NewStub, Staged, Staging, check_xattrs
 
-__all__ = ["NewStub", "Staged", "Tree"]
+__all__ = ["NewStub", "Releasable", "Staged", "Tree"]
 
 _OWNER = RESERVED_PREFIX + b"tree"
 """Extended attribute of the root: which instance's tree this is. An unmounted disk has none."""
@@ -175,9 +176,13 @@ class Tree:
         """See `stubs.unmark`."""
         return stubs.unmark(fd, self.dev, mark, mtime_ns=mtime_ns, atime_ns=atime_ns)
 
-    def mark_released(self, path: bytes, expect: Local, mark: StubMark) -> Local:
-        """See `stubs.mark_released`."""
-        return stubs.mark_released(self.root_fd, self.dev, path, expect, mark)
+    def release(self, files: Sequence[Releasable]) -> list[Local | FsxSyncError]:
+        """See `releasing.release`."""
+        return releasing.release(self.root_fd, self.dev, files)
+
+    def finish_release(self, path: bytes, found: Local, *, mtime_ns: int) -> Local:
+        """See `releasing.finish`."""
+        return releasing.finish(self.root_fd, self.dev, path, found, mtime_ns=mtime_ns)
 
 
 def _owner(root_fd: int) -> str | None:

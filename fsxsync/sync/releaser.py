@@ -1,0 +1,255 @@
+"""Releasing: the data of synced files goes, and stays in the repository (DESIGN §5).
+
+    may it go? (model.release)  ->  is its object there?  ->  mark, flush, punch (tree.releasing)  ->  the rows
+
+A crash after any of these loses nothing. A file that is marked and whose row says resident is one whose release was
+under way: the next look finishes it (`finished`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import trio
+
+from fsxsync.errors import FsxSyncError, LocalChanged, TreeError
+from fsxsync.model.identity import Base, Kind, Local
+from fsxsync.model.release import Refusal, Seen, Use, refuse_object, refuse_release
+from fsxsync.model.stub import StubMark
+from fsxsync.sync.served import Served
+from fsxsync.tree.tree import Releasable
+
+SLICE = 128
+"""Files that are released at a time: as many leases are held while their marks are made durable."""
+LISTED_FROM = 16
+"""So many files in a row are looked up in a listing, a request for a thousand of them; fewer one by one."""
+PAGES_FOR = 200
+"""A listing is read on as long as each page still brings that many of a thousand files that are asked for."""
+BUSY_S = (0.05, 0.2, 0.8)
+"""Pauses after which a file that was open is tried again: the kernel tells of a close a moment after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that shall be released, as a walk saw it; ``path`` is relative to its association."""
+
+    path: bytes
+    local: Local
+
+
+def _use_of(served: Served, path: bytes, local: Local, names: Sequence[Base]) -> Use:
+    """What goes on at a file right now."""
+    shared, changelog = served.shared, served.shared.catalog.changelog
+    paths = {row.path for row in names} | {path}
+    return Use(
+        is_open=shared.front.open_handles(local.ino) > 0 or local.ino in shared.writers,
+        is_loading=local.ino in shared.hydrating,
+        is_pending=changelog.count(served.id)[0] > 0
+        and any(entry.path == name for name in paths for entry in changelog.pending(served.id, name, 1)),
+        is_moving=any(row.path != path and not _stands(served, row, local) for row in names),
+    )
+
+
+def _stands(served: Served, row: Base, local: Local) -> bool:
+    """The file is still found under the name that the row knows."""
+    here = served.shared.tree.identify(served.tree_path(row.path))
+    return here is not None and here.ino == local.ino
+
+
+def _judge(served: Served, one: Candidate) -> tuple[list[Base], Refusal | None]:
+    """The rows of all names of a file, and the first reason against its release that lies here. No await."""
+    path, local = one.path, one.local
+    base = served.shared.catalog.files.get(served.id, path)
+    names = [base] if base is not None and base.ino == local.ino else []
+    if local.nlink > 1 or not names:
+        names += [row for row in served.shared.other_names(local.ino, served.id, path) if row.association == served.id]
+    use = _use_of(served, path, local, names)
+    if base is None or base.ino != local.ino:
+        was_it = any((row.size, row.mtime_ns) == (local.size, local.mtime_ns) for row in names)
+        return [], refuse_release(local, (), replace(use, is_moving=use.is_moving and was_it))
+    return names, refuse_release(local, names, use)
+
+
+def is_released(base: Base | None, local: Local) -> bool:
+    """There is nothing to do: its data is gone, or there never was any."""
+    return base is not None and base.matches_local(local) and (base.released or local.size == 0)
+
+
+async def see_objects(served: Served, rows: Sequence[Base]) -> dict[bytes, Seen | None]:
+    """The objects of rows in catalog order, as they are now.
+
+    Raises:
+        RepositoryError: they can't be looked at.
+    """
+    seen: dict[bytes, Seen | None] = {}
+    left = rows
+    if len(rows) >= LISTED_FROM:
+        seen, upto = await trio.to_thread.run_sync(_listed, served, rows)
+        left = [row for row in rows if served.key(row.path, Kind.FILE) > upto]
+
+    async def ask(row: Base) -> None:
+        found = await served.store.head(served.key(row.path, Kind.FILE))
+        seen[row.path] = (
+            None
+            if found is None or found.kind is not Kind.FILE
+            else Seen(found.etag, found.size, found.storage_class, found.archived)
+        )
+
+    async with trio.open_nursery() as nursery:
+        for row in left:
+            nursery.start_soon(ask, row)
+    return seen
+
+
+def _listed(served: Served, rows: Sequence[Base]) -> tuple[dict[bytes, Seen | None], str]:
+    """What a listing says of them, and up to which key it was read. Blocking."""
+    wanted = {served.key(row.path, Kind.FILE): row.path for row in rows}
+    last = served.key(rows[-1].path, Kind.FILE)
+    first = served.key(rows[0].path, Kind.FILE)
+    seen: dict[bytes, Seen | None] = {}
+    upto = ""
+    # The key before the first one is not known; what its beginning stands for comes before it.
+    for page in served.store.list_pages(served.association.prefix, start_after=first[:-1]):
+        found = 0
+        for listed in page:
+            if (path := wanted.get(listed.key)) is not None:
+                seen[path] = Seen(listed.etag, listed.size, listed.storage_class)
+                found += 1
+        upto = page[-1].key if page else upto
+        if upto >= last:
+            break
+        if found * 1000 < PAGES_FOR * len(page):
+            break  # they lie too far apart
+    else:
+        upto = last
+    upto = min(upto, last)
+    for key, path in wanted.items():
+        if key <= upto:
+            seen.setdefault(path, None)
+    return seen, upto
+
+
+async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes, Refusal | None]:
+    """Release files of one association, in catalog order; why each was not, None where it is released now.
+
+    Raises:
+        RepositoryError: the objects can't be looked at. TreeError: the disk failed.
+    """
+    outcomes: dict[bytes, Refusal | None] = {}
+    left = list(candidates)
+    for pause_s in (0.0, *BUSY_S):
+        if left and pause_s:
+            await trio.sleep(pause_s)
+        for start in range(0, len(left), SLICE):
+            outcomes |= await _release_slice(served, left[start : start + SLICE])
+        left = [one for one in left if (why := outcomes[one.path]) is not None and why.code == "ResourceBusy"]
+        left = [Candidate(one.path, now) for one in left if (now := _now(served, one.path)) is not None]
+        if not left:
+            break
+    return outcomes
+
+
+def _now(served: Served, path: bytes) -> Local | None:
+    return served.shared.tree.identify(served.tree_path(path))
+
+
+async def _release_slice(served: Served, candidates: Sequence[Candidate]) -> dict[bytes, Refusal | None]:
+    outcomes, chosen = await choose(served, candidates)
+    return outcomes | await _punch(served, chosen)
+
+
+async def choose(
+    served: Served, candidates: Sequence[Candidate]
+) -> tuple[dict[bytes, Refusal | None], list[tuple[Releasable, list[Base]]]]:
+    """What is decided already, and what may be released now, with the rows of all its names.
+
+    Raises:
+        RepositoryError: the objects can't be looked at.
+    """
+    outcomes: dict[bytes, Refusal | None] = {}
+    asked: dict[bytes, Base] = {}
+    for one in candidates:
+        if is_released(served.shared.catalog.files.get(served.id, one.path), one.local):
+            outcomes[one.path] = None
+            continue
+        names, why = _judge(served, one)
+        if why is not None:
+            outcomes[one.path] = why
+        else:
+            asked |= {row.path: row for row in names}
+    seen = await see_objects(served, sorted(asked.values(), key=lambda row: row.path)) if asked else {}
+    chosen: list[tuple[Releasable, list[Base]]] = []
+    for one in candidates:
+        if one.path in outcomes:
+            continue
+        # Once more, for the repository was asked meanwhile. No await from here to the marks but for a thread's start,
+        # and these find the state again that is judged here.
+        names, why = _judge(served, one)
+        if why is None:
+            why = next(filter(None, (refuse_object(row, seen.get(row.path)) for row in names)), None)
+        outcomes[one.path] = why
+        if why is None:
+            chosen.append((_releasable(served, one, names), names))
+    return outcomes, chosen
+
+
+def _releasable(served: Served, one: Candidate, names: Sequence[Base]) -> Releasable:
+    row = names[0]
+    assert row.etag is not None
+    mark = StubMark(row.etag, row.size, served.key(row.path, Kind.FILE), row.version_id)
+    return Releasable(served.tree_path(one.path), one.local, mark, names=len(names))
+
+
+async def _punch(served: Served, chosen: Sequence[tuple[Releasable, list[Base]]]) -> dict[bytes, Refusal | None]:
+    changelog, tree = served.shared.catalog.changelog, served.shared.tree
+    outcomes: dict[bytes, Refusal | None] = {}
+    taken: list[tuple[Releasable, list[Base]]] = []
+    reserved: list[bytes] = []
+    for wanted, names in chosen:
+        paths = [row.path for row in names]
+        if changelog.reserve(served.id, paths):
+            reserved += paths
+            taken.append((wanted, names))
+        else:
+            outcomes[names[0].path] = Refusal("ResourceBusy", "it is being looked at")
+    if not taken:
+        return outcomes
+    try:
+        with trio.CancelScope(shield=True):  # what is punched has to get into its row
+            files = [wanted for wanted, _ in taken]
+            states = await trio.to_thread.run_sync(tree.release, files)
+        with served.shared.catalog.transaction():
+            for (_, names), state in zip(taken, states, strict=True):
+                outcomes[names[0].path] = _written_down(served, names, state)
+    finally:
+        changelog.free(served.id, reserved)
+        served.wake()
+    for (wanted, _), state in zip(taken, states, strict=True):
+        if isinstance(state, Local):
+            served.shared.front.invalidate_inode(wanted.expect.ino, data=True)
+    return outcomes
+
+
+def _written_down(served: Served, names: Sequence[Base], state: Local | FsxSyncError) -> Refusal | None:
+    if isinstance(state, LocalChanged):
+        return Refusal("ResourceBusy", state.why)
+    if isinstance(state, FsxSyncError):
+        return Refusal("InternalError", str(state))
+    for row in names:
+        served.shared.catalog.files.put(row.with_local(state))
+    return None
+
+
+def finished(served: Served, path: bytes, before: Base | None, row: Base, local: Local | None) -> Base:
+    """The row of a stub that was resident when it was last written: a crash came between. What was not done any more
+    is done now. No await."""
+    if before is None or local is None or local.stub is None or before.released:
+        return row
+    shared = served.shared
+    if local.ino in shared.hydrating or shared.front.open_handles(local.ino) > 0:
+        return row
+    try:
+        return row.with_local(shared.tree.finish_release(served.tree_path(path), local, mtime_ns=before.mtime_ns))
+    except TreeError:
+        return row  # it moved on: a hint tells of that
