@@ -19,7 +19,7 @@ from fsxsync.cli.events import events
 from fsxsync.cli.files import state, wait
 from fsxsync.cli.serving import demo, mount, unmount, watch
 from fsxsync.cli.status import status
-from fsxsync.cli.tasks import export, import_, release, restore, task, tasks
+from fsxsync.cli.tasks import export, import_, reconcile, release, restore, task, tasks
 from fsxsync.config import default_state_dir
 from fsxsync.errors import FsxSyncError
 from fsxsync.telemetry.log import escape
@@ -70,6 +70,7 @@ for command in (
     import_,
     release,
     restore,
+    reconcile,
     tasks,
     task,
     status,

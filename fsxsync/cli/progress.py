@@ -1,4 +1,4 @@
-"""How a task goes on: a bar on a terminal, a line now and then elsewhere. On stderr, so that stdout has the ids only."""
+"""How a task goes on: a bar on a terminal, a line now and then elsewhere. On stderr: stdout has the ids only."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from fsxsync.cli.associations import AS_JSON
 from fsxsync.cli.context import Instance
 from fsxsync.cli.hostpaths import tree_paths
 from fsxsync.cli.progress import follow
-from fsxsync.control.client import Document
+from fsxsync.control.client import Client, Document
 from fsxsync.control.protocol import DaemonError
 from fsxsync.errors import BadInput, TaskFailed
 from fsxsync.model.task import TaskType
@@ -28,7 +28,7 @@ FAILURES_SHOWN = 10
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg]
     """``7d``, ``90m``, ``3600``: seconds where no unit stands."""
 
     name = "duration"
@@ -144,6 +144,23 @@ def restore(instance: Instance, /, paths: Sequence[str], **options: Any) -> None
     run_task(instance, TaskType.RESTORE, paths, options)
 
 
+@click.command(short_help="Bring both sides together, deletes included.")
+@click.argument("paths", nargs=-1, metavar="[PATH...]")
+@ACCEPT
+@NULLS
+@task_options
+@click.pass_obj
+def reconcile(instance: Instance, /, paths: Sequence[str], **options: Any) -> None:
+    """Compare tree and repository at and below PATH (without: everywhere), and bring over what differs, both ways and
+    deletes included, whatever of that the associations do by themselves.
+
+    \b
+    Example:
+      fsxsync reconcile --dry-run /fsx/datasets
+    """
+    run_task(instance, TaskType.RECONCILE, paths, options)
+
+
 def run_task(instance: Instance, kind: TaskType, paths: Sequence[str], options: dict[str, Any]) -> None:
     """Begin a task, or several for a long list, one after the other; follow each to its end.
 
@@ -154,31 +171,31 @@ def run_task(instance: Instance, kind: TaskType, paths: Sequence[str], options: 
     status = client.status()
     named = paths or (str(status["mount"] or status["tree"]),)
     wanted: Document = {"type": kind.value, "report": options["report"]}
+    wanted |= {name: True for name in ("deletes", "accept_deletes") if options.get(name)}
     if options.get("idle_s") is not None:
         wanted["idle_s"] = options["idle_s"]
-    for name in ("deletes", "accept_deletes"):
-        if options.get(name):
-            wanted[name] = True
     root = os.path.realpath(status["mount"] or status["tree"])
-    pieces = _pieces(named, nulls=options["nulls"])
-    asked = ({**wanted, "paths": _asked(piece, status)} for piece in pieces)
+    asked = ({**wanted, "paths": _asked(piece, status)} for piece in _pieces(named, nulls=options["nulls"]))
     if options["dry_run"]:
         _show_plan((line for one in asked for line in client.plan_task(one)), root, as_json=options["as_json"])
         return
-    ended: list[Document] = []
-    for one in asked:
-        task = client.create_task(one)
-        if not options["as_json"]:
-            click.echo(task["id"])
-        if not options["no_wait"]:
-            task = follow(client, task["id"])
-            if task["lifecycle"] != "SUCCEEDED" and not options["as_json"]:
-                _complain(client.task(task["id"], failures=FAILURES_SHOWN + 1), root)
-        ended.append(task)
+    ended = [_run_one(client, one, root, options) for one in asked]
     if options["as_json"]:
         output.document(ended[0] if len(ended) == 1 else ended)
     if not options["no_wait"]:
         _check(ended)
+
+
+def _run_one(client: Client, wanted: Document, root: str, options: dict[str, Any]) -> Document:
+    task = client.create_task(wanted)
+    if not options["as_json"]:
+        click.echo(task["id"])
+    if options["no_wait"]:
+        return task
+    task = follow(client, task["id"])
+    if task["lifecycle"] != "SUCCEEDED" and not options["as_json"]:
+        _complain(client.task(task["id"], failures=FAILURES_SHOWN + 1), root)
+    return task
 
 
 def _check(ended: Sequence[Document]) -> None:
@@ -220,7 +237,7 @@ def _pieces(names: Sequence[str], *, nulls: bool) -> Iterator[list[str]]:
 
 def _listed(*, nulls: bool) -> Iterator[str]:
     end, rest = (b"\0" if nulls else b"\n"), b""
-    while block := sys.stdin.buffer.read1(1 << 16):
+    while block := os.read(sys.stdin.fileno(), 1 << 16):
         *whole, rest = (rest + block).split(end)
         yield from (os.fsdecode(name) for name in whole if name)
     if rest:

@@ -126,7 +126,8 @@ class RestoreStage(DataStage):
 
         async def load(entry: Entry) -> None:
             try:
-                done.moved += await self._load(entry.path)
+                moved = await self._load(entry.path)
+                done.moved += moved  # in one step: others add to it meanwhile
                 done.succeeded += 1
             except FsxSyncError as error:
                 done.failures.append(self._failure(entry.path, error))

@@ -266,6 +266,7 @@ class TaskRunner:
     async def _end(self, task_id: str, failure: str) -> None:
         """Write the report, and then the end: who sees that it ended finds the report."""
         task = self.get(task_id)
+        await self._shared.front.told()  # who looks at the files then is shown them as they are
         try:
             file = write_report(self._shared, task, self._tasks.failures(task_id))
             if task.order.report is not None:

@@ -22,6 +22,7 @@ from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree.beneath import proc_path, shown, translated
 from fsxsync.tree.identify import identify_fd, same_file
 from fsxsync.tree.leases import alone_with, is_wanted
+from fsxsync.tree.stub_data import punch_all
 from fsxsync.tree.stubs import open_write
 
 LEASE_S = 30.0
@@ -131,7 +132,7 @@ def _punched(one: _Marked, dev: int, *, is_late: bool) -> Local:
 
 def _punch(fd: int, size: int, what: str) -> None:
     try:
-        _core.fallocate(fd, _core.FALLOC_FL_PUNCH_HOLE | _core.FALLOC_FL_KEEP_SIZE, 0, size)
+        punch_all(fd, size)
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:  # then nothing was punched; after any other error the mark stays
             os.removexattr(fd, XATTR)
@@ -152,7 +153,7 @@ def finish(root_fd: int, dev: int, path: bytes, found: Local, *, mtime_ns: int) 
             if not same_file(found, identify_fd(fd, dev)):
                 raise LocalChanged(f"releasing {shown(path)}", "it was changed meanwhile")
             if found.size and found.blocks:
-                _core.fallocate(fd, _core.FALLOC_FL_PUNCH_HOLE | _core.FALLOC_FL_KEEP_SIZE, 0, found.size)
+                punch_all(fd, found.size)
             os.utime(proc_path(fd), ns=(os.fstat(fd).st_atime_ns, mtime_ns))
             return identify_fd(fd, dev)
     finally:
