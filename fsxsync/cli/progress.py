@@ -17,21 +17,22 @@ LINE_S = 10.0
 BAR = 24
 
 
-def follow(client: Client, task_id: str) -> Document:
-    """Return when the task has ended. Interrupted, it leaves the task alone."""
+def follow(client: Client, task_id: str, *, is_quiet: bool) -> Document:
+    """Return when the task has ended. Interrupted, it leaves the task alone. ``is_quiet``: a bar at most."""
     started_s = told_s = time.monotonic()
-    is_terminal = sys.stderr.isatty() and sys.stdout.isatty()
+    is_terminal = sys.stderr.isatty() and (is_quiet or sys.stdout.isatty())
     pause_s = LOOK_S
     try:
         while True:
             task = client.task(task_id)
             now_s = time.monotonic()
             if task["ended"]:
-                _last(task, now_s - started_s, is_terminal=is_terminal)
+                if is_terminal or not is_quiet:
+                    _last(task, now_s - started_s, is_terminal=is_terminal)
                 return task
             if is_terminal:
                 click.echo(f"\r{progress(task, now_s - started_s)}\x1b[K", nl=False, err=True)
-            elif now_s - told_s >= LINE_S:
+            elif not is_quiet and now_s - told_s >= LINE_S:
                 told_s = now_s
                 click.echo(progress(task, now_s - started_s, bar=False), err=True)
             time.sleep(pause_s)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -15,6 +14,7 @@ from fsxsync.cli import output
 from fsxsync.cli.associations import AS_JSON
 from fsxsync.cli.context import Instance
 from fsxsync.cli.hostpaths import tree_paths
+from fsxsync.cli.options import AGE
 from fsxsync.cli.progress import follow
 from fsxsync.control.client import Client, Document
 from fsxsync.control.protocol import DaemonError
@@ -25,19 +25,6 @@ from fsxsync.telemetry.log import escape
 PATHS_A_TASK = 5000
 """Of a list on stdin: a request has some hundred KiB at most, and a task that is done is out of the way."""
 FAILURES_SHOWN = 10
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg]
-    """``7d``, ``90m``, ``3600``: seconds where no unit stands."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", str(value).strip().lower())
-        if found is None:
-            self.fail(f"'{value}' is no duration like 7d, 12h, 90m or 30s", param, ctx)
-        return float(found[1]) * _UNITS[found[2] or "s"]
 
 
 def task_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,8 +93,7 @@ def import_(instance: Instance, /, paths: Sequence[str], **options: Any) -> None
 @click.option(
     "--idle-for",
     "idle_s",
-    type=Duration(),
-    metavar="TIME",
+    type=AGE,
     help="Only files that nobody read, wrote or changed for longer than that: 7d, 12h.",
 )
 @NULLS
@@ -192,7 +178,7 @@ def _run_one(client: Client, wanted: Document, root: str, options: dict[str, Any
         click.echo(task["id"])
     if options["no_wait"]:
         return task
-    task = follow(client, task["id"])
+    task = follow(client, task["id"], is_quiet=options["as_json"])
     if task["lifecycle"] != "SUCCEEDED" and not options["as_json"]:
         _complain(client.task(task["id"], failures=FAILURES_SHOWN + 1), root)
     return task

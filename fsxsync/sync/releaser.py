@@ -17,6 +17,7 @@ from fsxsync.errors import FsxSyncError, LocalChanged, TreeError
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.release import Refusal, Seen, Use, refuse_object, refuse_release
 from fsxsync.model.stub import StubMark
+from fsxsync.sync.reconcile import Delta, local_delta
 from fsxsync.sync.served import Served
 from fsxsync.tree.tree import Releasable
 
@@ -170,7 +171,8 @@ async def choose(
     outcomes: dict[bytes, Refusal | None] = {}
     asked: dict[bytes, Base] = {}
     for one in candidates:
-        if is_released(served.shared.catalog.files.get(served.id, one.path), one.local):
+        base = served.shared.catalog.files.get(served.id, one.path)
+        if is_released(base, one.local) or (base is not None and _go_on(served, one.path, base)):
             outcomes[one.path] = None
             continue
         names, why = _judge(served, one)
@@ -239,6 +241,17 @@ def _written_down(served: Served, names: Sequence[Base], state: Local | FsxSyncE
     for row in names:
         served.shared.catalog.files.put(row.with_local(state))
     return None
+
+
+def _go_on(served: Served, path: bytes, base: Base) -> bool:
+    """A crash came between the mark and the row: the rest is done now. No await."""
+    if base.released:
+        return False
+    local = _now(served, path)
+    if local is None or local.stub is None or local_delta(base, local) is not Delta.SAME:
+        return False
+    served.shared.catalog.files.put(finished(served, path, base, base.with_local(local), local))
+    return True
 
 
 def finished(served: Served, path: bytes, before: Base | None, row: Base, local: Local | None) -> Base:

@@ -9,7 +9,6 @@ from fsxsync import _core
 from fsxsync.tree.beneath import translated
 from fsxsync.tree.identify import read_mark
 
-
 BLOCK_MAX = 64 * 1024
 """Blocks of file systems are no larger than pages, and these are no larger than this."""
 
