@@ -8,7 +8,7 @@ under way: the next look finishes it (`finished`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import trio
@@ -58,10 +58,9 @@ def _stands(served: Served, row: Base, local: Local) -> bool:
     return here is not None and here.ino == local.ino
 
 
-def _judge(served: Served, one: Candidate) -> tuple[list[Base], Refusal | None]:
+def _judge(served: Served, one: Candidate, base: Base | None) -> tuple[list[Base], Refusal | None]:
     """The rows of all names of a file, and the first reason against its release that lies here. No await."""
     path, local = one.path, one.local
-    base = served.shared.catalog.files.get(served.id, path)
     names = [base] if base is not None and base.ino == local.ino else []
     if local.nlink > 1 or not names:
         names += [row for row in served.shared.other_names(local.ino, served.id, path) if row.association == served.id]
@@ -140,12 +139,18 @@ async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     outcomes: dict[bytes, Refusal | None] = {}
     left = list(candidates)
     for pause_s in (0.0, *BUSY_S):
-        if left and pause_s:
+        if pause_s:
             await trio.sleep(pause_s)
+        decided, seen = await _survey(served, left)
+        outcomes |= decided
+        left = [one for one in left if one.path not in decided]
         for start in range(0, len(left), SLICE):
-            outcomes |= await _release_slice(served, left[start : start + SLICE])
-        left = [one for one in left if (why := outcomes[one.path]) is not None and why.code == "ResourceBusy"]
-        left = [Candidate(one.path, now) for one in left if (now := _now(served, one.path)) is not None]
+            # Once more, for the repository was asked meanwhile. No await from here to the marks but for a thread's
+            # start, and these find the state again that is judged here.
+            refused, chosen = _choose(served, left[start : start + SLICE], seen)
+            outcomes |= refused | await _punch(served, chosen)
+        busy = [path for path, why in outcomes.items() if why is not None and why.code == "ResourceBusy"]
+        left = [Candidate(path, now) for path in busy if (now := _now(served, path)) is not None]
         if not left:
             break
     return outcomes
@@ -155,45 +160,52 @@ def _now(served: Served, path: bytes) -> Local | None:
     return served.shared.tree.identify(served.tree_path(path))
 
 
-async def _release_slice(served: Served, candidates: Sequence[Candidate]) -> dict[bytes, Refusal | None]:
-    outcomes, chosen = await choose(served, candidates)
-    return outcomes | await _punch(served, chosen)
-
-
-async def choose(
-    served: Served, candidates: Sequence[Candidate]
-) -> tuple[dict[bytes, Refusal | None], list[tuple[Releasable, list[Base]]]]:
-    """What is decided already, and what may be released now, with the rows of all its names.
+async def foresee(served: Served, candidates: Sequence[Candidate]) -> dict[bytes, Refusal | None]:
+    """What `release` would come to.
 
     Raises:
         RepositoryError: the objects can't be looked at.
     """
-    outcomes: dict[bytes, Refusal | None] = {}
+    decided, seen = await _survey(served, candidates)
+    refused, chosen = _choose(served, [one for one in candidates if one.path not in decided], seen)
+    return decided | refused | {names[0].path: None for _, names in chosen}
+
+
+async def _survey(
+    served: Served, candidates: Sequence[Candidate]
+) -> tuple[dict[bytes, Refusal | None], dict[bytes, Seen | None]]:
+    """What is decided already, and the objects of all others."""
+    decided: dict[bytes, Refusal | None] = {}
     asked: dict[bytes, Base] = {}
     for one in candidates:
         base = served.shared.catalog.files.get(served.id, one.path)
         if is_released(base, one.local) or (base is not None and _go_on(served, one.path, base)):
-            outcomes[one.path] = None
+            decided[one.path] = None
             continue
-        names, why = _judge(served, one)
+        names, why = _judge(served, one, base)
         if why is not None:
-            outcomes[one.path] = why
+            decided[one.path] = why
         else:
             asked |= {row.path: row for row in names}
-    seen = await see_objects(served, sorted(asked.values(), key=lambda row: row.path)) if asked else {}
+    rows = sorted(asked.values(), key=lambda row: row.path)
+    return decided, await see_objects(served, rows) if rows else {}
+
+
+def _choose(
+    served: Served, candidates: Sequence[Candidate], seen: Mapping[bytes, Seen | None]
+) -> tuple[dict[bytes, Refusal | None], list[tuple[Releasable, list[Base]]]]:
+    """Why not, and what may be released now, with the rows of all its names. No await."""
+    refused: dict[bytes, Refusal | None] = {}
     chosen: list[tuple[Releasable, list[Base]]] = []
     for one in candidates:
-        if one.path in outcomes:
-            continue
-        # Once more, for the repository was asked meanwhile. No await from here to the marks but for a thread's start,
-        # and these find the state again that is judged here.
-        names, why = _judge(served, one)
+        names, why = _judge(served, one, served.shared.catalog.files.get(served.id, one.path))
         if why is None:
             why = next(filter(None, (refuse_object(row, seen.get(row.path)) for row in names)), None)
-        outcomes[one.path] = why
-        if why is None:
+        if why is not None:
+            refused[one.path] = why
+        else:
             chosen.append((_releasable(served, one, names), names))
-    return outcomes, chosen
+    return refused, chosen
 
 
 def _releasable(served: Served, one: Candidate, names: Sequence[Base]) -> Releasable:

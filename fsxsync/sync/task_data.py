@@ -77,25 +77,24 @@ class ReleaseStage(DataStage):
 
     async def perform(self, batch: Batch, goes_on: Going) -> Done:
         done = Done()
-        for start in range(0, len(batch.todo), releaser.SLICE):
-            if not goes_on():
-                break
-            part = _candidates(batch.todo[start : start + releaser.SLICE])
-            try:
-                outcomes = await releaser.release(self.served, part)
-            except FsxSyncError as error:
-                done.failures += (failure_of(self.served, one.path, error) for one in part)
-                continue
-            for one in part:
-                if (why := outcomes[one.path]) is not None:
-                    done.failures.append(self._refused(one.path, why))
-                else:
-                    done.succeeded += 1
-                    done.moved += one.local.size
+        part = _candidates(batch.todo)
+        if not part or not goes_on():
+            return done
+        try:
+            outcomes = await releaser.release(self.served, part)
+        except FsxSyncError as error:
+            done.failures += (failure_of(self.served, one.path, error) for one in part)
+            return done
+        for one in part:
+            if (why := outcomes[one.path]) is not None:
+                done.failures.append(self._refused(one.path, why))
+            else:
+                done.succeeded += 1
+                done.moved += one.local.size
         return done
 
     async def plan(self, batch: Batch) -> AsyncGenerator[Planned, None]:
-        outcomes, _ = await releaser.choose(self.served, _candidates(batch.todo))
+        outcomes = await releaser.foresee(self.served, _candidates(batch.todo))
         for entry in batch.todo:
             path, why = self.served.tree_path(entry.path), outcomes[entry.path]
             size = entry.local.size if entry.local is not None else 0
