@@ -1,7 +1,8 @@
-"""Data repository tasks: releasing, restoring and telling the state of many files, against a server that is no bottleneck.
+"""Data repository tasks: releasing, restoring and telling the state of many files, against a server that is no
+bottleneck.
 
-The small objects are as many as ``--objects`` says, half of the usual; what is restored is a tenth of these, 64 KiB each,
-and compared with the transfer engine's own download of the same.
+The small files are half as many as ``--objects`` says. What is restored is a tenth of these, 64 KiB each, and compared
+with the transfer engine's own download of the same.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class Intake:
                 continue
             if is_left_out(served, path, base, local) and not leave_unseen(served, path, base, local):
                 continue
-            if base is not None and local is not None and self._is_loading(base, local):
+            if base is not None and local is not None and self._is_ours(base, local, tree_path):
                 continue
             if base is not None and local is not None and _is_known(base, local):
                 served.echoes_dropped += 1
@@ -152,6 +152,13 @@ class Intake:
             if owner is not None and not row.matches_local(local) and not self._is_loading(row, local):
                 yield Hint(row.association, row.path, local=True, remote=False, ino=local.ino)
                 owner.wake()
+
+    def _is_ours(self, base: Base, local: Local, tree_path: bytes) -> bool:
+        """Its data comes, or goes just now: then what is known of it is looked at when that is over."""
+        if local.ino in self._shared.releasing:
+            self.changed(tree_path)
+            return True
+        return self._is_loading(base, local)
 
     def _is_loading(self, base: Base, local: Local) -> bool:
         """Its data is on the way, and nothing else happened. Under another name it is a rename, which must be seen:

@@ -23,6 +23,8 @@ from fsxsync.tree.tree import Releasable
 
 SLICE = 128
 """Files that are released at a time: as many leases are held while their marks are made durable."""
+AT_ONCE = 4
+"""Such slices: a file system takes its time to free blocks, and frees those of several files at the same time."""
 LISTED_FROM = 16
 """So many files in a row are looked up in a listing, a request for a thousand of them; fewer one by one."""
 PAGES_FOR = 200
@@ -144,11 +146,19 @@ async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
         decided, seen = await _survey(served, left)
         outcomes |= decided
         left = [one for one in left if one.path not in decided]
-        for start in range(0, len(left), SLICE):
-            # Once more, for the repository was asked meanwhile. No await from here to the marks but for a thread's
-            # start, and these find the state again that is judged here.
-            refused, chosen = _choose(served, left[start : start + SLICE], seen)
-            outcomes |= refused | await _punch(served, chosen)
+        slots = trio.CapacityLimiter(AT_ONCE)
+
+        async def one_slice(part: Sequence[Candidate], seen: Mapping[bytes, Seen | None]) -> None:
+            async with slots:
+                # Once more, for the repository was asked meanwhile. No await from here to the marks but for a thread's
+                # start, and these find the state again that is judged here.
+                refused, chosen = _choose(served, part, seen)
+                outcomes.update(refused)
+                outcomes.update(await _punch(served, chosen))
+
+        async with trio.open_nursery() as nursery:
+            for start in range(0, len(left), SLICE):
+                nursery.start_soon(one_slice, left[start : start + SLICE], seen)
         busy = [path for path, why in outcomes.items() if why is not None and why.code == "ResourceBusy"]
         left = [Candidate(path, now) for path in busy if (now := _now(served, path)) is not None]
         if not left:
@@ -232,27 +242,33 @@ async def _punch(served: Served, chosen: Sequence[tuple[Releasable, list[Base]]]
     try:
         with trio.CancelScope(shield=True):  # what is punched has to get into its row
             files = [wanted for wanted, _ in taken]
-            states = await trio.to_thread.run_sync(tree.release, files)
-        with served.shared.catalog.transaction():
-            for (_, names), state in zip(taken, states, strict=True):
-                outcomes[names[0].path] = _written_down(served, names, state)
+            inodes = {wanted.expect.ino for wanted in files}
+            served.shared.releasing |= inodes
+            try:
+                states = await trio.to_thread.run_sync(tree.release, files)
+                rows = (
+                    row.with_local(state)
+                    for (_, names), state in zip(taken, states, strict=True)
+                    if isinstance(state, Local)
+                    for row in names
+                )
+                served.shared.catalog.files.put_many(rows)
+            finally:
+                served.shared.releasing -= inodes
     finally:
         changelog.free(served.id, reserved)
         served.wake()
-    for (wanted, _), state in zip(taken, states, strict=True):
+    for (wanted, names), state in zip(taken, states, strict=True):
+        outcomes[names[0].path] = _refusal_of(state)
         if isinstance(state, Local):
             served.shared.front.invalidate_inode(wanted.expect.ino, data=True)
     return outcomes
 
 
-def _written_down(served: Served, names: Sequence[Base], state: Local | FsxSyncError) -> Refusal | None:
+def _refusal_of(state: Local | FsxSyncError) -> Refusal | None:
     if isinstance(state, LocalChanged):
         return Refusal("ResourceBusy", state.why)
-    if isinstance(state, FsxSyncError):
-        return Refusal("InternalError", str(state))
-    for row in names:
-        served.shared.catalog.files.put(row.with_local(state))
-    return None
+    return Refusal("InternalError", str(state)) if isinstance(state, FsxSyncError) else None
 
 
 def _go_on(served: Served, path: bytes, base: Base) -> bool:

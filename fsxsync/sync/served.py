@@ -70,6 +70,8 @@ class Shared:
     """Host inode -> how many handles of the mount are open for writing on it."""
     hydrating: set[int] = field(default_factory=set)
     """Host inodes whose data is being loaded: their inotify records are our own."""
+    releasing: set[int] = field(default_factory=set)
+    """Host inodes that are being released this moment: what inotify tells of them is looked at when that is over."""
     let_go: Callable[[int], AbstractAsyncContextManager[None]] = nobody_loads
     """Inside, the hydrator has that inode not open for writing, so that the file may be replaced or removed while it
     is being loaded; who reads the old one goes on. What is done inside must not await."""

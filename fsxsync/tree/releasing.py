@@ -20,7 +20,7 @@ from fsxsync.errors import FsxSyncError, LocalChanged, TreeError
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree.beneath import proc_path, shown, translated
-from fsxsync.tree.identify import identify_fd, same_file
+from fsxsync.tree.identify import identify_fd, local_of, same_file
 from fsxsync.tree.leases import alone_with, is_wanted
 from fsxsync.tree.stub_data import punch_all
 from fsxsync.tree.stubs import open_write
@@ -100,7 +100,7 @@ def _mark(root_fd: int, dev: int, place: int, wanted: Releasable, owner: ExitSta
         resources.callback(os.close, fd)
         with translated("releasing", wanted.path):
             has_lease = resources.enter_context(alone_with(fd, what))
-            now = identify_fd(fd, dev)
+            now = local_of(os.fstat(fd), dev)  # that it carries no mark is seen when it gets one
             if not now.same_state(expect):
                 raise LocalChanged(what, "it was changed meanwhile")
             if now.nlink != wanted.names:  # the mark would stand for data of names that may have no object
@@ -120,14 +120,14 @@ def _punched(one: _Marked, dev: int, *, is_late: bool) -> Local:
             # Somebody may have been let in, and may be loading it by its mark: it stays a marked file with its data.
             if is_touched:
                 raise LocalChanged(one.what, "it was written meanwhile")
-            return identify_fd(fd, dev)
+            return local_of(status, dev, stub=one.wanted.mark)
         if is_touched or (one.has_lease and is_wanted(fd)):  # the first only where no lease was to be had
             os.removexattr(fd, XATTR)
             raise LocalChanged(one.what, "it was written meanwhile" if is_touched else "somebody opens it")
         if expect.size:
             _punch(fd, expect.size, one.what)
         os.utime(fd, ns=(status.st_atime_ns, expect.mtime_ns))
-        return identify_fd(fd, dev)
+        return local_of(os.fstat(fd), dev, stub=one.wanted.mark)
 
 
 def _punch(fd: int, size: int, what: str) -> None:

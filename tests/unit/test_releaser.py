@@ -85,7 +85,7 @@ STEPS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "before the mark is durable": (_core, "syncfs", crashing),
     "when the mark is durable": (_core, "syncfs", crash_after(_core.syncfs)),
     "when it is punched": (releasing, "punch_all", crash_after(releasing.punch_all)),
-    "before its row is written": (Files, "put", crashing),
+    "before its row is written": (Files, "put_many", crashing),
 }
 
 
