@@ -8,8 +8,9 @@ under way: the next look finishes it (`finished`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import trio
 
@@ -17,6 +18,7 @@ from fsxsync.errors import FsxSyncError, LocalChanged, TreeError
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.release import Refusal, Seen, Use, refuse_object, refuse_release
 from fsxsync.model.stub import StubMark
+from fsxsync.sync.loading import first_leaf
 from fsxsync.sync.reconcile import Delta, local_delta
 from fsxsync.sync.served import Served
 from fsxsync.tree.tree import Releasable
@@ -98,9 +100,7 @@ async def see_objects(served: Served, rows: Sequence[Base]) -> dict[bytes, Seen 
             else Seen(found.etag, found.size, found.storage_class, found.archived)
         )
 
-    async with trio.open_nursery() as nursery:
-        for row in left:
-            nursery.start_soon(ask, row)
+    await _together(partial(ask, row) for row in left)
     return seen
 
 
@@ -146,24 +146,41 @@ async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
         decided, seen = await _survey(served, left)
         outcomes |= decided
         left = [one for one in left if one.path not in decided]
-        slots = trio.CapacityLimiter(AT_ONCE)
-
-        async def one_slice(part: Sequence[Candidate], seen: Mapping[bytes, Seen | None]) -> None:
-            async with slots:
-                # Once more, for the repository was asked meanwhile. No await from here to the marks but for a thread's
-                # start, and these find the state again that is judged here.
-                refused, chosen = _choose(served, part, seen)
-                outcomes.update(refused)
-                outcomes.update(await _punch(served, chosen))
-
-        async with trio.open_nursery() as nursery:
-            for start in range(0, len(left), SLICE):
-                nursery.start_soon(one_slice, left[start : start + SLICE], seen)
+        outcomes |= await _release_slices(served, left, seen)
         busy = [path for path, why in outcomes.items() if why is not None and why.code == "ResourceBusy"]
         left = [Candidate(path, now) for path in busy if (now := _now(served, path)) is not None]
         if not left:
             break
     return outcomes
+
+
+async def _release_slices(
+    served: Served, candidates: Sequence[Candidate], seen: Mapping[bytes, Seen | None]
+) -> dict[bytes, Refusal | None]:
+    outcomes: dict[bytes, Refusal | None] = {}
+    slots = trio.CapacityLimiter(AT_ONCE)
+
+    async def one_slice(part: Sequence[Candidate]) -> None:
+        async with slots:
+            # Once more, for the repository was asked meanwhile. No await from here to the marks but for a thread's
+            # start, and these find the state again that is judged here.
+            refused, chosen = _choose(served, part, seen)
+            outcomes.update(refused)
+            outcomes.update(await _punch(served, chosen))
+
+    slices = [candidates[start : start + SLICE] for start in range(0, len(candidates), SLICE)]
+    await _together(partial(one_slice, part) for part in slices)
+    return outcomes
+
+
+async def _together(acts: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    """All at the same time. Raises what the first of them raised."""
+    try:
+        async with trio.open_nursery() as nursery:
+            for act in acts:
+                nursery.start_soon(act)
+    except* FsxSyncError as failures:
+        raise first_leaf(failures) from None
 
 
 def _now(served: Served, path: bytes) -> Local | None:
