@@ -163,6 +163,7 @@ class StubHydrator(FrontHints):
         if hydration.settling is None:
             hydration.refresh_mark()
         hydration.path = path
+        hydration.is_patient = False
         hydration.last_use = trio.current_time()
         return hydration
 
@@ -225,8 +226,11 @@ class StubHydrator(FrontHints):
 
     async def restore(self, path: bytes, fd: int) -> None:
         """As `make_resident`, for somebody who asked for it beforehand: whoever waits in a read goes first."""
+        ino = os.fstat(fd).st_ino
+        is_new = ino not in self._active
         hydration = self._hydration(path, fd)
         if hydration is not None:
+            hydration.is_patient = is_new
             await self._load_whole(hydration, Priority.BACKGROUND)
 
     async def _load_whole(self, hydration: Hydration, priority: Priority = Priority.FOREGROUND) -> None:

@@ -79,20 +79,23 @@ def _open_read_only_file(root_fd: int, path: bytes, expect_ino: int) -> int:
         os.close(pinned)
 
 
-def unmark(fd: int, dev: int, mark: StubMark, *, mtime_ns: int, atime_ns: int) -> Local:
-    """Settle: the bytes are durable first, then the times are the object's again, the mark goes last.
+def unmark(fd: int, dev: int, mark: StubMark, *, mtime_ns: int, atime_ns: int, flushes: bool = True) -> Local:
+    """Settle: the bytes are durable first, then the times are the object's again, the mark goes last. That it went is
+    durable before anybody may write. Without ``flushes`` the caller sees to both.
 
     Raises:
         LocalChanged: the mark is another one or gone, or the size is not the object's. NoSpace. TreeError.
     """
     with translated("settling", mark.key.encode()):
-        os.fdatasync(fd)
+        if flushes:
+            os.fdatasync(fd)
         os.utime(fd, ns=(atime_ns, mtime_ns))
         now = identify_fd(fd, dev)
         if now.stub != mark or now.size != mark.size:
             raise LocalChanged(f"settling {mark.key}", "its mark or size was changed meanwhile")
         os.removexattr(fd, XATTR)
-        os.fsync(fd)
+        if flushes:
+            os.fsync(fd)
         return identify_fd(fd, dev)
 
 

@@ -14,7 +14,7 @@ from fsxsync.model.identity import Local
 from fsxsync.model.stub import RESERVED_PREFIX, StubMark
 from fsxsync.tree import identify as identities
 from fsxsync.tree import releasing, stubs, walk
-from fsxsync.tree.beneath import DIRECTORY
+from fsxsync.tree.beneath import DIRECTORY, translated
 from fsxsync.tree.placing import Places
 from fsxsync.tree.releasing import Releasable
 from fsxsync.tree.staging import INSIDE, NewStub, Staged, Staging, check_xattrs
@@ -172,9 +172,20 @@ class Tree:
         """See `stubs.set_xattrs`."""
         return stubs.set_xattrs(self.root_fd, self.dev, path, expect, wanted)
 
-    def unmark(self, fd: int, mark: StubMark, *, mtime_ns: int, atime_ns: int) -> Local:
+    def unmark(self, fd: int, mark: StubMark, *, mtime_ns: int, atime_ns: int, flushes: bool = True) -> Local:
         """See `stubs.unmark`."""
-        return stubs.unmark(fd, self.dev, mark, mtime_ns=mtime_ns, atime_ns=atime_ns)
+        return stubs.unmark(fd, self.dev, mark, mtime_ns=mtime_ns, atime_ns=atime_ns, flushes=flushes)
+
+    @staticmethod
+    def flush(fd: int) -> None:
+        """Bring one file to the disk. Raises NoSpace, TreeError."""
+        with translated("flushing a file below", b""):
+            os.fsync(fd)
+
+    def flush_all(self) -> None:
+        """Bring everything to the disk. Raises NoSpace, TreeError."""
+        with translated("flushing", b""):
+            _core.syncfs(self.root_fd)
 
     def release(self, files: Sequence[Releasable]) -> list[Local | FsxSyncError]:
         """See `releasing.release`."""
