@@ -92,6 +92,12 @@ def load(config_file: Path | None, env: Mapping[str, str], flags: Mapping[str, o
     return settings
 
 
+def for_children(env: Mapping[str, str]) -> dict[str, str]:
+    """What the small programs that a daemon runs need of its environment. Credentials are not among it: each process
+    that has them in /proc/PID/environ is one more to be read."""
+    return {name: env[name] for name in ("PATH", "LANG", "LC_ALL") if name in env}
+
+
 def default_state_dir(env: Mapping[str, str], uid: int) -> Path:
     """Where a daemon's state is if no option says: ``FSXSYNC_STATE_DIR``, or the place for that user.
 

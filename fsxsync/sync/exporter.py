@@ -19,7 +19,7 @@ from fsxsync.sync.served import Served
 
 
 def as_stored(kind: Kind, posix: Posix, key: str) -> Posix:
-    """What a HEAD will read back of this metadata: setuid for one is written and never read (FSX-FACTS §2.4)."""
+    """What a HEAD will read back of this metadata: set-id bits are written and never read."""
     return from_user_metadata(to_user_metadata(kind, posix), key=key)[1]
 
 
