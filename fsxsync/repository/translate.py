@@ -23,6 +23,7 @@ from fsxsync.errors import (
     Throttled,
     TypeClash,
 )
+from fsxsync.telemetry.log import redact
 
 _BY_CODE: dict[str, type[RepositoryError]] = {
     **dict.fromkeys(
@@ -158,7 +159,7 @@ def translate(error: boto.ClientError | boto.BotoCoreError, what: str) -> FsxSyn
     what = one_line(what)
     if isinstance(error, boto.ClientError):
         return _of_answer(error, what)
-    why = one_line(str(error))
+    why = redact(one_line(str(error)))
     if isinstance(error, _CREDENTIALS):
         return BadCredentials(what, why)
     if isinstance(error, _NETWORK):
@@ -175,11 +176,12 @@ def _of_answer(error: boto.ClientError, what: str) -> RepositoryError:
     cls = _BY_CODE.get(code) or _BY_STATUS.get(status)
     if cls is None:
         cls = Throttled if status >= 500 else RepositoryError
-    message = one_line(str(error.response.get("Error", {}).get("Message", ""))).rstrip(".")
+    message = str(error.response.get("Error", {}).get("Message", "")).rstrip(".")
     why = f"{status or code} from the store" if code == str(status) else f"{code} ({status})"
     if message and code != str(status):
         why = f"{why}, {message}"
-    return cls(what, why, advice=_ADVICE.get(code))
+    # What a store says goes into the catalog, the event log and every answer: some hand the signed request back.
+    return cls(what, redact(one_line(why)), advice=_ADVICE.get(code))
 
 
 def code_of(error: boto.ClientError) -> str:

@@ -1,0 +1,253 @@
+"""A bucket and a tree whose users mean harm: nothing outside the tree changes, nothing is merged or claimed that is not
+so, no name steers a terminal, and no secret is told."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.instance import Instance, eventually, instance, keys_of
+from support.moto_server import MotoServer
+from support.proxy import Answer, Proxy, Request, refusal
+
+LONG = "p/" + "/".join(["c" * 255] * 4)  # 1,025 bytes
+NAMES = {
+    "control \x01\x02\x1b[31mred\x1b]0;title\x07": b"control",
+    "line\rfsxsync: forged": b"line",
+    "bidi \u202egnp.exe": b"bidi",
+    unicodedata.normalize("NFC", "caf\u00e9"): b"composed",
+    unicodedata.normalize("NFD", "caf\u00e9"): b"decomposed",
+    "\u0430": b"cyrillic",
+    "a": b"latin",
+    "A": b"capital",
+    "\u2024\u2024/up": b"look-alike dots",
+    "\uff0fetc": b"look-alike slash",
+    "\\..\\x": b"backslashes",
+    "%2e%2e%2fx": b"percent",
+    "...": b"three dots",
+    " ": b"blank",
+    "~root": b"tilde",
+    "-rf": b"option",
+    "$(reboot)`reboot`": b"shell",
+    "n" * 255: b"255",
+    LONG[2:1024]: b"1,024",
+}
+REFUSED = ("../up", "/absolute", "x//y", "./x", "x/./y", "x/../../y", "..", "x/..", "n" * 256, "nul\0x")
+WORDS = (["state", "-r"], ["check"], ["wait"])
+
+
+def photograph(directory: Path) -> dict[str, tuple[object, ...]]:
+    """Names, bytes and metadata of everything below a directory that nobody shall touch."""
+    return {
+        str(path): (path.lstat().st_ino, path.lstat().st_mode, path.lstat().st_uid, path.lstat().st_mtime_ns)
+        + ((path.read_bytes(),) if path.is_file() else ())
+        for path in (directory, *sorted(directory.rglob("*")))
+    }
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    made = tmp_path / "outside"
+    (made / "sub").mkdir(parents=True)
+    for name in ("passwd", "sub/f"):
+        (made / name).write_text("theirs")
+    return made
+
+
+def says_nothing_raw(made: Instance, *arguments: str | Path) -> str:
+    """What a command prints, on both channels; none of it steers a terminal."""
+    done = made.run(*arguments)
+    said = done.out + done.err
+    steering = [c for c in said if c != "\n" and (unicodedata.category(c) in {"Cc", "Cs"} or c == "\u202e")]
+    assert steering == [], said
+    return said
+
+
+@pytest.mark.needs("flat keys", "control characters")
+def test_hostile_keys_and_metadata(fsx: Instance, moto: MotoServer, s3: Any, bucket: str, outside: Path) -> None:
+    for name, body in NAMES.items():
+        s3.put_object(Bucket=bucket, Key=f"p/{name}", Body=body)
+    for name in REFUSED:
+        s3.put_object(Bucket=bucket, Key=f"p/{name}", Body=b"refused")
+    for name, kind in (("fifo", "0010666"), ("block", "0060666"), ("character", "0020666"), ("socket", "0140777")):
+        s3.put_object(Bucket=bucket, Key=f"p/{name}", Body=b"x", Metadata={"file-permissions": kind})
+    # set-id bits, and owners that are none
+    powers = {"file-permissions": "0107755", "file-owner": "12", "file-group": "34"}
+    s3.put_object(Bucket=bucket, Key="p/powers", Body=b"x", Metadata=powers)
+    nobody = {"file-permissions": "0100640", "file-owner": "4294967295", "file-group": "-1", "file-mtime": "9" * 19}
+    s3.put_object(Bucket=bucket, Key="p/nobody", Body=b"x", Metadata=nobody)
+    # links that lead out, and what should be written through them
+    before = photograph(outside)
+    for name, target in (("etc", "/etc"), ("out", str(outside)), ("up", "../../../../outside")):
+        meta = {"file-permissions": "0120777"}
+        s3.put_object(Bucket=bucket, Key=f"p/{name}", Body=target.encode(), Metadata=meta)
+        s3.put_object(Bucket=bucket, Key=f"p/{name}/passwd", Body=b"ours", Metadata={"file-permissions": "0100777"})
+    d = fsx.directory / "d"
+    fsx.associate(moto, f"s3://{bucket}/p/", "/d", "--poll", "1")
+    fsx.settle()
+
+    for name, body in NAMES.items():
+        assert (d / name).read_bytes() == body, name
+    assert len([name for name in os.listdir(d) if unicodedata.normalize("NFC", name) == "caf\u00e9"]) == 2
+    events = fsx.ok("events", "--json").json
+    told = {event["key"] or event["path"] for event in events} | {event["message"] for event in events}
+    for name in REFUSED:
+        assert any(repr(f"p/{name}") in text or f"p/{name}" in text for text in told), name
+    for name in ("fifo", "block", "character", "socket"):
+        assert stat.S_ISREG((d / name).lstat().st_mode)
+    mode = (d / "powers").stat()
+    assert (stat.S_IMODE(mode.st_mode) & 0o6000, mode.st_uid, mode.st_gid) == (0, 12, 34)
+    assert (d / "nobody").stat().st_uid != 2**32 - 1
+    bodies = [(path, path.read_bytes()) for path in d.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert [path for path, body in bodies if body == b"refused"] == []
+    # The link takes the name or the directory does: it is a clash, and nothing was written through any link.
+    assert {Path(row["path"]).name for row in fsx.ok("conflicts", "--json").json} >= {"passwd"}
+    assert photograph(outside) == before
+
+    for words in (["state", "-r", d], ["check"], ["events"], ["status"], ["associations"], ["conflicts"],
+                  ["association", "show", "/d"], ["state", d / "\x1b[2Jmissing"], ["wait", "\x1b[2J"],
+                  ["associate", "s3://b/\x1b[2J", "/\x1b[2J"], ["mount", "/\x1b[2J"], ["\x1b[2J"]):  # fmt: skip
+        says_nothing_raw(fsx, *words)
+    says_nothing_raw(fsx, "conflicts", "resolve", d / "line\rfsxsync: forged", "--keep", "local")
+
+    # and back: an edit of such a file goes to its own key and no other
+    count = len(keys_of(s3, bucket))
+    for name in list(NAMES)[:6]:
+        (d / name).write_bytes(b"edited " + NAMES[name])
+    fsx.settle()
+    for name in list(NAMES)[:6]:
+        assert s3.get_object(Bucket=bucket, Key=f"p/{name}")["Body"].read() == b"edited " + NAMES[name]
+    assert len(keys_of(s3, bucket)) == count
+
+
+def test_names_that_steer_a_terminal_are_escaped_in_conflicts(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    name = "c\x1b[31m\r\u202ef.txt"
+    s3.put_object(Bucket=bucket, Key=name, Body=b"first")
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")
+    fsx.settle()
+    (fsx.directory / "d" / name).write_bytes(b"ours")
+    s3.put_object(Bucket=bucket, Key=name, Body=b"theirs")
+    fsx.settle()
+    assert "c\\x1b[31m\\x0d\\u202ef" in says_nothing_raw(fsx, "conflicts")
+    assert len(fsx.ok("conflicts", "--json").json) == 1
+    for words in (["events"], ["status"], ["state", "-r", fsx.directory]):
+        says_nothing_raw(fsx, *words)
+    assert "kept" in says_nothing_raw(fsx, "conflicts", "resolve", fsx.directory / "d" / name, "--keep", "remote")
+
+
+@pytest.mark.parametrize("mounted", [True, False], ids=["mount", "watch"])
+def test_a_directory_that_became_a_symlink(
+    tmp_path: Path, moto: MotoServer, s3: Any, bucket: str, outside: Path, *, mounted: bool
+) -> None:
+    """Import, metadata, delete, rename, conflict and loading below it: all that is asked for goes nowhere else."""
+    for name in ("f", "g", "h", "i"):
+        s3.put_object(Bucket=bucket, Key=f"sub/{name}", Body=b"first")
+    with instance(tmp_path, mounted=mounted) as fsx:
+        fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")
+        fsx.settle()
+        sub = fsx.tree / "d/sub"
+        (sub / "i").write_bytes(b"edited here")
+        before = photograph(outside)
+        (fsx.tree / "d/sub").rename(fsx.tree / "moved")  # out of the association
+        (fsx.tree / "d/sub").symlink_to(outside)
+        s3.put_object(Bucket=bucket, Key="sub/f", Body=b"edited there")
+        s3.delete_object(Bucket=bucket, Key="sub/g")
+        s3.copy_object(
+            Bucket=bucket,
+            Key="sub/h",
+            CopySource=f"{bucket}/sub/h",
+            MetadataDirective="REPLACE",
+            Metadata={"file-permissions": "0100777"},
+        )
+        s3.put_object(Bucket=bucket, Key="sub/i", Body=b"edited there too")
+        s3.put_object(Bucket=bucket, Key="sub/passwd", Body=b"ours")
+        s3.put_object(Bucket=bucket, Key="sub/sub/new", Body=b"ours")
+        fsx.settle()
+        if mounted:
+            assert os.readlink(fsx.directory / "d/sub") == str(outside)
+        assert photograph(outside) == before
+
+        # What was edited there is still there; what stands in its way is said.
+        assert {"sub/f", "sub/i", "sub/passwd", "sub/sub/new"} <= set(keys_of(s3, bucket))
+        assert s3.get_object(Bucket=bucket, Key="sub/f")["Body"].read() == b"edited there"
+        assert fsx.ok("conflicts", "--json").json
+        # The link is exported as what it is, never as what it leads to.
+        for key in keys_of(s3, bucket):
+            assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() != b"theirs"
+
+        (fsx.tree / "d/sub").unlink()
+        fsx.settle()
+        assert (fsx.directory / "d/sub/f").read_bytes() == b"edited there"
+        assert photograph(outside) == before
+
+
+# ---------------------------------------------------------------- secrets
+
+ID, SECRET, TOKEN = "AKIARECOGNISABLE", "recognisable/secret+key", "recognisable-session-token=="
+SIGNED = "https://bucket.example/key?X-Amz-Signature=recognisable5ignature&X-Amz-Security-Token=recognisable-token"
+
+
+def test_no_secret_is_told(tmp_path: Path) -> None:
+    """Neither credentials, nor the signed address that a store hands back in its error."""
+
+    denies = False
+
+    def rule(request: Request) -> Answer:
+        if request.method == "GET" and "list-type" in request.query and not denies:
+            return Answer(200, b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
+        text = f"denied: {SIGNED.replace('&', '&amp;')} and AWSSecretAccessKey={SECRET}"
+        return refusal(403, "AccessDenied", text)
+
+    secrets = {"AWS_ACCESS_KEY_ID": ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": TOKEN}
+    words = [word.encode() for word in (SECRET, TOKEN, "recognisable5ignature", "recognisable-token")]
+    with Proxy(None, rule=rule) as store, instance(tmp_path, FSXSYNC_LOG_LEVEL="DEBUG", **secrets) as made:
+        options = ("--endpoint-url", store.url, "--poll", "1")
+        said = [made.run("associate", "s3://bucket/r/", "/r", *options, "--read-only")]
+        (made.directory / "f").write_text("x")
+        denies = True
+        said.append(made.run("associate", "s3://bucket/p/", "/d", *options))
+        eventually(lambda: "denied" in made.run("associations").out + made.run("events").out)
+        for arguments in (["associations"], ["status"], ["status", "--json"], ["events"], ["events", "--json"]):
+            said.append(made.run(*arguments))
+        for row in made.ok("associations", "--json").json:
+            said.append(made.run("association", "show", row["id"]))
+            said.append(made.run("association", "update", row["id"]))
+        assert sum("denied" in one.err + one.out for one in said) > 2, [one.err + one.out for one in said]
+        assert made.daemon is not None
+        pids = [made.daemon.pid, *children(made.daemon.pid)]
+        commands = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids)
+        environments = b"".join(Path(f"/proc/{pid}/environ").read_bytes() for pid in pids[1:])
+        told = "".join(one.out + one.err for one in said).encode()
+        made.stop()
+        assert made.log is not None
+        made.log.seek(0)
+        log = made.log.read()
+        files = b"".join(path.read_bytes() for path in made.state_dir.rglob("*") if path.is_file())
+    for word in words:
+        for place, held in (("commands", told), ("log", log), ("files", files), ("cmdline", commands)):
+            assert word not in held, (place, word)
+        assert word not in environments, ("environ of children", word)
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()]
+
+
+# ---------------------------------------------------------------- who may come in
+
+
+def test_the_state_directory_and_the_socket_are_their_owners(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o755)
+    with instance(tmp_path) as made:
+        modes = {path.name: stat.S_IMODE(path.lstat().st_mode) for path in made.state_dir.iterdir()}
+        assert stat.S_IMODE(made.state_dir.stat().st_mode) == 0o700
+        socket = next(path for path in made.state_dir.iterdir() if stat.S_ISSOCK(path.lstat().st_mode))
+        assert modes.pop(socket.name) == 0o600
+        assert modes.pop("tree") & 0o022 == 0
+        assert {name: oct(mode) for name, mode in modes.items() if mode & 0o077} == {}
