@@ -39,15 +39,20 @@ class StubMark:
     @classmethod
     def decode(cls, raw: bytes) -> StubMark:
         """Read a mark. An unreadable one still means "no data here": it decodes to a mark that matches nothing."""
+        unreadable = cls(etag="", size=-1, key="")
         try:
             document = json.loads(raw)
             if document["v"] != _VERSION:
-                return cls(etag="", size=-1, key="")
-            return cls(
-                etag=str(document["etag"]),
-                size=int(document["size"]),
-                key=str(document["key"]),
-                version_id=document.get("version_id"),
-            )
-        except (ValueError, KeyError, TypeError):
-            return cls(etag="", size=-1, key="")
+                return unreadable
+            mark = cls(document["etag"], document["size"], document["key"], document.get("version_id"))
+            return mark if mark._is_sound() else unreadable
+        except (ValueError, KeyError, TypeError, RecursionError):  # anybody who may write to the file may have set it
+            return unreadable
+
+    def _is_sound(self) -> bool:
+        """Each value is one that we could have written, and that the catalog can hold. Raises ValueError."""
+        for text in (self.etag, self.key, "" if self.version_id is None else self.version_id):
+            if not isinstance(text, str):
+                return False
+            text.encode()  # a lone surrogate can't be
+        return type(self.size) is int and 0 <= self.size < 2**63

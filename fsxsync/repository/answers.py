@@ -175,7 +175,7 @@ def date_ns(text: str | None) -> int:
     """The Date header as our clock counts."""
     try:
         return time_ns(parsedate_to_datetime(text or ""))
-    except (ValueError, TypeError):  # no Date, or one without a zone: our own clock is the next best
+    except (ValueError, TypeError, OverflowError):  # no Date, or one without a zone: our own clock is the next best
         return time.time_ns()
 
 

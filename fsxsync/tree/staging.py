@@ -85,7 +85,7 @@ class Note:
                 int(document["mtime_ns"]),
                 bytes.fromhex(kept) if kept is not None else None,
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
 
