@@ -76,7 +76,9 @@ AGE = Amount(
     "AGE", {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}, "a time like 30, 15m, 12h, 7d or 2w"
 )
 SOURCE = Matching("sqs:QUEUE_URL|create", r"sqs:https?://[^/\s]+/\S+|create|none", "sqs:QUEUE_URL or create (or none)")
-ENDPOINT = Matching("URL", r"https?://[^/\s]+\S*", "an http:// or https:// URL")
+ENDPOINT = Matching(
+    "URL", r"https?://[^/\s@?#]+(/[^\s?#]*)?", "an http:// or https:// URL without credentials or query"
+)
 REGION = Matching("NAME", r"[A-Za-z0-9-]+", "a region's name like eu-central-1")
 SSE = Matching("AES256|aws:kms[:KEY]", r"AES256|aws:kms(:.+)?", "AES256, aws:kms or aws:kms:KEY")
 STORAGE_CLASS = Matching("NAME", r"[A-Z0-9_]+", "a storage class like STANDARD_IA")

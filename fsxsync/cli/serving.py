@@ -195,7 +195,9 @@ def _clear_away(mountpoint: str) -> None:
         detach(Path(place))
     if any(one.mountpoint == place for one in mounted()):
         raise FsxSyncError(f"{mountpoint} can't be unmounted", "its daemon is gone", advice=f"umount -l {mountpoint}")
-    click.echo(f"fsxsync: the daemon of {escape(str(mountpoint))} was gone already; its mount is cleared away", err=True)
+    click.echo(
+        f"fsxsync: the daemon of {escape(str(mountpoint))} was gone already; its mount is cleared away", err=True
+    )
 
 
 def _same(one: Path, other: Path) -> bool:

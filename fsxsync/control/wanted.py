@@ -110,7 +110,7 @@ def changed_association(before: Association, members: Members) -> Association:
         before,
         access=replace(
             access,
-            endpoint_url=members.text("endpoint_url", r"https?://[^/\s]+\S*") or access.endpoint_url,
+            endpoint_url=members.text("endpoint_url", r"https?://[^/\s@?#]+(/[^\s?#]*)?") or access.endpoint_url,
             region=region or access.region,
             profile=members.text("profile") or access.profile,
             anonymous=access.anonymous if anonymous is None else anonymous,

@@ -236,7 +236,9 @@ def test_no_secret_is_told(tmp_path: Path) -> None:
 
 
 def children(pid: int) -> list[int]:
-    return [int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()]
+    return [
+        int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()
+    ]
 
 
 # ---------------------------------------------------------------- who may come in

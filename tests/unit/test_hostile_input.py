@@ -44,7 +44,9 @@ JSON = st.recursive(
 
 # ---------------------------------------------------------------- keys
 
-PARTS = st.sampled_from(["..", ".", "", "/", "//", "\0", "\x1b[2J", "a", "\u202e", "e\u0301", "\u00e9", "\ud800", "n" * 256])
+PARTS = st.sampled_from(
+    ["..", ".", "", "/", "//", "\0", "\x1b[2J", "a", "\u202e", "e\u0301", "\u00e9", "\ud800", "n" * 256]
+)
 
 
 @given(st.lists(PARTS | st.text(max_size=10), max_size=6).map("/".join), st.sampled_from(["", "p/", "a/../"]))
@@ -63,7 +65,9 @@ def test_a_key_is_refused_or_names_a_path_below_the_root(key: str, prefix: str) 
     assert path.decode() == key.removesuffix("/")  # never normalised: two spellings are two names
 
 
-@given(st.binary(min_size=1, max_size=255).filter(lambda name: not {b"/", b"\0"} & {bytes([c]) for c in name}), st.text())
+@given(
+    st.binary(min_size=1, max_size=255).filter(lambda name: not {b"/", b"\0"} & {bytes([c]) for c in name}), st.text()
+)
 @few
 def test_a_conflict_copy_of_any_name_is_a_name(name: bytes, host: str) -> None:
     made = conflict_name(name, 0, host, 3)
@@ -155,10 +159,14 @@ def test_a_listing(body: bytes) -> None:
         assert abs(listed.last_modified_ns) <= 2**62
 
 
-ERROR = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>no\x1b[31m X-Amz-Signature=abc</Message></Error>"
+ERROR = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>no\x1b</Message></Error>"
 
 
-@given(damaged(ERROR.replace(b"\x1b", b"")) | st.binary(max_size=80), st.integers(200, 599), st.sampled_from(["GET", "PUT"]))
+@given(
+    damaged(ERROR.replace(b"\x1b", b"")) | st.binary(max_size=80),
+    st.integers(200, 599),
+    st.sampled_from(["GET", "PUT"]),
+)
 @example(b'<?xml version="1.0" encoding="nonesuch"?><Error/>', 403, "GET")
 @example(b'<?xml version="1.0" encoding="utf-7"?><Error/>', 403, "GET")
 @example(b"<!DOCTYPE x [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;'>]><Error><Code>&b;</Code></Error>", 403, "GET")
@@ -170,7 +178,13 @@ def test_an_error_of_a_store(body: bytes, status: int, method: str) -> None:
     if refusal is not None:
         said = str(translate(refusal, "HEAD of s3://b/k"))
         assert said.isprintable()
-        assert "Signature=abc" not in said
+
+
+def test_a_signature_that_a_store_hands_back_is_not_told() -> None:
+    text = b"see https://h/k?X-Amz-Signature=c0ffee&amp;x=1\n Authorization: AWS4-HMAC-SHA256 Signature=c0ffee"
+    refusal = _refusal(Answer(403, (), ERROR.replace(b"\x1b", text)), "GET")
+    assert refusal is not None
+    assert "c0ffee" not in str(translate(refusal, "HEAD of s3://b/k"))
 
 
 # ---------------------------------------------------------------- events
@@ -195,7 +209,9 @@ WRAPPED_TWICE = json.dumps({"Type": "Notification", "Message": WRAPPED})
 @example(DEEP)
 @example(b'{"Records":' + DEEP)
 @example(json.dumps({"Message": DEEP.decode()}).encode())
-@example(b'{"Records": [{"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "b"}, "object": {"key": "%ff%00"}}}]}')
+@example(
+    b'{"Records": [{"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "b"}, "object": {"key": "%ff%00"}}}]}'
+)
 @few
 def test_an_event(body: bytes) -> None:
     parsed = parse_message(body.decode("utf-8", "replace"))
@@ -207,7 +223,11 @@ def test_an_event(body: bytes) -> None:
 # ---------------------------------------------------------------- what is in the tree, and in the state directory
 
 
-@given(damaged(StubMark("e", 3, "k").encode()) | JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=40))
+@given(
+    damaged(StubMark("e", 3, "k").encode())
+    | JSON.map(lambda value: json.dumps(value).encode())
+    | st.binary(max_size=40)
+)
 @example(DEEP)
 @example(b'{"v":1,"etag":"e","size":Infinity,"key":"k"}')
 @example(b'{"v":1,"etag":"e","size":"' + b"9" * 5000 + b'","key":"k"}')
@@ -231,10 +251,21 @@ def test_a_note_of_the_staging_directory(raw: bytes) -> None:
     Note.decode(raw)
 
 
-SETTINGS = ["state_dir", "export_delay_s", "chunk_size", "transfer_threads", "allow_other", "metrics_listen", "log_level"]
+SETTINGS = [
+    "state_dir",
+    "export_delay_s",
+    "chunk_size",
+    "transfer_threads",
+    "allow_other",
+    "metrics_listen",
+    "log_level",
+]
 
 
-@given(st.dictionaries(st.sampled_from(SETTINGS) | st.text(max_size=8), JSON, max_size=4), damaged(b'chunk_size = "8 MiB"\n'))
+@given(
+    st.dictionaries(st.sampled_from(SETTINGS) | st.text(max_size=8), JSON, max_size=4),
+    damaged(b'chunk_size = "8 MiB"\n'),
+)
 @few
 def test_a_config_file(tmp_path_factory: pytest.TempPathFactory, members: dict[str, object], text: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "fuzzed.toml"
