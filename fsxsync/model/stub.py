@@ -44,15 +44,19 @@ class StubMark:
             document = json.loads(raw)
             if document["v"] != _VERSION:
                 return unreadable
-            mark = cls(document["etag"], document["size"], document["key"], document.get("version_id"))
-            return mark if mark._is_sound() else unreadable
+            etag, size, key = document["etag"], document["size"], document["key"]
+            version_id = document.get("version_id")
+            is_sound = _is_size(size) and all(map(_is_text, (etag, key, version_id or "")))
+            return cls(etag, size, key, version_id or None) if is_sound else unreadable
         except (ValueError, KeyError, TypeError, RecursionError):  # anybody who may write to the file may have set it
             return unreadable
 
-    def _is_sound(self) -> bool:
-        """Each value is one that we could have written, and that the catalog can hold. Raises ValueError."""
-        for text in (self.etag, self.key, "" if self.version_id is None else self.version_id):
-            if not isinstance(text, str):
-                return False
-            text.encode()  # a lone surrogate can't be
-        return type(self.size) is int and 0 <= self.size < 2**63
+
+def _is_text(value: object) -> bool:
+    """UTF-8 can hold it: a lone surrogate is none."""
+    return isinstance(value, str) and value == value.encode("utf-8", "ignore").decode()
+
+
+def _is_size(value: object) -> bool:
+    """One that the catalog can hold."""
+    return type(value) is int and 0 <= value < 2**63

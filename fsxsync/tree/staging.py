@@ -245,17 +245,14 @@ def _open_own(path: Path) -> int:
         TreeError: it is somebody else's. OSError.
     """
     fd = os.open(path, DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        owner = os.fstat(fd).st_uid
-        if owner != os.geteuid():
-            raise TreeError(
-                f"the staging directory {path}", f"it belongs to user {owner}", advice="remove it; it is made again"
-            )
+    owner = os.fstat(fd).st_uid
+    if owner == os.geteuid():
         os.fchmod(fd, 0o700)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+        return fd
+    os.close(fd)
+    raise TreeError(
+        f"the staging directory {path}", f"it belongs to user {owner}", advice="remove it; it is made again"
+    )
 
 
 def check_xattrs(fd: int, root: Path) -> None:

@@ -37,7 +37,7 @@ NAMES = {
     LONG[2:1024]: b"1,024",
 }
 REFUSED = ("../up", "/absolute", "x//y", "./x", "x/./y", "x/../../y", "..", "x/..", "n" * 256, "nul\0x")
-WORDS = (["state", "-r"], ["check"], ["wait"])
+KINDS = {"fifo": "0010666", "block": "0060666", "character": "0020666", "socket": "0140777"}
 
 
 def photograph(directory: Path) -> dict[str, tuple[object, ...]]:
@@ -67,25 +67,31 @@ def says_nothing_raw(made: Instance, *arguments: str | Path) -> str:
     return said
 
 
+def lay_out(s3: Any, bucket: str, outside: Path) -> None:
+    """A prefix full of malice. What is below ``/etc`` is not tried: a test that fails shall harm nobody."""
+
+    def put(name: str, body: bytes, **meta: str) -> None:
+        said = {f"file-{word}": value for word, value in meta.items()}
+        s3.put_object(Bucket=bucket, Key=f"p/{name}", Body=body, Metadata=said)
+
+    for name, body in NAMES.items():
+        put(name, body)
+    for name in REFUSED:
+        put(name, b"refused")
+    for name, kind in KINDS.items():
+        put(name, b"x", permissions=kind)
+    put("powers", b"x", permissions="0107755", owner="12", group="34")
+    put("nobody", b"x", permissions="0100640", owner="4294967295", group="-1", mtime="9" * 19)
+    put("etc", b"/etc", permissions="0120777")
+    for name, target in (("out", str(outside)), ("up", "../../../outside")):  # the second one from the tree
+        put(name, target.encode(), permissions="0120777")
+        put(f"{name}/passwd", b"ours", permissions="0100777")
+
+
 @pytest.mark.needs("flat keys", "control characters")
 def test_hostile_keys_and_metadata(fsx: Instance, moto: MotoServer, s3: Any, bucket: str, outside: Path) -> None:
-    for name, body in NAMES.items():
-        s3.put_object(Bucket=bucket, Key=f"p/{name}", Body=body)
-    for name in REFUSED:
-        s3.put_object(Bucket=bucket, Key=f"p/{name}", Body=b"refused")
-    for name, kind in (("fifo", "0010666"), ("block", "0060666"), ("character", "0020666"), ("socket", "0140777")):
-        s3.put_object(Bucket=bucket, Key=f"p/{name}", Body=b"x", Metadata={"file-permissions": kind})
-    # set-id bits, and owners that are none
-    powers = {"file-permissions": "0107755", "file-owner": "12", "file-group": "34"}
-    s3.put_object(Bucket=bucket, Key="p/powers", Body=b"x", Metadata=powers)
-    nobody = {"file-permissions": "0100640", "file-owner": "4294967295", "file-group": "-1", "file-mtime": "9" * 19}
-    s3.put_object(Bucket=bucket, Key="p/nobody", Body=b"x", Metadata=nobody)
-    # links that lead out, and what should be written through them
     before = photograph(outside)
-    for name, target in (("etc", "/etc"), ("out", str(outside)), ("up", "../../../../outside")):
-        meta = {"file-permissions": "0120777"}
-        s3.put_object(Bucket=bucket, Key=f"p/{name}", Body=target.encode(), Metadata=meta)
-        s3.put_object(Bucket=bucket, Key=f"p/{name}/passwd", Body=b"ours", Metadata={"file-permissions": "0100777"})
+    lay_out(s3, bucket, outside)
     d = fsx.directory / "d"
     fsx.associate(moto, f"s3://{bucket}/p/", "/d", "--poll", "1")
     fsx.settle()
@@ -94,10 +100,9 @@ def test_hostile_keys_and_metadata(fsx: Instance, moto: MotoServer, s3: Any, buc
         assert (d / name).read_bytes() == body, name
     assert len([name for name in os.listdir(d) if unicodedata.normalize("NFC", name) == "caf\u00e9"]) == 2
     events = fsx.ok("events", "--json").json
-    told = {event["key"] or event["path"] for event in events} | {event["message"] for event in events}
-    for name in REFUSED:
-        assert any(repr(f"p/{name}") in text or f"p/{name}" in text for text in told), name
-    for name in ("fifo", "block", "character", "socket"):
+    told = " ".join(event["message"] for event in events)
+    assert [name for name in REFUSED if repr(f"p/{name}") not in told] == []
+    for name in KINDS:
         assert stat.S_ISREG((d / name).lstat().st_mode)
     mode = (d / "powers").stat()
     assert (stat.S_IMODE(mode.st_mode) & 0o6000, mode.st_uid, mode.st_gid) == (0, 12, 34)
@@ -119,8 +124,8 @@ def test_hostile_keys_and_metadata(fsx: Instance, moto: MotoServer, s3: Any, buc
     for name in list(NAMES)[:6]:
         (d / name).write_bytes(b"edited " + NAMES[name])
     fsx.settle()
-    for name in list(NAMES)[:6]:
-        assert s3.get_object(Bucket=bucket, Key=f"p/{name}")["Body"].read() == b"edited " + NAMES[name]
+    arrived = [s3.get_object(Bucket=bucket, Key=f"p/{name}")["Body"].read() for name in list(NAMES)[:6]]
+    assert arrived == [b"edited " + body for body in list(NAMES.values())[:6]]
     assert len(keys_of(s3, bucket)) == count
 
 
@@ -213,11 +218,10 @@ def test_no_secret_is_told(tmp_path: Path) -> None:
         denies = True
         said.append(made.run("associate", "s3://bucket/p/", "/d", *options))
         eventually(lambda: "denied" in made.run("associations").out + made.run("events").out)
-        for arguments in (["associations"], ["status"], ["status", "--json"], ["events"], ["events", "--json"]):
-            said.append(made.run(*arguments))
+        asked = (["associations"], ["status"], ["status", "--json"], ["events"], ["events", "--json"])
+        said += [made.run(*arguments) for arguments in asked]
         for row in made.ok("associations", "--json").json:
-            said.append(made.run("association", "show", row["id"]))
-            said.append(made.run("association", "update", row["id"]))
+            said += [made.run("association", word, row["id"]) for word in ("show", "update")]
         assert sum("denied" in one.err + one.out for one in said) > 2, [one.err + one.out for one in said]
         assert made.daemon is not None
         pids = [made.daemon.pid, *children(made.daemon.pid)]

@@ -1,7 +1,7 @@
 """docs/SEMANTICS.md: every statement names a test that holds it, and the test is there.
 
-The page is plain Markdown. A *statement* is an item of a list, or a paragraph; a paragraph right before a list or a table
-only introduces it. Tables and headings are none. A test is named in backticks: `test_x`, `test_x[parameter]`, or
+The page is plain Markdown. A *statement* is an item of a list, or a paragraph; a paragraph right before a list or a
+table only introduces it. Tables and headings are none. A test is named in backticks: `test_x`, `test_x[parameter]`, or
 `tests/unit/test_y.py::test_x` where several files have one of that name.
 """
 
@@ -67,10 +67,7 @@ def existing() -> dict[str, set[str]]:
 
 def faults(page: str, tests: dict[str, set[str]]) -> list[str]:
     """What is wrong with the page."""
-    found: list[str] = []
-    for statement in statements(page):
-        if not _NAMED.search(statement):
-            found.append(f"names no test: {statement}")
+    found = [f"names no test: {statement}" for statement in statements(page) if not _NAMED.search(statement)]
     for named in _NAMED.finditer(page):
         files = tests.get(named["name"], set())
         if not files or (named["file"] and named["file"] not in files):

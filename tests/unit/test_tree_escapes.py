@@ -1,4 +1,4 @@
-"""Nothing escapes (DESIGN §3.7): whoever swaps names for symlinks while we work has us touch nothing outside the tree."""
+"""Nothing escapes (DESIGN §3.7): who swaps names for symlinks while we work has us touch nothing outside the tree."""
 
 from __future__ import annotations
 
