@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +194,92 @@ def test_a_directory_that_became_a_symlink(
         fsx.settle()
         assert (fsx.directory / "d/sub/f").read_bytes() == b"edited there"
         assert photograph(outside) == before
+
+
+@contextmanager
+def swapping(one: Path, other: Path) -> Iterator[None]:
+    """Another process lets two names change places as fast as it can; at the end each is what it was."""
+    words = [sys.executable, "-c", _SWAP, str(one), str(other)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"swapping\n"
+        yield
+        process.communicate(b"enough\n", timeout=30)
+        assert process.returncode == 0
+
+
+_SWAP = """
+import os, select, sys
+from fsxsync import _core
+one, other = map(os.fsencode, sys.argv[1:])
+swaps = 0
+while True:
+    ends = select.select([0], [], [], 0)[0]
+    if ends and swaps % 2 == 0:
+        break
+    try:
+        _core.renameat2(-100, one, -100, other, _core.RENAME_EXCHANGE)
+    except FileNotFoundError:  # an import or a delete is at it
+        if ends:
+            break
+        continue
+    swaps += 1
+    if swaps == 1:
+        print("swapping", flush=True)
+"""
+
+
+def use_through(mount: Path, number: int) -> None:
+    """What an application does in a directory that it has open, so that it follows no symlink by itself."""
+    here = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        os.listdir(here)
+        for name in ("passwd", f"new-{number}"):
+            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=here)
+            os.write(fd, b"ours")
+            os.close(fd)
+            os.chmod(name, 0o640, dir_fd=here)
+            os.utime(name, (1, 1), dir_fd=here)
+            os.rename(name, "moved", src_dir_fd=here, dst_dir_fd=here)
+            os.link("moved", name, src_dir_fd=here, dst_dir_fd=here)
+            os.unlink("moved", dir_fd=here)
+        os.mkdir(f"d-{number}", dir_fd=here)
+        os.symlink("/etc", f"l-{number}", dir_fd=here)
+        os.unlink("f", dir_fd=here)
+    finally:
+        os.close(here)
+
+
+def test_a_directory_swapped_for_a_symlink_again_and_again(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str, outside: Path
+) -> None:
+    """Behind the mount, while applications and the other user of the bucket change what is in it."""
+    names = ("f", "passwd", "sub/f", "new")
+    for name in names:
+        s3.put_object(Bucket=bucket, Key=f"s/{name}", Body=b"first")
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "1")
+    fsx.settle()
+    (fsx.tree / "link").symlink_to(outside)
+    before = photograph(outside)
+    asked = len(fsx.ok("events", "--json").json)
+    with swapping(fsx.tree / "d/s", fsx.tree / "link"):
+        for number in range(24):
+            with suppress(OSError):
+                use_through(fsx.directory / "d/s", number)
+            if number % 8 == 0:
+                for name in names:
+                    mode = {"file-permissions": "0100777"}
+                    s3.put_object(Bucket=bucket, Key=f"s/{name}", Body=b"edited %d" % number, Metadata=mode)
+                s3.delete_object(Bucket=bucket, Key="s/sub/f")
+                fsx.run("wait", "--timeout", "1")
+    (fsx.tree / "d/after").write_text("it goes on")
+    fsx.settle()
+    assert photograph(outside) == before
+    assert "after" in keys_of(s3, bucket)
+    said = [event["message"] for event in fsx.ok("events", "--json").json[asked:]]
+    assert [message for message in said if "bug" in message or "InternalError" in message] == []
+    bodies = [s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys_of(s3, bucket)]
+    assert b"theirs" not in bodies
 
 
 # ---------------------------------------------------------------- secrets
