@@ -51,6 +51,8 @@ class Settings:
     invalidated."""
     poll_default_s: float = 60.0
     """How often a listing is read where no event queue tells of changes."""
+    restore_check_s: float = 300.0
+    """How often what waits for the repository (an archived object, one under a lock) is looked at without an event."""
     log_level: str = "INFO"
     log_style: str = "text"
     event_log_max_bytes: int = 4 * MIB
@@ -236,6 +238,7 @@ _CHECKS: Mapping[str, Check] = {
     "look_workers": _whole(1, 256),
     "attr_timeout_s": _number(0, 86400),
     "poll_default_s": _number(0, 86400),
+    "restore_check_s": _number(0.1, 86400),
     "log_level": _one_of(("DEBUG", "INFO", "WARNING", "ERROR")),
     "log_style": _one_of(("text", "json")),
     "event_log_max_bytes": _size(64 * KIB, GIB),

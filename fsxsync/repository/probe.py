@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from fsxsync.errors import AccessDenied, BadCredentials, BucketMissing, ObjectChanged
+from fsxsync.errors import AccessDenied, BadCredentials, BucketMissing, ObjectChanged, OptionRefused
 from fsxsync.ports import Conditions
 from fsxsync.repository.answers import checksum_param, plain_etag, quoted_etag
 from fsxsync.repository.translate import one_line, status_of, translate
@@ -45,19 +45,24 @@ class _ReadOnlyError(Exception):
     """We may not write here: there is nothing to find out, and nothing to clean up."""
 
 
-def find_conditions(client: S3Client, bucket: str, prefix: str, placing: Mapping[str, Any]) -> Conditions:
+def find_conditions(
+    client: S3Client, bucket: str, prefix: str, placing: Mapping[str, Any], storage_class: str | None = None
+) -> Conditions:
     """Try every kind of conditional request below ``prefix`` and remove what that left, versions included.
 
-    ``placing`` goes with each new object (ACL, encryption, requester pays). Where we may not write, nothing
-    is found out, and all is False.
+    ``placing`` goes with each new object (ACL, encryption, requester pays), ``storage_class`` with one. Where we may
+    not write, nothing is found out, and all is False.
 
     Raises:
-        ClientError, BotoCoreError: bad credentials, no bucket, throttled, unreachable.
+        ClientError, BotoCoreError: bad credentials, no bucket, throttled, unreachable, or the bucket does not take
+            what the association says of every object.
     """
     versioning = _versioning(client, bucket)
     probe = _Probe(client, bucket, f"{prefix}{PROBE_NAME}{secrets.token_hex(8)}", placing)
     try:
         found = probe.run(versioned=versioning == "Enabled")
+        if storage_class is not None:
+            probe.put_in(storage_class)
     except _ReadOnlyError:
         return Conditions(versioned=versioning == "Enabled")
     except BaseException:
@@ -78,7 +83,7 @@ def _versioning(client: S3Client, bucket: str) -> str:
 
 def _raise_if_final(error: ClientError) -> None:
     """An answer that has nothing to do with conditions ends the probe."""
-    if status_of(error) in _BUSY or isinstance(translate(error, ""), (BadCredentials, BucketMissing)):
+    if status_of(error) in _BUSY or isinstance(translate(error, ""), (BadCredentials, BucketMissing, OptionRefused)):
         raise error
 
 
@@ -120,6 +125,14 @@ class _Probe:
             checksum=self._refuses_damage(),
             etag_is_md5=self._makes_md5(),
         )
+
+    def put_in(self, storage_class: str) -> None:
+        """The bucket takes objects of that class: raises if not, so that it is said once and not of each file."""
+        placing: dict[str, Any] = {**self._placing, "StorageClass": storage_class}
+        try:
+            self._client.put_object(**self._at, Body=b"", **placing)
+        except ClientError as error:
+            _raise_if_final(error)
 
     def _refuses_damage(self) -> bool:
         """A wrong CRC64NVME is refused and a right one is not, so whoever sends one learns something."""
@@ -225,7 +238,8 @@ class _Probe:
             log.warning("a probe of the store could not be removed: %s", translate(error, one_line(left)))
 
     def _delete_versions(self) -> None:
-        listed = self._client.list_object_versions(Bucket=self._bucket, Prefix=self._key)
+        payer: Any = self._payer
+        listed = self._client.list_object_versions(Bucket=self._bucket, Prefix=self._key, **payer)
         for entry in [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]:
             if entry.get("Key") == self._key:
                 version: dict[str, Any] = {"VersionId": entry["VersionId"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from fsxsync.errors import LocalChanged, NotExportable
+from fsxsync.errors import LocalChanged, NotExportable, ObjectArchived
 from fsxsync.model.association import Event
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
 from fsxsync.model.metadata import from_user_metadata, guess_content_type, to_user_metadata
@@ -143,7 +143,13 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
         return await export(served, path, action)
     key = exported_key(served, path, local.kind)
     posix = action.posix or local.posix
-    written = await served.store.copy(key, key, posix, kind, expect=remote, replaces=remote)
+    try:
+        written = await served.store.copy(key, key, posix, kind, expect=remote, replaces=remote)
+    except ObjectArchived:
+        own_class = served.association.access.storage_class
+        if local.stub is not None or kind is not Kind.FILE or remote.storage_class != own_class:
+            raise
+        return await export(served, path, action)  # it is archived at our wish, and its data is here
     served.expect_echo(key, written.etag)
     served.exported += 1
     tell_if_left(served, path, local)
