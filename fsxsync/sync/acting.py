@@ -9,7 +9,7 @@ from fsxsync.errors import ObjectArchived, ObjectChanged
 from fsxsync.model.identity import Base, Kind, base_of
 from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.sync import conflicts, exporter, importer, moves, renames
-from fsxsync.sync.journal import forget_problems, record_action, record_problem
+from fsxsync.sync.journal import forget_problems, let_go, record_action, record_problem
 from fsxsync.sync.reconcile import QUIET, Action, Verdict
 from fsxsync.sync.served import Served
 
@@ -93,14 +93,18 @@ async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: 
         case Verdict.NOTHING:
             if local is None:
                 forget_problems(served, path)
+            elif action.suppressed is None:
+                let_go(served, path)
             if action.suppressed is Verdict.IMPORT_DELETE and local is not None and local.stub is not None:
                 record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")
             return DONE
         case Verdict.FORGET:
             files.delete(served.id, path)
+            let_go(served, path)
             return DONE
         case Verdict.REFRESH:
             record(served, refreshed(_with_version(served, path, action)))
+            let_go(served, path)
             return DONE
         case Verdict.ADOPT:
             again = _adopt(served, path, action)

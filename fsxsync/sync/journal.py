@@ -62,6 +62,11 @@ def forget_problems(served: Served, path: bytes) -> None:
     served.shared.catalog.conflicts.delete(served.id, path)
 
 
+def let_go(served: Served, path: bytes) -> None:
+    """Both sides agree: nothing is left of what waited for the repository."""
+    served.shared.catalog.problems.clear(served.id, path, [HELD])
+
+
 def record_problem(served: Served, path: bytes, kind: str, message: str, code: str) -> None:
     """A state that a person should see; written to the event log when it is news."""
     problems = served.shared.catalog.problems

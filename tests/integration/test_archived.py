@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,30 +19,42 @@ BODY = b"once frozen"
 
 
 class Glacier:
-    """A store that restores when the test says so. moto does it at once: what it lacks is said here, before it."""
+    """moto behind a proxy that writes restores down. They are done when the test says so."""
 
     def __init__(self, server: MotoServer) -> None:
         self.proxy = Proxy(server.url, rule=self._rule)
         self._server = server
         self.asked: list[tuple[str, str]] = []
-        self.frozen: set[str] = set()
-        """Paths of which nobody can read the object yet."""
+        """Path and body of each RestoreObject."""
 
     def _rule(self, request: Request) -> Answer | None:
         if request.query.startswith("restore"):
             self.asked.append((request.path, request.body.decode()))
-            return refusal(409, "RestoreAlreadyInProgress") if len(self.asked) > 1 else Answer(202)
-        if request.path in self.frozen and request.method == "GET":
-            return refusal(403, "InvalidObjectState")
+            if len(self.asked) > 1:
+                return refusal(409, "RestoreAlreadyInProgress")
+            self._begin(*request.path.strip("/").split("/", 1))
+            return Answer(202)
         return None
 
     def associate(self, fsx: Instance, bucket: str, *options: str) -> str:
         return fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", self.proxy.url, *options).out.strip()
 
-    def thaw(self, s3: Any, bucket: str, key: str) -> None:
-        """Amazon is done."""
-        self.frozen.discard(f"/{bucket}/{key}")
+    def _begin(self, bucket: str, key: str) -> None:
+        """Have moto say that it is under way: at the first HEAD it is, and stays so."""
+        s3 = self._server.client("s3")
+        self._progress({"progression": "manual", "times": 0})
         s3.restore_object(Bucket=bucket, Key=key, RestoreRequest={"Days": 1})
+        assert 'ongoing-request="true"' in s3.head_object(Bucket=bucket, Key=key)["Restore"]
+        self._progress({"progression": "manual", "times": 10**9})
+
+    def thaw(self) -> None:
+        """Amazon is done."""
+        self._progress({"progression": "immediate"})
+
+    def _progress(self, transition: dict[str, object]) -> None:
+        body = json.dumps({"model_name": "s3::keyrestore", "transition": transition}).encode()
+        url = f"{self._server.url}/moto-api/state-manager/set-transition"
+        urllib.request.urlopen(urllib.request.Request(url, body), timeout=30).close()  # noqa: S310  loopback
 
 
 @pytest.fixture
@@ -48,6 +62,7 @@ def glacier(moto: MotoServer) -> Iterator[Glacier]:
     made = Glacier(moto)
     with made.proxy:
         yield made
+    made.thaw()
 
 
 @pytest.fixture
@@ -84,7 +99,6 @@ def test_a_reader_waits_until_the_object_is_restored(
 ) -> None:
     """The restore is asked for once, however many read; one that is under way is no error, and a HEAD ends the wait."""
     s3.put_object(Bucket=bucket, Key="f", Body=BODY, StorageClass="GLACIER")
-    glacier.frozen.add(f"/{bucket}/f")
     association = glacier.associate(quick, bucket, "--restore-archived", "expedited", "--restore-days", "3")
     quick.settle()
     read: list[bytes] = []
@@ -100,7 +114,7 @@ def test_a_reader_waits_until_the_object_is_restored(
     assert (quick.directory / "d/f").stat().st_size == len(BODY)
     quick.ok("association", "update", association, "--restore-archived", "bulk")  # ends no wait
     assert not read
-    glacier.thaw(s3, bucket, "f")
+    glacier.thaw()
     for reader in readers:
         reader.join(30)
 
@@ -119,7 +133,6 @@ def test_an_event_wakes_the_reader(fsx: Instance, moto: MotoServer, s3: Any, buc
     url = sqs.create_queue(QueueName=bucket)["QueueUrl"]
     version = s3.put_object(Bucket=bucket, Key="f", Body=BODY, StorageClass="GLACIER")["VersionId"]
     etag = s3.head_object(Bucket=bucket, Key="f")["ETag"].strip('"')
-    glacier.frozen.add(f"/{bucket}/f")
     glacier.associate(fsx, bucket, "--restore-archived", "standard", "--events", f"sqs:{url}")
     fsx.settle()
     read: list[bytes] = []
@@ -127,26 +140,19 @@ def test_an_event_wakes_the_reader(fsx: Instance, moto: MotoServer, s3: Any, buc
 
     reader.start()
     eventually(lambda: fsx.status()["associations"][0]["restoring"] == 1)
-    glacier.thaw(s3, bucket, "f")
+    glacier.thaw()
     thing = {"key": "f", "eTag": etag, "versionId": version}
     record = {"eventName": "ObjectRestore:Completed", "s3": {"bucket": {"name": bucket}, "object": thing}}
-    sqs.send_message(QueueUrl=url, MessageBody=f'{{"Records": [{_json(record)}]}}')
+    sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"Records": [record]}))
     reader.join(30)
 
     assert read == [BODY]
-
-
-def _json(value: object) -> str:
-    import json  # noqa: PLC0415
-
-    return json.dumps(value)
 
 
 def test_whoever_reads_ends_with_the_daemon_and_asks_anew(
     quick: Instance, s3: Any, bucket: str, glacier: Glacier
 ) -> None:
     s3.put_object(Bucket=bucket, Key="f", Body=BODY, StorageClass="GLACIER")
-    glacier.frozen.add(f"/{bucket}/f")
     glacier.associate(quick, bucket, "--restore-archived", "bulk")
     quick.settle()
     failed: list[OSError] = []
@@ -162,7 +168,7 @@ def test_whoever_reads_ends_with_the_daemon_and_asks_anew(
     eventually(lambda: glacier.asked)
     assert quick.stop() == 0
     reader.join(30)
-    glacier.thaw(s3, bucket, "f")
+    glacier.thaw()
     quick.start()
 
     assert failed
@@ -174,14 +180,13 @@ def test_a_symlink_that_is_archived_comes_when_it_is_restored(
 ) -> None:
     meta = {"file-permissions": "0120777"}
     s3.put_object(Bucket=bucket, Key="link", Body=b"target", Metadata=meta, StorageClass="GLACIER")
-    glacier.frozen.add(f"/{bucket}/link")
     glacier.associate(quick, bucket, "--restore-archived", "standard")
     quick.settle()
     assert "S3SymlinkInUnsupportedTier" in codes(quick)
     assert quick.status()["associations"][0]["held"] == 1
     assert not (quick.directory / "d/link").is_symlink()
 
-    glacier.thaw(s3, bucket, "link")
+    glacier.thaw()
 
     eventually(lambda: (quick.directory / "d/link").readlink() == Path("target"))
     assert len(glacier.asked) == 1
@@ -239,13 +244,12 @@ def test_watch_mode_brings_an_archived_object_once_it_is_restored(
     tmp_path: Path, s3: Any, bucket: str, glacier: Glacier
 ) -> None:
     s3.put_object(Bucket=bucket, Key="f", Body=BODY, StorageClass="GLACIER")
-    glacier.frozen.add(f"/{bucket}/f")
     with instance(tmp_path, mounted=False, FSXSYNC_RESTORE_CHECK_S="0.2") as watched:
         glacier.associate(watched, bucket, "--restore-archived", "standard")
         watched.settle()
         assert not (watched.directory / "d/f").exists()
 
-        glacier.thaw(s3, bucket, "f")
+        glacier.thaw()
 
         eventually(lambda: (watched.directory / "d/f").read_bytes() == BODY)
         assert glacier.asked
