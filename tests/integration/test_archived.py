@@ -94,9 +94,7 @@ def test_reading_an_archived_object_is_refused_with_what_to_do(
     assert "x-amz-restore" not in s3.head_object(Bucket=bucket, Key="f")["ResponseMetadata"]["HTTPHeaders"]
 
 
-def test_a_reader_waits_until_the_object_is_restored(
-    quick: Instance, s3: Any, bucket: str, glacier: Glacier
-) -> None:
+def test_a_reader_waits_until_the_object_is_restored(quick: Instance, s3: Any, bucket: str, glacier: Glacier) -> None:
     """The restore is asked for once, however many read; one that is under way is no error, and a HEAD ends the wait."""
     s3.put_object(Bucket=bucket, Key="f", Body=BODY, StorageClass="GLACIER")
     association = glacier.associate(quick, bucket, "--restore-archived", "expedited", "--restore-days", "3")
