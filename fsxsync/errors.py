@@ -279,7 +279,6 @@ class ObjectEncrypted(RepositoryError):
 
 
 class OptionRefused(RepositoryError):
-    errno = _errno.EINVAL
     code = "S3OptionRefused"
 
 

@@ -28,9 +28,9 @@ _DELETE_ALL = "DELETE FROM problems WHERE association = ?"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """``kind`` is conflict (one that the policy blocks), not-exportable, lost, refused, damaged, damaged-object, held (until
-    something happens in the repository) or restoring (an archived object, asked for); ``kept_as`` is an older version's:
-    conflict copies are in `conflicts`."""
+    """``kind`` is conflict (one that the policy blocks), not-exportable, lost, refused, damaged, damaged-object, held
+    (until something happens in the repository) or restoring (an archived object, asked for); ``kept_as`` is an older
+    version's: conflict copies are in `conflicts`."""
 
     association: str
     path: bytes

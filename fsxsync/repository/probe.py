@@ -6,6 +6,7 @@ a condition that must fail, and with one that must not. Only a store that tells 
 
 from __future__ import annotations
 
+import base64
 import enum
 import hashlib
 import logging
@@ -87,6 +88,12 @@ def _raise_if_final(error: ClientError) -> None:
         raise error
 
 
+def _md5(body: bytes) -> dict[str, Any]:
+    """Where Object Lock holds every new object, S3 takes none without its checksum, and MD5 is known to every store."""
+    digest = hashlib.md5(body, usedforsecurity=False).digest()
+    return {"ContentMD5": base64.b64encode(digest).decode()}
+
+
 class _Probe:
     def __init__(self, client: S3Client, bucket: str, key: str, placing: Mapping[str, Any]) -> None:
         self._client = client
@@ -130,7 +137,7 @@ class _Probe:
         """The bucket takes objects of that class: raises if not, so that it is said once and not of each file."""
         placing: dict[str, Any] = {**self._placing, "StorageClass": storage_class}
         try:
-            self._client.put_object(**self._at, Body=b"", **placing)
+            self._client.put_object(**self._at, Body=b"", **_md5(b""), **placing)
         except ClientError as error:
             _raise_if_final(error)
 
@@ -151,7 +158,7 @@ class _Probe:
     def _makes_md5(self) -> bool:
         body = secrets.token_bytes(8)
         try:
-            answer = self._client.put_object(**self._at, Body=body, **self._placing)
+            answer = self._client.put_object(**self._at, Body=body, **_md5(body), **self._placing)
         except ClientError as error:
             _raise_if_final(error)
             return False
@@ -194,7 +201,7 @@ class _Probe:
 
     def _put(self, condition: Condition) -> str:
         body = secrets.token_bytes(8)  # another etag each time
-        answer = self._client.put_object(**self._at, Body=body, **condition, **self._placing)
+        answer = self._client.put_object(**self._at, Body=body, **_md5(body), **condition, **self._placing)
         self._etag = plain_etag(answer["ETag"])
         return self._etag
 
@@ -203,7 +210,8 @@ class _Probe:
         upload_id = self._client.create_multipart_upload(**self._at, **self._placing)["UploadId"]
         self._uploads.append(upload_id)
         upload: dict[str, Any] = {**self._at, "UploadId": upload_id, **self._payer}
-        part = self._client.upload_part(**upload, PartNumber=1, Body=secrets.token_bytes(8))
+        body = secrets.token_bytes(8)
+        part = self._client.upload_part(**upload, PartNumber=1, Body=body, **_md5(body))
         parts: Any = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
         answer = self._client.complete_multipart_upload(**upload, MultipartUpload=parts, **condition)
         self._uploads.remove(upload_id)
@@ -229,10 +237,9 @@ class _Probe:
         try:
             for upload_id in self._uploads:
                 self._client.abort_multipart_upload(**self._at, UploadId=upload_id, **self._payer)
+            self._client.delete_object(**self._at, **self._payer)  # first: versions may be locked, and stay
             if has_versions:
                 self._delete_versions()
-            else:
-                self._client.delete_object(**self._at, **self._payer)
         except ClientError as error:
             left = f"s3://{self._bucket}/{self._key}"
             log.warning("a probe of the store could not be removed: %s", translate(error, one_line(left)))

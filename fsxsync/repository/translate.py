@@ -140,7 +140,7 @@ _ADVICE = {
             "KMS.InvalidKeyUsageException",
             "KMS.KMSInvalidStateException",
         ),
-        "name a key of the bucket's region that is enabled: --sse aws:kms:KEY",
+        "have the key enabled, or name another one of the bucket's region for new objects: --sse aws:kms:KEY",
     ),
 }
 

@@ -16,6 +16,7 @@ from fsxsync.sync.intake import exportable_key
 from fsxsync.sync.reconcile import Action
 from fsxsync.sync.rescan import check_directory
 from fsxsync.sync.served import Served
+from fsxsync.transfer.checksums import of_body
 
 
 def as_stored(kind: Kind, posix: Posix, key: str) -> Posix:
@@ -60,7 +61,13 @@ async def export(served: Served, path: bytes, action: Action) -> Base:
         size = local.size
     else:
         body = local.target or b"" if local.kind is Kind.SYMLINK else b""
-        headers = ObjectHeaders(posix=posix, kind=local.kind, content_type=guess_content_type(path, local.kind))
+        headers = ObjectHeaders(
+            posix=posix,
+            kind=local.kind,
+            content_type=guess_content_type(path, local.kind),
+            # A bucket whose Object Lock holds every new object takes none without a checksum.
+            crc64nvme=of_body(body),
+        )
         _still(served, path, local)
         written = await served.store.put(key, body, headers, replaces=action.remote)
         digest, size = None, len(body)

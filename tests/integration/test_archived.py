@@ -83,7 +83,7 @@ def test_reading_an_archived_object_is_refused_with_what_to_do(
     fsx.associate(moto, f"s3://{bucket}/", "/d")
     fsx.settle()
 
-    with pytest.raises(OSError) as failed:
+    with pytest.raises(OSError, match="No data available") as failed:
         (fsx.directory / "d/f").read_bytes()
 
     assert failed.value.errno == errno.ENODATA

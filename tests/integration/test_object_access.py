@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.instance import Instance, eventually
+from support.instance import Instance, eventually, keys_of
 from support.moto_server import MotoServer
 from support.proxy import Answer, Proxy, Request, refusal
 
@@ -139,7 +141,7 @@ def test_a_public_bucket_is_read_without_credentials(fsx: Instance, moto: MotoSe
         fsx.settle()
 
         assert (fsx.directory / "d/f").read_bytes() == b"for all"
-        with pytest.raises(OSError) as failed:
+        with pytest.raises(OSError, match="Read-only") as failed:
             (fsx.directory / "d/new").write_bytes(b"1")
 
         assert failed.value.errno == errno.EROFS
@@ -172,7 +174,7 @@ def test_an_object_with_its_customers_key_is_refused_in_words(
     fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url)
     fsx.settle()
 
-    with pytest.raises(OSError) as failed:
+    with pytest.raises(PermissionError) as failed:
         (fsx.directory / "d/secret").read_bytes()
 
     assert failed.value.errno == errno.EACCES
@@ -209,18 +211,57 @@ def test_a_locked_object_is_reported_and_left_in_peace(fsx: Instance, s3: Any, b
     assert fsx.status()["associations"][0]["held"] == 1
 
 
-def test_a_version_that_was_overwritten_is_read_to_its_end(
-    fsx: Instance, moto: MotoServer, s3: Any, versioned: str
-) -> None:
-    """Also where a listing brought the file: listings tell no versions, the HEAD that follows does."""
-    first, second = os.urandom(20 << 20), os.urandom(20 << 20)
-    s3.put_object(Bucket=versioned, Key="f", Body=first)
-    fsx.associate(moto, f"s3://{versioned}/", "/d")
+def test_a_bucket_whose_lock_holds_every_object(fsx: Instance, s3: Any, proxy: Proxy) -> None:
+    """S3 takes none without a checksum there; overwrites and deletes make versions, and no probe is left to be seen."""
+    bucket = f"lock-{uuid.uuid4().hex[:12]}"
+    s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    retention = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    s3.put_object_lock_configuration(
+        Bucket=bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": retention}
+    )
+
+    def rule(request: Request) -> Answer | None:
+        is_checked = {"content-md5", "x-amz-checksum-crc64nvme"} & request.headers.keys()
+        is_upload = request.method == "PUT" and "x-amz-copy-source" not in request.headers
+        return refusal(400, "InvalidRequest", "Content-MD5 is required") if is_upload and not is_checked else None
+
+    proxy.rule = rule
+    association = fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url).out.strip()
+    assert fsx.ok("association", "show", association, "--json").json["features"]["put_if_none_match"]
+
+    (fsx.directory / "d/dir").mkdir()
+    (fsx.directory / "d/link").symlink_to("dir")
+    (fsx.directory / "d/f").write_bytes(b"1")
+    fsx.settle()
+    (fsx.directory / "d/f").write_bytes(b"22")
+    fsx.settle()
+    assert keys_of(s3, bucket) == ["dir/", "f", "link"]
+    (fsx.directory / "d/f").unlink()
     fsx.settle()
 
+    assert keys_of(s3, bucket) == ["dir/", "link"]
+    assert fsx.status()["associations"][0]["held"] == 0
+
+
+def test_a_version_that_was_overwritten_is_read_to_its_end(
+    fsx: Instance, s3: Any, versioned: str, proxy: Proxy
+) -> None:
+    """Also where a listing brought the file: listings tell no versions, the HEAD that follows does."""
+    first, second = os.urandom(9 << 20), os.urandom(9 << 20)
+    s3.put_object(Bucket=versioned, Key="f", Body=first)
+    fsx.ok("associate", f"s3://{versioned}/", "/d", "--endpoint-url", proxy.url)
+    fsx.settle()
+    overwritten = threading.Event()
+
+    def rule(request: Request) -> None:
+        if request.range is not None and request.range[0] > 0:
+            overwritten.wait(60)
+
+    proxy.rule = rule
     with (fsx.directory / "d/f").open("rb", buffering=0) as opened:
         start = opened.read(4096)
         s3.put_object(Bucket=versioned, Key="f", Body=second)
+        overwritten.set()
         fsx.settle()
         rest = b"".join(iter(lambda: opened.read(1 << 20), b""))
 
