@@ -140,7 +140,12 @@ def running(*options: str, **env: str) -> Iterator[Instance]:
 
     ``options`` are those of ``mount -o``.
     """
-    defaults = {"FSXSYNC_EXPORT_DELAY_S": "1", "FSXSYNC_EXPORT_CAP_S": "30"}
+    defaults = {
+        "FSXSYNC_EXPORT_DELAY_S": "1",
+        "FSXSYNC_EXPORT_CAP_S": "30",
+        "FSXSYNC_QUEUE_WAIT_S": "20",
+        "FSXSYNC_RETRY_S": "1",
+    }
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fsxsync-bench-")))
         made = Instance(base, env=defaults | env, options=("-o", ",".join(options)) if options else ())

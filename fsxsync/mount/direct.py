@@ -51,6 +51,13 @@ class Direct:
         self._answers = False
         self._served.clear()
 
+    def requests(self) -> int:
+        """How many the kernel made since the start, whoever answered them; 0 without a channel."""
+        if self._channel is None:
+            return 0
+        counted = self._channel.stats()
+        return counted["requests"] + counted["answered"]
+
     # ------------------------------------------------------------- open files
 
     def join(self, ino: int, fd: int, *, may_pass: bool, is_for_reading: bool) -> int:

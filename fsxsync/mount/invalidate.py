@@ -100,6 +100,9 @@ class KernelCache:
             self._attributes[ino] = None
         self._work.set()
 
+    def requests(self) -> int:
+        return self._direct.requests()
+
     def open_handles(self, ino: int) -> int:
         self._learn()
         inode = self._handles.inode(ino)

@@ -68,5 +68,8 @@ class Front(Protocol):
     async def told(self) -> None:
         """Return when the kernel has forgotten all that was invalidated before the call."""
 
+    def requests(self) -> int:
+        """How many requests applications have made of the mount since its start."""
+
     def open_handles(self, ino: int) -> int:
         """How many handles applications hold on that host inode."""

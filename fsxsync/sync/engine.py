@@ -58,7 +58,7 @@ class Engine:
         self.intake = Intake(shared, self.served_for)
         self.intake.on_overflow = self._overflow
         self._routes = Routes(shared, open_route)
-        self._readers = Readers(self.intake, open_queue, self._served_by_queue)
+        self._readers = Readers(self.intake, open_queue, self._served_by_queue, shared.settings)
         self.hydrator = StubHydrator(shared, self.intake, self.served_for)
         self.hydrator.set_roots(self.is_association_root)
         self.watcher = Watcher(

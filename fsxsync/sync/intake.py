@@ -25,6 +25,9 @@ from fsxsync.sync.served import Served, Shared
 log = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
+FLUSH_BUSY_S = 0.25
+"""While the mount is hard at work, a path is told of several times within moments: it costs one row and one look at the
+tree if these are gathered."""
 BATCH = 500
 
 
@@ -85,7 +88,7 @@ class Intake:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            await trio.sleep(FLUSH_S)
+            await trio.sleep(FLUSH_BUSY_S if self._shared.courtesy.is_busy() else FLUSH_S)
             self.flush()
             while self._expansions:
                 expansion = next(iter(self._expansions))

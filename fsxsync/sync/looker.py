@@ -38,9 +38,9 @@ FATAL = (BadCredentials, BucketMissing, EndpointUnreachable, TreeMoved)
 """Not the path's fault but the association's: it becomes MISCONFIGURED, and its paths wait."""
 
 
-def backoff_s(attempts: int) -> float:
-    """Seconds until the next try after ``attempts`` failures: 1, 2, 4 … 300."""
-    return min(2.0 ** min(attempts, 20), BACKOFF_MAX_S)
+def backoff_s(served: Served, attempts: int) -> float:
+    """Seconds until the next try after ``attempts`` failures: 1, 2, 4 … 300, in units of the setting ``retry_s``."""
+    return min(served.shared.settings.retry_s * 2.0 ** min(attempts, 20), BACKOFF_MAX_S)
 
 
 async def run_lookers(served: Served) -> None:
@@ -56,6 +56,7 @@ async def run_lookers(served: Served) -> None:
     async with trio.open_nursery() as nursery:
         while True:
             served.hints = trio.Event()
+            await served.shared.courtesy.give_way()
             await slots.acquire()
             slots.release()
             free = max(1, slots.value)
@@ -117,7 +118,7 @@ async def _handle(served: Served, entry: Entry) -> None:
         return
     except FsxSyncError as error:
         record_failure(served, entry.path, error, first=entry.attempts == 0, local=entry.local)
-        at_ns = now_ns() + int(backoff_s(entry.attempts) * 1e9)
+        at_ns = now_ns() + int(backoff_s(served, entry.attempts) * 1e9)
         changelog.retry(entry, error=str(error), code=error.code, at_ns=at_ns)
         if isinstance(error, FATAL):
             raise

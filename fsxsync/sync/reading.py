@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from fsxsync.config import Settings
 from fsxsync.errors import AccessDenied, EndpointUnreachable, RepositoryError, Throttled
 from fsxsync.model.association import Access, Association, Lifecycle
 from fsxsync.ports import HELD_S, EventQueue, ObjectHint, QueueMessage
@@ -15,13 +16,12 @@ from fsxsync.sync.intake import Intake
 from fsxsync.sync.loading import first_leaf
 from fsxsync.sync.served import Served
 
-LONG_POLL_S = 20
-"""SQS's longest wait; a waiting receive costs nothing."""
 FULL_BATCH = 10
 """What SQS gives at most: there may be more."""
 CONSUMERS = 4
 """Receives at a time while there are: each waits for its own round trips."""
-RETRY_S = 5.0
+RETRIES = 5
+"""Waits of the setting ``retry_s`` between two tries of a queue that can't be read."""
 HANDOVER_S = 0.1
 GRACE_S = 2.0
 """How long `wait` waits for messages that somebody holds before it reads the listing instead …"""
@@ -37,8 +37,15 @@ _PASSING = (EndpointUnreachable, Throttled)
 class QueueReader:
     """Reads one queue for all its associations."""
 
-    def __init__(self, queue: EventQueue, intake: Intake, served_by: Callable[[str], Iterable[Served]]) -> None:
+    def __init__(
+        self,
+        queue: EventQueue,
+        intake: Intake,
+        served_by: Callable[[str], Iterable[Served]],
+        settings: Settings,
+    ) -> None:
         self._queue = queue
+        self._settings = settings
         self._intake = intake
         self._served_by = served_by
         self.failure = ""
@@ -51,7 +58,7 @@ class QueueReader:
         """Read for ever; what goes wrong is tried again, and told by `until_broken` unless it passes soon."""
         while True:
             try:
-                if await self._receive(LONG_POLL_S) >= FULL_BATCH:
+                if await self._receive(self._settings.queue_wait_s) >= FULL_BATCH:
                     await self._read_all()
                 self._heard()
             except* RepositoryError as failures:
@@ -59,7 +66,7 @@ class QueueReader:
                 assert isinstance(error, RepositoryError)
                 self._failed(error)
             if self.failure:
-                await trio.sleep(RETRY_S)
+                await trio.sleep(RETRIES * self._settings.retry_s)
 
     async def _read_all(self) -> None:
         """Several at a time, until the queue seems empty."""
@@ -256,8 +263,10 @@ class Readers:
         intake: Intake,
         open_queue: Callable[[str, Association], EventQueue],
         served_by: Callable[[str], Iterable[Served]],
+        settings: Settings,
     ) -> None:
         self._intake = intake
+        self._settings = settings
         self._open_queue = open_queue
         self._served_by = served_by
         self._used: dict[tuple[str, Access], _Used] = {}
@@ -270,7 +279,7 @@ class Readers:
         used = self._used.get(key)
         if used is None:
             queue = self._open_queue(association.events, association)
-            used = self._used[key] = _Used(QueueReader(queue, self._intake, self._served_by))
+            used = self._used[key] = _Used(QueueReader(queue, self._intake, self._served_by, self._settings))
             nursery.start_soon(used.run, name=f"queue {association.events}")
         used.by += 1
         return used.reader

@@ -19,6 +19,7 @@ from fsxsync.model.association import Association
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 from fsxsync.model.keys import key_of
 from fsxsync.ports import Front, Mover, ObjectStore
+from fsxsync.sync.courtesy import Courtesy
 from fsxsync.sync.filters import Filters
 from fsxsync.telemetry.eventlog import EventLog
 from fsxsync.tree.tree import Tree
@@ -41,6 +42,9 @@ class NoFront:
 
     async def told(self) -> None:
         return
+
+    def requests(self) -> int:
+        return 0
 
     def open_handles(self, ino: int) -> int:
         return 0
@@ -77,6 +81,7 @@ class Shared:
     let_go: Callable[[int], AbstractAsyncContextManager[None]] = nobody_loads
     """Inside, the hydrator has that inode not open for writing, so that the file may be replaced or removed while it
     is being loaded; who reads the old one goes on. What is done inside must not await."""
+    courtesy: Courtesy = field(init=False)
     expanding: int = 0
     """Directories whose content is still to be turned into hints; no file is deleted remotely meanwhile,
     because a hint to come may say that it only moved."""
@@ -88,11 +93,16 @@ class Shared:
     started_ns: int = field(default_factory=time.time_ns)
     host: str = field(default_factory=socket.gethostname)
 
+<<<<<<< HEAD
     def unarchived(self, association: str, key: str) -> None:
         """An object can be read, or it is gone: whoever waits for it looks."""
         awaited = self.awaited.pop((association, key), None)
         if awaited is not None:
             awaited.readable.set()
+=======
+    def __post_init__(self) -> None:
+        self.courtesy = Courtesy(lambda: self.front.requests())  # noqa: PLW0108 - the front comes later
+>>>>>>> main
 
     def is_written(self, ino: int) -> bool:
         """Somebody has the file open for writing through the mount."""

@@ -78,7 +78,7 @@ class Service:
                             attempts = 0
                         self._misconfigured(error)
                     self._retry = trio.Event()
-                    with trio.move_on_after(min(backoff_s(attempts), RETRY_MAX_S)):
+                    with trio.move_on_after(min(backoff_s(self.served, attempts), RETRY_MAX_S)):
                         await _either(self._retry, self.served.filters_stale)  # somebody consented, or mended the list
                     attempts += 1
         finally:

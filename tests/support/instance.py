@@ -17,7 +17,12 @@ from typing import IO, Any
 from support.moto_server import MotoServer, clean_environment
 
 PROGRAM = [sys.executable, "-c", "from fsxsync.cli.main import main; main()"]
-QUICK = {"FSXSYNC_EXPORT_DELAY_S": "0.1", "FSXSYNC_EXPORT_CAP_S": "2"}
+QUICK = {
+    "FSXSYNC_EXPORT_DELAY_S": "0.1",
+    "FSXSYNC_EXPORT_CAP_S": "2",
+    "FSXSYNC_QUEUE_WAIT_S": "2",
+    "FSXSYNC_RETRY_S": "0.25",
+}
 """Tests do not wait a second after every write; what they check does not depend on it."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from fsxsync.config import Settings
 from fsxsync.errors import AccessDenied, EndpointUnreachable, QueueMissing, RepositoryError
 from fsxsync.model.association import Association, Lifecycle
 from fsxsync.ports import ObjectHint, QueueMessage
@@ -20,6 +22,9 @@ from fsxsync.sync.reading import DEAF_MAX_S, GAP_NS, QueueReader, Readers
 from fsxsync.sync.served import Served
 
 URL = "http://127.0.0.1:1/1/q"
+
+
+SETTINGS = Settings(state_dir=Path("/nowhere"))
 
 
 class FakeQueue:
@@ -96,7 +101,7 @@ class World:
         self.hints.extend(hint.key for hint in hints)
 
     def reader(self, queue: FakeQueue) -> QueueReader:
-        return QueueReader(queue, self.intake, lambda _url: [self.served])
+        return QueueReader(queue, self.intake, lambda _url: [self.served], SETTINGS)
 
 
 @pytest.fixture
@@ -197,7 +202,7 @@ async def test_who_slept_for_long_reads_the_listing(world: World, monkeypatch: p
 
 async def test_a_reader_lasts_as_long_as_somebody_uses_it(world: World) -> None:
     queue = FakeQueue()
-    readers = Readers(world.intake, lambda _url, _association: queue, lambda _url: [world.served])
+    readers = Readers(world.intake, lambda _url, _association: queue, lambda _url: [world.served], SETTINGS)
     async with trio.open_nursery() as nursery:
         one = readers.take(world.served.association, nursery)
         two = readers.take(world.served.association, nursery)
