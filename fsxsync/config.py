@@ -51,15 +51,12 @@ class Settings:
     invalidated."""
     poll_default_s: float = 60.0
     """How often a listing is read where no event queue tells of changes."""
-<<<<<<< HEAD
-    restore_check_s: float = 300.0
-    """How often what waits for the repository (an archived object, one under a lock) is looked at without an event."""
-=======
     queue_wait_s: int = 20
     """How long a receive waits for messages at the event queue. SQS allows 20, and a wait costs one request."""
     retry_s: float = 1.0
     """How soon something that failed is tried again; every further time it takes twice as long, up to five minutes."""
->>>>>>> main
+    restore_check_s: float = 300.0
+    """How often what waits for the repository (an archived object, one under a lock) is looked at without an event."""
     log_level: str = "INFO"
     log_style: str = "text"
     event_log_max_bytes: int = 4 * MIB
@@ -245,12 +242,9 @@ _CHECKS: Mapping[str, Check] = {
     "look_workers": _whole(1, 256),
     "attr_timeout_s": _number(0, 86400),
     "poll_default_s": _number(0, 86400),
-<<<<<<< HEAD
-    "restore_check_s": _number(0.1, 86400),
-=======
     "queue_wait_s": _whole(0, 20),
     "retry_s": _number(0.01, 300),
->>>>>>> main
+    "restore_check_s": _number(0.1, 86400),
     "log_level": _one_of(("DEBUG", "INFO", "WARNING", "ERROR")),
     "log_style": _one_of(("text", "json")),
     "event_log_max_bytes": _size(64 * KIB, GIB),

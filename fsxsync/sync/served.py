@@ -93,16 +93,14 @@ class Shared:
     started_ns: int = field(default_factory=time.time_ns)
     host: str = field(default_factory=socket.gethostname)
 
-<<<<<<< HEAD
+    def __post_init__(self) -> None:
+        self.courtesy = Courtesy(lambda: self.front.requests())  # noqa: PLW0108 - the front comes later
+
     def unarchived(self, association: str, key: str) -> None:
         """An object can be read, or it is gone: whoever waits for it looks."""
         awaited = self.awaited.pop((association, key), None)
         if awaited is not None:
             awaited.readable.set()
-=======
-    def __post_init__(self) -> None:
-        self.courtesy = Courtesy(lambda: self.front.requests())  # noqa: PLW0108 - the front comes later
->>>>>>> main
 
     def is_written(self, ino: int) -> bool:
         """Somebody has the file open for writing through the mount."""
