@@ -43,17 +43,20 @@ async def until_readable(
         raise ObjectArchived(f"reading {key}", "its storage class is an archive's")
     place = (served.id, key)
     awaited = shared.awaited.get(place)
+    is_first = awaited is None
     if awaited is None:
         awaited = shared.awaited[place] = Awaited()
-        try:
-            if await ask(served, path, key, etag, version_id):
-                shared.unarchived(*place)
-                return False
-        except BaseException:
-            shared.unarchived(*place)  # whoever came meanwhile asks for itself
-            raise
     awaited.by += 1
     try:
+        if is_first:
+            try:
+                is_readable = await ask(served, path, key, etag, version_id)
+            except BaseException:
+                shared.unarchived(*place)  # whoever came meanwhile asks for itself
+                raise
+            if is_readable:
+                shared.unarchived(*place)
+                return False
         while not awaited.readable.is_set():
             crowded = sum(each.by for each in shared.awaited.values()) > WAITING_MOST
             if crowded or not is_wanted() or served.id not in shared.served:

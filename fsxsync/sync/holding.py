@@ -33,12 +33,24 @@ async def hold(served: Served, path: bytes, error: ObjectArchived | ObjectLocked
 
 async def run(served: Served) -> None:
     """Look at what is held every now and then, for ever."""
-    problems = served.shared.catalog.problems
     last = {HELD: b"", RESTORING: b""}
+    hinted: set[bytes] = set()
+    changelog = served.shared.catalog.changelog
     while True:
         await trio.sleep(served.shared.settings.restore_check_s)
-        for kind, after in last.items():
-            paths = problems.paths_after(served.id, kind, after, AT_ONCE)
-            for path in paths:
-                served.add_hint(path, local=True, remote=True)
-            last[kind] = paths[-1] if len(paths) == AT_ONCE else b""
+        # Held paths may wait for each other (both names of a rename): a round begins when the last one is through.
+        hinted = {path for path in hinted if changelog.count_under(served.id, path)}
+        if not hinted:
+            hinted = _hint(served, last)
+
+
+def _hint(served: Served, last: dict[str, bytes]) -> set[bytes]:
+    """Have the next ones looked at, after those in ``last``; their paths."""
+    hinted: set[bytes] = set()
+    for kind, after in last.items():
+        paths = served.shared.catalog.problems.paths_after(served.id, kind, after, AT_ONCE)
+        for path in paths:
+            served.add_hint(path, local=True, remote=True)
+        last[kind] = paths[-1] if len(paths) == AT_ONCE else b""
+        hinted.update(paths)
+    return hinted

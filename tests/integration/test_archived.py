@@ -68,7 +68,7 @@ def glacier(moto: MotoServer) -> Iterator[Glacier]:
 @pytest.fixture
 def quick(tmp_path: Path) -> Iterator[Instance]:
     """An instance that looks at what is held all the time."""
-    with instance(tmp_path, FSXSYNC_RESTORE_CHECK_S="0.2") as made:
+    with instance(tmp_path, FSXSYNC_RESTORE_CHECK_S="0.5") as made:
         yield made
 
 
@@ -242,7 +242,7 @@ def test_watch_mode_brings_an_archived_object_once_it_is_restored(
     tmp_path: Path, s3: Any, bucket: str, glacier: Glacier
 ) -> None:
     s3.put_object(Bucket=bucket, Key="f", Body=BODY, StorageClass="GLACIER")
-    with instance(tmp_path, mounted=False, FSXSYNC_RESTORE_CHECK_S="0.2") as watched:
+    with instance(tmp_path, mounted=False, FSXSYNC_RESTORE_CHECK_S="0.5") as watched:
         glacier.associate(watched, bucket, "--restore-archived", "standard")
         watched.settle()
         assert not (watched.directory / "d/f").exists()
