@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fsxsync.control.wanted import ACLS, ID_MAX, POLL_MAX_S, RESTORES
+from fsxsync.control.wanted import ACLS, ID_MAX, POLL_MAX_S, RESTORE_DAYS_MAX, RESTORES
 from fsxsync.model.association import DEFAULT_EXCLUDES, Event, OnConflict
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -137,8 +137,13 @@ _OPTIONS = (
     click.option("--endpoint-url", type=ENDPOINT, help="An S3-compatible store that is not AWS."),
     click.option("--region", type=REGION, help="The bucket's region."),
     click.option("--profile", metavar="NAME", help="A profile of ~/.aws/config; credentials are not stored."),
-    click.option("--anonymous", is_flag=True, default=None, help="Send requests without credentials."),
-    click.option("--requester-pays", is_flag=True, default=None, help="Pay for requests of the bucket."),
+    click.option("--anonymous", is_flag=True, default=None, help="Send requests without credentials; read-only."),
+    click.option(
+        "--requester-pays",
+        is_flag=True,
+        default=None,
+        help="Say with each request that you pay for it, as such buckets want it.",
+    ),
     click.option("--acl", type=click.Choice(ACLS), metavar="NAME", help="Canned ACL of new objects."),
     click.option("--sse", type=SSE, metavar="AES256|aws:kms[:KEY]", help="Server-side encryption of new objects."),
     click.option("--storage-class", type=STORAGE_CLASS, help="Storage class of new objects."),
@@ -151,6 +156,12 @@ _OPTIONS = (
         "--restore-archived",
         type=click.Choice(RESTORES),
         help="What reading a file whose object is archived asks for (default off: an error).",
+    ),
+    click.option(
+        "--restore-days",
+        type=click.IntRange(1, RESTORE_DAYS_MAX),
+        metavar="DAYS",
+        help="How long what was restored stays readable (default 7).",
     ),
     click.option("--uid", type=USER, metavar="ID", help="Owner of files whose objects have no POSIX metadata."),
     click.option("--gid", type=USER, metavar="ID", help="Group of such files."),
