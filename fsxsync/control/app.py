@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 
 import trio
@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from fsxsync.control.authentication import Credentials
+from fsxsync.control.authentication import Credentials, check_any
 from fsxsync.control.documents import Document
 from fsxsync.control.fsx import FsxApi
 from fsxsync.control.fsx_documents import Place
@@ -57,7 +57,7 @@ def create_app(
     undisturbed: Undisturbed,
     eventlog: EventLog,
     own_operations: bool = True,
-    credentials: Credentials | None = None,
+    credentials: Sequence[Credentials] = (),
 ) -> Starlette:
     """``own_operations`` False leaves FSx's alone. ``credentials``: those that have to sign, over TCP, where anybody on
     this host may call."""
@@ -69,7 +69,7 @@ def create_app(
 
 class _Endpoint:
     def __init__(
-        self, fsx: FsxApi, operations: Operations | None, eventlog: EventLog, credentials: Credentials | None
+        self, fsx: FsxApi, operations: Operations | None, eventlog: EventLog, credentials: Sequence[Credentials]
     ) -> None:
         self._fsx = fsx
         self._operations = operations
@@ -102,8 +102,8 @@ class _Endpoint:
         service, _, operation = headers.get("x-amz-target", "").partition(".")
         try:
             _check_host(scope, headers)
-            if self._credentials is not None:
-                self._credentials.check(scope["method"], scope["path"], headers, body or b"", now_s=time.time())
+            if self._credentials:
+                check_any(self._credentials, scope["method"], scope["path"], headers, body or b"", now_s=time.time())
             answer = await self._answer(service, operation, body)
             if isinstance(answer, Lines):
                 await reply.lines(answer.documents)

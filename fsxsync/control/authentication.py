@@ -3,7 +3,7 @@
 A loopback port is open to every user of the host, and to every program that one of them runs. An association links any
 directory of the tree with any bucket, in the daemon's name; so requests are signed as AWS's clients sign them (SigV4),
 with a key of this daemon's own. Its file has the form of AWS's credentials files: AWS_SHARED_CREDENTIALS_FILE may name
-it.
+it. The keys in the daemon's own environment will do as well: whoever has them has the buckets anyway.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +63,12 @@ class Credentials:
                 advice="remove them; they are made again",
             ) from error
 
+    @classmethod
+    def of_environment(cls, env: Mapping[str, str]) -> Credentials | None:
+        """The pair that boto3 would take from there."""
+        access_key_id, secret_key = env.get("AWS_ACCESS_KEY_ID"), env.get("AWS_SECRET_ACCESS_KEY")
+        return cls(access_key_id, secret_key) if access_key_id and secret_key else None
+
     def check(self, method: str, path: str, headers: Mapping[str, str], body: bytes, *, now_s: float) -> None:
         """The request was signed with these, for this very content, a short while ago.
 
@@ -90,6 +96,19 @@ class Credentials:
         is_ours = hmac.compare_digest(found["id"].encode(), self.access_key_id.encode())
         if not hmac.compare_digest(found["signature"], expected) or not is_ours:
             raise _refused("its signature is not one of this daemon's credentials")
+
+
+def check_any(
+    any_of: Sequence[Credentials], method: str, path: str, headers: Mapping[str, str], body: bytes, *, now_s: float
+) -> None:
+    """See `Credentials.check`: with one of these.
+
+    Raises:
+        BadInput: with none of them.
+    """
+    found = _AUTHORIZATION.fullmatch(headers.get("authorization", ""))
+    named = next((one for one in any_of if found is not None and one.access_key_id == found["id"]), any_of[0])
+    named.check(method, path, headers, body, now_s=now_s)
 
 
 def _write(file: Path, made: Credentials) -> None:

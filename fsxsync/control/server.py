@@ -47,7 +47,7 @@ async def serve_control(
         BadInput: a socket can't be had.
     """
     tcp = listen_tcp(listen) if listen is not None else None
-    credentials = Credentials.of(socket_path.with_name(FILE)) if tcp is not None else None
+    credentials = _credentials(socket_path.with_name(FILE)) if tcp is not None else ()
     metrics = listen_tcp(metrics_listen, anywhere=True) if metrics_listen is not None else None
     unix = listen_unix(socket_path)
     try:
@@ -70,6 +70,12 @@ async def serve_control(
                 listener.close()
         with suppress(FileNotFoundError):  # the state directory was removed under us
             os.unlink(socket_path)
+
+
+def _credentials(file: Path) -> tuple[Credentials, ...]:
+    """Those that may sign. Blocking."""
+    environment = Credentials.of_environment(os.environ)
+    return (Credentials.of(file), *([environment] if environment is not None else []))
 
 
 def metrics_app(administration: Administration) -> Starlette:

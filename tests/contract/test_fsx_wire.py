@@ -533,3 +533,14 @@ async def test_only_who_has_the_credentials_may_ask(wire: Wire, why: str, change
     assert wire.admin.asked == []
     mode = (await trio.to_thread.run_sync(os.stat, wire.keys_file)).st_mode
     assert stat.S_IMODE(mode) == 0o600
+
+
+async def test_the_keys_of_the_daemons_own_environment_will_do(wire: Wire) -> None:
+    own = Credentials.of_environment(os.environ)
+    assert own is not None
+    assert own != wire.keys
+
+    ask = partial(_post, wire, f"{FSX}.DescribeFileSystems", "127.0.0.1", own)
+    status, _, _ = await trio.to_thread.run_sync(ask)
+
+    assert status == 200
