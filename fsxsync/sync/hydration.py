@@ -74,6 +74,8 @@ class Hydration:
     """Nobody waits for it in a read or an open: it was asked for beforehand."""
     remembered: bool = False
     """The catalog has a row of it."""
+    waiting: int = 0
+    """How many wait for its archived object to be restored."""
     last_use: float = 0.0
     reported: str = ""
     read_up_to: int = 0

@@ -15,6 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from fakes.administration import FakeAdministration
 
+from fsxsync.control.authentication import Credentials
 from fsxsync.control.server import serve_control
 from fsxsync.errors import BadInput
 from fsxsync.model.task import DAY_NS, Counts, Order, TaskType
@@ -56,7 +57,14 @@ async def wire(tmp_path: Path, nursery: trio.Nursery, environment: None) -> Asyn
     address = await nursery.start(partial(serve, listen="127.0.0.1:0"))
     config = Config(retries={"max_attempts": 1, "mode": "standard"})
     session = boto3.Session(region_name="us-east-1")
-    client = session.client("fsx", endpoint_url=f"http://{address[0]}:{address[1]}", config=config)
+    keys = Credentials.of(tmp_path / "api-credentials")
+    client = session.client(
+        "fsx",
+        endpoint_url=f"http://{address[0]}:{address[1]}",
+        config=config,
+        aws_access_key_id=keys.access_key_id,
+        aws_secret_access_key=keys.secret_key,
+    )
     yield Wire(admin, client)
     client.close()
     eventlog.close()

@@ -16,6 +16,7 @@ from support.instance import Instance, eventually, instance, keys_of
 from support.moto_server import MotoServer
 from support.proxy import Answer, Proxy, Request
 
+from fsxsync.control.authentication import Credentials
 from fsxsync.model.stub import XATTR
 
 MANUAL = ("--import", "none", "--export", "none", "--poll", "0")
@@ -199,12 +200,13 @@ def test_fsx_clients_make_and_watch_tasks(tmp_path: Path, moto: MotoServer, s3: 
     with instance(tmp_path, FSXSYNC_API_LISTEN=f"127.0.0.1:{port}") as fsx:
         fsx.associate(moto, f"s3://{bucket}/", "/d", *MANUAL)
         (fsx.directory / "d" / "f").write_bytes(b"data")
+        keys = Credentials.of(fsx.state_dir / "api-credentials")
         client = boto3.client(
             "fsx",
             endpoint_url=f"http://127.0.0.1:{port}",
             region_name="us-east-1",
-            aws_access_key_id="a",
-            aws_secret_access_key="b",  # noqa: S106
+            aws_access_key_id=keys.access_key_id,
+            aws_secret_access_key=keys.secret_key,
         )
         place = client.describe_file_systems()["FileSystems"][0]["FileSystemId"]
         made = client.create_data_repository_task(
