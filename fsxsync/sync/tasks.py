@@ -101,10 +101,10 @@ class TaskRunner:
     async def plan(self, order: Order) -> AsyncIterator[Planned]:
         """See `ports.TaskBoard.plan`."""
         self._check(order)
+        await self._settle()
         targets = find(order, self._served)
         for failure in targets.failures:
             yield Planned(failure.path, "refuse", 0, failure.code, failure.message)
-        await self._settle()
         task = Task("", order, self._shared.now_ns())
         for stage in stages_of(task, targets.parts, self._served.__getitem__, self._hydrator):
             async with aclosing(stage.batches(b"")) as batches:
@@ -196,10 +196,10 @@ class TaskRunner:
         task = task.step(Step.BEGIN, self._shared.now_ns())
         self._tasks.update(task)
         await self._settle()
-        targets = find(task.order, self._served)
-        await self._until_usable(task, targets.parts)
+        await self._until_usable(task, find(task.order, self._served).parts)
         if not self._goes_on(task_id):
             return
+        targets = find(task.order, self._served)  # no await from here on: one of them may have been deleted meanwhile
         stages = stages_of(task, targets.parts, self._served.__getitem__, self._hydrator)
         if is_new or (task.cursor == Cursor() and task.counts.succeeded + task.counts.failed == 0):
             total = sum(stage.estimate() for stage in stages) + len(targets.failures)

@@ -110,7 +110,7 @@ def test_what_the_repository_does_not_have_for_certain_stays(
     assert is_stub(fsx, synced / "f6")
     assert is_stub(fsx, synced / "f6-too")
     assert (synced / "f6-too").read_bytes() == body(6)
-    assert not is_stub(fsx, synced / "f6")
+    eventually(lambda: not is_stub(fsx, synced / "f6"))
     for number in (1, 2, 5):
         assert not is_stub(fsx, synced / f"f{number}")
         assert (synced / f"f{number}").read_bytes() == body(number)
