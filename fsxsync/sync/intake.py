@@ -100,10 +100,14 @@ class Intake:
     def flush(self) -> None:
         """Write the gathered paths to the changelog."""
         paths, self._paths = self._paths, {}
+        if releasing := self._shared.releasing:
+            for tree_path in releasing & paths.keys():
+                self.changed(tree_path, noticed=paths.pop(tree_path))
         if paths:
             self._read_ignore_lists(paths)
-            self._shared.noticed(path for path, noticed in paths.items() if noticed)
-            self._add_local((path, self._shared.tree.identify(path)) for path in paths)
+            found = {tree_path: self._shared.tree.identify(tree_path) for tree_path in paths}
+            self._shared.noticed((tree_path for tree_path, noticed in paths.items() if noticed), found)
+            self._add_local(found.items())
 
     def _read_ignore_lists(self, paths: Iterable[bytes]) -> None:
         """First of all: what was written after a list is judged by it."""
@@ -128,7 +132,7 @@ class Intake:
                 continue
             if is_left_out(served, path, base, local) and not leave_unseen(served, path, base, local):
                 continue
-            if base is not None and local is not None and self._is_ours(base, local, tree_path):
+            if base is not None and local is not None and self._is_loading(base, local):
                 continue
             if base is not None and local is not None and _is_known(base, local) and not self._is_open(served, path):
                 served.echoes_dropped += 1
@@ -156,13 +160,6 @@ class Intake:
             if owner is not None and not row.matches_local(local) and not self._is_loading(row, local):
                 yield Hint(row.association, row.path, local=True, remote=False, ino=local.ino)
                 owner.wake()
-
-    def _is_ours(self, base: Base, local: Local, tree_path: bytes) -> bool:
-        """Its data comes, or goes just now: then what is known of it is looked at when that is over."""
-        if local.ino in self._shared.releasing:
-            self.changed(tree_path)
-            return True
-        return self._is_loading(base, local)
 
     def _is_loading(self, base: Base, local: Local) -> bool:
         """Its data is on the way, and nothing else happened. Under another name it is a rename, which must be seen:

@@ -206,7 +206,7 @@ async def _survey(
     asked: dict[bytes, Base] = {}
     for one in candidates:
         base = served.shared.catalog.files.get(served.id, one.path)
-        if is_released(base, one.local) or (base is not None and _go_on(served, one.path, base)):
+        if is_released(base, one.local) or (base is not None and _go_on(served, one, base)):
             decided[one.path] = None
             continue
         names, why = _judge(served, one, base)
@@ -259,8 +259,8 @@ async def _punch(served: Served, chosen: Sequence[tuple[Releasable, list[Base]]]
     try:
         with trio.CancelScope(shield=True):  # what is punched has to get into its row
             files = [wanted for wanted, _ in taken]
-            inodes = {wanted.expect.ino for wanted in files}
-            served.shared.releasing |= inodes
+            places = {served.tree_path(path) for path in reserved}
+            served.shared.releasing |= places
             try:
                 states = await trio.to_thread.run_sync(tree.release, files)
                 rows = (
@@ -271,7 +271,7 @@ async def _punch(served: Served, chosen: Sequence[tuple[Releasable, list[Base]]]
                 )
                 served.shared.catalog.files.put_many(rows)
             finally:
-                served.shared.releasing -= inodes
+                served.shared.releasing -= places
     finally:
         changelog.free(served.id, reserved)
         served.wake()
@@ -288,9 +288,10 @@ def _refusal_of(state: Local | FsxSyncError) -> Refusal | None:
     return Refusal("InternalError", str(state)) if isinstance(state, FsxSyncError) else None
 
 
-def _go_on(served: Served, path: bytes, base: Base) -> bool:
+def _go_on(served: Served, one: Candidate, base: Base) -> bool:
     """A crash came between the mark and the row: the rest is done now. No await."""
-    if base.released:
+    path = one.path
+    if base.released or base.matches_local(one.local):
         return False
     local = _now(served, path)
     if local is None or local.stub is None or local_delta(base, local) is not Delta.SAME:
