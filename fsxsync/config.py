@@ -17,7 +17,7 @@ PREFIX = "FSXSYNC_"
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 PART_MIN, PART_MAX = 5 * MIB, 5 * GIB
 """S3's limits of a part of a multipart upload."""
-_UNITS = {"": 1, "k": KIB, "m": MIB, "g": GIB}
+_UNITS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": 1024 * GIB}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,10 @@ class Settings:
     """A path is exported once it was quiet for so long …"""
     export_cap_s: float = 30.0
     """… at the latest so long after it changed first."""
+    cache_high: str = ""
+    """Above so much of the disk in use, bytes or percent of the file system, files are released … (empty: never)"""
+    cache_low: str = ""
+    """… the least recently used first, until no more than this is in use; empty is a twentieth below."""
     chunk_size: int = 8 * MIB
     """What a read of a released file loads at once."""
     part_size: int = 8 * MIB
@@ -95,7 +99,14 @@ def load(config_file: Path | None, env: Mapping[str, str], flags: Mapping[str, o
     if settings.export_cap_s < settings.export_delay_s:
         where = next(given[name][1] for name in ("export_cap_s", "export_delay_s") if name in given)
         raise BadInput(where, f"export_cap_s is {settings.export_cap_s:g}, less than export_delay_s", advice=_HELP)
+    high, low = settings.cache_high, settings.cache_low
+    if low and (not high or (low.endswith("%") == high.endswith("%") and _amount(low) > _amount(high))):
+        raise BadInput(given["cache_low"][1], f"it is not below cache_high, which is {high or 'not set'}", advice=_HELP)
     return settings
+
+
+def _amount(mark: str) -> float:
+    return float(mark.removesuffix("%"))
 
 
 def for_children(env: Mapping[str, str]) -> dict[str, str]:
@@ -184,7 +195,7 @@ def _whole(low: int, high: int) -> Check:
 
 def _size(low: int, high: int, multiple: int = 1) -> Check:
     def check(value: object) -> int:
-        found = re.fullmatch(r"([0-9]{1,15})\s*([kmg]?)(?:i?b)?", str(value).strip(), re.IGNORECASE)
+        found = re.fullmatch(r"([0-9]{1,15})\s*([kmgt]?)(?:i?b)?", str(value).strip(), re.IGNORECASE)
         if isinstance(value, bool) or found is None:
             raise ValueError("is no size like 8388608 or '8 MiB'")
         size = int(found[1]) * _UNITS[found[2].lower()]
@@ -195,6 +206,18 @@ def _size(low: int, high: int, multiple: int = 1) -> Check:
         return size
 
     return check
+
+
+def _watermark(value: object) -> str:
+    text = str(value).strip()
+    if not text:
+        return ""
+    if text.endswith("%"):
+        return f"{_number(1, 99)(text[:-1]):g}%"
+    try:
+        return str(_size(MIB, 1 << 50)(value))
+    except ValueError as error:
+        raise ValueError("is neither a size like '100 GiB' nor percent from 1% to 99%") from error
 
 
 def _switch(value: object) -> bool:
@@ -238,6 +261,8 @@ _CHECKS: Mapping[str, Check] = {
     "state_dir": _directory,
     "export_delay_s": _number(0, 3600),
     "export_cap_s": _number(0, 86400),
+    "cache_high": _watermark,
+    "cache_low": _watermark,
     "chunk_size": _size(64 * KIB, GIB, multiple=4 * KIB),  # holes are punched by blocks
     "part_size": _size(PART_MIN, PART_MAX),
     "transfer_threads": _whole(1, 256),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +14,8 @@ from fsxsync.cli.hostpaths import tree_paths
 from fsxsync.cli.output import documents
 from fsxsync.control.client import Document
 from fsxsync.control.protocol import DaemonError
-from fsxsync.errors import StillPending
+from fsxsync.errors import BadInput, StillPending
+from fsxsync.model.flags import NAMES
 from fsxsync.telemetry.log import escape
 
 SHOWN = 3
@@ -24,21 +26,40 @@ SHOWN = 3
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @AS_JSON
 @click.option("-r", "--recursive", is_flag=True, help="Also everything below directories.")
+@click.option(
+    "--set",
+    "flag_set",
+    type=click.Choice(NAMES),
+    help="norelease: its data is never released. noarchive: it is not exported.",
+)
+@click.option("--clear", "flag_cleared", type=click.Choice(NAMES), help="Take that back.")
 @click.pass_context
-def state(context: click.Context, paths: Sequence[str], *, as_json: bool, recursive: bool) -> None:
+def state(
+    context: click.Context,
+    paths: Sequence[str],
+    *,
+    as_json: bool,
+    recursive: bool,
+    flag_set: str | None,
+    flag_cleared: str | None,
+) -> None:
     """Tell where the data of files is, in the words of `lfs hsm_state`.
 
     released: here is only a stub, the data is in the repository. exists, archived: the repository has the
     file. dirty: the file was changed since. lost_from_hsm: the object is gone. Nothing: never exported.
+    never_release, never_archive: what --set said of it, or of a directory above it.
 
     \b
     Example:
       fsxsync state /fsx/datasets/a.bin
+      fsxsync state --set norelease /fsx/datasets
       fsxsync state -r --json /fsx/datasets | jq '[.[] | select(.pending)] | length'
     """
     instance: Instance = context.obj
     client = instance.client
     asked = tree_paths(paths, client.status())
+    for path in paths:
+        _flag(path, flag_set, flag_cleared)
     failures: list[Document] = []
     found = _named(client.states(asked, recursive=recursive), paths, asked, failures)
     if as_json:
@@ -50,6 +71,20 @@ def state(context: click.Context, paths: Sequence[str], *, as_json: bool, recurs
     for failure in failures:
         click.echo(f"fsxsync: {escape(str(DaemonError(failure)))}", err=True)
     context.exit(1 if failures else 0)
+
+
+def _flag(path: str, flag_set: str | None, flag_cleared: str | None) -> None:
+    """Through the mount, with the rights of whoever asks. Raises FsxSyncError."""
+    try:
+        if flag_set is not None:
+            os.setxattr(path, f"user.fsxsync.{flag_set}", b"1", follow_symlinks=False)
+        if flag_cleared is not None:
+            os.removexattr(path, f"user.fsxsync.{flag_cleared}", follow_symlinks=False)
+    except OSError as error:
+        if error.errno == errno.ENODATA:
+            return  # it was not set
+        word = f"--set {flag_set}" if flag_set else f"--clear {flag_cleared}"
+        raise BadInput(f"state {word} {path}", error.strerror or str(error), advice="ask its owner") from error
 
 
 def _named(

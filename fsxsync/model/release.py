@@ -32,6 +32,8 @@ class Use:
     is_loading: bool = False
     is_pending: bool = False
     """A hint waits at one of its names."""
+    is_kept: bool = False
+    """Somebody said norelease of it, or of a directory above it."""
     is_moving: bool = False
     """It was renamed, and its object is still to follow."""
 
@@ -53,6 +55,8 @@ def refuse_release(local: Local, names: Sequence[Base], use: Use) -> Refusal | N
     """
     if local.kind is not Kind.FILE:
         return Refusal("OperationNotPermitted", "it is no regular file")
+    if use.is_kept:
+        return Refusal("OperationNotPermitted", "it is kept here: norelease is set on it or above it")
     if use.is_moving:
         return Refusal("S3ObjectUpdateInProgressFromFileRename", "it was renamed, and its object is still to follow")
     if not names:

@@ -231,9 +231,14 @@ class Content(Base):
         handle = self._handles.file(fh)
         handle.wrote = True
         self._bytes_change(handle.inode.node, handle.fd, handle.uid)
-        if len(buf) <= WRITTEN_INLINE:
-            return os.pwrite(handle.fd, buf, off)
-        return await trio.to_thread.run_sync(os.pwrite, handle.fd, buf, off, limiter=self._disk)
+        while True:
+            try:
+                if len(buf) <= WRITTEN_INLINE:
+                    return os.pwrite(handle.fd, buf, off)
+                return await trio.to_thread.run_sync(os.pwrite, handle.fd, buf, off, limiter=self._disk)
+            except OSError as error:
+                if error.errno != errno.ENOSPC or not await self._waiting(self._hydrator.make_room()):
+                    raise
 
     @replies
     async def flush(self, fh: FileHandleT) -> None:

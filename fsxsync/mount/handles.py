@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -14,6 +16,9 @@ from fsxsync.mount.nodes import Node
 
 NO_FLUSH = 1 << 31
 """In a handle's number: its close(2) need not be told, nobody wrote through it. Known to the channel only."""
+
+REMEMBERED = 200_000
+"""Files whose last use is remembered: some 20 MB. Of all others the times that the host keeps count."""
 
 Entry = tuple[bytes, int, int, int]
 """(name, inode number, d_type, offset of the next entry), as the C core's getdents gives it."""
@@ -83,6 +88,7 @@ class Handles:
         self._files: dict[int, Handle] = {}
         self._directories: dict[int, DirectoryHandle] = {}
         self._inodes: dict[int, OpenInode] = {}
+        self._used: OrderedDict[int, int] = OrderedDict()
 
     # ------------------------------------------------------------- files
 
@@ -92,6 +98,7 @@ class Handles:
         if inode is None:
             inode = self._inodes[node.ino] = OpenInode(node)
         inode.node = node  # the kernel may have forgotten it meanwhile, and met it anew
+        self._use(node.ino)
         handle = Handle(fd, inode, uid)
         inode.handles.add(handle)
         return handle
@@ -115,6 +122,7 @@ class Handles:
     def close(self, handle: Handle) -> None:
         inode = handle.inode
         inode.handles.discard(handle)
+        self._use(inode.node.ino)
         if not inode.handles:
             del self._inodes[inode.node.ino]
             if inode.is_ours:
@@ -122,6 +130,17 @@ class Handles:
             if inode.backing_id is not None:
                 self._direct.leave(inode.node.ino)
         os.close(handle.fd)
+
+    def _use(self, ino: int) -> None:
+        self._used[ino] = time.time_ns()
+        self._used.move_to_end(ino)
+        if len(self._used) > REMEMBERED:
+            self._used.popitem(last=False)
+
+    def last_use_ns(self, ino: int) -> int:
+        """When it was last opened or closed; 0 if it is not among the last of them. The host's atime alone moves once
+        a day (relatime), or never."""
+        return self._used.get(ino, 0)
 
     def inode(self, ino: int) -> OpenInode | None:
         """What is open of a host inode number; None if nothing is."""

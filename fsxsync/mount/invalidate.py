@@ -108,6 +108,9 @@ class KernelCache:
         inode = self._handles.inode(ino)
         return len(inode.handles) if inode is not None else 0
 
+    def last_use_ns(self, ino: int) -> int:
+        return self._handles.last_use_ns(ino)
+
     async def told(self) -> None:
         last = self._round if self._work.is_set() else self._round - 1
         while self._round <= last or any(number <= last for number in self._unsent):

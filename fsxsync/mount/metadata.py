@@ -22,6 +22,7 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
+from fsxsync.model.flags import XATTRS
 from fsxsync.model.stub import RESERVED_PREFIX
 from fsxsync.mount.base import Base
 from fsxsync.mount.descriptors import proc_path
@@ -151,28 +152,49 @@ class Metadata(Base):
             known = name.startswith(_SECURITY) and name != _SELINUX
             raise FUSEError(ENOATTR if known else errno.EOPNOTSUPP)
         if name.startswith(RESERVED_PREFIX):
-            raise FUSEError(ENOATTR)
+            node = self._nodes.named(inode)
+            if name not in XATTRS:
+                return self._told_by_sync(node, name)
         with self._any_descriptor(self._nodes.named(inode)) as fd:
             return os.getxattr(proc_path(fd), name)
 
+    def _told_by_sync(self, node: Node, name: bytes) -> bytes:
+        """An attribute that no file has, but that can be asked for by its name."""
+        word = name.removeprefix(RESERVED_PREFIX).decode("ascii", "replace")
+        told = self._hydrator.told(self._path(node), word) if self._nodes.path(node) is not None else None
+        if told is None:
+            raise FUSEError(ENOATTR)
+        return told
+
     @replies
     async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
-        path = self._checked(inode, name)
+        path = self._checked(inode, name, ctx)
         with self._any_descriptor(self._nodes.named(inode)) as fd:
-            os.setxattr(proc_path(fd), name, value)
-        self._hydrator.changed(path)
+            os.setxattr(proc_path(fd), name, b"1" if name in XATTRS else value)
+        self._told_of(path, name)
 
     @replies
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
-        path = self._checked(inode, name)
+        path = self._checked(inode, name, ctx)
         with self._any_descriptor(self._nodes.named(inode)) as fd:
             os.removexattr(proc_path(fd), name)
-        self._hydrator.changed(path)
+        self._told_of(path, name)
 
-    def _checked(self, inode: InodeT, name: bytes) -> bytes:
+    def _told_of(self, path: bytes, name: bytes) -> None:
+        if name in XATTRS:
+            self._hydrator.flagged(path)
+        else:
+            self._hydrator.changed(path)
+
+    def _checked(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
         """The path of an inode whose attribute may be changed. Raises FUSEError: EOPNOTSUPP, EPERM, EROFS."""
         if not name.startswith(_USER):
             raise FUSEError(errno.EOPNOTSUPP)
+        if name in XATTRS:
+            node = self._nodes.named(inode)
+            if ctx.uid not in {0, self._status(node).st_uid}:
+                raise FUSEError(errno.EPERM)  # who may write to a file does not say what becomes of it
+            return self._writable_path(node)
         if name.startswith(RESERVED_PREFIX):
             raise FUSEError(errno.EPERM)  # a forged mark could make zeros of data (DESIGN §3.4)
         return self._writable_path(self._nodes.named(inode))

@@ -20,6 +20,9 @@ class Hydrator(Protocol):
     async def make_resident(self, path: bytes, fd: int) -> None:
         """Load everything and settle: before the first writer is let in, before truncate to another size."""
 
+    async def make_room(self) -> bool:
+        """A write met a full disk: release what can be. True: it is worth another try."""
+
     async def discard(self, path: bytes, fd: int) -> None:
         """The data will be replaced wholly (O_TRUNC, truncate to 0): end a running hydration, drop the mark.
         ``fd`` is open for writing; on return the file is an ordinary empty file."""
@@ -34,6 +37,13 @@ class Hydrator(Protocol):
 
     def changed(self, path: bytes) -> None:
         """A name or its metadata changed: create, unlink, mkdir, rmdir, link, symlink, setattr, setxattr."""
+
+    def told(self, path: bytes, word: str) -> bytes | None:
+        """What ``user.fsxsync.WORD`` says of what stands there: state, etag, version, key, association, error. None:
+        nothing. Never waits for the network."""
+
+    def flagged(self, path: bytes) -> None:
+        """norelease or noarchive was set or removed, of a directory for all that lies below it."""
 
     def renamed(self, old: bytes, new: bytes, *, exchanged: bool) -> None:
         """A rename was done; directories included (everything below moved with it)."""
@@ -73,3 +83,6 @@ class Front(Protocol):
 
     def open_handles(self, ino: int) -> int:
         """How many handles applications hold on that host inode."""
+
+    def last_use_ns(self, ino: int) -> int:
+        """When an application last opened or closed that host inode, since the epoch; 0 if nothing is known of it."""

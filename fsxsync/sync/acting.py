@@ -40,6 +40,8 @@ DONE = Outcome(Next.DONE)
 async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     base, local = action.base, action.local
     assert local is not None
+    if local.stub is None:
+        exporter.exported_key(served, path, local.kind)  # neither uploaded nor copied to where it may not be
     needed = renames.needed_at(served, base) if base is not None else None
     if needed is not None:
         if not renames.is_circle(served, path):
@@ -56,7 +58,6 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     source = await renames.source_of(served, path, local) if needed is None and action.posix is None else None
     if source is not None and await renames.export_rename(served, path, local, source, replaces=action.remote):
         return DONE
-    exporter.exported_key(served, path, local.kind)  # or it is none that could be uploaded
     moves.uploading(served, path, local, action.posix or local.posix)
     record(served, await exporter.export(served, path, action))
     return DONE

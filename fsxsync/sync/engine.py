@@ -11,7 +11,7 @@ import trio
 from fsxsync.errors import AssociationNotFound, BadInput, FsxSyncError, StillPending
 from fsxsync.model.association import Association, Lifecycle, check_overlap
 from fsxsync.model.finding import Finding, Tally
-from fsxsync.model.identity import Kind
+from fsxsync.model.identity import Kind, Local
 from fsxsync.model.open_conflict import Conflict, Keep
 from fsxsync.ports import EventQueue, EventRoute, FileState, ObjectStore, PendingItem, Status, StoreFactory
 from fsxsync.sync.checking import Checker
@@ -29,6 +29,8 @@ from fsxsync.sync.statusing import StatusFacts, collect
 from fsxsync.sync.tasks import TaskRunner
 from fsxsync.sync.uploads import abort_all
 from fsxsync.sync.waiting import Waiter
+from fsxsync.sync.watermark import Watermark
+from fsxsync.tree.flags import FlagReader
 from fsxsync.tree.watch import Watcher
 
 DRAIN_BEFORE_DELETE_S = 300.0
@@ -78,6 +80,7 @@ class Engine:
             told=lambda: shared.front.told(),  # noqa: PLW0108 - the front comes later
             catch_up=lambda: shared.front.catch_up(),  # noqa: PLW0108
         )
+        self._watermark = Watermark(shared, self._served)
         self.tasks = TaskRunner(shared, self._served, self.hydrator, self.waiter.settle_local)
 
     # ------------------------------------------------------------- running
@@ -90,6 +93,7 @@ class Engine:
             await nursery.start(self.watcher.run)
             nursery.start_soon(self.intake.run, name="intake")
             nursery.start_soon(self.tasks.run, name="tasks")
+            nursery.start_soon(self._watermark.run, name="watermark")
             for association in self._shared.catalog.associations.all():
                 if association.lifecycle is Lifecycle.DELETING:  # who asked for it was told of the daemon's end
                     association = replace(association, lifecycle=Lifecycle.UPDATING)  # noqa: PLW2901
@@ -355,16 +359,18 @@ class Engine:
             local = tree.identify(path)
             if local is None:
                 raise BadInput(f"/{path.decode('utf-8', 'backslashreplace')}", "no such file or directory")
-            yield state_of(self.served_for(path), path, local, self.hydrator.resident_bytes(local.ino))
+            yield self._state(path, local, tree.flags())
             if recursive and local.kind is Kind.DIRECTORY:
                 batches = tree.walk_batches(path)
                 while batch := await trio.to_thread.run_sync(next, batches, None):
+                    flags = tree.flags()
                     for below, _ in batch:
                         found = tree.identify(below)
                         if found is not None:
-                            yield state_of(
-                                self.served_for(below), below, found, self.hydrator.resident_bytes(found.ino)
-                            )
+                            yield self._state(below, found, flags)
+
+    def _state(self, path: bytes, local: Local, flags: FlagReader) -> FileState:
+        return state_of(self.served_for(path), path, local, self.hydrator.resident_bytes(local.ino), flags)
 
     def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> AsyncIterator[Finding | Tally]:
         checker = Checker(

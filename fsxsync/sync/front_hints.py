@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fsxsync.model.identity import Kind
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.served import Served, Shared
+from fsxsync.sync.states import VIRTUAL, state_of, virtual_attribute
 
 
 class FrontHints:
@@ -16,6 +17,9 @@ class FrontHints:
         self._shared = shared
         self._intake = intake
         self._served_for = served_for
+
+    async def make_room(self) -> bool:
+        return await self._shared.make_room()
 
     def writer_opened(self, path: bytes, ino: int) -> None:
         self._shared.writers[ino] = self._shared.writers.get(ino, 0) + 1
@@ -29,6 +33,18 @@ class FrontHints:
         self._intake.changed(path)
 
     def changed(self, path: bytes) -> None:
+        self._intake.changed(path)
+
+    def told(self, path: bytes, word: str) -> bytes | None:
+        if word not in VIRTUAL or (local := self._shared.tree.identify(path)) is None:
+            return None
+        state = state_of(self._served_for(path), path, local, None, self._shared.tree.flags())
+        return virtual_attribute(state, word)
+
+    def flagged(self, path: bytes) -> None:
+        local = self._shared.tree.identify(path)
+        if local is not None and local.kind is Kind.DIRECTORY:
+            self._intake.appeared(path)
         self._intake.changed(path)
 
     def renamed(self, old: bytes, new: bytes, *, exchanged: bool) -> None:

@@ -13,7 +13,15 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from fsxsync.errors import FsxSyncError, LocalChanged, ObjectArchived, ObjectChanged, ObjectDamaged, ObjectMissing
+from fsxsync.errors import (
+    FsxSyncError,
+    LocalChanged,
+    NoSpace,
+    ObjectArchived,
+    ObjectChanged,
+    ObjectDamaged,
+    ObjectMissing,
+)
 from fsxsync.model.parts import chunk_size_for
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.ports import ObjectStore, Priority
@@ -276,12 +284,19 @@ class StubHydrator(FrontHints):
                     self._ask_ahead()
                     try:
                         await hydration.until_here(index)
+                    except NoSpace as error:
+                        await self._make_room(error)
                     except ObjectArchived as error:
                         if was_readable:
                             raise  # its HEAD says that it can be read, and its GET that it can't
                         was_readable = not await self._until_restored(hydration, error)
         self._ask_ahead()
         self._settle_if_complete(hydration)
+
+    async def _make_room(self, error: NoSpace) -> None:
+        """Raises the error again if nothing more can be released."""
+        if not await self._shared.make_room():
+            raise error
 
     async def _until_restored(self, hydration: Hydration, error: ObjectArchived) -> bool:
         """Wait as long as somebody has the file open. False: its object was readable all the time."""

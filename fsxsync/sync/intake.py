@@ -29,6 +29,7 @@ FLUSH_BUSY_S = 0.25
 """While the mount is hard at work, a path is told of several times within moments: it costs one row and one look at the
 tree if these are gathered."""
 BATCH = 500
+NOARCHIVE = "noarchive is set on it or above it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +275,8 @@ def _is_known(base: Base, local: Local) -> bool:
 
 def exportable_key(served: Served, path: bytes, kind: Kind) -> str | NotExportable:
     """The key of a path, or why it has none."""
+    if served.shared.tree.flags().of(served.tree_path(path)).noarchive:
+        return NotExportable(f"/{served.tree_path(path).decode('utf-8', 'backslashreplace')}", NOARCHIVE)
     if kind is Kind.OTHER:
         return NotExportable("FIFOs, sockets and devices", "S3 has no such objects")
     try:

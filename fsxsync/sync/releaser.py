@@ -21,6 +21,7 @@ from fsxsync.model.stub import StubMark
 from fsxsync.sync.loading import first_leaf
 from fsxsync.sync.reconcile import Delta, local_delta
 from fsxsync.sync.served import Served
+from fsxsync.tree.flags import FlagReader
 from fsxsync.tree.tree import Releasable
 
 SLICE = 128
@@ -43,12 +44,13 @@ class Candidate:
     local: Local
 
 
-def _use_of(served: Served, path: bytes, local: Local, names: Sequence[Base]) -> Use:
+def _use_of(served: Served, path: bytes, local: Local, names: Sequence[Base], flags: FlagReader) -> Use:
     """What goes on at a file right now."""
     shared, changelog = served.shared, served.shared.catalog.changelog
     paths = {row.path for row in names} | {path}
     return Use(
         is_open=shared.front.open_handles(local.ino) > 0 or local.ino in shared.writers,
+        is_kept=any(flags.of(served.tree_path(name)).norelease for name in paths),
         is_loading=local.ino in shared.hydrating,
         is_pending=changelog.count(served.id)[0] > 0
         and any(entry.path == name for name in paths for entry in changelog.pending(served.id, name, 1)),
@@ -62,13 +64,13 @@ def _stands(served: Served, row: Base, local: Local) -> bool:
     return here is not None and here.ino == local.ino
 
 
-def _judge(served: Served, one: Candidate, base: Base | None) -> tuple[list[Base], Refusal | None]:
+def _judge(served: Served, one: Candidate, base: Base | None, flags: FlagReader) -> tuple[list[Base], Refusal | None]:
     """The rows of all names of a file, and the first reason against its release that lies here. No await."""
     path, local = one.path, one.local
     names = [base] if base is not None and base.ino == local.ino else []
     if local.nlink > 1 or not names:
         names += [row for row in served.shared.other_names(local.ino, served.id, path) if row.association == served.id]
-    use = _use_of(served, path, local, names)
+    use = _use_of(served, path, local, names, flags)
     if base is None or base.ino != local.ino:
         was_it = any((row.size, row.mtime_ns) == (local.size, local.mtime_ns) for row in names)
         return [], refuse_release(local, (), replace(use, is_moving=use.is_moving and was_it))
@@ -132,15 +134,18 @@ def _listed(served: Served, rows: Sequence[Base]) -> tuple[dict[bytes, Seen | No
     return seen, upto
 
 
-async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes, Refusal | None]:
-    """Release files of one association, in catalog order; why each was not, None where it is released now.
+async def release(
+    served: Served, candidates: Sequence[Candidate], *, is_patient: bool = True
+) -> dict[bytes, Refusal | None]:
+    """Release files of one association, in catalog order; why each was not, None where it is released now. Patient:
+    what is busy is tried again for a second.
 
     Raises:
         RepositoryError: the objects can't be looked at. TreeError: the disk failed.
     """
     outcomes: dict[bytes, Refusal | None] = {}
     left = list(candidates)
-    for pause_s in (0.0, *BUSY_S):
+    for pause_s in (0.0, *(BUSY_S if is_patient else ())):
         if pause_s:
             await trio.sleep(pause_s)
         decided, seen = await _survey(served, left)
@@ -204,12 +209,13 @@ async def _survey(
     """What is decided already, and the objects of all others."""
     decided: dict[bytes, Refusal | None] = {}
     asked: dict[bytes, Base] = {}
+    flags = served.shared.tree.flags()
     for one in candidates:
         base = served.shared.catalog.files.get(served.id, one.path)
         if is_released(base, one.local) or (base is not None and _go_on(served, one, base)):
             decided[one.path] = None
             continue
-        names, why = _judge(served, one, base)
+        names, why = _judge(served, one, base, flags)
         if why is not None:
             decided[one.path] = why
         else:
@@ -224,8 +230,9 @@ def _choose(
     """Why not, and what may be released now, with the rows of all its names. No await."""
     refused: dict[bytes, Refusal | None] = {}
     chosen: list[tuple[Releasable, list[Base]]] = []
+    flags = served.shared.tree.flags()
     for one in candidates:
-        names, why = _judge(served, one, served.shared.catalog.files.get(served.id, one.path))
+        names, why = _judge(served, one, served.shared.catalog.files.get(served.id, one.path), flags)
         if why is None:
             why = next(filter(None, (refuse_object(row, seen.get(row.path)) for row in names)), None)
         if why is not None:

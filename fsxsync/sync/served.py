@@ -6,7 +6,7 @@ import collections
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -49,10 +49,18 @@ class NoFront:
     def open_handles(self, ino: int) -> int:
         return 0
 
+    def last_use_ns(self, ino: int) -> int:
+        return 0
+
 
 def nobody_loads(_ino: int) -> AbstractAsyncContextManager[None]:
     """`Shared.let_go` where there is no hydrator."""
     return nullcontext()
+
+
+async def no_room() -> bool:
+    """`Shared.make_room` where nothing is released."""
+    return False
 
 
 @dataclass(slots=True)
@@ -84,6 +92,8 @@ class Shared:
     let_go: Callable[[int], AbstractAsyncContextManager[None]] = nobody_loads
     """Inside, the hydrator has that inode not open for writing, so that the file may be replaced or removed while it
     is being loaded; who reads the old one goes on. What is done inside must not await."""
+    make_room: Callable[[], Awaitable[bool]] = no_room
+    """The disk is full: release something. True: it is worth another try."""
     courtesy: Courtesy = field(init=False)
     expanding: int = 0
     """Directories whose content is still to be turned into hints; no file is deleted remotely meanwhile,

@@ -8,18 +8,40 @@ from fsxsync.ports import FileState
 from fsxsync.sync.intake import exportable_key
 from fsxsync.sync.reconcile import Delta, local_delta
 from fsxsync.sync.served import Served
+from fsxsync.tree.flags import FlagReader
 
-EXISTS, DIRTY, RELEASED, ARCHIVED, LOST = 0x01, 0x02, 0x04, 0x08, 0x40
+EXISTS, DIRTY, RELEASED, ARCHIVED, NORELEASE, NOARCHIVE, LOST = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40
 WORDS = (
     (RELEASED, "released"),
     (EXISTS, "exists"),
     (DIRTY, "dirty"),
     (ARCHIVED, "archived"),
+    (NORELEASE, "never_release"),
+    (NOARCHIVE, "never_archive"),
     (LOST, "lost_from_hsm"),
 )
 
 
-def state_of(served: Served | None, tree_path: bytes, local: Local, resident_bytes: int | None) -> FileState:
+VIRTUAL = frozenset({"state", "etag", "version", "key", "association", "error"})
+"""Attributes that the mount shows as ``user.fsxsync.WORD`` to who asks for them by name."""
+
+
+def virtual_attribute(state: FileState, word: str) -> bytes | None:
+    """What one of `VIRTUAL` says; None if there is nothing to say."""
+    text = {
+        "state": f"(0x{state.bits:08x}) {' '.join(state.flags)}".rstrip(),
+        "etag": state.etag,
+        "version": state.version_id,
+        "key": state.key,
+        "association": state.association,
+        "error": state.error,
+    }[word]
+    return text.encode("utf-8", "surrogateescape") if text is not None else None
+
+
+def state_of(
+    served: Served | None, tree_path: bytes, local: Local, resident_bytes: int | None, flags: FlagReader
+) -> FileState:
     """The state of what stands at a path; ``resident_bytes`` where somebody is loading it."""
     shown = tree_path.decode("utf-8", "surrogateescape")
     size = 0 if local.kind is Kind.DIRECTORY else local.size
@@ -44,6 +66,8 @@ def state_of(served: Served | None, tree_path: bytes, local: Local, resident_byt
         bits |= RELEASED
     if any(problem.kind == "lost" for problem in problems):
         bits = (bits | LOST) & ~ARCHIVED
+    said = flags.of(tree_path)
+    bits |= NORELEASE * said.norelease | NOARCHIVE * said.noarchive
     key = exportable_key(served, path, local.kind)
     error = next((entry.last_error for entry in pending if entry.last_error), None)
     return FileState(

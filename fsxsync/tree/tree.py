@@ -16,6 +16,7 @@ from fsxsync.model.stub import RESERVED_PREFIX, StubMark
 from fsxsync.tree import identify as identities
 from fsxsync.tree import releasing, stubs, walk
 from fsxsync.tree.beneath import DIRECTORY, translated
+from fsxsync.tree.flags import FlagReader
 from fsxsync.tree.placing import Places
 from fsxsync.tree.releasing import Releasable
 from fsxsync.tree.staging import INSIDE, NewStub, Staged, Staging, check_xattrs
@@ -164,6 +165,10 @@ class Tree:
             mtime_ns=mtime_ns,
             atime_ns=atime_ns,
         )
+
+    def flags(self) -> FlagReader:
+        """Reads flags for one decision."""
+        return FlagReader(self.root_fd)
 
     def xattrs(self, path: bytes) -> dict[bytes, bytes]:
         """User extended attributes of a file or directory, ours left out; empty if nothing is there."""

@@ -124,6 +124,10 @@ class FakeHydrator:
         await self._load(fd, mark, needed)
         return self._settle_if_complete(fd, mark, mtime_ns)
 
+    async def make_room(self) -> bool:
+        self._note("make_room")
+        return False
+
     async def discard(self, path: bytes, fd: int) -> None:
         self._note("discard", path)
         os.ftruncate(fd, 0)
@@ -144,6 +148,12 @@ class FakeHydrator:
 
     def changed(self, path: bytes) -> None:
         self._note("changed", path)
+
+    def told(self, path: bytes, word: str) -> bytes | None:
+        return None
+
+    def flagged(self, path: bytes) -> None:
+        self._note("flagged", path)
 
     def renamed(self, old: bytes, new: bytes, *, exchanged: bool) -> None:
         self._note("renamed", old, new, exchanged)

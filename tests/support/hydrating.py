@@ -117,6 +117,7 @@ class CountingFront:
 
     handles: dict[int, int] = field(default_factory=dict)
     data_dropped: list[int] = field(default_factory=list)
+    used_ns: dict[int, int] = field(default_factory=dict)
 
     def catch_up(self) -> None:
         return
@@ -139,6 +140,9 @@ class CountingFront:
 
     def open_handles(self, ino: int) -> int:
         return self.handles.get(ino, 0)
+
+    def last_use_ns(self, ino: int) -> int:
+        return self.used_ns.get(ino, 0)
 
 
 @dataclass

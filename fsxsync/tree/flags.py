@@ -1,0 +1,54 @@
+"""Flags of files and directories (`model.flags`), and what these inherit from above."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from fsxsync.model.flags import XATTRS, Flags
+from fsxsync.tree.beneath import ABSENT, open_pinned, proc_path, shown, tree_error
+
+_NONE = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
+"""It carries none, can carry none (a symlink), or can't be asked: then only what lies above it counts."""
+
+
+class FlagReader:
+    """Reads flags. Directories are asked once each: made anew for every decision, and dropped after it."""
+
+    def __init__(self, root_fd: int) -> None:
+        self._root_fd = root_fd
+        self._directories: dict[bytes, Flags] = {}
+
+    def of(self, path: bytes) -> Flags:
+        """The flags of what stands at the path, its own and inherited ones. Raises TreeError."""
+        return self._own(path) | (self._directory(path.rpartition(b"/")[0]) if path else Flags())
+
+    def _directory(self, path: bytes) -> Flags:
+        found = self._directories.get(path)
+        if found is None:
+            found = self._directories[path] = self.of(path)
+        return found
+
+    def _own(self, path: bytes) -> Flags:
+        try:
+            fd = open_pinned(self._root_fd, path)
+        except OSError as error:
+            if error.errno in ABSENT:
+                return Flags()
+            raise tree_error(error, f"looking at {shown(path)}") from error
+        try:
+            return Flags(*(_has(fd, name) for name in XATTRS))
+        except OSError as error:
+            raise tree_error(error, f"looking at {shown(path)}") from error
+        finally:
+            os.close(fd)
+
+
+def _has(fd: int, name: bytes) -> bool:
+    try:
+        os.getxattr(proc_path(fd), name)
+    except OSError as error:
+        if error.errno in _NONE:
+            return False
+        raise
+    return True

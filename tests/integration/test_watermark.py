@@ -1,0 +1,155 @@
+"""A disk that gets full: release by watermark, room for who needs it, and what is never released."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.instance import Instance, eventually, instance
+from support.moto_server import MotoServer
+
+from fsxsync.model.stub import XATTR
+
+MIB = 1 << 20
+DISK = 48 * MIB
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A place for an instance whose state directory is a file system of its own."""
+    (tmp_path / "state").mkdir()
+    image = tmp_path / "disk"
+    with image.open("wb") as stream:
+        stream.truncate(DISK)
+    subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", image], check=True)  # noqa: S603, S607
+    subprocess.run(["mount", "-o", "loop", image, tmp_path / "state"], check=True)  # noqa: S603, S607
+    yield tmp_path
+    subprocess.run(["umount", "-l", tmp_path / "state"], check=True)  # noqa: S603, S607
+
+
+def is_stub(made: Instance, name: str) -> bool:
+    return XATTR.decode() in os.listxattr(made.tree / "d" / name)
+
+
+def used(made: Instance) -> float:
+    disk = os.statvfs(made.tree)
+    used = disk.f_blocks - disk.f_bfree
+    return used / (used + disk.f_bavail)
+
+
+def test_above_the_high_mark_the_least_recently_used_files_go(
+    small_disk: Path, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    env = {"FSXSYNC_CACHE_HIGH": "70%", "FSXSYNC_CACHE_LOW": "60%"}
+    with instance(small_disk, **env) as made:
+        made.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")
+        d = made.directory / "d"
+        (d / "kept").mkdir()
+        made.ok("state", "--set", "norelease", d / "kept")
+        bodies = {name: os.urandom(4 * MIB) for name in ("kept/k", "a", "b", "c", "x")}
+        for name, body in bodies.items():
+            (d / name).write_bytes(body)
+        made.settle()
+        assert used(made) < 0.7
+        # Opened after the others were written: neither by the host's atime alone (relatime) nor by mtime it is young.
+        assert (d / "a").read_bytes() == bodies["a"]
+        with (d / "x").open("rb") as in_use:
+            (d / "y").write_bytes(os.urandom(12 * MIB))
+            made.settle()
+            eventually(lambda: used(made) <= 0.7 and is_stub(made, "b"))
+            assert not any(is_stub(made, name) for name in ("a", "x", "y"))
+            assert in_use.read() == bodies["x"]
+        assert not is_stub(made, "kept/k")
+        for name, body in bodies.items():
+            assert (d / name).read_bytes() == body
+        made.settle()
+        made.ok("check", "--verify")
+
+
+def test_who_meets_a_full_disk_gets_room_if_anything_can_be_released(
+    small_disk: Path, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    with instance(small_disk) as made:
+        large = os.urandom(20 * MIB)
+        for name in ("one", "two", "three"):
+            s3.put_object(Bucket=bucket, Key=name, Body=large)
+        made.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")
+        d = made.directory / "d"
+
+        for name in ("one", "two", "three", "one"):  # all together have no room here
+            assert (d / name).read_bytes() == large
+
+        assert sum(is_stub(made, name) for name in ("one", "two", "three")) >= 1
+        made.ok("state", "--set", "norelease", d)
+        assert not all([readable(d / name, large) for name in ("one", "two", "three")])
+        assert "NoDiskSpace" in made.ok("events", "--json").out
+        made.ok("state", "--clear", "norelease", d)
+        eventually(lambda: readable(d / "three", large))
+
+
+def readable(path: Path, body: bytes) -> bool:
+    try:
+        return path.read_bytes() == body
+    except OSError:
+        return False
+
+
+def test_flags_keep_files_here_or_from_the_repository(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")
+    d = fsx.directory / "d"
+    (d / "secret").mkdir()
+    (d / "plain").write_bytes(b"plain")
+    os.setxattr(d / "secret", "user.fsxsync.noarchive", b"anything")
+    (d / "secret" / "f").write_bytes(b"stays here")
+    os.setxattr(d / "plain", "user.fsxsync.norelease", b"")
+    fsx.settle()
+
+    assert [one["Key"] for one in s3.list_objects_v2(Bucket=bucket)["Contents"] if one["Key"] != "secret/"] == ["plain"]
+    assert fsx.state(d / "secret" / "f")["flags"] == ["never_archive"]
+    told = fsx.state(d / "plain")
+    assert (told["flags"], told["state"]) == (["exists", "archived", "never_release"], 0x19)
+    assert "1 of 1 files failed" in fsx.run("release", d / "plain").err
+    assert fsx.status()["associations"][0]["not_exportable"] >= 1
+    assert "user.fsxsync.norelease" not in os.listxattr(d / "plain")
+    with pytest.raises(PermissionError):
+        os.setxattr(d / "plain", "user.fsxsync.stub", b"{}")
+
+    # What is released and comes where nothing is archived is loaded first: its object goes with its old name.
+    (d / "moved").write_bytes(b"moved")
+    fsx.settle()
+    fsx.ok("release", d / "moved")
+    (d / "moved").rename(d / "secret" / "moved")
+    fsx.settle()
+    assert (d / "secret" / "moved").read_bytes() == b"moved"
+    os.removexattr(d / "plain", "user.fsxsync.norelease")
+    fsx.ok("release", d / "plain")
+    assert (d / "plain").read_bytes() == b"plain"
+
+    fsx.ok("state", "--clear", "noarchive", d / "secret")
+    fsx.settle()
+    assert {one["Key"] for one in s3.list_objects_v2(Bucket=bucket)["Contents"]} == {
+        "plain", "secret/", "secret/f", "secret/moved",
+    }  # fmt: skip
+
+
+def test_attributes_tell_the_state_to_who_asks_by_name(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    one = fsx.associate(moto, f"s3://{bucket}/p/", "/d", "--poll", "0")
+    path = fsx.directory / "d" / "f"
+    path.write_bytes(b"data")
+    fsx.settle()
+    fsx.ok("release", path)
+    etag = s3.head_object(Bucket=bucket, Key="p/f")["ETag"].strip('"').encode()
+
+    def told(word: str) -> bytes:
+        return os.getxattr(path, f"user.fsxsync.{word}")
+
+    assert told("state") == b"(0x0000000d) released exists archived"
+    assert (told("etag"), told("key"), told("association")) == (etag, b"p/f", one.encode())
+    for word in ("error", "version", "stub", "nonsense"):
+        with pytest.raises(OSError, match="No data available"):
+            told(word)
+    assert os.listxattr(path) == []  # or cp -a would try to copy them
