@@ -134,18 +134,15 @@ def _listed(served: Served, rows: Sequence[Base]) -> tuple[dict[bytes, Seen | No
     return seen, upto
 
 
-async def release(
-    served: Served, candidates: Sequence[Candidate], *, is_patient: bool = True
-) -> dict[bytes, Refusal | None]:
-    """Release files of one association, in catalog order; why each was not, None where it is released now. Patient:
-    what is busy is tried again for a second.
+async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes, Refusal | None]:
+    """Release files of one association, in catalog order; why each was not, None where it is released now.
 
     Raises:
         RepositoryError: the objects can't be looked at. TreeError: the disk failed.
     """
     outcomes: dict[bytes, Refusal | None] = {}
     left = list(candidates)
-    for pause_s in (0.0, *(BUSY_S if is_patient else ())):
+    for pause_s in (0.0, *BUSY_S):
         if pause_s:
             await trio.sleep(pause_s)
         decided, seen = await _survey(served, left)

@@ -143,6 +143,12 @@ class Watermark:
         some.sort(key=lambda old: (old.association, old.candidate.path))  # so they can be looked up in a listing
         for association, group in groupby(some, lambda old: old.association):
             has_freed |= await self._release(association, [old.candidate for old in group])
+        if has_freed:
+            # A journal gives blocks back with its next commit only; who does not wait for it releases too much.
+            try:
+                await trio.to_thread.run_sync(self._shared.tree.flush_all)
+            except FsxSyncError as error:
+                log.warning("release by watermark: the disk can't be flushed", extra={"error": str(error)})
         return has_freed
 
     async def _release(self, association: str, part: list[Candidate]) -> bool:
@@ -150,7 +156,7 @@ class Watermark:
         if served is None:
             return False
         try:
-            outcomes = await release(served, part, is_patient=False)
+            outcomes = await release(served, part)
         except FsxSyncError as error:
             log.warning("release by watermark failed", extra={"association": association, "error": str(error)})
             return False

@@ -15,7 +15,7 @@ from support.moto_server import MotoServer
 from fsxsync.model.stub import XATTR
 
 MIB = 1 << 20
-DISK = 48 * MIB
+DISK = 96 * MIB
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ def used(made: Instance) -> float:
 def test_above_the_high_mark_the_least_recently_used_files_go(
     small_disk: Path, moto: MotoServer, s3: Any, bucket: str
 ) -> None:
-    env = {"FSXSYNC_CACHE_HIGH": "70%", "FSXSYNC_CACHE_LOW": "60%"}
+    env = {"FSXSYNC_CACHE_HIGH": "70%", "FSXSYNC_CACHE_LOW": "65%"}
     with instance(small_disk, **env) as made:
         made.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")
         d = made.directory / "d"
         (d / "kept").mkdir()
         made.ok("state", "--set", "norelease", d / "kept")
-        bodies = {name: os.urandom(4 * MIB) for name in ("kept/k", "a", "b", "c", "x")}
+        bodies = {name: os.urandom(8 * MIB) for name in ("kept/k", "a", "b", "c", "x")}
         for name, body in bodies.items():
             (d / name).write_bytes(body)
         made.settle()
@@ -58,7 +58,7 @@ def test_above_the_high_mark_the_least_recently_used_files_go(
         # Opened after the others were written: neither by the host's atime alone (relatime) nor by mtime it is young.
         assert (d / "a").read_bytes() == bodies["a"]
         with (d / "x").open("rb") as in_use:
-            (d / "y").write_bytes(os.urandom(12 * MIB))
+            (d / "y").write_bytes(os.urandom(24 * MIB))
             made.settle()
             eventually(lambda: used(made) <= 0.7 and is_stub(made, "b"))
             assert not any(is_stub(made, name) for name in ("a", "x", "y"))
@@ -74,7 +74,7 @@ def test_who_meets_a_full_disk_gets_room_if_anything_can_be_released(
     small_disk: Path, moto: MotoServer, s3: Any, bucket: str
 ) -> None:
     with instance(small_disk) as made:
-        large = os.urandom(20 * MIB)
+        large = os.urandom(40 * MIB)
         for name in ("one", "two", "three"):
             s3.put_object(Bucket=bucket, Key=name, Body=large)
         made.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")
@@ -85,7 +85,7 @@ def test_who_meets_a_full_disk_gets_room_if_anything_can_be_released(
 
         assert sum(is_stub(made, name) for name in ("one", "two", "three")) >= 1
         made.ok("state", "--set", "norelease", d)
-        assert not all([readable(d / name, large) for name in ("one", "two", "three")])
+        assert sum(readable(d / name, large) for name in ("one", "two", "three")) < 3
         assert "NoDiskSpace" in made.ok("events", "--json").out
         made.ok("state", "--clear", "norelease", d)
         eventually(lambda: readable(d / "three", large))
