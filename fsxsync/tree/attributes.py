@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fsxsync.model.identity import Kind, Local
+from fsxsync.model.flags import XATTRS
 from fsxsync.model.stub import RESERVED_PREFIX, XATTR
 from fsxsync.tree.beneath import ABSENT, open_pinned, proc_path, shown, tree_error
 from fsxsync.tree.identify import identify_fd
@@ -58,5 +59,5 @@ def _misplaced(fd: int, local: Local) -> tuple[bytes, ...]:
         if error.errno in _TELLS_NOTHING:
             return ()
         raise
-    reserved = [name for name in map(os.fsencode, names) if name.startswith(RESERVED_PREFIX)]
+    reserved = [name for name in map(os.fsencode, names) if name.startswith(RESERVED_PREFIX) and name not in XATTRS]
     return tuple(name for name in reserved if name != XATTR or local.kind is not Kind.FILE)
