@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+from fsxsync.crashpoint import durable
 from fsxsync.errors import LocalChanged, NotExportable
 from fsxsync.model.association import Event
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
@@ -166,7 +167,8 @@ def remark(served: Served, path: bytes, local: Local, mark: StubMark) -> Local:
     try:
         if os.getxattr(fd, XATTR) != (local.stub.encode() if local.stub else b""):
             raise LocalChanged(f"marking {path!r}", "its mark was changed meanwhile")
-        os.setxattr(fd, XATTR, mark.encode())
+        with durable("stub.remark"):
+            os.setxattr(fd, XATTR, mark.encode())
         return tree.identify_fd(fd)
     finally:
         os.close(fd)
