@@ -5,9 +5,9 @@ tree) says so: `with durable("object.put"):`. Two moments belong to each step: `
 `object.put:after`. Unless FSXSYNC_CRASHPOINTS names a file, that costs one comparison.
 
 The file (`SIZE` bytes, little-endian) is shared with the test: a countdown (8 bytes; 0: never), how many moments there
-were (8), how often a daemon died here (8), and the moment that counts (40, NUL-padded; empty: all). When the countdown
-comes to 0 the process kills itself, so that nothing it has in hand is finished. The moments are appended to the file
-with ``.log`` behind its name, a line each.
+were (8), how often a daemon died here (8), by how many nanoseconds its clock is wrong (8), and the moment that counts
+(32, NUL-padded; empty: all). When the countdown comes to 0 the process kills itself, so that nothing it has in hand is
+finished. The moments are appended to the file with ``.log`` behind its name, a line each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import NoReturn
 
 VARIABLE = "FSXSYNC_CRASHPOINTS"
 SIZE = 64
-_HEAD = struct.Struct("<qqq")
+_HEAD = struct.Struct("<qqqq")
 _NAME = slice(_HEAD.size, SIZE)
 
 POINTS = frozenset(
@@ -93,15 +93,18 @@ class _Steps:
         yield
         self._reached(f"{name}:after")
 
+    def now_ns(self) -> int:
+        return time.time_ns() + int(_HEAD.unpack_from(self._shared)[3])
+
     def _reached(self, moment: str) -> None:
         assert set(moment.partition(":")[0].removeprefix("catalog.").split("+")) <= _WORDS, f"{moment} is not in POINTS"
         with self._lock:
             os.write(self._log, f"{moment}\n".encode())
-            countdown, moments, deaths = _HEAD.unpack_from(self._shared)
+            countdown, moments, deaths, wrong_ns = _HEAD.unpack_from(self._shared)
             wanted = self._shared[_NAME].rstrip(b"\0").decode()
             counts = countdown > 0 and wanted in {"", moment}
             dies = counts and countdown == 1
-            _HEAD.pack_into(self._shared, 0, countdown - counts, moments + 1, deaths + dies)
+            _HEAD.pack_into(self._shared, 0, countdown - counts, moments + 1, deaths + dies, wrong_ns)
             if dies:
                 _die()
 
@@ -128,6 +131,11 @@ def arm(path: str | None) -> None:
 def is_armed() -> bool:
     """Somebody counts: names that take time to find are worth it."""
     return _steps is not None
+
+
+def now_ns() -> int:
+    """The clock of the wall, nanoseconds since the epoch; wrong if the test wants it to be."""
+    return time.time_ns() if _steps is None else _steps.now_ns()
 
 
 def durable(name: str) -> AbstractContextManager[None]:

@@ -17,8 +17,8 @@ from fsxsync.tree import walk
 
 @pytest.fixture(params=["mount", "behind", "watch"])
 def world(request: pytest.FixtureRequest, daemons: Daemons) -> Iterator[World]:
-    made, queue = daemons.get(request.param)
-    world = World(made, daemons.moto, request.param, queue)
+    made = daemons.get(request.param)
+    world = World(made, daemons.moto, request.param)
     yield world
     if world.failed:
         daemons.drop(request.param)
