@@ -4,10 +4,11 @@ Whoever changes something that outlives the process (a request that the store ob
 tree) says so: `with durable("object.put"):`. Two moments belong to each step: `object.put:before` and, if it went well,
 `object.put:after`. Unless FSXSYNC_CRASHPOINTS names a file, that costs one comparison.
 
-The file (`SIZE` bytes, little-endian) is shared with the test: a countdown (8 bytes; 0: never), how many moments there
-were (8), how often a daemon died here (8), by how many nanoseconds its clock is wrong (8), and the moment that counts
-(32, NUL-padded; empty: all). When the countdown comes to 0 the process kills itself, so that nothing it has in hand is
-finished. The moments are appended to the file with ``.log`` behind its name, a line each.
+The file (`SIZE` bytes, little-endian) is shared with the test. It writes the number of the moment to die at (8 bytes;
+0: none), the nanoseconds by which the clock is wrong (8) and, after 32 bytes, the name of the moments that count, NULs
+behind it (empty: all). We write the number of the last one that counted (8) and how often a daemon died here (8). At
+that moment the process kills itself, so that nothing it has in hand is finished. All moments are appended to the file
+with ``.log`` behind its name, a line each.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NoReturn
 
 VARIABLE = "FSXSYNC_CRASHPOINTS"
-SIZE = 64
-_HEAD = struct.Struct("<qqqq")
+SIZE = 160
+_HEAD, _OURS = struct.Struct("<qqqq"), struct.Struct("<qq")
 _NAME = slice(_HEAD.size, SIZE)
 
 POINTS = frozenset(
@@ -94,17 +95,17 @@ class _Steps:
         self._reached(f"{name}:after")
 
     def now_ns(self) -> int:
-        return time.time_ns() + int(_HEAD.unpack_from(self._shared)[3])
+        return time.time_ns() + int(_HEAD.unpack_from(self._shared)[1])
 
     def _reached(self, moment: str) -> None:
         assert set(moment.partition(":")[0].removeprefix("catalog.").split("+")) <= _WORDS, f"{moment} is not in POINTS"
         with self._lock:
             os.write(self._log, f"{moment}\n".encode())
-            countdown, moments, deaths, wrong_ns = _HEAD.unpack_from(self._shared)
-            wanted = self._shared[_NAME].rstrip(b"\0").decode()
-            counts = countdown > 0 and wanted in {"", moment}
-            dies = counts and countdown == 1
-            _HEAD.pack_into(self._shared, 0, countdown - counts, moments + 1, deaths + dies, wrong_ns)
+            deadly, _, number, deaths = _HEAD.unpack_from(self._shared)
+            if self._shared[_NAME].rstrip(b"\0").decode() not in {"", moment}:
+                return
+            dies = number + 1 == deadly
+            _OURS.pack_into(self._shared, _HEAD.size - _OURS.size, number + 1, deaths + dies)
             if dies:
                 _die()
 

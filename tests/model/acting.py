@@ -118,6 +118,8 @@ class Acting:
     failed: bool = False
     number: int = 0
     deaths: int = 0
+    was_full: bool = False
+    """A daemon that finds no room for its catalog ends."""
     depth: int = 0
 
     def __post_init__(self) -> None:
@@ -646,6 +648,7 @@ class Acting:
     def fill(self) -> None:
         """No byte of space is left where tree and catalog are."""
         self.daemon.fill()
+        self.was_full = True
 
     @step
     def jump(self, hours: int) -> None:

@@ -12,7 +12,6 @@ import queue
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from contextlib import ExitStack

@@ -37,23 +37,21 @@ class CrashControl:
         self._write(0, 0)
         self._file.seek(_HEAD.size)
         self._file.write(moment.encode().ljust(SIZE - _HEAD.size, b"\0"))
-        self._write(0, countdown)
+        if countdown:
+            self._write(0, self._head()[2] + countdown)
 
     @property
     def is_armed(self) -> bool:
-        return self._head()[0] > 0
-
-    @property
-    def moments(self) -> int:
-        return self._head()[1]
+        deadly, _, number, _ = self._head()
+        return deadly > number
 
     @property
     def deaths(self) -> int:
         """How often a daemon died at a moment."""
-        return self._head()[2]
+        return self._head()[3]
 
     def set_clock(self, wrong_ns: int) -> None:
-        self._write(24, wrong_ns)
+        self._write(8, wrong_ns)
 
     def seen(self, begin: int = 0) -> list[str]:
         """The moments from the ``begin``-th on, in order."""
