@@ -103,6 +103,8 @@ class Acting:
     moto: MotoServer
     way: str
     versioned: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of the association."""
     script: list[str] = field(default_factory=list)
     must: set[bytes] = field(default_factory=set)
     gone: set[bytes] = field(default_factory=set)
@@ -140,6 +142,7 @@ class Acting:
                 "path": f"/{self.name}",
                 "endpoint_url": self.store.url,
                 "events": f"sqs:{self.store.queue_url}",
+                **self.options,
             }
         )
         self.id: str = association["id"]
@@ -188,6 +191,14 @@ class Acting:
         if thing is not None and thing.content:
             self.must.discard(thing.content)
             self.gone.add(thing.content)
+
+    def doubt_all(self, path: str) -> None:
+        """Somebody decides on the versions of a path, its conflict copies among them."""
+        stem = Path(path).name
+        for file in (self.behind / path).parent.iterdir():
+            if file.name.startswith(stem):
+                self._doubt(self.local(str(file.relative_to(self.behind))))
+        self._doubt(self.remote(path))
 
     def _doubt(self, thing: Thing | None) -> None:
         """It may be gone, and nobody is to blame."""
@@ -563,6 +574,10 @@ class Acting:
                     self.held.append(body)
                 self.sqs.delete_message(QueueUrl=self.collector, ReceiptHandle=message["ReceiptHandle"])
 
+    def announce(self, path: str) -> None:
+        """An object's metadata was changed."""
+        self._send_surely(_record(self.bucket, self.prefix + path, "ObjectCreated:Copy"))
+
     def _send_surely(self, body: dict[str, Any]) -> None:
         self.sure.append(body)
         self._send([body])
@@ -668,6 +683,12 @@ class Acting:
         """Take the association out of the daemon, for the next world."""
         self.start()
         self.client.delete(self.id, delete_data=False, force=True, hydrate=False)
+        # moto reads all keys of a bucket for each listing: what is left here would slow down all worlds to come.
+        pages = self.s3.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=self.prefix)
+        for page in pages:
+            entries = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+            for entry in entries:
+                self.s3.delete_object(Bucket=self.bucket, Key=entry["Key"], VersionId=entry["VersionId"])
 
 
 def _record(bucket: str, key: str, name: str) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def plan_of(seed: int, *, length: int = LENGTH, trouble: float = 0.18) -> Plan:
         steps.append(Step(name, make(rng)))
         if rng.random() < 0.09:
             steps.append(Step("settle"))
-    return Plan(seed, way, rng.random() < 0.85, tuple([*steps, Step("settle_and_read")]))
+    return Plan(seed, way, rng.random() < 0.85, (*steps, Step("settle_and_read")))
 
 
 def run(plan: Plan, daemons: Daemons) -> None:

@@ -179,7 +179,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         store = self.server.store
         store.requests += 1
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        kind = "reset before" if store.down else store.next_fault(self.command)
+        ends_upload = self.command == "POST" and "uploadId" in self._query
+        kind = "reset before" if store.down else store.next_fault("COMPLETE" if ends_upload else self.command)
         if kind == "slow":
             time.sleep(random.uniform(0.02, 0.3))  # noqa: S311
         if kind == "reset before":

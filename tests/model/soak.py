@@ -25,7 +25,7 @@ from model.driver import Plan, plan_of, run, shorten
 from support.forked import ForkServer
 from support.moto_server import MotoServer
 
-# ruff: noqa: T201  it is a command
+# ruff: noqa: E402, T201  it is a command, and finds its neighbours by itself
 HANGS_S = 240
 """A world that takes so long is stuck; where, is printed."""
 
