@@ -191,8 +191,14 @@ async def export_delete(served: Served, path: bytes, action: Action) -> None:
         key = exported_key(served, path, base.kind)
         await served.store.delete(key, expect=remote)
         served.deleted_remote += 1
-    served.shared.catalog.files.delete(served.id, path)
-    _keep_empty_parent(served, path)
+    forget_gone(served, path)
+
+
+def forget_gone(served: Served, path: bytes) -> None:
+    """Drop the row of what is on neither side any more."""
+    with served.shared.catalog.transaction():  # nothing would look again at a directory that is left alone
+        served.shared.catalog.files.delete(served.id, path)
+        _keep_empty_parent(served, path)
 
 
 def _keep_empty_parent(served: Served, path: bytes) -> None:

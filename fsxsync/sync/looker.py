@@ -33,7 +33,7 @@ LATER_S = 0.25
 """How soon a path that waits for something else is looked at again."""
 BACKOFF_MAX_S = 300.0
 SET_BACK_NS = 10**9
-"""By more than this the clock of the wall was set back: what was to be looked at soon would have to wait for so long."""
+"""By more than this the clock was set back: what was to be looked at soon would have to wait for so long."""
 FATAL = (BadCredentials, BucketMissing, EndpointUnreachable, TreeMoved)
 """Not the path's fault but the association's: it becomes MISCONFIGURED, and its paths wait."""
 

@@ -683,11 +683,11 @@ class Acting:
         """Take the association out of the daemon, for the next world."""
         self.start()
         self.client.delete(self.id, delete_data=False, force=True, hydrate=False)
-        # moto reads all keys of a bucket for each listing: what is left here would slow down all worlds to come.
+        # moto reads all keys of a bucket for each listing: what is left here would slow down all worlds to come. (Delete
+        # markers stay: with notifications on, it can't delete one.)
         pages = self.s3.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=self.prefix)
         for page in pages:
-            entries = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
-            for entry in entries:
+            for entry in page.get("Versions", []):
                 self.s3.delete_object(Bucket=self.bucket, Key=entry["Key"], VersionId=entry["VersionId"])
 
 

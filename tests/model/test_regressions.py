@@ -1,4 +1,4 @@
-"""What long searches with `test_convergence.py` found: the shortest steps that show it, named after what went wrong."""
+"""What long searches with `make soak` found: the shortest steps that show it, named after what went wrong."""
 
 from __future__ import annotations
 
