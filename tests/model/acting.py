@@ -130,6 +130,7 @@ class Acting:
         self.deaths = self.crash.deaths
         self.s3, self.sqs = self.moto.client("s3"), self.moto.client("sqs")
         self.bucket, self.collector = self.daemon.bucket(versioned=self.versioned)
+        self.daemon.renew_queue()  # the last world's reader may be at it for another moment
         self._collect()  # what the last world left
         self.held = []
         self.name = f"m-{uuid.uuid4().hex[:12]}"
