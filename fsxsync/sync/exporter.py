@@ -207,12 +207,12 @@ def _keep_empty_parent(served: Served, path: bytes) -> None:
     Otherwise it would be in the tree and nowhere in the repository: the next host would not have it.
     """
     parent = path.rpartition(b"/")[0]
+    while parent and served.shared.tree.identify(served.tree_path(parent)) is None:
+        parent = parent.rpartition(b"/")[0]  # it went, too: what it lay in may be empty now
     if not parent or Event.NEW not in served.association.policy.exports:
         return
     files = served.shared.catalog.files
     row = files.get(served.id, parent)
-    if row is None or not row.is_implied or files.children_exist(served.id, parent):
-        return
-    if served.shared.tree.identify(served.tree_path(parent)) is not None:
+    if row is not None and row.is_implied and not files.children_exist(served.id, parent):
         files.delete(served.id, parent)
         served.add_hint(parent, local=True, delay_s=served.shared.settings.export_delay_s)

@@ -63,11 +63,13 @@ class StubHydrator(FrontHints):
                 self._nursery = nursery
                 nursery.start_soon(self._memory.run, name="partial files")
                 task_status.started()
-                while True:
-                    await trio.sleep(IDLE_S / 4)
-                    await self._drop_idle()
+                try:
+                    while True:
+                        await trio.sleep(IDLE_S / 4)
+                        await self._drop_idle()
+                finally:
+                    self._nursery = None  # while those in it end, nobody new comes in
         finally:
-            self._nursery = None
             partial = [hydration for hydration in self._active.values() if is_partial(hydration)]
             await self._memory.save_all(partial)
             for hydration in list(self._active.values()):

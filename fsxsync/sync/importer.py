@@ -59,7 +59,11 @@ def ensure_parents(served: Served, path: bytes) -> None:
         relative = served.association.relative(made)
         local = tree.identify(made)
         if relative and local is not None:
-            served.shared.catalog.files.put(base_of(served.id, relative, local, None))
+            row = served.shared.catalog.files.get(served.id, relative)
+            if row is None or row.is_implied:
+                served.shared.catalog.files.put(base_of(served.id, relative, local, None))
+            else:  # it was removed here a moment ago, and its marker is still there: the look at it sees the difference
+                served.add_hint(relative, local=True)
             served.shared.invalidate(made, data=False)
 
 

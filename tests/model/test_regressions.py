@@ -172,3 +172,46 @@ def test_a_clock_that_was_set_back_left_paths_pending_for_as_long(versioned: Wor
     eventually(lambda: world.client.status()["associations"][0]["recent_errors"])
     world.settle()  # and the clock is right again
     assert "a" in world.objects()
+
+
+def test_a_directory_in_place_of_a_file_whose_object_grew_out_of_the_limit_was_looked_at_for_ever(
+    daemons: Daemons,
+) -> None:
+    """The row stays, as the object is left alone; and as long as it did, the directory was no news."""
+    world = World(daemons.get("behind"), daemons.moto, "behind", options={"max_size": 1000})
+    try:
+        world.write("a", 60)
+        world.settle()
+        world.stop()
+        world.unlink("a")
+        world.mkdir("a")
+        world.put("a", 5000)
+        world.start()
+        assert world.client.wait(world.name.encode(), 30) == []
+        assert world.remote("a") is not None
+        world.end()
+    except BaseException:
+        daemons.drop("behind")
+        raise
+
+
+def test_what_came_last_to_a_directory_and_went_with_it_left_its_parent_alone(versioned: World) -> None:
+    """``d`` was there through ``d/e/a`` only: with ``d/e`` gone from the tree nobody thought of it."""
+    world = versioned
+    world.put("d/e/a", 60)
+    world.settle()
+    world.rename("d/e", "g")
+    world.settle()
+    world.settle_and_read()
+
+
+def test_a_directory_that_an_import_made_again_lost_sight_of_its_marker(versioned: World) -> None:
+    world = versioned
+    world.mkdir("g")
+    world.chmod("g", 0o700)
+    world.settle()
+    world.stop()
+    world.rmtree("g")
+    world.put("g/a", 60)
+    world.settle()
+    world.settle_and_read()
