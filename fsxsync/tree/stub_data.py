@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 
 from fsxsync import _core
+from fsxsync.crashpoint import durable
 from fsxsync.tree.beneath import translated
 from fsxsync.tree.identify import read_mark
 
@@ -38,5 +39,6 @@ def put_back(fd: int, what: bytes, *, mtime_ns: int, atime_ns: int, punch: bool)
             return
         size = os.fstat(fd).st_size
         if punch and size:
-            _core.fallocate(fd, _core.FALLOC_FL_PUNCH_HOLE | _core.FALLOC_FL_KEEP_SIZE, 0, size)
+            with durable("stub.punch"):
+                _core.fallocate(fd, _core.FALLOC_FL_PUNCH_HOLE | _core.FALLOC_FL_KEEP_SIZE, 0, size)
         os.utime(fd, ns=(atime_ns, mtime_ns))
