@@ -26,13 +26,11 @@ from bench.mount_small import FIGURES, Figure, measure_small
 
 ROUNDS = 3
 READ_BYTES = 256 * MIB
-WRITE_BYTES = 128 * MIB
+WRITE_BYTES = 256 * MIB
 SMALL_FILES = 10_000
 JOBS = (1, 4)
 SEQUENTIAL_BLOCK = 128 * 1024  # cat's and cp's
 RANDOM_BLOCK = 4096
-_LOOPS = 4
-"""Times that a warm sequential read goes through its file: once would be over within 30 ms."""
 _BARE = 0.9
 _PROCESSOR = 1.2
 _TWICE = 2.0
@@ -102,19 +100,18 @@ def _measure(report: Report, work: Work, places: list[Place]) -> None:
         for place in _in_turn(places, number):
             directory = place.read if work.reads else place.write
             drop_caches()
-            taken["cold"][place.name].append(_turn(work, place, directory, loops=1))
+            taken["cold"][place.name].append(_turn(work, place, directory, again=False))
             for name in work.files:
                 read_whole(directory / name)
-            loops = _LOOPS if work.reads and work.sequential else 1
-            taken["warm"][place.name].append(_turn(work, place, directory, loops=loops))
+            taken["warm"][place.name].append(_turn(work, place, directory, again=True))
     for state, found in taken.items():
         _rows(report, work, state, found)
 
 
-def _turn(work: Work, place: Place, directory: Path, loops: int) -> Measured:
+def _turn(work: Work, place: Place, directory: Path, *, again: bool) -> Measured:
     """fio once; processor time is its jobs' and the daemon's, what kernel threads do for them is not in it."""
     before = place.processor_s()
-    measured = run_fio(work, directory, loops=loops)
+    measured = run_fio(work, directory, again=again)
     daemon_s = place.processor_s() - before
     if not work.reads:
         place.settle()

@@ -163,8 +163,10 @@ give_made(const struct fsx_asked *asked, struct fsx_fact *fact, struct created *
     if (backing_id != 0) {
         out->opened.open_flags |= FSX_OPEN_PASSTHROUGH;
         out->opened.backing_id = (int32_t)backing_id;
+        /* A jiffy: open(2) asks whether it may be opened, and every write of the kernel's own makes
+         * it forget size and times anyway. */
         out->entry.attr_valid = 0;
-        out->entry.attr_valid_nsec = 0;
+        out->entry.attr_valid_nsec = 1;
     }
     fsx_asked_note(asked, fact, ino, out->opened.fh);
     if (fsx_asked_reply(asked, 0, out, sizeof *out)) {

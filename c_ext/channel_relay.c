@@ -1,15 +1,14 @@
 #include "channel_relay.h"
 
+#include "channel_requests.h"
 #include "channel_screen.h"
 #include "channel_wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -33,103 +32,6 @@ signal_event(int fd)
 }
 
 /* --- kernel to libfuse --- */
-
-#define SOON_NS UINT64_C(150000)  /* after an answer, waking up included: somebody is in a hurry */
-#define LOOKED_NS UINT64_C(50000) /* no longer than waking up takes */
-#define MOST_CREDIT 16
-#define MISSED 4
-
-/* One thread that reads requests. `credit`: how often it may look in vain before it sleeps. */
-struct reader {
-    int waiting, credit;
-};
-
-/* Wakes one of the threads that wait for a request, and all of them at the end. -1 and errno. */
-static int
-open_waiting(const struct fsx_channel *channel)
-{
-    struct epoll_event request = {.events = EPOLLIN | EPOLLEXCLUSIVE}, stop = {.events = EPOLLIN};
-    int waiting = epoll_create1(EPOLL_CLOEXEC);
-
-    if (waiting >= 0 && (epoll_ctl(waiting, EPOLL_CTL_ADD, channel->device, &request) < 0 ||
-                         epoll_ctl(waiting, EPOLL_CTL_ADD, channel->stop_fd, &stop) < 0)) {
-        int error = errno;
-        (void)close(waiting);
-        errno = error;
-        return -1;
-    }
-    return waiting;
-}
-
-static uint64_t
-now_ns(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
-/* An application that does one thing after another asks again a few microseconds after each answer,
- * and waking up an idle processor takes longer than to answer. So after an answer one thread looks
- * for a while before it sleeps, as long as that pays. */
-static bool
-looks_again(struct fsx_channel *channel, struct reader *reader, char *buffer, ssize_t *got)
-{
-    uint64_t until;
-
-    if (reader->credit <= 0 || atomic_exchange(&channel->is_looking, true)) {
-        return false;
-    }
-    until = now_ns() + LOOKED_NS;
-    do {
-        (void)sched_yield(); /* whoever has something to do goes first */
-        *got = read(channel->device, buffer, FSX_CHANNEL_MESSAGE);
-    } while (*got < 0 && errno == EAGAIN && !atomic_load(&channel->is_stopping) &&
-             now_ns() < until);
-    atomic_store(&channel->is_looking, false);
-    if (*got < 0) {
-        reader->credit -= MISSED;
-    }
-    return *got >= 0;
-}
-
-/* The length of the next request; 0: the kernel's side has ended, or we shall. */
-static size_t
-receive_request(struct fsx_channel *channel, struct reader *reader, char *buffer)
-{
-    uint64_t since = now_ns();
-    struct epoll_event event;
-
-    while (!atomic_load(&channel->is_stopping)) {
-        ssize_t got = read(channel->device, buffer, FSX_CHANNEL_MESSAGE);
-        if (got < 0 && errno == EAGAIN) {
-            (void)looks_again(channel, reader, buffer, &got);
-        }
-        if (got >= (ssize_t)sizeof(struct fuse_in_header)) {
-            if (now_ns() - since < SOON_NS && reader->credit < MOST_CREDIT) {
-                reader->credit++;
-            }
-            return (size_t)got;
-        }
-        if (got >= 0) {
-            return 0; /* never seen; no request is that short */
-        }
-        switch (errno) {
-        case EAGAIN:
-            (void)epoll_wait(reader->waiting, &event, 1, -1); /* EINTR: looked again */
-            break;
-        case EINTR:
-        case ENOENT: /* who asked was killed before we had read it */
-            break;
-        case ENOMEM:
-            pause_ms(1);
-            break;
-        default: /* ENODEV, ECONNABORTED: unmounted, aborted */
-            return 0;
-        }
-    }
-    return 0;
-}
 
 /* False if libfuse's end is closed. */
 static bool
@@ -204,11 +106,11 @@ relay_down(void *argument)
 {
     struct fsx_channel *channel = argument;
     char *buffer = malloc(2 * FSX_CHANNEL_MESSAGE); /* the request, and room for an answer */
-    struct reader reader = {.waiting = open_waiting(channel)};
+    struct fsx_reader reader = {.waiting = fsx_requests_wait(channel)};
     size_t length;
 
     while (buffer != NULL && reader.waiting >= 0 &&
-           (length = receive_request(channel, &reader, buffer)) != 0 &&
+           (length = fsx_requests_next(channel, &reader, buffer)) != 0 &&
            handle_request(channel, buffer, length, buffer + FSX_CHANNEL_MESSAGE)) {
     }
     free(buffer);

@@ -55,6 +55,8 @@ class Settings:
     """How long a receive waits for messages at the event queue. SQS allows 20, and a wait costs one request."""
     retry_s: float = 1.0
     """How soon something that failed is tried again; every further time it takes twice as long, up to five minutes."""
+    restore_check_s: float = 300.0
+    """How often what waits for the repository (an archived object, one under a lock) is looked at without an event."""
     log_level: str = "INFO"
     log_style: str = "text"
     event_log_max_bytes: int = 4 * MIB
@@ -94,6 +96,12 @@ def load(config_file: Path | None, env: Mapping[str, str], flags: Mapping[str, o
         where = next(given[name][1] for name in ("export_cap_s", "export_delay_s") if name in given)
         raise BadInput(where, f"export_cap_s is {settings.export_cap_s:g}, less than export_delay_s", advice=_HELP)
     return settings
+
+
+def for_children(env: Mapping[str, str]) -> dict[str, str]:
+    """What the small programs that a daemon runs need of its environment. Credentials are not among it: each process
+    that has them in /proc/PID/environ is one more to be read."""
+    return {name: env[name] for name in ("PATH", "LANG", "LC_ALL") if name in env}
 
 
 def default_state_dir(env: Mapping[str, str], uid: int) -> Path:
@@ -242,6 +250,7 @@ _CHECKS: Mapping[str, Check] = {
     "poll_default_s": _number(0, 86400),
     "queue_wait_s": _whole(0, 20),
     "retry_s": _number(0.01, 300),
+    "restore_check_s": _number(0.1, 86400),
     "log_level": _one_of(("DEBUG", "INFO", "WARNING", "ERROR")),
     "log_style": _one_of(("text", "json")),
     "event_log_max_bytes": _size(64 * KIB, GIB),

@@ -24,13 +24,16 @@ FsxSyncError                       errno, FSx code, advice, exit code
 │   ├── StubDamaged                a stub whose data was touched by something other than us
 │   └── NoSpace
 └── RepositoryError
-    ├── AccessDenied, BadCredentials, BucketMissing, EndpointUnreachable, Throttled
+    ├── AccessDenied               … ObjectLocked: a retention or legal hold forbids it for now
+    ├── BadCredentials, BucketMissing, EndpointUnreachable, Throttled
     ├── QueueMissing               the event queue is gone
     ├── EventsOverlap              somebody else's notification takes the same events
     ├── ObjectChanged              the object is no longer what was judged: look again
     ├── ObjectMissing
     ├── ObjectDamaged              the bytes that came don't fit the object's checksum
     ├── ObjectArchived             a storage class that must be restored first
+    ├── ObjectEncrypted            with a key that only its owner has (SSE-C)
+    ├── OptionRefused              the bucket does not take what the association asks of every object
     ├── TypeClash                  a file here, a directory there
     └── KeyRefused                 the store does not take this key or request
 
@@ -195,6 +198,12 @@ class AccessDenied(RepositoryError):
     advice = "grant s3:ListBucket on the bucket and s3:GetObject, s3:PutObject, s3:DeleteObject on the prefix"
 
 
+class ObjectLocked(AccessDenied):
+    """S3 Object Lock, or a store that knows something like it."""
+
+    advice = "it is tried again now and then; end the retention or the legal hold if it shall happen sooner"
+
+
 class BadCredentials(RepositoryError):
     errno = _errno.EACCES
     code = "S3AccessDenied"
@@ -252,7 +261,25 @@ class ObjectDamaged(RepositoryError):
 class ObjectArchived(RepositoryError):
     errno = _errno.ENODATA
     code = "S3ObjectInUnsupportedTier"
-    advice = "restore the object from its archive storage class first"
+    advice = (
+        "restore the object (aws s3api restore-object) and try again, or let reading ask for that:"
+        " fsxsync association update ID --restore-archived standard"
+    )
+
+    def __init__(self, what: str, why: str = "", *, advice: str | None = None, key: str | None = None) -> None:
+        """``key`` where somebody wanted the bytes: a restore of that object would help."""
+        super().__init__(what, why, advice=advice)
+        self.key = key
+
+
+class ObjectEncrypted(RepositoryError):
+    errno = _errno.EACCES
+    code = "S3ObjectEncryptedByCustomer"
+    advice = "fsxsync holds no keys: copy the object onto itself with SSE-S3 or SSE-KMS to have it as a file"
+
+
+class OptionRefused(RepositoryError):
+    code = "S3OptionRefused"
 
 
 class TypeClash(RepositoryError):

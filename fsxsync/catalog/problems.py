@@ -15,6 +15,9 @@ _PUT = f"""INSERT INTO problems ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)
     detected_ns = excluded.detected_ns, kept_as = excluded.kept_as"""  # noqa: S608  names are ours
 _CLEAR = "DELETE FROM problems WHERE association = ? AND path = ?"
 _CLEAR_KIND = "DELETE FROM problems WHERE association = ? AND path = ? AND kind = ?"
+_CLEAR_BUT = "DELETE FROM problems WHERE association = ? AND path = ? AND kind <> ?"
+_AFTER = "SELECT path FROM problems WHERE association = ? AND kind = ? AND path > ? ORDER BY path LIMIT ?"
+_HAS = "SELECT 1 FROM problems WHERE association = ? AND path = ? LIMIT 1"
 _GET = f"SELECT {_COLUMNS} FROM problems WHERE association = ? AND path = ? ORDER BY kind"  # noqa: S608
 _LIST = f"SELECT {_COLUMNS} FROM problems WHERE association = ? ORDER BY path, kind"  # noqa: S608
 _LIST_KIND = f"SELECT {_COLUMNS} FROM problems WHERE association = ? AND kind = ? ORDER BY path"  # noqa: S608
@@ -25,8 +28,9 @@ _DELETE_ALL = "DELETE FROM problems WHERE association = ?"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """``kind`` is conflict (one that the policy blocks), not-exportable, lost, refused, damaged or damaged-object;
-    ``kept_as`` is an older version's: conflict copies are in `conflicts`."""
+    """``kind`` is conflict (one that the policy blocks), not-exportable, lost, refused, damaged, damaged-object, held
+    (until something happens in the repository) or restoring (an archived object, asked for); ``kept_as`` is an older
+    version's: conflict copies are in `conflicts`."""
 
     association: str
     path: bytes
@@ -63,9 +67,14 @@ class Problems:
                 ),
             )
 
-    def clear(self, association: str, path: bytes, kinds: Collection[str] | None = None) -> None:
-        """Forget what was wrong with a path; with ``kinds``, only these."""
+    def clear(
+        self, association: str, path: bytes, kinds: Collection[str] | None = None, *, but: str | None = None
+    ) -> None:
+        """Forget what was wrong with a path; with ``kinds``, only these; all ``but`` that one."""
         number = self._numbers.get(association)
+        if but is not None:
+            self._connection.run(_CLEAR_BUT, (number, path, but))
+            return
         if kinds is None:
             self._connection.run(_CLEAR, (number, path))
             return
@@ -78,6 +87,15 @@ class Problems:
     def get(self, association: str, path: bytes) -> list[Problem]:
         """What is wrong with one path."""
         return self._problems(self._connection.rows(_GET, (self._numbers.get(association), path)))
+
+    def has(self, association: str, path: bytes) -> bool:
+        """Something is wrong with the path."""
+        return self._connection.row(_HAS, (self._numbers.get(association), path)) is not None
+
+    def paths_after(self, association: str, kind: str, path: bytes, limit: int) -> list[bytes]:
+        """The next paths with such a problem, in byte order."""
+        rows = self._connection.rows(_AFTER, (self._numbers.get(association), kind, path, limit))
+        return [row[0] for row in rows]
 
     def list(self, association: str | None = None, kind: str | None = None) -> list[Problem]:
         """By association and path."""

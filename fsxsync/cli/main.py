@@ -21,7 +21,7 @@ from fsxsync.cli.serving import demo, mount, unmount, watch
 from fsxsync.cli.status import status
 from fsxsync.config import default_state_dir
 from fsxsync.errors import FsxSyncError
-from fsxsync.telemetry.log import escape
+from fsxsync.telemetry.log import escape, redact
 
 WRONG_USAGE = 2
 INTERRUPTED = 128 + 2
@@ -126,7 +126,7 @@ def _of_group(group: BaseExceptionGroup[BaseException]) -> int:
 
 
 def _complain(text: str) -> None:
-    click.echo(f"fsxsync: {escape(text)}", err=True)
+    click.echo(f"fsxsync: {escape(redact(text))}", err=True)
 
 
 def _sentence(error: click.ClickException) -> str:

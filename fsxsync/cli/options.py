@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fsxsync.control.wanted import ACLS, ID_MAX, POLL_MAX_S, RESTORES
+from fsxsync.control.wanted import ACLS, ID_MAX, POLL_MAX_S, RESTORE_DAYS_MAX, RESTORES
 from fsxsync.model.association import DEFAULT_EXCLUDES, Event, OnConflict
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -76,7 +76,9 @@ AGE = Amount(
     "AGE", {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}, "a time like 30, 15m, 12h, 7d or 2w"
 )
 SOURCE = Matching("sqs:QUEUE_URL|create", r"sqs:https?://[^/\s]+/\S+|create|none", "sqs:QUEUE_URL or create (or none)")
-ENDPOINT = Matching("URL", r"https?://[^/\s]+\S*", "an http:// or https:// URL")
+ENDPOINT = Matching(
+    "URL", r"https?://[^/\s@?#]+(/[^\s?#]*)?", "an http:// or https:// URL without credentials or query"
+)
 REGION = Matching("NAME", r"[A-Za-z0-9-]+", "a region's name like eu-central-1")
 SSE = Matching("AES256|aws:kms[:KEY]", r"AES256|aws:kms(:.+)?", "AES256, aws:kms or aws:kms:KEY")
 STORAGE_CLASS = Matching("NAME", r"[A-Z0-9_]+", "a storage class like STANDARD_IA")
@@ -135,8 +137,13 @@ _OPTIONS = (
     click.option("--endpoint-url", type=ENDPOINT, help="An S3-compatible store that is not AWS."),
     click.option("--region", type=REGION, help="The bucket's region."),
     click.option("--profile", metavar="NAME", help="A profile of ~/.aws/config; credentials are not stored."),
-    click.option("--anonymous", is_flag=True, default=None, help="Send requests without credentials."),
-    click.option("--requester-pays", is_flag=True, default=None, help="Pay for requests of the bucket."),
+    click.option("--anonymous", is_flag=True, default=None, help="Send requests without credentials; read-only."),
+    click.option(
+        "--requester-pays",
+        is_flag=True,
+        default=None,
+        help="Say with each request that you pay for it, as such buckets want it.",
+    ),
     click.option("--acl", type=click.Choice(ACLS), metavar="NAME", help="Canned ACL of new objects."),
     click.option("--sse", type=SSE, metavar="AES256|aws:kms[:KEY]", help="Server-side encryption of new objects."),
     click.option("--storage-class", type=STORAGE_CLASS, help="Storage class of new objects."),
@@ -149,6 +156,12 @@ _OPTIONS = (
         "--restore-archived",
         type=click.Choice(RESTORES),
         help="What reading a file whose object is archived asks for (default off: an error).",
+    ),
+    click.option(
+        "--restore-days",
+        type=click.IntRange(1, RESTORE_DAYS_MAX),
+        metavar="DAYS",
+        help="How long what was restored stays readable (default 7).",
     ),
     click.option("--uid", type=USER, metavar="ID", help="Owner of files whose objects have no POSIX metadata."),
     click.option("--gid", type=USER, metavar="ID", help="Group of such files."),

@@ -16,6 +16,7 @@ import click
 from fsxsync.cli.context import Instance
 from fsxsync.cli.mounts import mounted, parse_options, resolved, state_dir_of
 from fsxsync.errors import BadInput, FsxSyncError, NoDaemon, StillPending
+from fsxsync.telemetry.log import escape
 
 GONE_WITHIN_S = 60.0
 """How long a daemon that was told to end may take; requests in flight are finished first."""
@@ -194,7 +195,9 @@ def _clear_away(mountpoint: str) -> None:
         detach(Path(place))
     if any(one.mountpoint == place for one in mounted()):
         raise FsxSyncError(f"{mountpoint} can't be unmounted", "its daemon is gone", advice=f"umount -l {mountpoint}")
-    click.echo(f"fsxsync: the daemon of {mountpoint} was gone already; its mount is cleared away", err=True)
+    click.echo(
+        f"fsxsync: the daemon of {escape(str(mountpoint))} was gone already; its mount is cleared away", err=True
+    )
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -67,6 +67,7 @@ def _association(row: Document) -> str:
         f"{row['id']} {row['path']} <-> {row['repository']}: {row['state']}",
         f"pending {row['pending']} ({row['pending_imports']} in, {row['pending_exports']} out){oldest}",
         f"conflicts {row['conflicts']}, errors {row['errors']}, not exportable {row['not_exportable']}",
+        f"held {row['held']}, restoring {row['restoring']}",
         f"imported {row['imported']}, exported {row['exported']}",
         f"source {row['source'] or 'none'}; the store obeys {features}",
     ]

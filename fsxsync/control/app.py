@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 
 import trio
@@ -13,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from fsxsync.control.authentication import Credentials, check_any
 from fsxsync.control.documents import Document
 from fsxsync.control.fsx import FsxApi
 from fsxsync.control.fsx_documents import Place
@@ -55,19 +57,24 @@ def create_app(
     undisturbed: Undisturbed,
     eventlog: EventLog,
     own_operations: bool = True,
+    credentials: Sequence[Credentials] = (),
 ) -> Starlette:
-    """``own_operations`` False leaves FSx's alone: over TCP anybody on this host may call."""
+    """``own_operations`` False leaves FSx's alone. ``credentials``: those that have to sign, over TCP, where anybody on
+    this host may call."""
     operations = Operations(administration, undisturbed) if own_operations else None
     fsx = FsxApi(administration, Place.of_instance(instance), undisturbed)
-    endpoint = _Endpoint(fsx, operations, eventlog)
+    endpoint = _Endpoint(fsx, operations, eventlog, credentials)
     return Starlette(routes=[Route("/", endpoint=endpoint, methods=["POST"])])
 
 
 class _Endpoint:
-    def __init__(self, fsx: FsxApi, operations: Operations | None, eventlog: EventLog) -> None:
+    def __init__(
+        self, fsx: FsxApi, operations: Operations | None, eventlog: EventLog, credentials: Sequence[Credentials]
+    ) -> None:
         self._fsx = fsx
         self._operations = operations
         self._eventlog = eventlog
+        self._credentials = credentials
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; end it where it waits if the client hangs up."""
@@ -95,6 +102,8 @@ class _Endpoint:
         service, _, operation = headers.get("x-amz-target", "").partition(".")
         try:
             _check_host(scope, headers)
+            if self._credentials:
+                check_any(self._credentials, scope["method"], scope["path"], headers, body or b"", now_s=time.time())
             answer = await self._answer(service, operation, body)
             if isinstance(answer, Lines):
                 await reply.lines(answer.documents)

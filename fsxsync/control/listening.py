@@ -69,7 +69,7 @@ def listen_tcp(address: str, *, anywhere: bool = False) -> socket.socket:
     if not anywhere and not is_loopback(host):
         raise BadInput(
             f"nothing can listen on '{address}'",
-            "requests are not authenticated, so only this host may reach it",
+            "what it answers is not encrypted, so only this host may reach it",
             advice=advice,
         )
     host = host.strip("[]")

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fsxsync.control.app import create_app
+from fsxsync.control.authentication import FILE, Credentials
 from fsxsync.control.listening import listen_tcp, listen_unix
 from fsxsync.control.undisturbed import Undisturbed
 from fsxsync.ports import Administration
@@ -46,6 +47,7 @@ async def serve_control(
         BadInput: a socket can't be had.
     """
     tcp = listen_tcp(listen) if listen is not None else None
+    credentials = _credentials(socket_path.with_name(FILE)) if tcp is not None else ()
     metrics = listen_tcp(metrics_listen, anywhere=True) if metrics_listen is not None else None
     unix = listen_unix(socket_path)
     try:
@@ -55,7 +57,7 @@ async def serve_control(
             await nursery.start(_serve, make(), unix)
             address = None
             if tcp is not None:
-                await nursery.start(_serve, make(own_operations=False), tcp)
+                await nursery.start(_serve, make(own_operations=False, credentials=credentials), tcp)
                 address = tcp.getsockname()[:2]
                 log.info("API listens", extra={"address": f"{address[0]}:{address[1]}"})
             if metrics is not None:
@@ -68,6 +70,12 @@ async def serve_control(
                 listener.close()
         with suppress(FileNotFoundError):  # the state directory was removed under us
             os.unlink(socket_path)
+
+
+def _credentials(file: Path) -> tuple[Credentials, ...]:
+    """Those that may sign. Blocking."""
+    environment = Credentials.of_environment(os.environ)
+    return (Credentials.of(file), *([environment] if environment is not None else []))
 
 
 def metrics_app(administration: Administration) -> Starlette:

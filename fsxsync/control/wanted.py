@@ -37,6 +37,7 @@ ACLS = (
     "bucket-owner-full-control",
 )
 RESTORES = ("off", "bulk", "standard", "expedited")
+RESTORE_DAYS_MAX = 36500
 _EVENT_WORDS = tuple(event.value.lower() for event in Event)
 _SSE = r"AES256|aws:kms(:.+)?"
 
@@ -64,6 +65,7 @@ CHANGEABLE = frozenset(
         "storage_class",
         "export_xattrs",
         "restore_archived",
+        "restore_days",
         "uid",
         "gid",
         "file_mode",
@@ -110,7 +112,7 @@ def changed_association(before: Association, members: Members) -> Association:
         before,
         access=replace(
             access,
-            endpoint_url=members.text("endpoint_url", r"https?://[^/\s]+\S*") or access.endpoint_url,
+            endpoint_url=members.text("endpoint_url", r"https?://[^/\s@?#]+(/[^\s?#]*)?") or access.endpoint_url,
             region=region or access.region,
             profile=members.text("profile") or access.profile,
             anonymous=access.anonymous if anonymous is None else anonymous,
@@ -135,6 +137,7 @@ def changed_association(before: Association, members: Members) -> Association:
         limits=_limits(members, before.limits),
         export_xattrs=before.export_xattrs if xattrs is None else xattrs,
         restore_archived=members.word("restore_archived", RESTORES) or before.restore_archived,
+        restore_days=members.whole("restore_days", 1, RESTORE_DAYS_MAX) or before.restore_days,
     )
     if after.access.anonymous and after.access.profile:
         raise members.refuse("anonymous", "it can't be used together with a profile")
@@ -147,9 +150,15 @@ def _with_policy(association: Association, members: Members) -> Association:
     exports = _events(members, "export", policy.exports)
     wish = members.flag("read_only")
     read_only = association.read_only if wish is None else wish
+    if association.access.anonymous:
+        # Whoever sends no credentials can't be told from anybody else, and no store lets anybody write.
+        if wish is False:
+            raise members.refuse("read_only", "an anonymous association can only be read")
+        read_only = True
     if read_only:
         if exports and "export" in members:
-            raise members.refuse("export", "a read-only association exports nothing")
+            which = "an anonymous" if association.access.anonymous else "a read-only"
+            raise members.refuse("export", f"{which} association exports nothing")
         exports = frozenset()
     word = members.word("on_conflict", tuple(choice.value for choice in OnConflict))
     on_conflict = OnConflict(word) if word else policy.on_conflict

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fsxsync.errors import FsxSyncError
+from fsxsync.telemetry.log import escape, redact
 
 _READY = b"ready\n"
 
@@ -63,7 +64,7 @@ def _serve(serve: Callable[[Callable[[], None]], int], log_file: Path, writing: 
         return serve(ready)
     except FsxSyncError as error:
         if told:
-            sys.stderr.write(f"fsxsync: {error}\n")
+            sys.stderr.write(f"fsxsync: {escape(redact(str(error)))}\n")
         else:
-            os.write(writing, f"{error.exit_code}\nfsxsync: {error}\n".encode())
+            os.write(writing, f"{error.exit_code}\nfsxsync: {escape(redact(str(error)))}\n".encode())
         return error.exit_code

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from fsxsync.config import Settings, load
+from fsxsync.config import Settings, for_children, load
 from fsxsync.control.server import serve_control
 from fsxsync.daemon.background import run_in_background
 from fsxsync.daemon.lock import lock_state_dir, open_state_dir
@@ -262,7 +262,9 @@ async def _watchdog(parts: Parts) -> None:
         if status.mount is not None:
             # By a process of its own, for the mount refuses ours. Of the file system: stat(2) could come from a cache.
             asked = ["stat", "--file-system", "--", status.mount]
-            answered = await trio.run_process(asked, capture_stdout=True, capture_stderr=True, check=False)
+            answered = await trio.run_process(
+                asked, env=for_children(os.environ), capture_stdout=True, capture_stderr=True, check=False
+            )
             is_alive = answered.returncode == 0  # if it never answers again systemd restarts us
         if is_alive:
             notify("WATCHDOG=1")

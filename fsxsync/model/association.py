@@ -119,6 +119,9 @@ class Association:
     export_xattrs: bool = False
     """User extended attributes travel as user metadata, both ways."""
     restore_archived: str = "off"
+    """``bulk``, ``standard``, ``expedited``: reading an archived object asks for its restore; ``off``: it fails."""
+    restore_days: int = 7
+    """How long what was restored stays readable; Intelligent-Tiering knows no such limit."""
     lifecycle: Lifecycle = Lifecycle.CREATING
     failure: str = ""
     """Why MISCONFIGURED or FAILED, at most 256 characters on the wire."""

@@ -38,6 +38,8 @@ class ObjectEvent:
     version_id: str | None = None
     happened_ns: int | None = None
     is_copy: bool = False
+    is_purge: bool = False
+    """One version, or a delete marker, is gone for good: what lay below may be the object again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def _from_record(record: dict[str, Any]) -> ObjectEvent | None:
         version_id=_version_id(thing.get("versionId")),
         happened_ns=_time_ns(record.get("eventTime")),
         is_copy=kind is EventKind.CREATED and what == "Copy",
+        is_purge=kind is EventKind.REMOVED and what == "Delete" and _version_id(thing.get("versionId")) is not None,
     )
 
 
@@ -165,6 +168,7 @@ def _from_event_bridge(document: dict[str, Any]) -> ObjectEvent | None:
         happened_ns=_time_ns(document.get("time")),
         # Where the reason is not told, it may have been a copy: the etag alone then proves nothing.
         is_copy=kind is EventKind.CREATED and detail.get("reason") not in _NO_COPY,
+        is_purge=kind is EventKind.REMOVED and detail.get("deletion-type") == "Permanently Deleted",
     )
 
 

@@ -121,6 +121,8 @@ class Remote:
     storage_class: str = "STANDARD"
     archived: bool = False
     """True where a GET would be refused until the object is restored."""
+    restoring: bool = False
+    """… and somebody has asked for that already."""
     crc64nvme: int | None = None
     """Full-object checksum, where the store told one."""
     checksums: tuple[Checksum, ...] = ()

@@ -28,8 +28,10 @@ _OURS = frozenset({PERMISSIONS, OWNER, GROUP, ATIME, MTIME, USER_AGENT})
 
 _TYPE_BITS = {Kind.FILE: 0o100000, Kind.DIRECTORY: 0o040000, Kind.SYMLINK: 0o120000}
 _TYPE_MASK = 0o170000
-_IMPORTED_MODE = 0o3777
-"""All permission bits but setuid, which is never imported (FSX-FACTS §2.4)."""
+_IMPORTED_MODE = 0o1777
+_IMPORTED_DIRECTORY_MODE = 0o3777
+"""All permission bits but those that give a program another user's or group's rights: who may write to a bucket shall
+not have them here. FSx drops setuid alone (FSX-FACTS §2.4). On a directory setgid hands the group down, no more."""
 _SYMLINK_MODE = 0o777
 
 _OCTAL = re.compile(r"[0-7]{1,7}")
@@ -102,7 +104,7 @@ def from_user_metadata(meta: Mapping[str, str], *, key: str) -> tuple[Kind, Posi
     elif mode is not None and mode & _TYPE_MASK == _TYPE_BITS[Kind.SYMLINK]:
         kind = Kind.SYMLINK
     return kind, Posix(
-        mode=None if mode is None else mode & _IMPORTED_MODE,
+        mode=None if mode is None else mode & (_IMPORTED_DIRECTORY_MODE if is_directory else _IMPORTED_MODE),
         uid=_first(_id(fields.get(OWNER)), _id(fields.get("uid"))),
         gid=_first(_id(fields.get(GROUP)), _id(fields.get("gid"))),
         mtime_ns=_first(_file_time(fields.get(MTIME)), _seconds(fields.get("mtime"))),

@@ -39,15 +39,24 @@ class StubMark:
     @classmethod
     def decode(cls, raw: bytes) -> StubMark:
         """Read a mark. An unreadable one still means "no data here": it decodes to a mark that matches nothing."""
+        unreadable = cls(etag="", size=-1, key="")
         try:
             document = json.loads(raw)
             if document["v"] != _VERSION:
-                return cls(etag="", size=-1, key="")
-            return cls(
-                etag=str(document["etag"]),
-                size=int(document["size"]),
-                key=str(document["key"]),
-                version_id=document.get("version_id"),
-            )
-        except (ValueError, KeyError, TypeError):
-            return cls(etag="", size=-1, key="")
+                return unreadable
+            etag, size, key = document["etag"], document["size"], document["key"]
+            version_id = document.get("version_id")
+            is_sound = _is_size(size) and all(map(_is_text, (etag, key, version_id or "")))
+            return cls(etag, size, key, version_id or None) if is_sound else unreadable
+        except (ValueError, KeyError, TypeError, RecursionError):  # anybody who may write to the file may have set it
+            return unreadable
+
+
+def _is_text(value: object) -> bool:
+    """UTF-8 can hold it: a lone surrogate is none."""
+    return isinstance(value, str) and value == value.encode("utf-8", "ignore").decode()
+
+
+def _is_size(value: object) -> bool:
+    """One that the catalog can hold."""
+    return type(value) is int and 0 <= value < 2**63

@@ -9,9 +9,12 @@ its own aborts the connection as soon as the daemon's main thread has died.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 from pathlib import Path
+
+from fsxsync.config import for_children
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ class Deathwatch:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the daemon
             cwd="/",
+            env=for_children(os.environ),
         )
 
     def close(self) -> None:

@@ -8,6 +8,8 @@ import resource
 import subprocess
 from pathlib import Path
 
+from fsxsync.config import for_children
+
 log = logging.getLogger(__name__)
 
 BACKGROUND = 1000
@@ -27,7 +29,13 @@ def allow_many_open_files() -> None:
 
 def _device(mountpoint: Path) -> int:
     """Asked by a process of its own: the mount refuses ours (c_ext/channel_relay.c)."""
-    asked = subprocess.run(["stat", "-c", "%d", "--", mountpoint], capture_output=True, text=True, check=True)  # noqa: S603, S607
+    asked = subprocess.run(  # noqa: S603
+        ["stat", "-c", "%d", "--", mountpoint],  # noqa: S607
+        env=for_children(os.environ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return int(asked.stdout)
 
 
@@ -40,7 +48,7 @@ def allow_many_reads_ahead(mountpoint: Path) -> Path:
     if not connection.exists() and os.geteuid() == 0:
         # Where systemd does not run nobody has mounted it yet; this is its place.
         mount = ["mount", "-t", "fusectl", "fusectl", str(_CONTROL)]
-        subprocess.run(mount, check=False, capture_output=True)  # noqa: S603 - constants
+        subprocess.run(mount, env=for_children(os.environ), check=False, capture_output=True)  # noqa: S603 - constants
     try:
         (connection / "max_background").write_text(f"{BACKGROUND}\n")
         (connection / "congestion_threshold").write_text(f"{CONGESTED}\n")

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from fsxsync import _core
+from fsxsync.config import for_children
 from fsxsync.errors import FuseUnavailable, MountPointUnusable
 
 _DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
@@ -91,4 +92,9 @@ def detach(mountpoint: Path) -> None:
     except OSError:
         fusermount = shutil.which("fusermount3")
         if fusermount is not None:
-            subprocess.run([fusermount, "-u", "-z", "--", mountpoint], check=False, capture_output=True)  # noqa: S603
+            subprocess.run(  # noqa: S603
+                [fusermount, "-u", "-z", "--", mountpoint],
+                env=for_children(os.environ),
+                check=False,
+                capture_output=True,
+            )

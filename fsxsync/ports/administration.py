@@ -64,6 +64,10 @@ class AssociationStatus:
     ignored: tuple[str, ...] = ()
     """The patterns of the ignore list that are obeyed now."""
     recent_errors: tuple[PendingItem, ...] = ()
+    held: int = 0
+    """Paths that wait for something in the repository: an archived object, one under a lock."""
+    restoring: int = 0
+    """Archived objects whose restore was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ class ObjectHint:
     is_removal: bool = False
     is_copy: bool = False
     """ObjectCreated:Copy: metadata may have changed under an unchanged etag."""
+    is_purge: bool = False
+    """One version or a delete marker is gone for good: an undelete, too, is told like this."""
 
 
 @dataclass(frozen=True, slots=True)

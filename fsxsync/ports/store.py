@@ -85,7 +85,8 @@ class ObjectStore(Protocol):
 
     ``replaces`` is the precondition of every write: the version seen last, None for "must not exist".
     Raises `errors.RepositoryError`: ObjectChanged when a precondition failed, ObjectMissing, AccessDenied,
-    BadCredentials, BucketMissing, EndpointUnreachable, Throttled, ObjectArchived, KeyRefused.
+    BadCredentials, BucketMissing, EndpointUnreachable, Throttled, ObjectArchived, ObjectEncrypted,
+    OptionRefused, KeyRefused.
     Requests that take effect are finished even when the caller is cancelled: what they did must be known.
     """
 
@@ -97,8 +98,14 @@ class ObjectStore(Protocol):
     async def probe(self, prefix: str) -> Conditions:
         """Find out which conditions the store obeys, leave nothing behind, and remember it in ``conditions``."""
 
-    async def head(self, key: str) -> Remote | None:
-        """The object as it is now, user metadata parsed; None only if the key is gone and the bucket is there."""
+    async def head(self, key: str, *, version_id: str | None = None) -> Remote | None:
+        """The object as it is now, or that version of it, user metadata parsed; None only if the key is gone and the
+        bucket is there."""
+
+    async def restore(self, key: str, *, version_id: str | None, tier: str, days: int | None) -> None:
+        """Ask for a readable copy of an archived object, for so many days (None: for good, which is what
+        Intelligent-Tiering wants). ``tier``: bulk, standard or expedited. One that is under way already, or is not
+        needed, is fine: `head` tells which."""
 
     def list_pages(self, prefix: str, *, start_after: str = "") -> Iterator[list[Listed]]:
         """Every key below ``prefix`` in byte order, a page (up to 1,000) at a time. Blocking: for a worker thread."""

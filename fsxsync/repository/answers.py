@@ -32,6 +32,7 @@ _LENGTHS = {
 }
 _ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 _RESTORED = 'ongoing-request="false"'
+_ONGOING = 'ongoing-request="true"'
 
 # What a copy with MetadataDirective=REPLACE forgets unless it is told again. Expires is apart: it is a time.
 _SYSTEM_HEADERS = (
@@ -65,6 +66,7 @@ def remote_of(head: Mapping[str, Any], key: str, *, etag_is_md5: bool = False) -
         posix=posix,
         storage_class=head.get("StorageClass") or "STANDARD",
         archived=_is_archived(head),
+        restoring=_ONGOING in str(head.get("Restore", "")),
         crc64nvme=full_crc(head, etag),
         checksums=checksums_of(head, etag, etag_is_md5=etag_is_md5),
         content_type=head.get("ContentType"),
@@ -175,7 +177,7 @@ def date_ns(text: str | None) -> int:
     """The Date header as our clock counts."""
     try:
         return time_ns(parsedate_to_datetime(text or ""))
-    except (ValueError, TypeError):  # no Date, or one without a zone: our own clock is the next best
+    except (ValueError, TypeError, OverflowError):  # no Date, or one without a zone: our own clock is the next best
         return time.time_ns()
 
 

@@ -190,7 +190,7 @@ def _refusal(answer: Answer, method: str) -> ClientError | None:
 def _document(body: bytes) -> ET.Element | None:
     try:
         return ET.fromstring(body.strip())  # noqa: S314  expat bounds what entities may grow to
-    except ET.ParseError:
+    except (ET.ParseError, ValueError, LookupError):  # an encoding that is none of XML's, or nobody's
         return None
 
 

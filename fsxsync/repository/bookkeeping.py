@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.model import OperationModel
 
-from fsxsync.errors import AccessDenied, BucketMissing, ObjectChanged, ObjectMissing, RepositoryError
+from fsxsync.errors import AccessDenied, BucketMissing, ObjectArchived, ObjectChanged, ObjectMissing, RepositoryError
 from fsxsync.model.association import Access
 from fsxsync.model.identity import Kind, Remote
 from fsxsync.model.metadata import to_user_metadata
@@ -69,7 +69,7 @@ class Bookkeeping:
 
     def probe(self, prefix: str) -> Conditions:
         with self._ask("probe", prefix) as client:
-            return find_conditions(client, self.bucket, prefix, self.placing(Kind.SYMLINK))
+            return find_conditions(client, self.bucket, prefix, self.placing(Kind.SYMLINK), self._access.storage_class)
 
     def list_pages(self, prefix: str, *, start_after: str = "") -> Iterator[list[Listed]]:
         what = self.what("listing", prefix)
@@ -174,6 +174,19 @@ class Bookkeeping:
             self._ask("abort of an upload", key) as client,
         ):
             client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id, **self._payer)
+
+    # ------------------------------------------------------------- archived objects
+
+    def restore(self, key: str, version_id: str | None, tier: str, days: int | None) -> None:
+        where: dict[str, Any] = {} if version_id is None else {"VersionId": version_id}
+        wish: Any = {"Days": days, "GlacierJobParameters": {"Tier": tier.capitalize()}}
+        if days is None:
+            wish = {"GlacierJobParameters": {"Tier": tier.capitalize()}}
+        try:
+            with self._ask("restore", key) as client:
+                client.restore_object(Bucket=self.bucket, Key=key, RestoreRequest=wish, **where, **self._payer)
+        except ObjectArchived:
+            return  # RestoreAlreadyInProgress; or InvalidObjectState: it is not archived
 
     # ------------------------------------------------------------- copies
 

@@ -9,6 +9,7 @@ from typing import Any
 from fsxsync.errors import RepositoryError
 from fsxsync.ports import Answer, Written
 from fsxsync.repository.answers import date_ns, full_crc, plain_etag, version_id_of
+from fsxsync.repository.listing import size_of, time_ns
 
 _META = "x-amz-meta-"
 _NAMES = {
@@ -51,11 +52,12 @@ def head_document(answer: Answer) -> dict[str, Any]:
             elif name in _NAMES:
                 document[_NAMES[name]] = value
             elif name == "content-length":
-                document["ContentLength"] = int(value)
+                document["ContentLength"] = size_of(value)
             elif name == "last-modified":
                 moment = parsedate_to_datetime(value)
                 document["LastModified"] = moment.replace(tzinfo=moment.tzinfo or UTC)
-    except ValueError as error:
+                time_ns(document["LastModified"])
+    except (ValueError, OverflowError) as error:
         raise RepositoryError("an answer of the store", f"its headers make no sense: {error}") from error
     return document | {"Metadata": metadata}
 

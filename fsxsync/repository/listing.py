@@ -22,6 +22,8 @@ _EVENT = "before-parse.s3.ListObjectsV2"
 _RAW = "FsxsyncRawBody"
 _NOTHING = b"<ListBucketResult/>"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SIZE_MAX = 2**63 - 1
+_DAYS_MAX = 2**63 // (86400 * 10**9) - 1
 _LEAVES = frozenset(
     {
         "Key",
@@ -85,7 +87,7 @@ def parse_page(body: bytes) -> Page:
             reader.top.get("NextContinuationToken"),
             is_truncated=reader.top.get("IsTruncated") == "true",
         )
-    except (expat.ExpatError, KeyError, ValueError) as error:
+    except (expat.ExpatError, LookupError, ValueError, OverflowError) as error:  # LookupError: its encoding, or a field
         raise RepositoryError("reading a listing", "the store's answer makes no sense") from error
 
 
@@ -134,13 +136,31 @@ def _listed(fields: dict[str, str], *, url_encoded: bool) -> Listed:
     return Listed(
         key=unquote_plus(key, errors="strict") if url_encoded and ("%" in key or "+" in key) else key,
         etag=fields.get("ETag", "").strip('"'),
-        size=int(fields["Size"]),
+        size=size_of(fields["Size"]),
         last_modified_ns=time_ns(datetime.fromisoformat(fields["LastModified"])),
         storage_class=fields.get("StorageClass") or "STANDARD",
     )
 
 
+def size_of(text: str) -> int:
+    """Bytes of an object.
+
+    Raises:
+        ValueError: no file could have that size.
+    """
+    size = int(text)
+    if not 0 <= size <= _SIZE_MAX:
+        raise ValueError(f"a size of {size}")
+    return size
+
+
 def time_ns(moment: datetime) -> int:
-    """Nanoseconds since the epoch, exactly: a float holds no nanoseconds of these days."""
-    since = moment - _EPOCH
+    """Nanoseconds since the epoch, exactly: a float holds no nanoseconds of these days. Without a zone it is UTC.
+
+    Raises:
+        ValueError: before 1678 or after 2262: neither file systems nor the catalog hold that.
+    """
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
+    if abs(since.days) > _DAYS_MAX:
+        raise ValueError(f"a time of {moment}")
     return ((since.days * 86400 + since.seconds) * 10**6 + since.microseconds) * 1000

@@ -6,6 +6,7 @@ a condition that must fail, and with one that must not. Only a store that tells 
 
 from __future__ import annotations
 
+import base64
 import enum
 import hashlib
 import logging
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from fsxsync.errors import AccessDenied, BadCredentials, BucketMissing, ObjectChanged
+from fsxsync.errors import AccessDenied, BadCredentials, BucketMissing, ObjectChanged, OptionRefused
 from fsxsync.ports import Conditions
 from fsxsync.repository.answers import checksum_param, plain_etag, quoted_etag
 from fsxsync.repository.translate import one_line, status_of, translate
@@ -45,19 +46,24 @@ class _ReadOnlyError(Exception):
     """We may not write here: there is nothing to find out, and nothing to clean up."""
 
 
-def find_conditions(client: S3Client, bucket: str, prefix: str, placing: Mapping[str, Any]) -> Conditions:
+def find_conditions(
+    client: S3Client, bucket: str, prefix: str, placing: Mapping[str, Any], storage_class: str | None = None
+) -> Conditions:
     """Try every kind of conditional request below ``prefix`` and remove what that left, versions included.
 
-    ``placing`` goes with each new object (ACL, encryption, requester pays). Where we may not write, nothing
-    is found out, and all is False.
+    ``placing`` goes with each new object (ACL, encryption, requester pays), ``storage_class`` with one. Where we may
+    not write, nothing is found out, and all is False.
 
     Raises:
-        ClientError, BotoCoreError: bad credentials, no bucket, throttled, unreachable.
+        ClientError, BotoCoreError: bad credentials, no bucket, throttled, unreachable, or the bucket does not take
+            what the association says of every object.
     """
     versioning = _versioning(client, bucket)
     probe = _Probe(client, bucket, f"{prefix}{PROBE_NAME}{secrets.token_hex(8)}", placing)
     try:
         found = probe.run(versioned=versioning == "Enabled")
+        if storage_class is not None:
+            probe.put_in(storage_class)
     except _ReadOnlyError:
         return Conditions(versioned=versioning == "Enabled")
     except BaseException:
@@ -78,8 +84,14 @@ def _versioning(client: S3Client, bucket: str) -> str:
 
 def _raise_if_final(error: ClientError) -> None:
     """An answer that has nothing to do with conditions ends the probe."""
-    if status_of(error) in _BUSY or isinstance(translate(error, ""), (BadCredentials, BucketMissing)):
+    if status_of(error) in _BUSY or isinstance(translate(error, ""), (BadCredentials, BucketMissing, OptionRefused)):
         raise error
+
+
+def _md5(body: bytes) -> dict[str, Any]:
+    """Where Object Lock holds every new object, S3 takes none without its checksum, and MD5 is known to every store."""
+    digest = hashlib.md5(body, usedforsecurity=False).digest()
+    return {"ContentMD5": base64.b64encode(digest).decode()}
 
 
 class _Probe:
@@ -121,6 +133,14 @@ class _Probe:
             etag_is_md5=self._makes_md5(),
         )
 
+    def put_in(self, storage_class: str) -> None:
+        """The bucket takes objects of that class: raises if not, so that it is said once and not of each file."""
+        placing: dict[str, Any] = {**self._placing, "StorageClass": storage_class}
+        try:
+            self._client.put_object(**self._at, Body=b"", **_md5(b""), **placing)
+        except ClientError as error:
+            _raise_if_final(error)
+
     def _refuses_damage(self) -> bool:
         """A wrong CRC64NVME is refused and a right one is not, so whoever sends one learns something."""
         body, right, wrong = b"123456789", 0xAE8B14860A799888, 0xAE8B14860A799889
@@ -138,7 +158,7 @@ class _Probe:
     def _makes_md5(self) -> bool:
         body = secrets.token_bytes(8)
         try:
-            answer = self._client.put_object(**self._at, Body=body, **self._placing)
+            answer = self._client.put_object(**self._at, Body=body, **_md5(body), **self._placing)
         except ClientError as error:
             _raise_if_final(error)
             return False
@@ -181,7 +201,7 @@ class _Probe:
 
     def _put(self, condition: Condition) -> str:
         body = secrets.token_bytes(8)  # another etag each time
-        answer = self._client.put_object(**self._at, Body=body, **condition, **self._placing)
+        answer = self._client.put_object(**self._at, Body=body, **_md5(body), **condition, **self._placing)
         self._etag = plain_etag(answer["ETag"])
         return self._etag
 
@@ -190,7 +210,8 @@ class _Probe:
         upload_id = self._client.create_multipart_upload(**self._at, **self._placing)["UploadId"]
         self._uploads.append(upload_id)
         upload: dict[str, Any] = {**self._at, "UploadId": upload_id, **self._payer}
-        part = self._client.upload_part(**upload, PartNumber=1, Body=secrets.token_bytes(8))
+        body = secrets.token_bytes(8)
+        part = self._client.upload_part(**upload, PartNumber=1, Body=body, **_md5(body))
         parts: Any = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
         answer = self._client.complete_multipart_upload(**upload, MultipartUpload=parts, **condition)
         self._uploads.remove(upload_id)
@@ -216,16 +237,16 @@ class _Probe:
         try:
             for upload_id in self._uploads:
                 self._client.abort_multipart_upload(**self._at, UploadId=upload_id, **self._payer)
+            self._client.delete_object(**self._at, **self._payer)  # first: versions may be locked, and stay
             if has_versions:
                 self._delete_versions()
-            else:
-                self._client.delete_object(**self._at, **self._payer)
         except ClientError as error:
             left = f"s3://{self._bucket}/{self._key}"
             log.warning("a probe of the store could not be removed: %s", translate(error, one_line(left)))
 
     def _delete_versions(self) -> None:
-        listed = self._client.list_object_versions(Bucket=self._bucket, Prefix=self._key)
+        payer: Any = self._payer
+        listed = self._client.list_object_versions(Bucket=self._bucket, Prefix=self._key, **payer)
         for entry in [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]:
             if entry.get("Key") == self._key:
                 version: dict[str, Any] = {"VersionId": entry["VersionId"]}

@@ -182,6 +182,7 @@ def _message(message: MessageTypeDef) -> QueueMessage:
                 happened_ns=hint.happened_ns,
                 is_removal=hint.kind is EventKind.REMOVED,
                 is_copy=hint.is_copy,
+                is_purge=hint.is_purge,
             )
             for hint in parsed.hints
         ),

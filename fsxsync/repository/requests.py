@@ -49,9 +49,16 @@ def get(key: str, *, etag: str | None, version_id: str | None = None) -> Request
     )
 
 
-def head(key: str) -> Request:
+def head(key: str, *, version_id: str | None = None) -> Request:
     """The object's headers, its checksum among them."""
-    return Request("HEAD", key, headers=(("x-amz-checksum-mode", "ENABLED"),))
+    query = () if version_id is None else (("versionId", version_id),)
+    return Request("HEAD", key, query=query, headers=(("x-amz-checksum-mode", "ENABLED"),))
+
+
+def get_first(key: str, *, version_id: str | None = None) -> Request:
+    """The object's first byte, or why it can't be had: the refusal of a GET has a body."""
+    query = () if version_id is None else (("versionId", version_id),)
+    return Request("GET", key, query=query, headers=(("Range", "bytes=0-0"),))
 
 
 def put(

@@ -8,6 +8,7 @@ What comes by the thousand goes over the wire (asking.py), the rest through boto
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -75,20 +76,25 @@ class S3Store:
     def list_pages(self, prefix: str, *, start_after: str = "") -> Iterator[list[Listed]]:
         return self._books.list_pages(prefix, start_after=start_after)
 
-    async def head(self, key: str) -> Remote | None:
-        answer = await self._head(key)
+    async def head(self, key: str, *, version_id: str | None = None) -> Remote | None:
+        answer = await self._head(key, version_id)
         return None if answer is None else remote_of(answer, key, etag_is_md5=self.conditions.etag_is_md5)
 
-    async def _head(self, key: str) -> dict[str, Any] | None:
+    async def restore(self, key: str, *, version_id: str | None, tier: str, days: int | None) -> None:
+        await trio.to_thread.run_sync(self._books.restore, key, version_id, tier, days)
+
+    async def _head(self, key: str, version_id: str | None = None) -> dict[str, Any] | None:
         what = self._books.what("HEAD", key)
         try:
-            answer = await self._asker.ask(requests.head(key), what=what)
+            answer = await self._asker.ask(requests.head(key, version_id=version_id), what=what)
         except ObjectMissing:
             await self._check_bucket()
             return None
         except (AccessDenied, KeyRefused):
-            # An answer to HEAD has no body, so no reason: an expired token and a bad key look alike.
+            # An answer to HEAD has no body, so no reason: an expired token, a bad key and SSE-C look alike.
             await self.check(key)
+            with contextlib.suppress(ObjectChanged, ObjectMissing):  # empty, or gone by now
+                await self._asker.ask(requests.get_first(key, version_id=version_id), what=what)
             raise
         return head_document(answer)
 
@@ -115,6 +121,8 @@ class S3Store:
         except ObjectMissing:
             await self._check_bucket()
             raise
+        except ObjectArchived as error:
+            raise ObjectArchived(error.what, error.why, key=key) from error
         except RepositoryError as error:
             if type(error) is not RepositoryError:
                 raise
@@ -137,6 +145,8 @@ class S3Store:
         except ObjectMissing:
             await self._check_bucket()
             raise
+        except ObjectArchived as error:
+            raise ObjectArchived(error.what, error.why, key=key) from error
         if etag is not None and plain_etag(answer.header("etag")) != etag:
             raise ObjectChanged(what, "another version came")
         if len(answer.body) > limit:

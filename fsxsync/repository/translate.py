@@ -18,11 +18,15 @@ from fsxsync.errors import (
     KeyRefused,
     ObjectArchived,
     ObjectChanged,
+    ObjectEncrypted,
+    ObjectLocked,
     ObjectMissing,
+    OptionRefused,
     RepositoryError,
     Throttled,
     TypeClash,
 )
+from fsxsync.telemetry.log import redact
 
 _BY_CODE: dict[str, type[RepositoryError]] = {
     **dict.fromkeys(
@@ -74,6 +78,18 @@ _BY_CODE: dict[str, type[RepositoryError]] = {
         ),
         Throttled,
     ),
+    **dict.fromkeys(("ObjectLocked", "XMinioObjectLocked"), ObjectLocked),
+    **dict.fromkeys(
+        (
+            "AccessControlListNotSupported",
+            "InvalidStorageClass",
+            "KMS.NotFoundException",
+            "KMS.DisabledException",
+            "KMS.InvalidKeyUsageException",
+            "KMS.KMSInvalidStateException",
+        ),
+        OptionRefused,
+    ),
     # versitygw keeps files: an object can't lie below another one (SERVERS.md)
     **dict.fromkeys(("ObjectParentIsFile", "ExistingObjectIsDirectory", "XMinioParentIsObject"), TypeClash),
     **dict.fromkeys(
@@ -83,7 +99,6 @@ _BY_CODE: dict[str, type[RepositoryError]] = {
             "InvalidURI",
             "InvalidArgument",
             "InvalidRequest",
-            "InvalidStorageClass",
             "MetadataTooLarge",
             "MethodNotAllowed",
             "NotImplemented",
@@ -117,6 +132,17 @@ _ADVICE = {
     "PermanentRedirect": "name the bucket's own --region or --endpoint-url",
     "AuthorizationHeaderMalformed": "name the bucket's own --region",
     "InvalidStorageClass": "name another --storage-class",
+    "AccessControlListNotSupported": "the bucket has ACLs off (Object Ownership): associate without --acl; "
+    "its owner owns all objects anyway",
+    **dict.fromkeys(
+        (
+            "KMS.NotFoundException",
+            "KMS.DisabledException",
+            "KMS.InvalidKeyUsageException",
+            "KMS.KMSInvalidStateException",
+        ),
+        "have the key enabled, or name another one of the bucket's region for new objects: --sse aws:kms:KEY",
+    ),
 }
 
 _CREDENTIALS = (
@@ -158,7 +184,7 @@ def translate(error: boto.ClientError | boto.BotoCoreError, what: str) -> FsxSyn
     what = one_line(what)
     if isinstance(error, boto.ClientError):
         return _of_answer(error, what)
-    why = one_line(str(error))
+    why = redact(one_line(str(error)))
     if isinstance(error, _CREDENTIALS):
         return BadCredentials(what, why)
     if isinstance(error, _NETWORK):
@@ -176,10 +202,27 @@ def _of_answer(error: boto.ClientError, what: str) -> RepositoryError:
     if cls is None:
         cls = Throttled if status >= 500 else RepositoryError
     message = one_line(str(error.response.get("Error", {}).get("Message", ""))).rstrip(".")
+    if cls in _MAY_SAY_MORE:
+        cls = _said_in_words(cls, message)
     why = f"{status or code} from the store" if code == str(status) else f"{code} ({status})"
     if message and code != str(status):
         why = f"{why}, {message}"
-    return cls(what, why, advice=_ADVICE.get(code))
+    # What a store says goes into the catalog, the event log and every answer: some hand the signed request back.
+    return cls(what, redact(one_line(why)), advice=_ADVICE.get(code))
+
+
+_MAY_SAY_MORE = (AccessDenied, KeyRefused)
+
+
+def _said_in_words(cls: type[RepositoryError], message: str) -> type[RepositoryError]:
+    """What only the message tells: AWS has no code of its own for Object Lock (AccessDenied) and SSE-C
+    (InvalidRequest), nor has versitygw for WORM (InvalidRequest)."""
+    words = message.lower()
+    if "object lock" in words or "worm protected" in words or "legal hold" in words:
+        return ObjectLocked
+    if "server side encryption" in words or "sse-c" in words:
+        return ObjectEncrypted
+    return cls
 
 
 def code_of(error: boto.ClientError) -> str:

@@ -9,7 +9,7 @@ from fsxsync.errors import ObjectArchived, ObjectChanged
 from fsxsync.model.identity import Base, Kind, base_of
 from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.sync import conflicts, exporter, importer, moves, renames
-from fsxsync.sync.journal import forget_problems, record_action, record_problem
+from fsxsync.sync.journal import forget_problems, let_go, record_action, record_problem
 from fsxsync.sync.reconcile import QUIET, Action, Verdict
 from fsxsync.sync.served import Served
 
@@ -92,14 +92,18 @@ async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: 
         case Verdict.NOTHING:
             if local is None:
                 forget_problems(served, path)
+            elif action.suppressed is None:
+                let_go(served, path)
             if action.suppressed is Verdict.IMPORT_DELETE and local is not None and local.stub is not None:
                 record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")
             return DONE
         case Verdict.FORGET:
             exporter.forget_gone(served, path)
+            let_go(served, path)
             return DONE
         case Verdict.REFRESH:
-            record(served, refreshed(action))
+            record(served, refreshed(_with_version(served, path, action)))
+            let_go(served, path)
             return DONE
         case Verdict.ADOPT:
             again = _adopt(served, path, action)
@@ -121,7 +125,7 @@ async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: 
             record(served, as_remote_says(row, base or row))
             again = Outcome(Next.AGAIN, local=True)
         case Verdict.IMPORT_META:
-            record(served, await importer.import_metadata(served, path, action))
+            record(served, await importer.import_metadata(served, path, _with_version(served, path, action)))
         case Verdict.IMPORT_DELETE:
             await importer.import_delete(served, path, action)
         case Verdict.KEEP_BOTH:
@@ -161,6 +165,19 @@ def record(served: Served, row: Base) -> None:
     with catalog.transaction():
         catalog.files.put(row)
         catalog.moves.delete(served.id, row.path)  # of a copy that was not made
+
+
+def _with_version(served: Served, path: bytes, action: Action) -> Action:
+    """Tell a stub from a listing, which names no versions, which one it stands for: it is read to its end from then on,
+    also when another one is put over it."""
+    local, remote = action.local, action.remote
+    mark = local.stub if local is not None else None
+    if local is None or mark is None or remote is None or remote.version_id is None:
+        return action
+    if mark.etag != remote.etag or mark.version_id == remote.version_id:
+        return action
+    told = exporter.remark(served, path, local, replace(mark, version_id=remote.version_id))
+    return replace(action, local=told)
 
 
 def refreshed(action: Action) -> Base:

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 
 from fsxsync.crashpoint import durable
-from fsxsync.errors import LocalChanged, NotExportable
+from fsxsync.errors import LocalChanged, NotExportable, ObjectArchived
 from fsxsync.model.association import Event
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
 from fsxsync.model.metadata import from_user_metadata, guess_content_type, to_user_metadata
@@ -17,10 +17,11 @@ from fsxsync.sync.intake import exportable_key
 from fsxsync.sync.reconcile import Action
 from fsxsync.sync.rescan import check_directory
 from fsxsync.sync.served import Served
+from fsxsync.transfer.checksums import of_body
 
 
 def as_stored(kind: Kind, posix: Posix, key: str) -> Posix:
-    """What a HEAD will read back of this metadata: setuid for one is written and never read (FSX-FACTS §2.4)."""
+    """What a HEAD will read back of this metadata: set-id bits are written and never read."""
     return from_user_metadata(to_user_metadata(kind, posix), key=key)[1]
 
 
@@ -61,7 +62,13 @@ async def export(served: Served, path: bytes, action: Action) -> Base:
         size = local.size
     else:
         body = local.target or b"" if local.kind is Kind.SYMLINK else b""
-        headers = ObjectHeaders(posix=posix, kind=local.kind, content_type=guess_content_type(path, local.kind))
+        headers = ObjectHeaders(
+            posix=posix,
+            kind=local.kind,
+            content_type=guess_content_type(path, local.kind),
+            # A bucket whose Object Lock holds every new object takes none without a checksum.
+            crc64nvme=of_body(body),
+        )
         _still(served, path, local)
         written = await served.store.put(key, body, headers, replaces=action.remote)
         digest, size = None, len(body)
@@ -144,7 +151,13 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
         return await export(served, path, action)
     key = exported_key(served, path, local.kind)
     posix = action.posix or local.posix
-    written = await served.store.copy(key, key, posix, kind, expect=remote, replaces=remote)
+    try:
+        written = await served.store.copy(key, key, posix, kind, expect=remote, replaces=remote)
+    except ObjectArchived:
+        own_class = served.association.access.storage_class
+        if local.stub is not None or kind is not Kind.FILE or remote.storage_class != own_class:
+            raise
+        return await export(served, path, action)  # it is archived at our wish, and its data is here
     served.expect_echo(key, written.etag)
     served.exported += 1
     tell_if_left(served, path, local)

@@ -73,6 +73,8 @@ class Hydration:
     """How often its bytes were found not to be the object's."""
     remembered: bool = False
     """The catalog has a row of it."""
+    waiting: int = 0
+    """How many wait for its archived object to be restored."""
     last_use: float = 0.0
     reported: str = ""
     read_up_to: int = 0

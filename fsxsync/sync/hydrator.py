@@ -14,10 +14,11 @@ from contextlib import asynccontextmanager
 import trio
 
 from fsxsync.crashpoint import durable
-from fsxsync.errors import FsxSyncError, LocalChanged, ObjectChanged, ObjectDamaged, ObjectMissing
+from fsxsync.errors import FsxSyncError, LocalChanged, ObjectArchived, ObjectChanged, ObjectDamaged, ObjectMissing
 from fsxsync.model.parts import chunk_size_for
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.ports import ObjectStore, Priority
+from fsxsync.sync.archives import may_ask, until_readable
 from fsxsync.sync.front_hints import FrontHints
 from fsxsync.sync.hydration import HERE, Hydration, mark_of, open_hydration, replaced
 from fsxsync.sync.intake import Intake
@@ -93,6 +94,7 @@ class StubHydrator(FrontHints):
 
     def _is_idle(self, hydration: Hydration) -> bool:
         in_use = hydration.is_busy or hydration.settling is not None or hydration.resumed is not None
+        in_use = in_use or hydration.waiting > 0
         return (
             self._active.get(hydration.ino) is hydration
             and not in_use
@@ -253,6 +255,7 @@ class StubHydrator(FrontHints):
 
     async def _load(self, hydration: Hydration, indexes: range) -> None:
         """On return all of these chunks are here. No await since."""
+        was_readable = False
         while not hydration.has(indexes):
             for place, index in enumerate(indexes):
                 while hydration.states[index] != HERE:
@@ -263,9 +266,34 @@ class StubHydrator(FrontHints):
                     for near in indexes[place : place + WINDOW_MAX]:
                         self._start(hydration, near, Priority.FOREGROUND)
                     self._ask_ahead()
-                    await hydration.until_here(index)
+                    try:
+                        await hydration.until_here(index)
+                    except ObjectArchived as error:
+                        if was_readable:
+                            raise  # its HEAD says that it can be read, and its GET that it can't
+                        was_readable = not await self._until_restored(hydration, error)
         self._ask_ahead()
         self._settle_if_complete(hydration)
+
+    async def _until_restored(self, hydration: Hydration, error: ObjectArchived) -> bool:
+        """Wait as long as somebody has the file open. False: its object was readable all the time."""
+        served = self._served_for(hydration.path)
+        path = served.association.relative(hydration.path) if served is not None else None
+        if served is None or not path or not may_ask(served):
+            raise error
+        hydration.waiting += 1
+        try:
+            return await until_readable(
+                served,
+                path,
+                hydration.key,
+                hydration.mark.etag,
+                hydration.mark.version_id,
+                lambda: self._shared.front.open_handles(hydration.ino) > 0 and not hydration.discarded,
+            )
+        finally:
+            hydration.waiting -= 1
+            hydration.last_use = trio.current_time()
 
     def _start(self, hydration: Hydration, index: int, priority: Priority) -> None:
         """Have a chunk brought, if nobody does it already."""
@@ -329,6 +357,8 @@ class StubHydrator(FrontHints):
             path = served.association.relative(hydration.path)
             if path:
                 served.add_hint(path, remote=True)
+        if isinstance(error, ObjectArchived) and served is not None and may_ask(served):
+            return  # who waits for it says so
         if isinstance(error, LocalChanged) or hydration.reported == str(error):
             return
         hydration.reported = str(error)  # many chunks fail for one reason

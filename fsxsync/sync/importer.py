@@ -75,6 +75,12 @@ async def stage(served: Served, path: bytes, remote: Remote, posix: Posix) -> tu
     mtime_ns = posix.mtime_ns or 0
     atime_ns = posix.atime_ns if posix.atime_ns is not None else mtime_ns
     mode = posix.mode if posix.mode is not None else 0o644
+    if remote.archived and (served.shared.eager or remote.kind is Kind.SYMLINK):
+        # Without a mount a stub would read as zeros; of a symlink, there is no stub.
+        refused = ObjectArchived(f"import of {key}", f"its storage class is {remote.storage_class}", key=key)
+        if remote.kind is Kind.SYMLINK:
+            refused.code = "S3SymlinkInUnsupportedTier"
+        raise refused
     if remote.kind is Kind.SYMLINK:
         target = await served.store.get(key, etag=remote.etag, limit=SYMLINK_LIMIT)
         if not target or b"\0" in target:
@@ -84,8 +90,6 @@ async def stage(served: Served, path: bytes, remote: Remote, posix: Posix) -> tu
                 advice="the object stays as it is; upload one whose body is a path, or remove its metadata",
             )
         return tree.stage_symlink(target, uid=uid, gid=gid, mtime_ns=mtime_ns), None
-    if served.shared.eager and remote.archived:  # without a mount a stub would read as zeros
-        raise ObjectArchived(f"import of {key}", f"its storage class is {remote.storage_class}")
     if remote.size > 0 and not served.shared.eager:
         mark = StubMark(etag=remote.etag, size=remote.size, key=key, version_id=remote.version_id)
         return tree.stage_stub(mark, mode=mode, uid=uid, gid=gid, mtime_ns=mtime_ns, atime_ns=atime_ns), None

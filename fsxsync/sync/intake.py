@@ -130,7 +130,7 @@ class Intake:
                 continue
             if base is not None and local is not None and self._is_loading(base, local):
                 continue
-            if base is not None and local is not None and _is_known(base, local):
+            if base is not None and local is not None and _is_known(base, local) and not self._is_open(served, path):
                 served.echoes_dropped += 1
                 continue
             ino = local.ino if local is not None and local.kind is not Kind.DIRECTORY else None
@@ -144,6 +144,10 @@ class Intake:
                 delay_ns=int(settings.export_delay_s * 1e9),
                 cap_ns=int(settings.export_cap_s * 1e9),
             )
+
+    def _is_open(self, served: Served, path: bytes) -> bool:
+        """What could not be done is undone, perhaps, so that nothing is left to be reported."""
+        return self._shared.catalog.problems.has(served.id, path)
 
     def _other_names(self, served: Served, path: bytes, local: Local) -> Iterator[Hint]:
         """Whichever name of a file was written through: each has an object of its own (FSX-FACTS §2.4)."""
@@ -220,7 +224,7 @@ class Intake:
                 continue
             if is_directory and not hint.is_removal and base is not None and base.kind is not Kind.DIRECTORY:
                 served.markers_beside_files.add(path)
-            if hint.is_removal and base is None and not self._is_pending(served, path):
+            if hint.is_removal and not hint.is_purge and base is None and not self._is_pending(served, path):
                 # Our own delete, most of the time. Should the object be there again, its creation tells of it.
                 served.echoes_dropped += 1
                 continue

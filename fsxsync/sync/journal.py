@@ -6,7 +6,7 @@ from fsxsync.catalog.problems import Problem
 from fsxsync.errors import FsxSyncError
 from fsxsync.sync.reconcile import Action, Verdict
 from fsxsync.sync.served import Served
-from fsxsync.telemetry.codes import Flow
+from fsxsync.telemetry.codes import Flow, Level
 
 _DONE: dict[Verdict, tuple[str, str]] = {
     Verdict.EXPORT: ("export", "exported"),
@@ -20,7 +20,15 @@ _DONE: dict[Verdict, tuple[str, str]] = {
     Verdict.KEEP_BOTH: ("import", "conflict: the object took the path, the file was kept beside it"),
 }
 
-_FLOWS: dict[str, Flow] = {"not-exportable": "export", "damaged": "export", "damaged-object": "restore"}
+HELD, RESTORING = "held", "restoring"
+"""Kinds of problems that go by themselves once something happens in the repository (holding.py, archives.py)."""
+_LEVELS: dict[str, Level] = {"not-exportable": "WARN", HELD: "WARN", RESTORING: "INFO"}
+_FLOWS: dict[str, Flow] = {
+    "not-exportable": "export",
+    "damaged": "export",
+    "damaged-object": "restore",
+    RESTORING: "restore",
+}
 """Where a problem of that kind comes from; all others from imports."""
 
 
@@ -48,9 +56,15 @@ def record_action(served: Served, path: bytes, action: Action, kept: bytes | Non
 
 
 def forget_problems(served: Served, path: bytes) -> None:
-    """A path is in order again. A conflict copy stays in conflict as long as it lies there: a person decides on it."""
-    served.shared.catalog.problems.clear(served.id, path)
+    """A path is in order again. Its object may be under restore all the same; a HEAD that shows it readable ends that
+    (`archives.see`). A conflict copy stays in conflict as long as it lies there: a person decides on it."""
+    served.shared.catalog.problems.clear(served.id, path, but=RESTORING)
     served.shared.catalog.conflicts.delete(served.id, path)
+
+
+def let_go(served: Served, path: bytes) -> None:
+    """Both sides agree: nothing is left of what waited for the repository."""
+    served.shared.catalog.problems.clear(served.id, path, [HELD])
 
 
 def record_problem(served: Served, path: bytes, kind: str, message: str, code: str) -> None:
@@ -70,7 +84,7 @@ def record_problem(served: Served, path: bytes, kind: str, message: str, code: s
     )
     if not known:
         served.shared.eventlog.emit(
-            level="WARN" if kind == "not-exportable" else "ERROR",
+            level=_LEVELS.get(kind, "ERROR"),
             code=code,
             flow=_FLOWS.get(kind, "import"),
             association=served.id,

@@ -19,7 +19,7 @@ from fsxsync.errors import LocalChanged, ObjectChanged, TypeClash
 from fsxsync.model.association import OnConflict
 from fsxsync.model.identity import Base, Kind, Local, Remote
 from fsxsync.model.open_conflict import Conflict, LocalVersion
-from fsxsync.sync import conflicts, exporter, importer, links, moves, renames
+from fsxsync.sync import archives, conflicts, exporter, importer, links, moves, renames
 from fsxsync.sync.acting import DONE, Next, Outcome, act
 from fsxsync.sync.carrying import as_carried, with_xattrs
 from fsxsync.sync.digests import content_hash, same_bytes
@@ -131,6 +131,8 @@ async def _settle(  # noqa: C901
         return DONE
     own = links.as_own(served, path, base, local)
     remote, other_form = await _see_remote(served, path, base, own, hinted=hinted)
+    if hinted:
+        await archives.see(served, path, remote)
     remote = as_carried(served, remote)
     if decision is not None:
         decision.check(path, local, remote)

@@ -18,11 +18,14 @@ from fsxsync.errors import (
     NotExportable,
     ObjectArchived,
     ObjectChanged,
+    ObjectEncrypted,
+    ObjectLocked,
     Throttled,
     TreeMoved,
     TypeClash,
 )
 from fsxsync.sync.acting import Next
+from fsxsync.sync.holding import hold
 from fsxsync.sync.journal import record_failure, record_problem
 from fsxsync.sync.look import look
 from fsxsync.sync.served import Served
@@ -112,7 +115,11 @@ async def _handle(served: Served, entry: Entry) -> None:
         record_problem(served, entry.path, "not-exportable", str(error), error.code)
         changelog.done(entry)
         return
-    except (TypeClash, KeyRefused, ObjectArchived) as error:
+    except (ObjectArchived, ObjectLocked) as error:
+        await hold(served, entry.path, error)
+        changelog.done(entry)
+        return
+    except (TypeClash, KeyRefused, ObjectEncrypted) as error:
         record_problem(served, entry.path, "refused", str(error), error.code)
         changelog.done(entry)
         return

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import trio
 
-from fsxsync.errors import NotExportable, ObjectChanged, ObjectMissing
+from fsxsync.errors import NotExportable, ObjectArchived, ObjectChanged, ObjectMissing
 from fsxsync.model.association import Lifecycle
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 from fsxsync.model.keys import path_of
@@ -106,6 +106,11 @@ async def export_rename(
     except ObjectMissing:
         moves.forget(served, move)
         return None
+    except ObjectArchived:
+        if local.stub is not None:
+            raise  # its data is nowhere else
+        moves.forget(served, move)
+        return None  # its data is here, and is uploaded
     except ObjectChanged:
         now = await served.store.head(old_key)
         if local.stub is None and not move.is_source(now):

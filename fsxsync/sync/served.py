@@ -56,6 +56,14 @@ def nobody_loads(_ino: int) -> AbstractAsyncContextManager[None]:
 
 
 @dataclass(slots=True)
+class Awaited:
+    """An archived object that readers wait for; ``by`` how many."""
+
+    readable: trio.Event = field(default_factory=trio.Event)
+    by: int = 0
+
+
+@dataclass(slots=True)
 class Shared:
     """What all associations of one daemon share. ``eager`` loads data at import (watch mode)."""
 
@@ -80,11 +88,19 @@ class Shared:
     is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
     served: Mapping[str, Served] = field(default_factory=dict)
     """Association id -> what serves it; the engine's own."""
+    awaited: dict[tuple[str, str], Awaited] = field(default_factory=dict)
+    """Archived objects that readers wait for, by association and key; an update of the association ends no wait."""
     started_ns: int = field(default_factory=now_ns)
     host: str = field(default_factory=socket.gethostname)
 
     def __post_init__(self) -> None:
         self.courtesy = Courtesy(lambda: self.front.requests())  # noqa: PLW0108 - the front comes later
+
+    def unarchived(self, association: str, key: str) -> None:
+        """An object can be read, or it is gone: whoever waits for it looks."""
+        awaited = self.awaited.pop((association, key), None)
+        if awaited is not None:
+            awaited.readable.set()
 
     def is_written(self, ino: int) -> bool:
         """Somebody has the file open for writing through the mount."""

@@ -10,6 +10,7 @@ import trio
 from fsxsync.errors import FsxSyncError, LocalChanged, RepositoryError, TreeError
 from fsxsync.model.association import Lifecycle
 from fsxsync.ports import Conditions
+from fsxsync.sync import holding
 from fsxsync.sync.filters import Filters
 from fsxsync.sync.ignoring import read_filters
 from fsxsync.sync.intake import Intake
@@ -104,6 +105,7 @@ class Service:
             nursery.start_soon(run_lookers, served)
             nursery.start_soon(self._scans)
             nursery.start_soon(run_sweeps, served)
+            nursery.start_soon(holding.run, served)
             if self._wants_listing():
                 nursery.start_soon(self.poller.run)
             else:
@@ -131,7 +133,10 @@ class Service:
     async def _find_conditions(self) -> None:
         """What the store obeys is found out once per bucket and remembered (SERVERS.md)."""
         served, facts = self.served, self.served.shared.catalog.facts
-        name = f"conditions {served.association.access.endpoint_url or 'aws'} {served.association.bucket}"
+        access = served.association.access
+        name = f"conditions {access.endpoint_url or 'aws'} {served.association.bucket}"
+        if any(asked := (access.acl, access.sse, access.storage_class)):  # is the bucket's to take or to refuse
+            name += f" {asked}"
         known = facts.get(name)
         if isinstance(known, dict):
             served.store.conditions = Conditions(**known)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import trio
 
-from fsxsync.errors import FsxSyncError, LocalChanged, ObjectDamaged
+from fsxsync.errors import FsxSyncError, LocalChanged, ObjectArchived, ObjectDamaged
 from fsxsync.model.identity import Local
 from fsxsync.sync import links
 from fsxsync.sync.hydration import Hydration, damaged_object
@@ -99,9 +99,10 @@ class Settler:
     def tell(self, hydration: Hydration, error: FsxSyncError) -> None:
         """One line in the event log."""
         served = self._served_for(hydration.path)
+        is_archived = isinstance(error, ObjectArchived)
         self._shared.eventlog.emit(
-            level="ERROR",
-            code=error.code,
+            level="WARN" if is_archived else "ERROR",
+            code="S3RestoreUnsupportedTierWarning" if is_archived else error.code,
             flow="restore",
             association=served.id if served else "",
             path="/" + hydration.path.decode("utf-8", "backslashreplace"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fsxsync.model.association import Lifecycle
 from fsxsync.ports import AssociationStatus, Status
+from fsxsync.sync.journal import HELD, RESTORING
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.serving import Service
 from fsxsync.sync.sources import describe
@@ -19,6 +20,7 @@ NEEDS_PERSON_AFTER = 3
 
 _PROBLEMS = ("lost", "refused", "damaged", "damaged-object")
 """Kinds of open problems that count as errors."""
+_WAITING = ("not-exportable", HELD, RESTORING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def association_status(service: Service) -> AssociationStatus:
     total, local, remote = catalog.changelog.count(served.id)
     now_ns, oldest = served.shared.now_ns(), catalog.changelog.oldest_ns(served.id)
     errors = catalog.changelog.errors(served.id, 10)
-    problems = {kind: catalog.problems.count(served.id, kind) for kind in ("not-exportable", *_PROBLEMS)}
+    problems = {kind: catalog.problems.count(served.id, kind) for kind in (*_WAITING, *_PROBLEMS)}
     return AssociationStatus(
         association=served.association,
         pending=total,
@@ -84,6 +86,8 @@ def association_status(service: Service) -> AssociationStatus:
         conflicts=catalog.conflicts.count(served.id),
         errors=len(errors) + sum(problems[kind] for kind in _PROBLEMS),
         not_exportable=problems["not-exportable"],
+        held=problems[HELD],
+        restoring=problems[RESTORING],
         imported=served.imported,
         exported=served.exported,
         conditions=served.store.conditions,

@@ -24,6 +24,8 @@ _GAUGES: tuple[tuple[str, str, Callable[[AssociationStatus], float]], ...] = (
     ("import_lag_seconds", "Age of the oldest change of an object that is not here yet", lambda row: row.import_lag_s),
     ("conflicts", "Open conflicts", lambda row: row.conflicts),
     ("errors", "Paths with an error", lambda row: row.errors),
+    ("held", "Paths that wait for something in the repository", lambda row: row.held),
+    ("restoring", "Archived objects whose restore was asked for", lambda row: row.restoring),
     ("not_exportable", "Files that no object can hold", lambda row: row.not_exportable),
     ("available", "1 if the association is AVAILABLE", lambda row: row.association.lifecycle is Lifecycle.AVAILABLE),
 )

@@ -55,6 +55,11 @@ def compute(fd: int, size: int, algorithm: Algorithm) -> bytes:
     return digest.digest()
 
 
+def of_body(body: bytes) -> int:
+    """CRC64NVME of what is sent in one request."""
+    return _core.crc64nvme(body)
+
+
 def matches(fd: int, size: int, checksums: Sequence[Checksum]) -> bool | None:
     """Are the first ``size`` bytes the object's? None: there is no checksum to tell by. Blocking.
 

@@ -17,7 +17,7 @@ from fsxsync.crashpoint import durable
 from fsxsync.errors import LocalChanged
 from fsxsync.model.conflict import conflict_name
 from fsxsync.model.identity import Kind, Local
-from fsxsync.tree.beneath import DIRECTORY, keeping_times, open_beneath, parent_of, shown, translated
+from fsxsync.tree.beneath import DIRECTORY, keeping_times, open_beneath, parent_of, proc_path, shown, translated
 from fsxsync.tree.identify import identify, identify_fd, local_of, same_file
 from fsxsync.tree.leases import is_open_for_writing
 from fsxsync.tree.staging import NewStub, Note, Staged, Staging
@@ -57,9 +57,22 @@ class Places:
                         raise LocalChanged(f"making the directory {shown(part)}", "a file stands there") from None
                     continue
                 made.append(part)
-                os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
-                os.chmod(name, mode, dir_fd=parent)
+                self._dress(parent, name, part, mode, uid, gid)
         return made
+
+    @staticmethod
+    def _dress(parent: int, name: bytes, path: bytes, mode: int, uid: int, gid: int) -> None:
+        """Owner and mode of a directory just made. By its inode: chmod(2) by name would follow a symlink that
+        somebody has put there since."""
+        fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            status = os.fstat(fd)
+            if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o777 != 0o700:
+                raise LocalChanged(f"making the directory {shown(path)}", "another one has taken its place")
+            os.chown(proc_path(fd), uid, gid)
+            os.chmod(proc_path(fd), mode)
+        finally:
+            os.close(fd)
 
     def place(self, staged: Staged, path: bytes) -> Local:
         """Give something staged a name that is free.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fsxsync import _core
 from fsxsync.crashpoint import durable
-from fsxsync.errors import NoUserXattrs
+from fsxsync.errors import NoUserXattrs, TreeError
 from fsxsync.model.identity import Local
 from fsxsync.model.stub import RESERVED_PREFIX, XATTR, StubMark
 from fsxsync.tree.beneath import DIRECTORY, translated
@@ -86,7 +86,7 @@ class Note:
                 int(document["mtime_ns"]),
                 bytes.fromhex(kept) if kept is not None else None,
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
 
@@ -98,8 +98,7 @@ class Staging:
         self.dev = dev
         with translated("opening the staging directory", os.fsencode(path)):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.chmod(0o700)
-            self.fd = os.open(path, DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self.fd = _open_own(path)
         self._numbers = itertools.count(1)
 
     def close(self) -> None:
@@ -240,6 +239,24 @@ class Staging:
             return Note.decode(os.read(fd, 1 << 16))
         finally:
             os.close(fd)
+
+
+def _open_own(path: Path) -> int:
+    """Open a directory of our own and close it to others. Nothing is changed through its name: directly below a root
+    that others may write to, it can be a symlink by now, or somebody's directory with names of his choice in it.
+
+    Raises:
+        TreeError: it is somebody else's. OSError.
+    """
+    fd = os.open(path, DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    owner = os.fstat(fd).st_uid
+    if owner == os.geteuid():
+        os.fchmod(fd, 0o700)
+        return fd
+    os.close(fd)
+    raise TreeError(
+        f"the staging directory {path}", f"it belongs to user {owner}", advice="remove it; it is made again"
+    )
 
 
 def check_xattrs(fd: int, root: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -206,7 +207,8 @@ def _open_staging(root_fd: int, root: Path, wanted: Path, dev: int) -> tuple[Sta
     """A staging directory from which files can be renamed into the tree: the state directory's, or one in the tree."""
     inside = root / os.fsdecode(INSIDE)
     # Files of value may have been left in either by an earlier daemon; the state directory may have moved since.
-    if not inside.exists():
+    # What is no directory of ours there, somebody else has put there: nothing was left in that.
+    if not _is_own_directory(root_fd, INSIDE):
         staging = Staging(wanted, dev)
         if os.fstat(staging.fd).st_dev == dev and _can_rename(staging, root_fd):
             return staging, None
@@ -216,6 +218,14 @@ def _open_staging(root_fd: int, root: Path, wanted: Path, dev: int) -> tuple[Sta
         staging.close()
         raise TreeError(f"tree {root}", "files can't be renamed into it", advice="check its mount options and quotas")
     return staging, INSIDE
+
+
+def _is_own_directory(root_fd: int, name: bytes) -> bool:
+    try:
+        status = os.stat(name, dir_fd=root_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def _can_rename(staging: Staging, root_fd: int) -> bool:

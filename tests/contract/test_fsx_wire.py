@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import http.client
 import json
+import os
+import stat
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,10 +16,14 @@ from typing import Any
 import boto3
 import pytest
 import trio
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials as BotoCredentials
 from botocore.exceptions import ClientError
 from fakes.administration import FakeAdministration
 
+from fsxsync.control.authentication import Credentials
 from fsxsync.control.protocol import FSX, FSXSYNC
 from fsxsync.control.server import serve_control
 from fsxsync.errors import AccessDenied, StillPending
@@ -35,6 +41,8 @@ class Wire:
     admin: FakeAdministration
     client: Any
     address: tuple[str, int]
+    keys: Credentials
+    keys_file: Path
 
     async def ask(self, operation: str, **members: object) -> Any:
         return await trio.to_thread.run_sync(partial(getattr(self.client, operation), **members))
@@ -57,15 +65,21 @@ class Wire:
 
 
 @pytest.fixture(scope="module")
-def make_client(environment: None) -> Callable[[tuple[str, int]], Any]:
+def make_client(environment: None) -> Callable[[tuple[str, int], Credentials], Any]:
     session = boto3.Session(region_name="us-east-1")
     config = Config(retries={"max_attempts": 1, "mode": "standard"})
-    return lambda address: session.client("fsx", endpoint_url=f"http://{address[0]}:{address[1]}", config=config)
+    return lambda address, keys: session.client(
+        "fsx",
+        endpoint_url=f"http://{address[0]}:{address[1]}",
+        config=config,
+        aws_access_key_id=keys.access_key_id,
+        aws_secret_access_key=keys.secret_key,
+    )
 
 
 @pytest.fixture
 async def wire(
-    tmp_path: Path, nursery: trio.Nursery, make_client: Callable[[tuple[str, int]], Any]
+    tmp_path: Path, nursery: trio.Nursery, make_client: Callable[[tuple[str, int], Credentials], Any]
 ) -> AsyncIterator[Wire]:
     admin = FakeAdministration()
     eventlog = EventLog(tmp_path / "events.jsonl", max_bytes=1 << 20, keep=1)
@@ -79,8 +93,9 @@ async def wire(
             listen="127.0.0.1:0",
         )
     )
-    client = make_client(address)
-    yield Wire(admin, client, address)
+    keys = Credentials.of(tmp_path / "api-credentials")
+    client = make_client(address, keys)
+    yield Wire(admin, client, address, keys, tmp_path / "api-credentials")
     client.close()
     eventlog.close()
 
@@ -445,9 +460,25 @@ async def test_a_bug_is_an_internal_error(wire: Wire, caplog: pytest.LogCaptureF
     assert "ZeroDivisionError" in caplog.text
 
 
-def _post(address: tuple[str, int], target: str, host: str) -> tuple[int, Any, Any]:
-    connection = http.client.HTTPConnection(*address)
-    connection.request("POST", "/", b"{}", {"X-Amz-Target": target, "Host": host})
+def _post(
+    wire: Wire,
+    target: str,
+    host: str,
+    keys: Credentials | None,
+    *,
+    body: bytes = b"{}",
+    signed: bytes = b"{}",
+    **later: str,
+) -> tuple[int, Any, Any]:
+    """A request by hand: ``signed`` is the body that is signed, ``later`` headers that are changed afterwards."""
+    headers = {"X-Amz-Target": target, "Host": host}
+    if keys is not None:
+        request = AWSRequest("POST", f"http://{host}/", headers, signed)
+        SigV4Auth(BotoCredentials(keys.access_key_id, keys.secret_key), "fsx", "us-east-1").add_auth(request)
+        headers = dict(request.headers.items())
+    headers |= {name.replace("_", "-"): value for name, value in later.items()}
+    connection = http.client.HTTPConnection(*wire.address)
+    connection.request("POST", "/", body, headers)
     answer = connection.getresponse()
     told = answer.status, json.loads(answer.read()), answer.headers
     connection.close()
@@ -455,7 +486,7 @@ def _post(address: tuple[str, int], target: str, host: str) -> tuple[int, Any, A
 
 
 async def test_our_own_operations_are_not_for_everybody_on_this_host(wire: Wire) -> None:
-    status, document, _ = await trio.to_thread.run_sync(_post, wire.address, f"{FSXSYNC}.Stop", "127.0.0.1")
+    status, document, _ = await trio.to_thread.run_sync(_post, wire, f"{FSXSYNC}.Stop", "127.0.0.1", wire.keys)
 
     assert (status, document["__type"]) == (400, "UnknownOperationException")
     assert not wire.admin.stopping.is_set()
@@ -464,10 +495,52 @@ async def test_our_own_operations_are_not_for_everybody_on_this_host(wire: Wire)
 async def test_a_name_that_was_bound_to_this_host_by_somebody_else_is_refused(wire: Wire) -> None:
     target = f"{FSX}.DescribeFileSystems"
 
-    refused = await trio.to_thread.run_sync(_post, wire.address, target, "evil.example:80")
-    status, _, headers = await trio.to_thread.run_sync(_post, wire.address, target, "localhost:80")
+    refused = await trio.to_thread.run_sync(_post, wire, target, "evil.example:80", wire.keys)
+    status, _, headers = await trio.to_thread.run_sync(_post, wire, target, "localhost:80", wire.keys)
 
     assert (refused[0], refused[1]["__type"]) == (400, "BadRequest")
     assert status == 200
     assert headers["x-amzn-requestid"]
     assert headers["content-type"] == "application/x-amz-json-1.1"
+
+
+STRANGER = Credentials("FSXSYNC0000000000000000", "nobody's")
+
+
+@pytest.mark.parametrize(
+    ("why", "change"),
+    [
+        ("not signed", {"keys": None}),
+        ("not one of this daemon's", {"keys": STRANGER}),
+        ("not one of this daemon's", {"body": b'{"FileSystemIds": []}'}),
+        ("not one of this daemon's", {"X_Amz_Target": f"{FSX}.DeleteDataRepositoryAssociation"}),
+        ("too old", {"X_Amz_Date": None}),
+        ("not signed", {"Authorization": "AWS4-HMAC-SHA256 Credential=x"}),
+    ],
+)
+async def test_only_who_has_the_credentials_may_ask(wire: Wire, why: str, change: dict[str, Any]) -> None:
+    if "X_Amz_Date" in change:
+        change = {"X_Amz_Date": f"{dt.datetime.now(dt.UTC):%Y%m%d}T000000Z"}
+        if dt.datetime.now(dt.UTC).hour == 0:
+            change = {"X_Amz_Date": f"{dt.datetime.now(dt.UTC):%Y%m%d}T235959Z"}
+    wanted = {"keys": wire.keys} | change
+    ask = partial(_post, wire, f"{FSX}.DescribeFileSystems", "127.0.0.1", **wanted)
+
+    status, document, _ = await trio.to_thread.run_sync(ask)
+
+    assert (status, document["__type"]) == (400, "BadRequest")
+    assert why in document["Message"]
+    assert wire.admin.asked == []
+    mode = (await trio.to_thread.run_sync(os.stat, wire.keys_file)).st_mode
+    assert stat.S_IMODE(mode) == 0o600
+
+
+async def test_the_keys_of_the_daemons_own_environment_will_do(wire: Wire) -> None:
+    own = Credentials.of_environment(os.environ)
+    assert own is not None
+    assert own != wire.keys
+
+    ask = partial(_post, wire, f"{FSX}.DescribeFileSystems", "127.0.0.1", own)
+    status, _, _ = await trio.to_thread.run_sync(ask)
+
+    assert status == 200

@@ -279,8 +279,8 @@ def test_a_copy_survives_an_end_that_is_no_time(in_parts: MotoWorld, target: str
     seen, head = in_parts.store.head("f"), in_parts.store.behind._head
     assert seen is not None
 
-    async def raw_head(key: str) -> dict[str, Any] | None:
-        found = await head(key)
+    async def raw_head(key: str, version_id: str | None = None) -> dict[str, Any] | None:
+        found = await head(key, version_id)
         return None if found is None else found | {"Expires": "never"}
 
     in_parts.store.behind._head = raw_head  # type: ignore[method-assign]
@@ -311,8 +311,8 @@ def test_foreign_metadata_beyond_ascii_survives_a_copy(make_world: MakeWorld) ->
     seen, head = store.head("f"), store.behind._head
     assert seen is not None
 
-    async def raw_head(key: str) -> dict[str, Any] | None:
-        found = await head(key)
+    async def raw_head(key: str, version_id: str | None = None) -> dict[str, Any] | None:
+        found = await head(key, version_id)
         return None if found is None else found | {"Metadata": {"owner": "\xc3\xbc"}}
 
     store.behind._head = raw_head  # type: ignore[method-assign]

@@ -120,10 +120,41 @@ def test_an_archived_object_is_seen_and_not_read(world: World) -> None:
 
     found = now(world.store, "f")
     assert (found.archived, found.storage_class) == (True, "GLACIER")
-    with pytest.raises(ObjectArchived):
+    with pytest.raises(ObjectArchived) as refused:
         world.store.read("f", 0, 4, etag=found.etag, version_id=found.version_id)
+    assert refused.value.key == "f"
     with pytest.raises(ObjectArchived):
         world.store.copy("f", "g", POSIX, Kind.FILE, expect=found, replaces=None)
+
+
+@pytest.mark.needs("storage classes")
+def test_a_restore_is_asked_for_and_seen(world: World) -> None:
+    """Twice is no error, nor of what is no archive's."""
+    world.put("f", b"cold", archived=True, storage_class="GLACIER")
+    world.put("warm", b"1")
+    found = now(world.store, "f")
+    assert not found.restoring
+
+    for _ in range(2):
+        world.store.restore("f", version_id=found.version_id, tier="bulk", days=2)
+    world.store.restore("warm", version_id=None, tier="bulk", days=2)
+
+    after = world.store.head("f", version_id=found.version_id)
+    assert after is not None
+    assert after.restoring or not after.archived  # moto restores at once
+    assert after.etag == found.etag
+
+
+def test_a_version_that_was_overwritten_has_a_head(world: World) -> None:
+    world.put("f", b"old")
+    found = now(world.store, "f")
+    world.put("f", b"newer")
+
+    seen = world.store.head("f", version_id=found.version_id)
+
+    assert seen is not None
+    assert seen.size == (5 if found.version_id is None else 3)
+    assert now(world.store, "f").size == 5
 
 
 # ---------------------------------------------------------------- reading

@@ -49,6 +49,7 @@ class FakeObject:
     version_id: str | None = None
     storage_class: str = "STANDARD"
     archived: bool = False
+    restoring: bool = False
     crc64nvme: int | None = None
 
 
@@ -118,10 +119,15 @@ class FakeStore:
         self._asked("probe", prefix)
         return self.conditions
 
-    async def head(self, key: str) -> Remote | None:
+    async def head(self, key: str, *, version_id: str | None = None) -> Remote | None:
         self._asked("head", key)
         with self._lock:
-            return self._remote(key)
+            return self._remote(key, version_id)
+
+    async def restore(self, key: str, *, version_id: str | None, tier: str, days: int | None) -> None:
+        self._asked("restore", key)
+        with self._lock:
+            self.objects[key] = replace(self.objects[key], restoring=self.objects[key].archived)
 
     def list_pages(self, prefix: str, *, start_after: str = "") -> Iterator[list[Listed]]:
         self._asked("list", prefix)
@@ -273,8 +279,10 @@ class FakeStore:
             raise ObjectMissing(f"upload to {key}", "the upload is gone")
         return upload
 
-    def _remote(self, key: str) -> Remote | None:
+    def _remote(self, key: str, version_id: str | None = None) -> Remote | None:
         found = self.objects.get(key)
+        if version_id is not None and (found is None or found.version_id != version_id):
+            found = self.old_versions.get((key, version_id))
         if found is None:
             return None
         kind, posix = from_user_metadata(found.metadata, key=key)
@@ -287,6 +295,7 @@ class FakeStore:
             posix=posix,
             storage_class=found.storage_class,
             archived=found.archived,
+            restoring=found.restoring,
             crc64nvme=found.crc64nvme,
             checksums=_checksums(found),
             content_type=found.content_type,
@@ -328,7 +337,7 @@ class FakeStore:
 
 def _readable(key: str, found: FakeObject) -> None:
     if found.archived:
-        raise ObjectArchived(f"download of {key}", f"its storage class is {found.storage_class}")
+        raise ObjectArchived(f"download of {key}", f"its storage class is {found.storage_class}", key=key)
 
 
 def _read(key: str, body: FileRange, crc64nvme: int | None) -> bytes:

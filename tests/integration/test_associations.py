@@ -218,7 +218,7 @@ def test_they_are_there_after_a_restart(fsx: Instance, moto: MotoServer, s3: Any
 # ---------------------------------------------------------------- options
 
 
-def test_read_only(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+def test_a_read_only_association(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
     put(s3, bucket, "f", "sub/g")
     fsx.associate(moto, f"s3://{bucket}/", "/d", "--read-only")
     d = fsx.directory / "d"

@@ -83,6 +83,8 @@ def stopped(tmp_path: Path) -> Iterator[Instance]:
         ["--poll", "soon"],
         ["--on-conflict", "mine"],
         ["--endpoint-url", "localhost:9000"],
+        ["--endpoint-url", "https://key:secret@localhost:9000"],
+        ["--endpoint-url", "https://localhost:9000/?X-Amz-Signature=x"],
         ["--region", "eu central"],
         ["--acl", "everybody"],
         ["--sse", "rot13"],

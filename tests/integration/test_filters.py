@@ -408,3 +408,37 @@ def test_what_is_too_young_waits_and_what_is_too_old_stays(
     fsx.ok("association", "update", "/d", "--max-age", "none", "--min-age", "none")
     fsx.settle()
     assert keys_of(s3, bucket) == ["old", "renamed", "young"]
+
+
+@pytest.mark.parametrize("globs", [("--exclude", "*.conflict-*"), ("--include", "f.txt")], ids=" ".join)
+def test_a_conflict_copy_whose_name_is_left_out_stays_here_and_says_so(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str, globs: tuple[str, str]
+) -> None:
+    """Neither lost nor claimed to be in the bucket; what a person decides about it, or a later filter, finds it."""
+    put(s3, bucket, "f.txt")
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0", *globs)
+    fsx.settle()
+    for number in (1, 2):
+        (fsx.directory / "d/f.txt").write_text(f"edited here {number}")
+        s3.put_object(Bucket=bucket, Key="f.txt", Body=b"edited there %d" % number)
+        fsx.settle()
+
+    for restart in (True, False):
+        assert bodies(s3, bucket) == {"f.txt": b"edited there 2"}
+        open_ones = fsx.ok("conflicts", "--json").json
+        copies = {Path(row["kept_as"]).read_text(): Path(row["kept_as"]) for row in open_ones}
+        assert copies.keys() == {"edited here 1", "edited here 2"}
+        for copy in copies.values():
+            assert not {"exists", "archived"} & set(fsx.state(copy)["flags"])
+        if restart:
+            fsx.kill()  # the scan of the next start sees nothing to delete, on neither side
+            fsx.start()
+            fsx.settle()
+
+    fsx.ok("conflicts", "resolve", copies["edited here 2"], "--keep", "local")
+    fsx.settle()
+    assert bodies(s3, bucket) == {"f.txt": b"edited here 2"}
+    assert copies["edited here 1"].read_text() == "edited here 1"
+    fsx.ok("association", "update", "/d", "--exclude", "", "--include", "")
+    fsx.settle()
+    assert bodies(s3, bucket) == {"f.txt": b"edited here 2", copies["edited here 1"].name: b"edited here 1"}

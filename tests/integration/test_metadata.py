@@ -48,9 +48,9 @@ DIALECTS = {
         {"file-permissions": "rw-r-----", "file-owner": "root", "file-group": "8", "file-mtime": f"{NS}ns"},
         (0o604, 77, 8, NS),
     ),
-    "set-user-id": (
+    "set-id bits": (
         {"file-permissions": "0106755", "file-owner": "7", "file-group": "8", "file-mtime": f"{NS}ns"},
-        (0o2755, 7, 8, NS),
+        (0o755, 7, 8, NS),
     ),
 }
 

@@ -18,7 +18,7 @@ import socket
 import ssl
 import threading
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -37,6 +37,9 @@ class Request:
     range: tuple[int, int] | None
     copies: str = ""
     """What is copied, unquoted, as ``/bucket/key``."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Names in lower case."""
+    body: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         span = (int(found[1]), int(found[2])) if found else None
         source = urllib.parse.unquote(self.headers.get("x-amz-copy-source", ""))
-        request = Request(self.command, urllib.parse.unquote(path), query, span, source)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        request = Request(self.command, urllib.parse.unquote(path), query, span, source, headers, body)
         proxy = self.server.proxy
         proxy.requests.append(request)
         verdict = proxy.rule(request) if proxy.rule is not None else None

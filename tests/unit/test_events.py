@@ -154,6 +154,20 @@ def test_a_copy_is_said_to_be_one() -> None:
     assert parse_message(event_bridge(reason="CopyObject")).hints[0].is_copy
 
 
+def test_a_purge_is_told_from_a_delete() -> None:
+    """An undelete is the purge of a delete marker: what comes of it, only the bucket knows."""
+    version = record("ObjectRemoved:Delete", versionId="v1")
+    unversioned = record("ObjectRemoved:Delete")
+    marker = record("ObjectRemoved:DeleteMarkerCreated", versionId="v2")
+    told = parse_message(direct(version, unversioned, marker)).hints
+    assert [hint.is_purge for hint in told] == [True, False, False]
+
+    for word, is_purge in (("Permanently Deleted", True), ("Delete Marker Created", False)):
+        document = json.loads(event_bridge("Object Deleted"))
+        document["detail"]["deletion-type"] = word
+        assert parse_message(json.dumps(document)).hints[0].is_purge is is_purge
+
+
 def test_the_null_version_is_no_version() -> None:
     assert parse_message(direct(record(versionId="null"))).hints[0].version_id is None
 

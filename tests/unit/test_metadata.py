@@ -44,7 +44,7 @@ IDS = st.none() | st.integers(0, 2**32 - 2)
 
 @given(
     st.sampled_from([Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK]),
-    st.builds(Posix, mode=st.integers(0, 0o3777), uid=IDS, gid=IDS, mtime_ns=TIMES, atime_ns=TIMES),
+    st.builds(Posix, mode=st.integers(0, 0o1777), uid=IDS, gid=IDS, mtime_ns=TIMES, atime_ns=TIMES),
 )
 def test_what_is_written_is_read_back(kind: Kind, posix: Posix) -> None:
     key = "d/" if kind is Kind.DIRECTORY else "f"
@@ -60,7 +60,7 @@ def test_what_is_written_is_read_back(kind: Kind, posix: Posix) -> None:
         ("0644", Kind.FILE, 0o644),
         ("0", Kind.FILE, 0),
         ("0120777", Kind.SYMLINK, 0o777),
-        ("0106755", Kind.FILE, 0o2755),
+        ("0106755", Kind.FILE, 0o755),
         ("0101777", Kind.FILE, 0o1777),
         ("0040755", Kind.FILE, 0o755),
         ("rw-r--r--", Kind.FILE, None),
@@ -71,8 +71,13 @@ def test_what_is_written_is_read_back(kind: Kind, posix: Posix) -> None:
         ("٠١٠٠٦٤٤", Kind.FILE, None),
     ],
 )
-def test_permissions_are_read_in_every_spelling_and_setuid_never(text: str, kind: Kind, mode: int | None) -> None:
+def test_permissions_are_read_in_every_spelling_and_set_id_bits_never(text: str, kind: Kind, mode: int | None) -> None:
     assert from_user_metadata({"file-permissions": text}, key="f") == (kind, Posix(mode=mode))
+
+
+@pytest.mark.parametrize(("text", "mode"), [("0046775", 0o2775), ("0041777", 0o1777)])
+def test_a_directory_may_hand_its_group_down(text: str, mode: int) -> None:
+    assert from_user_metadata({"file-permissions": text}, key="d/") == (Kind.DIRECTORY, Posix(mode=mode))
 
 
 @pytest.mark.parametrize("text", ["0100664", "0040664", "0120664", "0664"])
