@@ -52,6 +52,7 @@ _FAILED = {
     errno.EHOSTUNREACH,
     errno.EAGAIN,
     errno.EACCES,
+    errno.EPERM,
     errno.ENOSPC,
     errno.ENODEV,
     errno.EXDEV,

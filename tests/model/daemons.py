@@ -107,6 +107,9 @@ class Daemons:
             store = FaultyStore(self.moto.url, self.moto.client("s3")).__enter__()
             daemon = self._kept[way] = Daemon(made, store, crash, self.moto)
             daemon.renew_queue()
+            if made.mounted and os.path.ismount(base):  # who comes right after an unmount must not write below it
+                made.directory.mkdir()
+                subprocess.run(["chattr", "+i", str(made.directory)], check=True)  # noqa: S603, S607
             made.start()
         return self._kept[way]
 
