@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+from fsxsync.crashpoint import durable
 from fsxsync.errors import LocalChanged, NotExportable, ObjectArchived
 from fsxsync.model.association import Event
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
@@ -179,7 +180,8 @@ def remark(served: Served, path: bytes, local: Local, mark: StubMark) -> Local:
     try:
         if os.getxattr(fd, XATTR) != (local.stub.encode() if local.stub else b""):
             raise LocalChanged(f"marking {path!r}", "its mark was changed meanwhile")
-        os.setxattr(fd, XATTR, mark.encode())
+        with durable("stub.remark"):
+            os.setxattr(fd, XATTR, mark.encode())
         return tree.identify_fd(fd)
     finally:
         os.close(fd)
@@ -202,8 +204,14 @@ async def export_delete(served: Served, path: bytes, action: Action) -> None:
         key = exported_key(served, path, base.kind)
         await served.store.delete(key, expect=remote)
         served.deleted_remote += 1
-    served.shared.catalog.files.delete(served.id, path)
-    _keep_empty_parent(served, path)
+    forget_gone(served, path)
+
+
+def forget_gone(served: Served, path: bytes) -> None:
+    """Drop the row of what is on neither side any more."""
+    with served.shared.catalog.transaction():  # nothing would look again at a directory that is left alone
+        served.shared.catalog.files.delete(served.id, path)
+        _keep_empty_parent(served, path)
 
 
 def _keep_empty_parent(served: Served, path: bytes) -> None:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from fsxsync.crashpoint import durable
 from fsxsync.errors import FsxSyncError, LocalChanged, ObjectArchived, ObjectChanged, ObjectDamaged, ObjectMissing
 from fsxsync.model.parts import chunk_size_for
 from fsxsync.model.stub import XATTR, StubMark
@@ -254,9 +255,11 @@ class StubHydrator(FrontHints):
         self._memory.forget(ino)
         # Cut first: a crash in between leaves a mark on an empty file, which is imported again; the other order
         # would leave a file of zeros without a mark (DESIGN §3.4).
-        os.ftruncate(fd, 0)
+        with durable("stub.cut"):
+            os.ftruncate(fd, 0)
         if self.is_stub(fd):
-            os.removexattr(fd, XATTR)
+            with durable("stub.unmark"):
+                os.removexattr(fd, XATTR)
 
     # ------------------------------------------------------------- downloads
 

@@ -1,9 +1,10 @@
-"""What long searches with `test_convergence.py` found: the shortest steps that show it, named after what went wrong."""
+"""What long searches with `make soak` found: the shortest steps that show it, named after what went wrong."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,26 @@ from fsxsync import _core
 from fsxsync.tree import walk
 
 
-@pytest.fixture(params=["mount", "behind", "watch"])
-def world(request: pytest.FixtureRequest, daemons: Daemons) -> Iterator[World]:
-    made, queue = daemons.get(request.param)
-    world = World(made, daemons.moto, request.param, queue)
+@contextmanager
+def _world(way: str, daemons: Daemons, *, versioned: bool) -> Iterator[World]:
+    world = World(daemons.get(way), daemons.moto, way, versioned=versioned)
     yield world
     if world.failed:
-        daemons.drop(request.param)
+        daemons.drop(way)
     else:
         world.end()
+
+
+@pytest.fixture(params=["mount", "behind", "watch"])
+def world(request: pytest.FixtureRequest, daemons: Daemons) -> Iterator[World]:
+    with _world(request.param, daemons, versioned=False) as made:
+        yield made
+
+
+@pytest.fixture
+def versioned(daemons: Daemons) -> Iterator[World]:
+    with _world("mount", daemons, versioned=True) as made:
+        yield made
 
 
 def test_a_released_file_renamed_over_another_one_was_lost(world: World) -> None:
@@ -136,3 +148,27 @@ def test_a_directory_removed_while_it_is_scanned_ended_the_daemon(
         assert [path for path, _ in found] == [b"d", b"e"]
     finally:
         os.close(root)
+
+
+def test_a_renamed_file_whose_object_got_other_metadata_meanwhile_was_pending_for_ever(versioned: World) -> None:
+    """The copy wanted the version that the row knows, and the row waited for the copy."""
+    world = versioned
+    world.write("a", 60)
+    world.settle()
+    world.stop()
+    world.change_metadata("a", 0o600)
+    world.rename("a", "b")
+    world.settle()
+    assert sorted(world.objects()) == ["anchor", "b"]
+    world.settle_and_read()
+
+
+def test_a_clock_that_was_set_back_left_paths_pending_for_as_long(versioned: World) -> None:
+    """What had to wait for something else was to be looked at again when the clock had caught up."""
+    world = versioned
+    world.fail("503 before", "PUT", 100)
+    world.jump(hours=26)
+    world.write("a", 60)
+    eventually(lambda: world.client.status()["associations"][0]["recent_errors"])
+    world.settle()  # and the clock is right again
+    assert "a" in world.objects()
