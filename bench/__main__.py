@@ -9,7 +9,19 @@ from pathlib import Path
 
 from bench.harness import CannotRun, Report, machine, printed, row_document, versions, write_json
 
-NAMES = ("import", "visibility", "export", "memory", "idle", "metadata", "read", "hashing", "transfer", "mount")
+NAMES = (
+    "import",
+    "visibility",
+    "export",
+    "memory",
+    "idle",
+    "metadata",
+    "read",
+    "hashing",
+    "transfer",
+    "mount",
+    "tasks",
+)
 """Each is a module ``bench/NAME_.py`` (``import`` is a word of the language) with a function ``run(report)``."""
 
 

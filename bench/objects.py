@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from email.utils import formatdate
 from urllib.parse import parse_qs
 
@@ -26,7 +27,8 @@ def key_of(number: int) -> str:
 
 
 def etag_of(number: int) -> str:
-    return f"{number:032x}"
+    """As of an upload in parts: it is no MD5 that bytes could be compared with."""
+    return f"{number:032x}-1"
 
 
 class Objects:
@@ -43,7 +45,7 @@ class Objects:
     def _page(self, start: int) -> bytes:
         end = min(start + PAGE, self.count)
         entries = [(key_of(n), etag_of(n), self.size) for n in range(start, end)]
-        return self._listing(entries, end // PAGE if end < self.count else None)
+        return self._listing(entries, end if end < self.count else None)
 
     @staticmethod
     def _listing(entries: list[tuple[str, str, int]], next_page: int | None) -> bytes:
@@ -65,7 +67,10 @@ class Objects:
         asked = parse_qs(query, keep_blank_values=True)
         prefix = asked.get("prefix", [""])[0]
         if prefix == PREFIX:
-            return self.pages[int(asked.get("continuation-token", ["0"])[0])]
+            start = int(asked.get("continuation-token", ["0"])[0])
+            if "start-after" in asked and start == 0:
+                start = bisect.bisect_right(range(self.count), asked["start-after"][0], key=key_of)
+            return self.pages[start // PAGE] if start % PAGE == 0 and self.pages[start // PAGE :] else self._page(start)
         found = sorted(key for key in self.written if key.startswith(prefix))
         return self._listing([(key, self.written[key][0], len(self.written[key][1])) for key in found], None)
 

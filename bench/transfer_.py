@@ -93,7 +93,7 @@ def run(report: Report) -> None:
 
 def _programs(base: Path) -> dict[str, Run]:
     """Everybody by name, ourselves first; who can't be had here is left out, and that is said."""
-    found: dict[str, Run] = {"ours": _child("bench.transfer_ours"), "boto3": _child("bench.transfer_boto3")}
+    found: dict[str, Run] = {"ours": child("bench.transfer_ours"), "boto3": child("bench.transfer_boto3")}
     for name, make in (("s5cmd", _s5cmd), ("rclone", _rclone)):
         try:
             program = built_program(name, build=True)
@@ -106,7 +106,9 @@ def _programs(base: Path) -> dict[str, Run]:
     return found
 
 
-def _child(module: str) -> Run:
+def child(module: str) -> Run:
+    """A program of ours or boto3's, as a process of its own."""
+
     def measure(task: Task) -> Measured:
         done = subprocess.run(  # noqa: S603
             [sys.executable, "-m", module],

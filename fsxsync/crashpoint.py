@@ -48,6 +48,9 @@ POINTS = frozenset(
         "catalog.numbers",
         "catalog.partials",
         "catalog.problems",
+        "catalog.task_failures",
+        "catalog.task_gone",
+        "catalog.tasks",
         "catalog.upload_parts",
         "catalog.uploads",
         # the staging directory
@@ -69,6 +72,7 @@ POINTS = frozenset(
         "tree.xattrs",
         # the data of released files
         "stub.chunk",
+        "stub.mark",
         "stub.unmark",
         "stub.remark",
         "stub.cut",

@@ -4,12 +4,15 @@ FsxSyncError                       errno, FSx code, advice, exit code
 ├── BadInput                       the caller's words are off (exit 2)
 │   ├── AssociationOverlap         path or prefix lies in another association's
 │   ├── KeyNotPosix                an object key that is no path in the tree
-│   └── NotExportable              a file that S3 can't hold (kind, name, length)
+│   ├── NotExportable              a file that S3 can't hold (kind, name, length)
+│   └── TaskTokenUsed              a request's token came with another request before
 ├── AssociationNotFound
 ├── NoDaemon                       nobody answers on this state directory (exit 3)
 ├── DaemonRunning                  somebody else serves this state directory
 ├── StillPending                   changes are left after a time-out
 ├── ConflictMoved                  a conflict is not what it was listed as: nothing was done, list it again
+├── TaskNotFound, TaskEnded, TaskExecuting, TaskUnsupported
+├── TaskFailed                     a task could not go on, or some of its files failed
 ├── MountError
 │   ├── MountPointUnusable         missing, not a directory, busy, not empty
 │   └── FuseUnavailable            no /dev/fuse, or no right to use it
@@ -121,6 +124,40 @@ class ConflictMoved(FsxSyncError):
     errno = _errno.EAGAIN
     code = "ResourceBusy"
     advice = "nothing was lost; 'fsxsync conflicts' shows how it is now, then decide again"
+
+
+class TaskNotFound(FsxSyncError):
+    errno = _errno.ENOENT
+    code = "DataRepositoryTaskNotFound"
+    advice = "'fsxsync tasks' lists what there is; tasks are kept for 14 days after their end"
+
+
+class TaskEnded(FsxSyncError):
+    errno = _errno.EALREADY
+    code = "DataRepositoryTaskEnded"
+    advice = "nothing was in flight any more; what it did stays done"
+
+
+class TaskExecuting(FsxSyncError):
+    errno = _errno.EBUSY
+    code = "DataRepositoryTaskExecuting"
+    advice = "wait for it, or cancel it with 'fsxsync task cancel ID'"
+
+
+class TaskTokenUsed(BadInput):
+    """The same ClientRequestToken came with another order."""
+
+    code = "IncompatibleParameterError"
+    advice = "use a new ClientRequestToken"
+
+
+class TaskUnsupported(FsxSyncError):
+    errno = _errno.EOPNOTSUPP
+    code = "UnsupportedOperation"
+
+
+class TaskFailed(FsxSyncError):
+    advice = "'fsxsync task show ID' lists what failed"
 
 
 class MountError(FsxSyncError):

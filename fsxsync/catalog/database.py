@@ -27,6 +27,7 @@ from fsxsync.catalog.moves import Moves
 from fsxsync.catalog.numbers import Numbers
 from fsxsync.catalog.partials import Partials
 from fsxsync.catalog.problems import Problems
+from fsxsync.catalog.tasks import Tasks
 from fsxsync.catalog.uploads import Uploads
 from fsxsync.errors import CatalogError
 
@@ -58,6 +59,7 @@ class Catalog:
         self.problems = Problems(connection, numbers)
         self.conflicts = Conflicts(connection, numbers)
         self.moves = Moves(connection, numbers)
+        self.tasks = Tasks(connection)
         self.associations = Associations(
             connection,
             numbers,

@@ -35,6 +35,7 @@ _PUT = f"""INSERT INTO files ({_COLUMNS}) VALUES ({_MARKS})
 _DELETE_ONE = "DELETE FROM files WHERE association = ? AND sort_key = ?"
 _DELETE = "DELETE FROM files WHERE association = ? AND sort_key IN (?, ?)"
 _DELETE_ALL = "DELETE FROM files WHERE association = ?"
+_COUNT_BETWEEN = "SELECT count(*) FROM files WHERE association = ? AND sort_key >= ? AND sort_key < ?"
 _ANY_BETWEEN = "SELECT 1 FROM files WHERE association = ? AND sort_key > ? AND sort_key < ? LIMIT 1"
 _ANY = "SELECT 1 FROM files WHERE association = ? LIMIT 1"
 
@@ -161,6 +162,17 @@ class Files:
 
     def count(self, association: str) -> int:
         return self._numbers.counts(association)[0]
+
+    def count_under(self, association: str, under: bytes) -> int:
+        """Rows of that path and below it; b"" is everything."""
+        if not under:
+            return self.count(association)
+        number = self._numbers.get(association)
+        itself = self._connection.row(_COUNT_BETWEEN, (number, under, under + b"\0"))
+        inside = self._connection.row(_COUNT_BETWEEN, (number, *below(under)))
+        assert itself is not None
+        assert inside is not None
+        return int(itself[0]) + int(inside[0])
 
     def counts(self, association: str) -> tuple[int, int]:
         """(rows, those that are released)."""

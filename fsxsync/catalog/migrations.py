@@ -334,3 +334,55 @@ def m0009_conflicts(db: Database) -> None:
                 detected_ns FROM problems WHERE kind = 'conflict'"""
     )
     db.conn.execute("DELETE FROM problems WHERE kind = 'conflict' AND kept_as IS NOT NULL")
+
+
+@catalog()
+def m0011_tasks(db: Database) -> None:
+    # tasks: data repository tasks = model.task.Task, until 14 days after their end.
+    #   request    all of model.task.Order as JSON: what never changes
+    #   stage, after   model.task.Cursor: where to go on after a restart
+    #   token      the ClientRequestToken of whoever asked
+    # task_failures: rows of the completion report, in the order in which they came
+    # task_gone: paths, relative to their association, that a task found gone on one side; acted on once it is known
+    #   how many there are
+    db.conn.execute(
+        """CREATE TABLE tasks (
+            id TEXT PRIMARY KEY,
+            created_ns INTEGER NOT NULL,
+            lifecycle TEXT NOT NULL,
+            started_ns INTEGER,
+            ended_ns INTEGER,
+            updated_ns INTEGER NOT NULL,
+            total INTEGER NOT NULL,
+            succeeded INTEGER NOT NULL,
+            failed INTEGER NOT NULL,
+            moved INTEGER NOT NULL,
+            stage INTEGER NOT NULL,
+            after BLOB NOT NULL,
+            failure TEXT NOT NULL,
+            token TEXT,
+            request TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID"""
+    )
+    db.conn.execute("CREATE INDEX tasks_created ON tasks (created_ns, id)")
+    db.conn.execute("CREATE INDEX tasks_open ON tasks (ended_ns)")
+    db.conn.execute("CREATE UNIQUE INDEX tasks_token ON tasks (token)")
+    db.conn.execute(
+        """CREATE TABLE task_failures (
+            task TEXT NOT NULL,
+            number INTEGER NOT NULL,
+            path BLOB NOT NULL,
+            status TEXT NOT NULL,
+            code TEXT NOT NULL,
+            message TEXT NOT NULL,
+            PRIMARY KEY (task, number)
+        ) STRICT, WITHOUT ROWID"""
+    )
+    db.conn.execute(
+        """CREATE TABLE task_gone (
+            task TEXT NOT NULL,
+            stage INTEGER NOT NULL,
+            path BLOB NOT NULL,
+            PRIMARY KEY (task, stage, path)
+        ) STRICT, WITHOUT ROWID"""
+    )

@@ -19,6 +19,7 @@ from fsxsync.cli.events import events
 from fsxsync.cli.files import state, wait
 from fsxsync.cli.serving import demo, mount, unmount, watch
 from fsxsync.cli.status import status
+from fsxsync.cli.tasks import export, import_, reconcile, release, restore, task, tasks
 from fsxsync.config import default_state_dir
 from fsxsync.errors import FsxSyncError
 from fsxsync.telemetry.log import escape, redact
@@ -65,6 +66,13 @@ for command in (
     wait,
     check,
     conflicts,
+    export,
+    import_,
+    release,
+    restore,
+    reconcile,
+    tasks,
+    task,
     status,
     events,
 ):

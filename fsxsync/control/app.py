@@ -14,13 +14,15 @@ from starlette.datastructures import Headers
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from fsxsync.control.answers import Answer, Lines
 from fsxsync.control.authentication import Credentials, check_any
 from fsxsync.control.documents import Document
 from fsxsync.control.fsx import FsxApi
 from fsxsync.control.fsx_documents import Place
 from fsxsync.control.listening import is_loopback
 from fsxsync.control.members import Members
-from fsxsync.control.operations import Answer, Lines, Operations
+from fsxsync.control.operations import Operations
+from fsxsync.control.peer import NotYours, limited_to
 from fsxsync.control.protocol import (
     BODY_MAX,
     CONTENT_TYPE,
@@ -35,6 +37,7 @@ from fsxsync.control.protocol import (
     fault,
     parse,
 )
+from fsxsync.control.task_operations import FOR_EVERYBODY
 from fsxsync.control.undisturbed import Undisturbed
 from fsxsync.errors import BadInput, FsxSyncError, InvariantBroken
 from fsxsync.ports import Administration
@@ -121,6 +124,8 @@ class _Endpoint:
     async def _answer(self, service: str, operation: str, body: bytes | None) -> Answer | Lines:
         if body is None:
             raise TooLarge("the request can't be read", f"it is longer than {BODY_MAX} bytes, or too slow")
+        if limited_to() is not None and (service != FSXSYNC or operation not in FOR_EVERYBODY):
+            raise NotYours(f"{operation} is refused", "you are neither root nor the user who runs the daemon")
         if service == FSX and operation in self._fsx.operations:
             return Answer(await self._fsx.operations[operation](Members(parse(body), operation)))
         if service == FSXSYNC and self._operations is not None and operation in self._operations.operations:

@@ -89,6 +89,25 @@ class Client:
         rows: list[Document] = self.call("ResolveConflict", path=path, keep=keep)["resolved"]
         return rows
 
+    def create_task(self, wanted: Mapping[str, object]) -> Document:
+        """See `task_operations`; the same for the next four."""
+        made: Document = self.call("CreateTask", **wanted)["task"]
+        return made
+
+    def plan_task(self, wanted: Mapping[str, object]) -> Iterator[Document]:
+        return self.lines("PlanTask", **wanted)
+
+    def tasks(self) -> Iterator[Document]:
+        return (line["task"] for line in self.lines("Tasks"))
+
+    def task(self, task_id: str, *, failures: int = 0) -> Document:
+        found: Document = self.call("Task", task=task_id, failures=failures)["task"]
+        return found
+
+    def cancel_task(self, task_id: str) -> Document:
+        told: Document = self.call("CancelTask", task=task_id)["task"]
+        return told
+
     def wait(self, tree_path: bytes, timeout_s: float) -> list[Document]:
         """What is pending still; empty if nothing is."""
         path = tree_path.decode("utf-8", "surrogateescape")

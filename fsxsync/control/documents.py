@@ -9,7 +9,8 @@ from typing import Any
 from fsxsync.model.association import DEFAULT_EXCLUDES, Association, Event
 from fsxsync.model.finding import Finding
 from fsxsync.model.open_conflict import Conflict
-from fsxsync.ports import AssociationStatus, FileState, PendingItem, Status
+from fsxsync.model.task import Failure, Task
+from fsxsync.ports import AssociationStatus, FileState, PendingItem, Planned, Status
 
 Document = dict[str, Any]
 
@@ -174,4 +175,49 @@ def of_conflict(conflict: Conflict) -> Document:
             "last_modified_s": remote.last_modified_ns / 1e9,
             "version_id": remote.version_id,
         },
+    }
+
+
+def of_task(task: Task) -> Document:
+    """``total`` is an estimate until the task ends. Times are epoch seconds, null for what has not come yet."""
+    order, counts = task.order, task.counts
+    return {
+        "id": task.id,
+        "type": order.type.value,
+        "lifecycle": task.lifecycle.value,
+        "paths": list(order.paths),
+        "total": counts.total,
+        "succeeded": counts.succeeded,
+        "failed": counts.failed,
+        "bytes": counts.moved,
+        "created_s": task.created_ns / 1e9,
+        "start_s": _seconds(task.started_ns),
+        "end_s": _seconds(task.ended_ns),
+        "updated_s": task.updated_ns / 1e9,
+        "failure": task.failure,
+        "report": order.report,
+        "idle_s": order.idle_ns / 1e9,
+        "deletes": order.deletes,
+        "ended": task.lifecycle.has_ended,
+    }
+
+
+def of_failure(failure: Failure) -> Document:
+    """``path`` is below the tree's root."""
+    return {
+        "path": failure.path.decode("utf-8", "surrogateescape"),
+        "status": failure.status,
+        "code": failure.code,
+        "message": failure.message,
+    }
+
+
+def of_planned(planned: Planned) -> Document:
+    """``path`` is below the tree's root; ``code`` and ``why`` are null for what would succeed."""
+    return {
+        "path": planned.path.decode("utf-8", "surrogateescape"),
+        "action": planned.action,
+        "size": planned.size,
+        "code": planned.code or None,
+        "why": planned.why or None,
     }

@@ -14,6 +14,7 @@ import trio
 
 from fsxsync.control import fsx_documents
 from fsxsync.control.fsx_documents import Document, Place
+from fsxsync.control.fsx_tasks import FsxTasks
 from fsxsync.control.members import ARCHIVE_PATH_MAX, Members
 from fsxsync.control.protocol import (
     FileSystemNotFound,
@@ -58,6 +59,7 @@ class FsxApi:
             "UpdateDataRepositoryAssociation": self._update,
             "DeleteDataRepositoryAssociation": self._delete,
             "DescribeFileSystems": self._describe_file_systems,
+            **FsxTasks(administration.tasks, place, self._check_file_system).operations,
         }
 
     # ------------------------------------------------------------- create

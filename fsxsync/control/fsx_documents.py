@@ -37,6 +37,11 @@ class Place:
     def arn(self, resource: str, *parts: str) -> str:
         return f"arn:aws:fsx:{REGION}:{ACCOUNT}:{resource}/{'/'.join((self.file_system_id, *parts))}"
 
+    @staticmethod
+    def task_arn(task_id: str) -> str:
+        """A task's names no file system (FSX-FACTS §4.1)."""
+        return f"arn:aws:fsx:{REGION}:{ACCOUNT}:task/{task_id}"
+
 
 def of_association(association: Association, place: Place) -> Document:
     document: Document = {

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import cast
 
 from fsxsync.control import documents
+from fsxsync.control.answers import Answer, Lines
 from fsxsync.control.documents import Document
 from fsxsync.control.members import Members
 from fsxsync.control.protocol import FSXSYNC, fault
+from fsxsync.control.task_operations import TaskOperations
 from fsxsync.control.undisturbed import Undisturbed
 from fsxsync.control.wanted import CHANGEABLE, changed_association, find, new_association
 from fsxsync.errors import FsxSyncError
@@ -21,21 +23,6 @@ from fsxsync.ports import Administration, FileState
 
 PATHS_MAX = 100_000
 TIMEOUT_MAX_S = 30 * 86400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """``afterwards`` is called once the client has the answer."""
-
-    document: Document
-    afterwards: Callable[[], None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """An answer of many documents, a line each, made while they are sent."""
-
-    documents: AsyncGenerator[Document, None]
 
 
 class Operations:
@@ -58,6 +45,7 @@ class Operations:
             "Wait": self._wait,
             "Drain": self._drain,
             "Stop": self._stop,
+            **TaskOperations(administration).operations,
         }
 
     async def _status(self, members: Members) -> Answer:

@@ -25,6 +25,9 @@ FSX_CODES = frozenset(
     {
         "BadRequest",
         "DataRepositoryAssociationNotFound",
+        "DataRepositoryTaskEnded",
+        "DataRepositoryTaskExecuting",
+        "DataRepositoryTaskNotFound",
         "FileSystemNotFound",
         "IncompatibleParameterError",
         "InvalidDataRepositoryType",

@@ -23,6 +23,7 @@ from starlette.routing import Route
 from fsxsync.control.app import create_app
 from fsxsync.control.authentication import FILE, Credentials
 from fsxsync.control.listening import listen_tcp, listen_unix
+from fsxsync.control.peer import PEER, uid_of
 from fsxsync.control.undisturbed import Undisturbed
 from fsxsync.ports import Administration
 from fsxsync.telemetry.eventlog import EventLog
@@ -102,6 +103,7 @@ async def _serve(
     wrapped = ASGIWrapper(app)  # type: ignore[arg-type]
 
     async def converse(stream: trio.SocketStream) -> None:
+        PEER.set(uid_of(stream.socket))  # a task for each connection, and so a context
         try:
             await TCPServer(wrapped, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
         except Exception:  # a broken invariant passes, also in a group

@@ -16,6 +16,7 @@ from fsxsync.ports.store import (
     UploadedPart,
     Written,
 )
+from fsxsync.ports.tasks import Planned, TaskBoard
 from fsxsync.ports.wire import Answer, FileRange, Priority, SignedRequest, Wire
 
 __all__ = [
@@ -38,11 +39,13 @@ __all__ = [
     "ObjectHint",
     "ObjectStore",
     "PendingItem",
+    "Planned",
     "Priority",
     "QueueMessage",
     "SignedRequest",
     "Status",
     "StoreFactory",
+    "TaskBoard",
     "UploadedPart",
     "Wire",
     "Written",

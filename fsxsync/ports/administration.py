@@ -11,6 +11,7 @@ from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
 from fsxsync.model.open_conflict import Conflict, Keep
 from fsxsync.ports.store import Conditions
+from fsxsync.ports.tasks import TaskBoard
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,9 @@ class Status:
 
 class Administration(Protocol):
     """What the control server may ask of the daemon. All raise FsxSyncError. Implemented by sync/engine.py."""
+
+    @property
+    def tasks(self) -> TaskBoard: ...
 
     async def create(self, association: Association, *, wait: bool) -> Association:
         """``association.id`` is '' on the way in. Validates (overlap, bucket, permission), makes the directory,

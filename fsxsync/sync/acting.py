@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fsxsync.errors import ObjectArchived, ObjectChanged
 from fsxsync.model.identity import Base, Kind, base_of
 from fsxsync.model.open_conflict import ConflictKind
-from fsxsync.sync import conflicts, exporter, importer, moves, renames
+from fsxsync.sync import conflicts, exporter, importer, moves, releaser, renames
 from fsxsync.sync.journal import forget_problems, let_go, record_action, record_problem
 from fsxsync.sync.reconcile import QUIET, Action, Verdict
 from fsxsync.sync.served import Served
@@ -102,7 +102,8 @@ async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: 
             let_go(served, path)
             return DONE
         case Verdict.REFRESH:
-            record(served, refreshed(_with_version(served, path, action)))
+            action = _with_version(served, path, action)
+            record(served, releaser.finished(served, path, action.base, refreshed(action), action.local))
             let_go(served, path)
             return DONE
         case Verdict.ADOPT:

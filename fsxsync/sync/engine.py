@@ -26,6 +26,7 @@ from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.serving import Service
 from fsxsync.sync.states import state_of
 from fsxsync.sync.statusing import StatusFacts, collect
+from fsxsync.sync.tasks import TaskRunner
 from fsxsync.sync.uploads import abort_all
 from fsxsync.sync.waiting import Waiter
 from fsxsync.tree.watch import Watcher
@@ -77,6 +78,7 @@ class Engine:
             told=lambda: shared.front.told(),  # noqa: PLW0108 - the front comes later
             catch_up=lambda: shared.front.catch_up(),  # noqa: PLW0108
         )
+        self.tasks = TaskRunner(shared, self._served, self.hydrator, self.waiter.settle_local)
 
     # ------------------------------------------------------------- running
 
@@ -87,6 +89,7 @@ class Engine:
             await nursery.start(self.hydrator.run)
             await nursery.start(self.watcher.run)
             nursery.start_soon(self.intake.run, name="intake")
+            nursery.start_soon(self.tasks.run, name="tasks")
             for association in self._shared.catalog.associations.all():
                 if association.lifecycle is Lifecycle.DELETING:  # who asked for it was told of the daemon's end
                     association = replace(association, lifecycle=Lifecycle.UPDATING)  # noqa: PLW2901

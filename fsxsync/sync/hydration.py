@@ -71,6 +71,8 @@ class Hydration:
     """It was damaged when it was loaded before: no byte is shown before all of them are compared."""
     tries: int = 0
     """How often its bytes were found not to be the object's."""
+    is_patient: bool = False
+    """Nobody waits for it in a read or an open: it was asked for beforehand."""
     remembered: bool = False
     """The catalog has a row of it."""
     waiting: int = 0

@@ -20,7 +20,7 @@ from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.ports import ObjectStore, Priority
 from fsxsync.sync.archives import may_ask, until_readable
 from fsxsync.sync.front_hints import FrontHints
-from fsxsync.sync.hydration import HERE, Hydration, mark_of, open_hydration, replaced
+from fsxsync.sync.hydration import HERE, MISSING, Hydration, mark_of, open_hydration, replaced
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.readahead import WINDOW_MAX, Wish, choose
@@ -50,6 +50,8 @@ class StubHydrator(FrontHints):
         self._wanting: dict[int, Hydration] = {}
         """Those of which chunks are wanted that nobody waits for."""
         self._ahead = 0
+        self._landed = trio.Event()
+        """Set when one of them has come."""
         self._ahead_most = max(1, shared.settings.association_requests * 3 // 4)
         self._nursery: trio.Nursery | None = None
         self._memory = PartialMemory(shared.catalog, shared.tree, self._chunk_size, boot_id)
@@ -166,6 +168,7 @@ class StubHydrator(FrontHints):
         if hydration.settling is None:
             hydration.refresh_mark()
         hydration.path = path
+        hydration.is_patient = False
         hydration.last_use = trio.current_time()
         return hydration
 
@@ -226,10 +229,19 @@ class StubHydrator(FrontHints):
         if hydration is not None:
             await self._load_whole(hydration)
 
-    async def _load_whole(self, hydration: Hydration) -> None:
+    async def restore(self, path: bytes, fd: int) -> None:
+        """As `make_resident`, for somebody who asked for it beforehand: whoever waits in a read goes first."""
+        ino = os.fstat(fd).st_ino
+        is_new = ino not in self._active
+        hydration = self._hydration(path, fd)
+        if hydration is not None:
+            hydration.is_patient = is_new
+            await self._load_whole(hydration, Priority.BACKGROUND)
+
+    async def _load_whole(self, hydration: Hydration, priority: Priority = Priority.FOREGROUND) -> None:
         """On return the file is an ordinary one, whose bytes were compared with the object's."""
         while not hydration.settled.is_set():
-            await self._load(hydration, range(hydration.count))
+            await self._load(hydration, range(hydration.count), priority)
             if hydration.settling is None and not hydration.settled.is_set():
                 raise hydration.failure or replaced()
             while hydration.settling is not None:
@@ -253,7 +265,7 @@ class StubHydrator(FrontHints):
 
     # ------------------------------------------------------------- downloads
 
-    async def _load(self, hydration: Hydration, indexes: range) -> None:
+    async def _load(self, hydration: Hydration, indexes: range, priority: Priority = Priority.FOREGROUND) -> None:
         """On return all of these chunks are here. No await since."""
         was_readable = False
         while not hydration.has(indexes):
@@ -263,8 +275,9 @@ class StubHydrator(FrontHints):
                         raise hydration.failure
                     if hydration.discarded:
                         raise replaced()
-                    for near in indexes[place : place + WINDOW_MAX]:
-                        self._start(hydration, near, Priority.FOREGROUND)
+                    if not self._start_some(hydration, indexes[place : place + WINDOW_MAX], priority):
+                        await self._landed.wait()
+                        continue
                     self._ask_ahead()
                     try:
                         await hydration.until_here(index)
@@ -295,6 +308,14 @@ class StubHydrator(FrontHints):
             hydration.waiting -= 1
             hydration.last_use = trio.current_time()
 
+    def _start_some(self, hydration: Hydration, indexes: range, priority: Priority) -> bool:
+        """Have chunks brought. False: nobody waits for them in a read, and there is no place for the first of them."""
+        for index in indexes:
+            if priority is not Priority.FOREGROUND and self._ahead >= self._ahead_most:
+                return hydration.states[indexes.start] != MISSING
+            self._start(hydration, index, priority)
+        return True
+
     def _start(self, hydration: Hydration, index: int, priority: Priority) -> None:
         """Have a chunk brought, if nobody does it already."""
         if self._nursery is None:
@@ -317,6 +338,8 @@ class StubHydrator(FrontHints):
             if priority >= Priority.PRELOAD:
                 hydration.ahead -= 1
                 self._ahead -= 1
+                self._landed.set()
+                self._landed = trio.Event()
         if error is None:
             hydration.reported = ""
             if hydration.count > 1:

@@ -100,10 +100,14 @@ class Intake:
     def flush(self) -> None:
         """Write the gathered paths to the changelog."""
         paths, self._paths = self._paths, {}
+        if releasing := self._shared.releasing:
+            for tree_path in releasing & paths.keys():
+                self.changed(tree_path, noticed=paths.pop(tree_path))
         if paths:
             self._read_ignore_lists(paths)
-            self._shared.noticed(path for path, noticed in paths.items() if noticed)
-            self._add_local((path, self._shared.tree.identify(path)) for path in paths)
+            found = {tree_path: self._shared.tree.identify(tree_path) for tree_path in paths}
+            self._shared.noticed((tree_path for tree_path, noticed in paths.items() if noticed), found)
+            self._add_local(found.items())
 
     def _read_ignore_lists(self, paths: Iterable[bytes]) -> None:
         """First of all: what was written after a list is judged by it."""

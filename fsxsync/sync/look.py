@@ -16,7 +16,7 @@ import trio
 
 from fsxsync.catalog.changelog import Entry
 from fsxsync.errors import LocalChanged, ObjectChanged, TypeClash
-from fsxsync.model.association import OnConflict
+from fsxsync.model.association import OnConflict, Policy
 from fsxsync.model.identity import Base, Kind, Local, Remote
 from fsxsync.model.open_conflict import Conflict, LocalVersion
 from fsxsync.sync import archives, conflicts, exporter, importer, links, moves, renames
@@ -45,8 +45,8 @@ class Decision:
             raise ObjectChanged(f"conflict at {path!r}", "the object was changed meanwhile")
 
 
-async def look(served: Served, entry: Entry, decision: Decision | None = None) -> Outcome:
-    """Handle one hint.
+async def look(served: Served, entry: Entry, decision: Decision | None = None, policy: Policy | None = None) -> Outcome:
+    """Handle one hint. ``policy``: what a task may do that was asked for, instead of the association's own.
 
     Raises:
         LocalChanged, ObjectChanged: the state moved between decision and deed: look again.
@@ -74,12 +74,12 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None) -
         raise_not_exportable(served, path)
     if base is not None and local is not None and (base.kind is Kind.DIRECTORY) != (local.kind is Kind.DIRECTORY):
         # File here, directory there: the old key goes first, then the path is new.
-        outcome = await _settle(served, path, base, None, entry)
+        outcome = await _settle(served, path, base, None, entry, policy=policy)
         if outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) != base:
             conflicts.look_again_below(served, path)
             return replace(outcome, local=True, next=Next.AGAIN)
         return outcome
-    outcome = await _settle(served, path, base, local, entry, decision)
+    outcome = await _settle(served, path, base, local, entry, decision, policy)
     links.stand_alone(served, path, base)
     if outcome.next is not Next.DONE:
         return outcome
@@ -120,14 +120,16 @@ async def _settle(  # noqa: C901
     local: Local | None,
     entry: Entry,
     decision: Decision | None = None,
+    policy: Policy | None = None,
 ) -> Outcome:
     shared = served.shared
+    policy = policy or served.association.policy
     if await _moved_here(served, path, base, local):
         return Outcome(Next.AGAIN, local=True, remote=entry.remote)
     hinted = entry.remote or entry.attempts > 0  # after a failure the row's knowledge is no longer enough
     if served.filters.leaves_out(base, local, None):
         return _leave_size(served, path, base, local)
-    if base is None and local is not None and not hinted and await _follow(served, path, local):
+    if base is None and local is not None and not hinted and await _follow(served, path, local, policy):
         return DONE
     own = links.as_own(served, path, base, local)
     remote, other_form = await _see_remote(served, path, base, own, hinted=hinted)
@@ -149,7 +151,7 @@ async def _settle(  # noqa: C901
         return held
     moved = await renames.is_moved_stub(served, path, base, own)
     decided = decision.keep if decision is not None else None
-    action = reconcile(base, own, remote, served.association.policy, same_bytes=known, moved=moved, decided=decided)
+    action = reconcile(base, own, remote, policy, same_bytes=known, moved=moved, decided=decided)
     action = replace(action, local=local)  # executors have to find the mark that there is
     if action.verdict in _UNCHECKED and _moved_on(served, path, base, local):
         return Outcome(Next.AGAIN, local=True, remote=hinted)
@@ -173,10 +175,10 @@ async def _read_closer(served: Served, path: bytes, base: Base | None, local: Lo
     return with_xattrs(served, path, base, local)
 
 
-async def _follow(served: Served, path: bytes, local: Local) -> bool:
+async def _follow(served: Served, path: bytes, local: Local, policy: Policy) -> bool:
     """Copy the object of a file that was renamed to this path. False if it was not, or nothing is there to copy."""
     source = await renames.source_of(served, path, local)
-    if source is None or not served.association.policy.exports:
+    if source is None or not policy.exports:
         return False
     return await renames.export_rename(served, path, local, source, replaces=None) is not None
 

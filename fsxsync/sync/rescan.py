@@ -97,6 +97,11 @@ async def _merge(served: Served, intake: Intake) -> _Seen:
     seen = _Seen()
 
     def gone(row: Base) -> None:
+        # The row may be younger than what the walk has read: an import puts files there meanwhile.
+        here = served.shared.tree.identify(served.tree_path(row.path))
+        if here is not None and (here.kind is Kind.DIRECTORY) == (row.kind is Kind.DIRECTORY):
+            _known(served, intake, seen, row, here)
+            return
         seen.gone.append(row)
         seen.known += row.kind is not Kind.DIRECTORY
 

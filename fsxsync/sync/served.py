@@ -78,6 +78,9 @@ class Shared:
     """Host inode -> how many handles of the mount are open for writing on it."""
     hydrating: set[int] = field(default_factory=set)
     """Host inodes whose data is being loaded: their inotify records are our own."""
+    releasing: set[bytes] = field(default_factory=set)
+    """Paths of the tree that are being released this moment: what inotify tells of them is looked at when that is
+    over."""
     let_go: Callable[[int], AbstractAsyncContextManager[None]] = nobody_loads
     """Inside, the hydrator has that inode not open for writing, so that the file may be replaced or removed while it
     is being loaded; who reads the old one goes on. What is done inside must not await."""
@@ -127,8 +130,9 @@ class Shared:
         for ino in inodes:
             self.front.invalidate_inode(ino, data=data)
 
-    def noticed(self, paths: Iterable[bytes]) -> None:
-        """Something happened at these paths of the tree, perhaps behind the front's back."""
+    def noticed(self, paths: Iterable[bytes], found: Mapping[bytes, Local | None] | None = None) -> None:
+        """Something happened at these paths of the tree, perhaps behind the front's back. ``found``: what stands there,
+        where that is known."""
         directories: dict[bytes, Local | None] = {}
         for tree_path in paths:
             parent, _, name = tree_path.rpartition(b"/")
@@ -136,7 +140,8 @@ class Shared:
                 directories[parent] = directory = self.tree.identify(parent)
                 if directory is not None:
                     self.front.invalidate_inode(directory.ino, data=False)
-            directory, local = directories[parent], self.tree.identify(tree_path)
+            directory = directories[parent]
+            local = found[tree_path] if found is not None else self.tree.identify(tree_path)
             if directory is not None:
                 self.front.invalidate_entry(directory.ino, name, local.ino if local is not None else None)
             if local is not None:

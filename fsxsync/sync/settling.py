@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import trio
 
 from fsxsync.errors import FsxSyncError, LocalChanged, ObjectArchived, ObjectDamaged
 from fsxsync.model.identity import Local
 from fsxsync.sync import links
+from fsxsync.sync.flushing import Flusher
 from fsxsync.sync.hydration import Hydration, damaged_object
 from fsxsync.sync.integrity import checksums_of, fits
 from fsxsync.sync.journal import record_problem
@@ -32,6 +34,7 @@ class Settler:
         self._shared = shared
         self._served_for = served_for
         self._memory = memory
+        self._flusher = Flusher(shared.tree.flush, shared.tree.flush_all)
 
     def _place(self, hydration_path: bytes) -> tuple[Served, bytes] | None:
         served = self._served_for(hydration_path)
@@ -60,9 +63,13 @@ class Settler:
         hydration.refresh_mark()
         fd, mark = hydration.fd, hydration.mark
         self._memory.forget(hydration.ino)
-        local = await trio.to_thread.run_sync(
-            lambda: tree.unmark(fd, mark, mtime_ns=hydration.mtime_ns, atime_ns=hydration.atime_ns)
-        )
+        shares = hydration.is_patient
+        if shares:
+            await self._flusher.flush(fd)
+        unmark = partial(tree.unmark, fd, mark, mtime_ns=hydration.mtime_ns, atime_ns=hydration.atime_ns)
+        local = await trio.to_thread.run_sync(partial(unmark, flushes=not shares))
+        if shares:
+            await self._flusher.flush(fd)
         self._write_row(hydration, local, digest)
         return True
 

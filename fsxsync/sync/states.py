@@ -31,8 +31,10 @@ def state_of(served: Served | None, tree_path: bytes, local: Local, resident_byt
         )
     catalog = served.shared.catalog
     base = catalog.files.get(served.id, path)
-    pending = [entry for entry in catalog.changelog.pending(served.id, path, 1) if entry.path == path]
-    problems = [p for p in catalog.problems.list(served.id, None) if p.path == path]
+    is_any_pending = catalog.changelog.count(served.id)[0] > 0
+    entries = catalog.changelog.pending(served.id, path, 1) if is_any_pending else []
+    pending = [entry for entry in entries if entry.path == path]
+    problems = catalog.problems.get(served.id, path)
     bits = 0
     if base is not None and base.etag is not None:
         bits = EXISTS | ARCHIVED

@@ -28,8 +28,8 @@ def is_open_for_writing(fd: int) -> bool:
 
 
 @contextmanager
-def alone_with(fd: int, what: str) -> Iterator[None]:
-    """Nobody else has the file open, and whoever opens it meanwhile waits until the block ends.
+def alone_with(fd: int, what: str) -> Iterator[bool]:
+    """Nobody else has the file open, and whoever opens it meanwhile waits until the block ends. True: so it is.
 
     Where the kernel grants no lease (see `is_open_for_writing`) the block runs without: its own checks must do.
 
@@ -45,7 +45,12 @@ def alone_with(fd: int, what: str) -> Iterator[None]:
             raise LocalChanged(what, "it is open") from error
         held = False
     try:
-        yield
+        yield held
     finally:
         if held:
             fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
+def is_wanted(fd: int) -> bool:
+    """Somebody waits for the end of our lease (`alone_with`), or did not wait any longer."""
+    return fcntl.fcntl(fd, fcntl.F_GETLEASE) != fcntl.F_WRLCK

@@ -10,6 +10,9 @@ from fsxsync.crashpoint import durable
 from fsxsync.tree.beneath import translated
 from fsxsync.tree.identify import read_mark
 
+BLOCK_MAX = 64 * 1024
+"""Blocks of file systems are no larger than pages, and these are no larger than this."""
+
 
 def chunk_crc64nvme(fd: int, offset: int, length: int) -> int | None:
     """CRC64NVME of a range; None if the file ends before it does. Blocking. Raises OSError."""
@@ -27,6 +30,13 @@ def combined_crc64nvme(chunks: Iterable[tuple[int, int]]) -> int:
     return crc
 
 
+def punch_all(fd: int, size: int) -> None:
+    """A hole for all the data of a file. To the end of its last block: a part of a block is only zeroed, and kept.
+    Raises OSError."""
+    length = -(-size // BLOCK_MAX) * BLOCK_MAX
+    _core.fallocate(fd, _core.FALLOC_FL_PUNCH_HOLE | _core.FALLOC_FL_KEEP_SIZE, 0, length)
+
+
 def put_back(fd: int, what: bytes, *, mtime_ns: int, atime_ns: int, punch: bool) -> None:
     """Give a stub the times it has to have, and with ``punch`` a hole for all its data. A file that carries no mark is
     left alone: what it holds is somebody's.
@@ -40,5 +50,5 @@ def put_back(fd: int, what: bytes, *, mtime_ns: int, atime_ns: int, punch: bool)
         size = os.fstat(fd).st_size
         if punch and size:
             with durable("stub.punch"):
-                _core.fallocate(fd, _core.FALLOC_FL_PUNCH_HOLE | _core.FALLOC_FL_KEEP_SIZE, 0, size)
+                punch_all(fd, size)
         os.utime(fd, ns=(atime_ns, mtime_ns))

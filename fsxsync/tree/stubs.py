@@ -1,4 +1,4 @@
-"""Files and their marks: opening them as what was judged, settling hydrated bytes, releasing synced ones, metadata.
+"""Files and their marks: opening them as what was judged, settling hydrated bytes, metadata. Releasing: `releasing`.
 
 The one rule (DESIGN §3.4): the mark is there before the data is not, and goes only after the data is on disk.
 """
@@ -10,14 +10,12 @@ import os
 import stat
 from collections.abc import Mapping
 
-from fsxsync import _core
 from fsxsync.crashpoint import durable
-from fsxsync.errors import LocalChanged, TreeError
+from fsxsync.errors import LocalChanged
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree.beneath import ABSENT, open_beneath, open_pinned, proc_path, shown, translated
-from fsxsync.tree.identify import identify_fd, same_file
-from fsxsync.tree.leases import alone_with
+from fsxsync.tree.identify import identify_fd
 from fsxsync.tree.xattrs import read_xattrs, write_xattrs
 
 # O_NONBLOCK: what was a file when it was judged may be a FIFO now, and opening that would wait for ever.
@@ -82,64 +80,25 @@ def _open_read_only_file(root_fd: int, path: bytes, expect_ino: int) -> int:
         os.close(pinned)
 
 
-def unmark(fd: int, dev: int, mark: StubMark, *, mtime_ns: int, atime_ns: int) -> Local:
-    """Settle: the bytes are durable first, then the times are the object's again, the mark goes last.
+def unmark(fd: int, dev: int, mark: StubMark, *, mtime_ns: int, atime_ns: int, flushes: bool = True) -> Local:
+    """Settle: the bytes are durable first, then the times are the object's again, the mark goes last. That it went is
+    durable before anybody may write. Without ``flushes`` the caller sees to both.
 
     Raises:
         LocalChanged: the mark is another one or gone, or the size is not the object's. NoSpace. TreeError.
     """
     with translated("settling", mark.key.encode()):
-        os.fdatasync(fd)
+        if flushes:
+            os.fdatasync(fd)
         os.utime(fd, ns=(atime_ns, mtime_ns))
         now = identify_fd(fd, dev)
         if now.stub != mark or now.size != mark.size:
             raise LocalChanged(f"settling {mark.key}", "its mark or size was changed meanwhile")
         with durable("stub.unmark"):
             os.removexattr(fd, XATTR)
-            os.fsync(fd)
+            if flushes:
+                os.fsync(fd)
         return identify_fd(fd, dev)
-
-
-def mark_released(root_fd: int, dev: int, path: bytes, expect: Local, mark: StubMark) -> Local:
-    """Drop the data of a synced file: the mark is durable before the first byte goes.
-
-    Raises:
-        LocalChanged: it is not ``expect`` any more, or somebody has it open. TreeError: the file system can't punch.
-    """
-    what = f"releasing {shown(path)}"
-    if expect.kind is not Kind.FILE or expect.stub is not None or expect.size != mark.size:
-        raise LocalChanged(what, "it is no resident file of the object's size")
-    fd = open_write(root_fd, dev, path, expect.ino)
-    try:
-        with translated("releasing", path), alone_with(fd, what):
-            now = identify_fd(fd, dev)
-            if not same_file(expect, now):
-                raise LocalChanged(what, "it was changed meanwhile")
-            if now.nlink > 1:  # the mark would stand for data of names that may have no object, or another one
-                raise LocalChanged(what, "it has other names (hard links), whose data would go with it")
-            os.setxattr(fd, XATTR, mark.encode(), os.XATTR_CREATE)
-            os.fsync(fd)
-            _punch(fd, expect, what)
-            os.utime(fd, ns=(expect.atime_ns, expect.mtime_ns))
-            return identify_fd(fd, dev)
-    finally:
-        os.close(fd)
-
-
-def _punch(fd: int, expect: Local, what: str) -> None:
-    now = os.fstat(fd)
-    if (now.st_size, now.st_mtime_ns) != (expect.size, expect.mtime_ns):  # where no lease was to be had
-        os.removexattr(fd, XATTR)
-        raise LocalChanged(what, "it was written meanwhile")
-    if expect.size == 0:
-        return
-    try:
-        _core.fallocate(fd, _core.FALLOC_FL_PUNCH_HOLE | _core.FALLOC_FL_KEEP_SIZE, 0, expect.size)
-    except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:  # then nothing was punched; after any other error the mark stays
-            os.removexattr(fd, XATTR)
-            raise TreeError(what, "the file system can't punch holes") from error
-        raise
 
 
 def set_metadata(

@@ -6,20 +6,21 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fsxsync import _core
-from fsxsync.errors import BadInput, TreeError, TreeMoved
+from fsxsync.errors import BadInput, FsxSyncError, TreeError, TreeMoved
 from fsxsync.model.identity import Local
 from fsxsync.model.stub import RESERVED_PREFIX, StubMark
 from fsxsync.tree import identify as identities
-from fsxsync.tree import stubs, walk
-from fsxsync.tree.beneath import DIRECTORY
+from fsxsync.tree import releasing, stubs, walk
+from fsxsync.tree.beneath import DIRECTORY, translated
 from fsxsync.tree.placing import Places
+from fsxsync.tree.releasing import Releasable
 from fsxsync.tree.staging import INSIDE, NewStub, Staged, Staging, check_xattrs
 
-__all__ = ["NewStub", "Staged", "Tree"]
+__all__ = ["NewStub", "Releasable", "Staged", "Tree"]
 
 _OWNER = RESERVED_PREFIX + b"tree"
 """Extended attribute of the root: which instance's tree this is. An unmounted disk has none."""
@@ -172,13 +173,28 @@ class Tree:
         """See `stubs.set_xattrs`."""
         return stubs.set_xattrs(self.root_fd, self.dev, path, expect, wanted)
 
-    def unmark(self, fd: int, mark: StubMark, *, mtime_ns: int, atime_ns: int) -> Local:
+    def unmark(self, fd: int, mark: StubMark, *, mtime_ns: int, atime_ns: int, flushes: bool = True) -> Local:
         """See `stubs.unmark`."""
-        return stubs.unmark(fd, self.dev, mark, mtime_ns=mtime_ns, atime_ns=atime_ns)
+        return stubs.unmark(fd, self.dev, mark, mtime_ns=mtime_ns, atime_ns=atime_ns, flushes=flushes)
 
-    def mark_released(self, path: bytes, expect: Local, mark: StubMark) -> Local:
-        """See `stubs.mark_released`."""
-        return stubs.mark_released(self.root_fd, self.dev, path, expect, mark)
+    @staticmethod
+    def flush(fd: int) -> None:
+        """Bring one file to the disk. Raises NoSpace, TreeError."""
+        with translated("flushing a file below", b""):
+            os.fsync(fd)
+
+    def flush_all(self) -> None:
+        """Bring everything to the disk. Raises NoSpace, TreeError."""
+        with translated("flushing", b""):
+            _core.syncfs(self.root_fd)
+
+    def release(self, files: Sequence[Releasable]) -> list[Local | FsxSyncError]:
+        """See `releasing.release`."""
+        return releasing.release(self.root_fd, self.dev, files)
+
+    def finish_release(self, path: bytes, found: Local, *, mtime_ns: int) -> Local:
+        """See `releasing.finish`."""
+        return releasing.finish(self.root_fd, self.dev, path, found, mtime_ns=mtime_ns)
 
 
 def _owner(root_fd: int) -> str | None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import trio
+from fakes.tasks import FakeTasks
 
 from fsxsync.errors import AssociationNotFound, BadInput, StillPending
 from fsxsync.model.association import Association, Lifecycle, check_overlap
@@ -44,6 +45,7 @@ class FakeAdministration:
 
     def __init__(self) -> None:
         self.rows: dict[str, Association] = {}
+        self.tasks = FakeTasks()
         self.states: dict[bytes, list[FileState]] = {}
         self.findings: list[Finding] = []
         self.tally = Tally()

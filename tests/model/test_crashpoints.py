@@ -183,6 +183,28 @@ def cutting_a_released_file(stage: Stage) -> None:
     world.write(stage.at("cut"), 100)
 
 
+def tasks(stage: Stage) -> None:
+    """One releases a file and misses another, one finds an object gone."""
+    world, name = stage.world, stage.world.name
+    world.write(stage.at("released"), 100)
+    world.put(stage.at("gone"), 100)
+    stage.rest()
+    world.delete(stage.at("gone"))
+    paths = [f"{name}/{stage.at(path)}" for path in ("released", "nowhere")]
+    _task(stage, {"type": "RELEASE_DATA_FROM_FILESYSTEM", "paths": paths})
+    _task(stage, {"type": "IMPORT_METADATA_FROM_REPOSITORY", "paths": [name], "deletes": True})
+
+
+def _task(stage: Stage, wanted: dict[str, object]) -> None:
+    made: list[str] = []
+
+    def has_ended() -> bool:
+        return bool(stage.world.client.task(made[0])["ended"])
+
+    stage.ask(about=lambda: made.append(stage.world.client.create_task(wanted)["id"]))
+    stage.ask(about=lambda: eventually(has_ended))
+
+
 def renames(stage: Stage) -> None:
     world = stage.world
     world.write(stage.at("r"), 100)
@@ -304,6 +326,7 @@ SCENES = (
     reading_a_part,
     reading_with_other_chunks,
     cutting_a_released_file,
+    tasks,
     renames,
     conflict,
     resolved_for_the_file,

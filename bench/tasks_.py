@@ -1,0 +1,77 @@
+"""Data repository tasks: releasing, restoring and telling the state of many files, against a server that is no
+bottleneck.
+
+The small files are half as many as ``--objects`` says. What is restored is a tenth of these, 64 KiB each, and compared
+with the transfer engine's own download of the same.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from bench.harness import Report, cpu_s, daemon_pid, memory_mib, running, stopwatch, timed
+from bench.objects import BUCKET, etag_of, key_of
+from bench.server import StaticServer
+from bench.transfer_ import MEMORY, THREADS, child
+from bench.transfer_child import Task
+
+RELEASES_PER_S = 10_000
+STATE_S_PER_100_000 = 3.0
+RESTORE_SHARE = 0.9
+SMALL, LARGE = 1024, 64 * 1024
+
+
+def run(report: Report) -> None:
+    """Restore and release; the daemon has the settings that users get."""
+    _release(report, max(report.objects // 2, 1))
+    _restore(report, max(report.objects // 20, 1))
+
+
+def _release(report: Report, count: int) -> None:
+    case = f"{count} files of {SMALL} B"
+    with StaticServer(count, SMALL) as server, running() as fsx:
+        fsx.ok("associate", server.uri, "/d", "--endpoint-url", server.url, "--poll", "0", timeout=3600)
+        fsx.settle(timeout=3600)
+        place, pid = fsx.directory / "d", daemon_pid(fsx)
+        report.add(case, "restored", "files/s", count / timed(lambda: fsx.ok("restore", place, timeout=3600)))
+        fsx.settle(timeout=3600)
+        before = cpu_s(pid)
+        released_s = timed(lambda: fsx.ok("release", place, timeout=3600))
+        report.add(case, "released", "files/s", count / released_s, goal=RELEASES_PER_S)
+        report.add(case, "daemon's processor", "us/file", (cpu_s(pid) - before) / count * 1e6)
+        told_s = timed(lambda: fsx.ok("state", "-r", "--json", place, timeout=3600))
+        report.add(case, "state -r", "s", told_s, goal=STATE_S_PER_100_000 * count / 100_000)
+        report.add(case, "highest Rss", "MiB", memory_mib(pid)["Peak"])
+
+
+def _restore(report: Report, count: int) -> None:
+    case = f"{count} files of {LARGE >> 10} KiB"
+    with (
+        StaticServer(count, LARGE) as server,
+        running() as fsx,
+        tempfile.TemporaryDirectory(prefix="fsxsync-bench-", dir=MEMORY) as scratch,
+    ):
+        fsx.ok("associate", server.uri, "/d", "--endpoint-url", server.url, "--poll", "0", timeout=3600)
+        fsx.settle(timeout=3600)
+        engine = count / _engine_s(server.url, count, Path(scratch))
+        elapsed = stopwatch()
+        fsx.ok("restore", fsx.directory / "d", timeout=3600)
+        report.add(case, "restored", "files/s", count / elapsed(), engine=engine, goal=RESTORE_SHARE * engine)
+
+
+def _engine_s(url: str, count: int, scratch: Path) -> float:
+    """What the transfer engine alone takes for the same objects."""
+    (scratch / "to").mkdir()
+    task = Task(
+        action="download",
+        url=url,
+        bucket=BUCKET,
+        keys=[key_of(number) for number in range(count)],
+        sizes=[LARGE] * count,
+        etags=[etag_of(number) for number in range(count)],
+        directory=str(scratch / "to"),
+        warm_key=key_of(0),
+        threads=THREADS,
+    )
+    return child("bench.transfer_ours")(task).seconds

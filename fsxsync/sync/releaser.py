@@ -1,0 +1,314 @@
+"""Releasing: the data of synced files goes, and stays in the repository (DESIGN §5).
+
+    may it go? (model.release)  ->  is its object there?  ->  mark, flush, punch (tree.releasing)  ->  the rows
+
+A crash after any of these loses nothing. A file that is marked and whose row says resident is one whose release was
+under way: the next look finishes it (`finished`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import trio
+
+from fsxsync.errors import FsxSyncError, LocalChanged, TreeError
+from fsxsync.model.identity import Base, Kind, Local
+from fsxsync.model.release import Refusal, Seen, Use, refuse_object, refuse_release
+from fsxsync.model.stub import StubMark
+from fsxsync.sync.loading import first_leaf
+from fsxsync.sync.reconcile import Delta, local_delta
+from fsxsync.sync.served import Served
+from fsxsync.tree.tree import Releasable
+
+SLICE = 128
+"""Files that are released at a time: as many leases are held while their marks are made durable."""
+AT_ONCE = 4
+"""Such slices: a file system takes its time to free blocks, and frees those of several files at the same time."""
+LISTED_FROM = 16
+"""So many files in a row are looked up in a listing, a request for a thousand of them; fewer one by one."""
+PAGES_FOR = 200
+"""A listing is read on as long as each page still brings that many of a thousand files that are asked for."""
+BUSY_S = (0.05, 0.2, 0.8)
+"""Pauses after which a file that was open is tried again: the kernel tells of a close a moment after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that shall be released, as a walk saw it; ``path`` is relative to its association."""
+
+    path: bytes
+    local: Local
+
+
+def _use_of(served: Served, path: bytes, local: Local, names: Sequence[Base]) -> Use:
+    """What goes on at a file right now."""
+    shared, changelog = served.shared, served.shared.catalog.changelog
+    paths = {row.path for row in names} | {path}
+    return Use(
+        is_open=shared.front.open_handles(local.ino) > 0 or local.ino in shared.writers,
+        is_loading=local.ino in shared.hydrating,
+        is_pending=changelog.count(served.id)[0] > 0
+        and any(entry.path == name for name in paths for entry in changelog.pending(served.id, name, 1)),
+        is_moving=any(row.path != path and not _stands(served, row, local) for row in names),
+    )
+
+
+def _stands(served: Served, row: Base, local: Local) -> bool:
+    """The file is still found under the name that the row knows."""
+    here = served.shared.tree.identify(served.tree_path(row.path))
+    return here is not None and here.ino == local.ino
+
+
+def _judge(served: Served, one: Candidate, base: Base | None) -> tuple[list[Base], Refusal | None]:
+    """The rows of all names of a file, and the first reason against its release that lies here. No await."""
+    path, local = one.path, one.local
+    names = [base] if base is not None and base.ino == local.ino else []
+    if local.nlink > 1 or not names:
+        names += [row for row in served.shared.other_names(local.ino, served.id, path) if row.association == served.id]
+    use = _use_of(served, path, local, names)
+    if base is None or base.ino != local.ino:
+        was_it = any((row.size, row.mtime_ns) == (local.size, local.mtime_ns) for row in names)
+        return [], refuse_release(local, (), replace(use, is_moving=use.is_moving and was_it))
+    return names, refuse_release(local, names, use)
+
+
+def is_released(base: Base | None, local: Local) -> bool:
+    """There is nothing to do: its data is gone, or there never was any."""
+    return base is not None and base.matches_local(local) and (base.released or local.size == 0)
+
+
+async def see_objects(served: Served, rows: Sequence[Base]) -> dict[bytes, Seen | None]:
+    """The objects of rows in catalog order, as they are now.
+
+    Raises:
+        RepositoryError: they can't be looked at.
+    """
+    seen: dict[bytes, Seen | None] = {}
+    left = rows
+    if len(rows) >= LISTED_FROM:
+        seen, upto = await trio.to_thread.run_sync(_listed, served, rows)
+        left = [row for row in rows if served.key(row.path, Kind.FILE) > upto]
+
+    async def ask(row: Base) -> None:
+        found = await served.store.head(served.key(row.path, Kind.FILE))
+        seen[row.path] = (
+            None
+            if found is None or found.kind is not Kind.FILE
+            else Seen(found.etag, found.size, found.storage_class, found.archived)
+        )
+
+    await _together(partial(ask, row) for row in left)
+    return seen
+
+
+def _listed(served: Served, rows: Sequence[Base]) -> tuple[dict[bytes, Seen | None], str]:
+    """What a listing says of them, and up to which key it was read. Blocking."""
+    wanted = {served.key(row.path, Kind.FILE): row.path for row in rows}
+    last = served.key(rows[-1].path, Kind.FILE)
+    first = served.key(rows[0].path, Kind.FILE)
+    seen: dict[bytes, Seen | None] = {}
+    upto = ""
+    # The key before the first one is not known; what its beginning stands for comes before it.
+    for page in served.store.list_pages(served.association.prefix, start_after=first[:-1]):
+        found = 0
+        for listed in page:
+            if (path := wanted.get(listed.key)) is not None:
+                seen[path] = Seen(listed.etag, listed.size, listed.storage_class)
+                found += 1
+        upto = page[-1].key if page else upto
+        if upto >= last:
+            break
+        if found * 1000 < PAGES_FOR * len(page):
+            break  # they lie too far apart
+    else:
+        upto = last
+    upto = min(upto, last)
+    for key, path in wanted.items():
+        if key <= upto:
+            seen.setdefault(path, None)
+    return seen, upto
+
+
+async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes, Refusal | None]:
+    """Release files of one association, in catalog order; why each was not, None where it is released now.
+
+    Raises:
+        RepositoryError: the objects can't be looked at. TreeError: the disk failed.
+    """
+    outcomes: dict[bytes, Refusal | None] = {}
+    left = list(candidates)
+    for pause_s in (0.0, *BUSY_S):
+        if pause_s:
+            await trio.sleep(pause_s)
+        decided, seen = await _survey(served, left)
+        outcomes |= decided
+        left = [one for one in left if one.path not in decided]
+        outcomes |= await _release_slices(served, left, seen)
+        busy = [path for path, why in outcomes.items() if why is not None and why.code == "ResourceBusy"]
+        left = [Candidate(path, now) for path in busy if (now := _now(served, path)) is not None]
+        if not left:
+            break
+    return outcomes
+
+
+async def _release_slices(
+    served: Served, candidates: Sequence[Candidate], seen: Mapping[bytes, Seen | None]
+) -> dict[bytes, Refusal | None]:
+    outcomes: dict[bytes, Refusal | None] = {}
+    slots = trio.CapacityLimiter(AT_ONCE)
+
+    async def one_slice(part: Sequence[Candidate]) -> None:
+        async with slots:
+            # Once more, for the repository was asked meanwhile. No await from here to the marks but for a thread's
+            # start, and these find the state again that is judged here.
+            refused, chosen = _choose(served, part, seen)
+            outcomes.update(refused)
+            outcomes.update(await _punch(served, chosen))
+
+    slices = [candidates[start : start + SLICE] for start in range(0, len(candidates), SLICE)]
+    await _together(partial(one_slice, part) for part in slices)
+    return outcomes
+
+
+async def _together(acts: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    """All at the same time. Raises what the first of them raised."""
+    try:
+        async with trio.open_nursery() as nursery:
+            for act in acts:
+                nursery.start_soon(act)
+    except* FsxSyncError as failures:
+        raise first_leaf(failures) from None
+
+
+def _now(served: Served, path: bytes) -> Local | None:
+    return served.shared.tree.identify(served.tree_path(path))
+
+
+async def foresee(served: Served, candidates: Sequence[Candidate]) -> dict[bytes, Refusal | None]:
+    """What `release` would come to.
+
+    Raises:
+        RepositoryError: the objects can't be looked at.
+    """
+    decided, seen = await _survey(served, candidates)
+    refused, chosen = _choose(served, [one for one in candidates if one.path not in decided], seen)
+    return decided | refused | {names[0].path: None for _, names in chosen}
+
+
+async def _survey(
+    served: Served, candidates: Sequence[Candidate]
+) -> tuple[dict[bytes, Refusal | None], dict[bytes, Seen | None]]:
+    """What is decided already, and the objects of all others."""
+    decided: dict[bytes, Refusal | None] = {}
+    asked: dict[bytes, Base] = {}
+    for one in candidates:
+        base = served.shared.catalog.files.get(served.id, one.path)
+        if is_released(base, one.local) or (base is not None and _go_on(served, one, base)):
+            decided[one.path] = None
+            continue
+        names, why = _judge(served, one, base)
+        if why is not None:
+            decided[one.path] = why
+        else:
+            asked |= {row.path: row for row in names}
+    rows = sorted(asked.values(), key=lambda row: row.path)
+    return decided, await see_objects(served, rows) if rows else {}
+
+
+def _choose(
+    served: Served, candidates: Sequence[Candidate], seen: Mapping[bytes, Seen | None]
+) -> tuple[dict[bytes, Refusal | None], list[tuple[Releasable, list[Base]]]]:
+    """Why not, and what may be released now, with the rows of all its names. No await."""
+    refused: dict[bytes, Refusal | None] = {}
+    chosen: list[tuple[Releasable, list[Base]]] = []
+    for one in candidates:
+        names, why = _judge(served, one, served.shared.catalog.files.get(served.id, one.path))
+        if why is None:
+            why = next(filter(None, (refuse_object(row, seen.get(row.path)) for row in names)), None)
+        if why is not None:
+            refused[one.path] = why
+        else:
+            chosen.append((_releasable(served, one, names), names))
+    return refused, chosen
+
+
+def _releasable(served: Served, one: Candidate, names: Sequence[Base]) -> Releasable:
+    row = names[0]
+    assert row.etag is not None
+    mark = StubMark(row.etag, row.size, served.key(row.path, Kind.FILE), row.version_id)
+    return Releasable(served.tree_path(one.path), one.local, mark, names=len(names))
+
+
+async def _punch(served: Served, chosen: Sequence[tuple[Releasable, list[Base]]]) -> dict[bytes, Refusal | None]:
+    changelog, tree = served.shared.catalog.changelog, served.shared.tree
+    outcomes: dict[bytes, Refusal | None] = {}
+    taken: list[tuple[Releasable, list[Base]]] = []
+    reserved: list[bytes] = []
+    for wanted, names in chosen:
+        paths = [row.path for row in names]
+        if changelog.reserve(served.id, paths):
+            reserved += paths
+            taken.append((wanted, names))
+        else:
+            outcomes[names[0].path] = Refusal("ResourceBusy", "it is being looked at")
+    if not taken:
+        return outcomes
+    try:
+        with trio.CancelScope(shield=True):  # what is punched has to get into its row
+            files = [wanted for wanted, _ in taken]
+            places = {served.tree_path(path) for path in reserved}
+            served.shared.releasing |= places
+            try:
+                states = await trio.to_thread.run_sync(tree.release, files)
+                rows = (
+                    row.with_local(state)
+                    for (_, names), state in zip(taken, states, strict=True)
+                    if isinstance(state, Local)
+                    for row in names
+                )
+                served.shared.catalog.files.put_many(rows)
+            finally:
+                served.shared.releasing -= places
+    finally:
+        changelog.free(served.id, reserved)
+        served.wake()
+    for (wanted, names), state in zip(taken, states, strict=True):
+        outcomes[names[0].path] = _refusal_of(state)
+        if isinstance(state, Local):
+            served.shared.front.invalidate_inode(wanted.expect.ino, data=True)
+    return outcomes
+
+
+def _refusal_of(state: Local | FsxSyncError) -> Refusal | None:
+    if isinstance(state, LocalChanged):
+        return Refusal("ResourceBusy", state.why)
+    return Refusal("InternalError", str(state)) if isinstance(state, FsxSyncError) else None
+
+
+def _go_on(served: Served, one: Candidate, base: Base) -> bool:
+    """A crash came between the mark and the row: the rest is done now. No await."""
+    path = one.path
+    if base.released or base.matches_local(one.local):
+        return False
+    local = _now(served, path)
+    if local is None or local.stub is None or local_delta(base, local) is not Delta.SAME:
+        return False
+    served.shared.catalog.files.put(finished(served, path, base, base.with_local(local), local))
+    return True
+
+
+def finished(served: Served, path: bytes, before: Base | None, row: Base, local: Local | None) -> Base:
+    """The row of a stub that was resident when it was last written: a crash came between. What was not done any more
+    is done now. No await."""
+    if before is None or local is None or local.stub is None or before.released:
+        return row
+    shared = served.shared
+    if local.ino in shared.hydrating or shared.front.open_handles(local.ino) > 0:
+        return row
+    try:
+        return row.with_local(shared.tree.finish_release(served.tree_path(path), local, mtime_ns=before.mtime_ns))
+    except TreeError:
+        return row  # it moved on: a hint tells of that

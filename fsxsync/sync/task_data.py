@@ -1,0 +1,171 @@
+"""Stages that move a file's data only: releasing and restoring."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Sequence
+
+import trio
+
+from fsxsync.errors import FsxSyncError, LocalChanged, ObjectArchived
+from fsxsync.model.identity import Kind, Local
+from fsxsync.model.release import Refusal, is_idle
+from fsxsync.model.task import Failure, Task
+from fsxsync.ports import Planned
+from fsxsync.sync import releaser
+from fsxsync.sync.hydrator import StubHydrator
+from fsxsync.sync.releaser import Candidate
+from fsxsync.sync.served import Served
+from fsxsync.sync.task_stages import Batch, Done, Entry, Going, entries, failure_of
+
+LOADS = 48
+"""Files that are loaded at the same time. What moves of them has its own limit, below that of foreground reads."""
+
+
+class DataStage:
+    """Regular files at and below paths, those of one owner where the task is for one."""
+
+    def __init__(self, served: Served, unders: Sequence[bytes], task: Task) -> None:
+        self.served = served
+        self._unders = unders
+        self._task = task
+
+    def estimate(self) -> int:
+        files = self.served.shared.catalog.files
+        return sum(files.count_under(self.served.id, under) for under in self._unders)
+
+    def check(self) -> None:
+        return
+
+    async def batches(self, after: bytes) -> AsyncGenerator[Batch, None]:
+        owner = self._task.order.owner_uid
+        async for found in entries(self.served, self._unders, after):
+            batch = Batch(after=found[-1].key)
+            for entry in found:
+                local = entry.local
+                if local is None or local.kind is not Kind.FILE:
+                    continue
+                if not self.served.filters.wants(entry.path, directory=False) or not self._is_wanted(local):
+                    continue
+                if owner is not None and local.uid != owner:
+                    why = "it belongs to another user"
+                    batch.failures.append(Failure(self.served.tree_path(entry.path), "OperationNotPermitted", why))
+                elif self._is_done(entry, local):
+                    batch.quiet += 1
+                else:
+                    batch.todo.append(entry)
+            yield batch
+
+    def _is_wanted(self, local: Local) -> bool:
+        return True
+
+    def _is_done(self, entry: Entry, local: Local) -> bool:
+        raise NotImplementedError
+
+    def _refused(self, path: bytes, why: Refusal) -> Failure:
+        return Failure(self.served.tree_path(path), why.code, why.why)
+
+
+class ReleaseStage(DataStage):
+    """RELEASE_DATA_FROM_FILESYSTEM."""
+
+    def _is_wanted(self, local: Local) -> bool:
+        return is_idle(local, created_ns=self._task.created_ns, idle_ns=self._task.order.idle_ns)
+
+    def _is_done(self, entry: Entry, local: Local) -> bool:
+        return releaser.is_released(entry.base, local)
+
+    async def perform(self, batch: Batch, goes_on: Going) -> Done:
+        done = Done()
+        part = _candidates(batch.todo)
+        if not part or not goes_on():
+            return done
+        try:
+            outcomes = await releaser.release(self.served, part)
+        except FsxSyncError as error:
+            done.failures += (failure_of(self.served, one.path, error) for one in part)
+            return done
+        for one in part:
+            if (why := outcomes[one.path]) is not None:
+                done.failures.append(self._refused(one.path, why))
+            else:
+                done.succeeded += 1
+                done.moved += one.local.size
+        return done
+
+    async def plan(self, batch: Batch) -> AsyncGenerator[Planned, None]:
+        outcomes = await releaser.foresee(self.served, _candidates(batch.todo))
+        for entry in batch.todo:
+            path, why = self.served.tree_path(entry.path), outcomes[entry.path]
+            size = entry.local.size if entry.local is not None else 0
+            if why is None:
+                yield Planned(path, "release", size)
+            else:
+                yield Planned(path, "refuse", size, why.code, why.why)
+
+
+def _candidates(found: Sequence[Entry]) -> list[Candidate]:
+    return [Candidate(entry.path, entry.local) for entry in found if entry.local is not None]
+
+
+class RestoreStage(DataStage):
+    """RESTORE_DATA: what is released is loaded, behind everything that somebody waits for."""
+
+    def __init__(self, served: Served, unders: Sequence[bytes], task: Task, hydrator: StubHydrator) -> None:
+        super().__init__(served, unders, task)
+        self._hydrator = hydrator
+
+    def _is_done(self, entry: Entry, local: Local) -> bool:
+        # Without the marks, which a walk does not read, only the row can say that there is nothing to do.
+        return entry.base is not None and entry.base.matches_local(local) and not entry.base.released
+
+    async def perform(self, batch: Batch, goes_on: Going) -> Done:
+        done = Done()
+        slots = trio.Semaphore(LOADS)
+
+        async def load(entry: Entry) -> None:
+            try:
+                moved = await self._load(entry.path)
+                done.moved += moved  # in one step: others add to it meanwhile
+                done.succeeded += 1
+            except FsxSyncError as error:
+                done.failures.append(self._failure(entry.path, error))
+            finally:
+                slots.release()
+
+        async with trio.open_nursery() as nursery:
+            for entry in batch.todo:
+                await slots.acquire()
+                if not goes_on():
+                    break
+                nursery.start_soon(load, entry)
+        return done
+
+    def _failure(self, path: bytes, error: FsxSyncError) -> Failure:
+        if isinstance(error, ObjectArchived):
+            return Failure(self.served.tree_path(path), "S3ObjectInUnsupportedTier", str(error))
+        return failure_of(self.served, path, error)
+
+    async def _load(self, path: bytes) -> int:
+        """How many bytes came. A file that moves on meanwhile is looked at again."""
+        tree, tree_path = self.served.shared.tree, self.served.tree_path(path)
+        for _ in range(5):
+            local = tree.identify(tree_path)
+            if local is None or local.stub is None:
+                return 0
+            try:
+                fd = tree.open_read(tree_path, local)
+            except LocalChanged:
+                continue
+            try:
+                await self._hydrator.restore(tree_path, fd)
+            finally:
+                os.close(fd)
+            return local.size
+        raise LocalChanged(f"restoring {tree_path!r}", "it changes all the time")
+
+    async def plan(self, batch: Batch) -> AsyncGenerator[Planned, None]:
+        for entry in batch.todo:
+            local = self.served.shared.tree.identify(self.served.tree_path(entry.path))
+            if local is not None and local.stub is not None:
+                yield Planned(self.served.tree_path(entry.path), "restore", local.size)

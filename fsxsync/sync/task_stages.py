@@ -1,0 +1,164 @@
+"""What every task is made of: stages, each of which goes through paths of one association in catalog order.
+
+A stage gives batches, does each of them, and can tell beforehand what it would do. All of it is flat in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from fsxsync.catalog.files import sort_key
+from fsxsync.errors import FsxSyncError
+from fsxsync.model.identity import Base, Kind, Local
+from fsxsync.model.task import Failure, report_code
+from fsxsync.ports import Planned
+from fsxsync.sync.served import Served
+
+BATCH = 500
+"""Entries of a walk at a time; progress is written down after each batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What stands at a path and what the catalog knows of it. ``path`` is relative to the association; the state is a
+    walk's, without mark (`tree.walk`). ``local`` None: nothing stands there, as far as the walk saw."""
+
+    path: bytes
+    local: Local | None
+    base: Base | None
+
+    @property
+    def key(self) -> bytes:
+        """Where it comes in catalog order."""
+        if self.local is None and self.base is not None:
+            return sort_key(self.base)
+        is_directory = self.local is not None and self.local.kind is Kind.DIRECTORY
+        return self.path + b"/" if is_directory else self.path
+
+
+@dataclass(slots=True)
+class Batch:
+    """Some paths in catalog order. ``quiet`` of them need nothing and are counted as done; ``gone`` are sort keys of
+    paths that one side lacks; ``after`` is the last sort key that it covers."""
+
+    todo: list[Entry] = field(default_factory=list)
+    quiet: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    gone: list[bytes] = field(default_factory=list)
+    after: bytes = b""
+
+
+@dataclass(slots=True)
+class Done:
+    """What became of a batch: how many paths are as they shall be, what failed, how many bytes moved."""
+
+    succeeded: int = 0
+    moved: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        return sum(not failure.is_warning for failure in self.failures)
+
+
+class Going(Protocol):
+    """Whether to begin with the next path."""
+
+    def __call__(self) -> bool: ...
+
+
+class Stage(Protocol):
+    """A part of a task."""
+
+    served: Served
+
+    def estimate(self) -> int:
+        """About how many paths there are."""
+
+    def check(self) -> None:
+        """Raises FsxSyncError: it must not be begun."""
+
+    def batches(self, after: bytes) -> AsyncGenerator[Batch, None]:
+        """From the first path after that sort key on."""
+
+    async def perform(self, batch: Batch, goes_on: Going) -> Done:
+        """What is begun is finished; what is not when ``goes_on`` says no is left, and not counted."""
+
+    def plan(self, batch: Batch) -> AsyncGenerator[Planned, None]:
+        """What `perform` would do."""
+
+
+def failure_of(served: Served, path: bytes, error: FsxSyncError) -> Failure:
+    """A path of the association that an error kept from being done."""
+    return Failure(served.tree_path(path), report_code(error.code), str(error))
+
+
+async def entries(served: Served, unders: Sequence[bytes], after: bytes) -> AsyncGenerator[list[Entry], None]:
+    """Everything at and below these paths, which do not contain each other, tree and catalog merged.
+
+    Raises:
+        TreeError: a directory can't be read.
+    """
+    for under in unders:
+        rows = _Rows(served, under, after)
+        batches = _walk(served, under)
+        while batch := await trio.to_thread.run_sync(next, batches, None):
+            found: list[Entry] = []
+            for path, local in batch:
+                key = path + b"/" if local.kind is Kind.DIRECTORY else path
+                if not path or key <= after:
+                    continue
+                found += (Entry(row.path, None, row) for row in rows.before(key))
+                found.append(Entry(path, local, rows.take(key)))
+            if found:
+                yield found
+        while gone := [Entry(row.path, None, row) for row in rows.some(BATCH)]:
+            yield gone
+
+
+def _walk(served: Served, under: bytes) -> Iterator[list[tuple[bytes, Local]]]:
+    """Blocking: for a worker thread."""
+    tree, top = served.shared.tree, served.tree_path(under)
+    local = tree.identify(top)
+    if local is None:
+        return
+    if under:
+        yield [(under, local)]
+    if local.kind is Kind.DIRECTORY:
+        for batch in tree.walk_batches(top, BATCH):
+            yield [(path, state) for found, state in batch if (path := served.association.relative(found))]
+
+
+class _Rows:
+    """Rows in catalog order, from the first one after a sort key on."""
+
+    def __init__(self, served: Served, under: bytes, after: bytes) -> None:
+        self._rows = self._all(served, under, after)
+        self._head = next(self._rows, None)
+
+    @staticmethod
+    def _all(served: Served, under: bytes, after: bytes) -> Iterator[Base]:
+        while rows := served.shared.catalog.files.after(served.id, after, BATCH, under):
+            yield from rows
+            after = sort_key(rows[-1])
+
+    def before(self, key: bytes) -> Iterator[Base]:
+        while self._head is not None and sort_key(self._head) < key:
+            row, self._head = self._head, next(self._rows, None)
+            yield row
+
+    def take(self, key: bytes) -> Base | None:
+        if self._head is None or sort_key(self._head) != key:
+            return None
+        row, self._head = self._head, next(self._rows, None)
+        return row
+
+    def some(self, most: int) -> Iterator[Base]:
+        while self._head is not None and most > 0:
+            row, self._head = self._head, next(self._rows, None)
+            most -= 1
+            yield row

@@ -1,0 +1,232 @@
+"""The life of data repository tasks: exports and imports, reports, cancelling, kill -9, and what they refuse."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from support.instance import Instance, eventually, instance, keys_of
+from support.moto_server import MotoServer
+from support.proxy import Answer, Proxy, Request
+
+from fsxsync.control.authentication import Credentials
+from fsxsync.model.stub import XATTR
+
+MANUAL = ("--import", "none", "--export", "none", "--poll", "0")
+"""An association that does nothing by itself: all is done by tasks."""
+
+
+def failures_of(fsx: Instance, task: dict[str, Any]) -> dict[str, str]:
+    shown = fsx.ok("task", "show", task["id"], "--json").json
+    return {row["path"]: row["code"] for row in shown["failures"]}
+
+
+def stubs(fsx: Instance, directory: Path) -> list[str]:
+    behind = fsx.tree / directory.relative_to(fsx.directory)
+    return sorted(path.name for path in behind.iterdir() if XATTR.decode() in os.listxattr(path))
+
+
+def test_exports_and_imports_by_hand(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    fsx.associate(moto, f"s3://{bucket}/p/", "/d", *MANUAL)
+    place = fsx.directory / "d"
+    (place / "sub").mkdir()
+    (place / "sub" / "a").write_bytes(b"one")
+    (place / "b").write_bytes(b"two")
+    (place / "link").symlink_to("b")
+    fsx.settle()
+    assert keys_of(s3, bucket) == []
+
+    planned = fsx.ok("export", "--dry-run", "--json", place / "sub").json
+    assert [(row["action"], Path(row["path"]).name) for row in planned] == [("export", "sub"), ("export", "a")]
+    first = fsx.ok("export", "--json", place / "sub").json
+    assert (first["type"], first["lifecycle"], first["succeeded"]) == ("EXPORT_TO_REPOSITORY", "SUCCEEDED", 2)
+    assert keys_of(s3, bucket) == ["p/sub/", "p/sub/a"]
+    again = fsx.ok("export", "--json", place).json
+    assert (again["succeeded"], again["bytes"]) == (4, 4)  # the symlink's body is its target
+
+    # What is gone on one side is left alone, but where the task is told to bring it over.
+    (place / "b").unlink()
+    s3.delete_object(Bucket=bucket, Key="p/sub/a")
+    s3.put_object(Bucket=bucket, Key="p/new/c", Body=b"three")
+    s3.put_object(Bucket=bucket, Key="p/not//a/path", Body=b"x")
+    for word in ("export", "import"):
+        fsx.run(word, place)
+    assert (place / "sub" / "a").read_bytes() == b"one"
+    assert (place / "new" / "c").read_bytes() == b"three"
+    assert "p/b" in keys_of(s3, bucket)
+    imported = fsx.run("import", "--deletes", "--json", f"s3://{bucket}/p/")
+    assert imported.code == 1
+    assert failures_of(fsx, imported.json) == {"d/not//a/path": "S3ObjectPathNotPosixCompliant"}
+    report = fsx.state_dir / "reports" / imported.json["id"] / "report.csv"
+    assert report.read_bytes() == b"d/not//a/path,failed,S3ObjectPathNotPosixCompliant\r\n"
+    assert not (place / "sub" / "a").exists()
+    fsx.ok("export", "--deletes", place)
+    assert "p/b" not in keys_of(s3, bucket)
+
+    (place / "from-here").write_bytes(b"four")
+    s3.put_object(Bucket=bucket, Key="p/from-there", Body=b"five")
+    s3.delete_object(Bucket=bucket, Key="p/new/c")
+    (place / "link").unlink()
+    s3.delete_object(Bucket=bucket, Key="p/not//a/path")
+    fsx.ok("reconcile", place)
+    assert (place / "from-there").read_bytes() == b"five"
+    assert s3.get_object(Bucket=bucket, Key="p/from-here")["Body"].read() == b"four"
+    assert not (place / "new" / "c").exists()
+    assert "p/link" not in keys_of(s3, bucket)
+    fsx.ok("check")
+
+
+def test_a_task_deletes_no_implausible_number_of_files_or_objects(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    fsx.associate(moto, f"s3://{bucket}/", "/d", *MANUAL)
+    place = fsx.directory / "d"
+    for number in range(12):
+        (place / f"f{number}").write_bytes(b"x")
+    fsx.ok("export", place)
+    for file in place.iterdir():
+        file.unlink()
+    for words in (("export", "--deletes"), ("reconcile",)):
+        refused = fsx.run(*words, place)
+        assert refused.code == 1
+        assert "no file is left in the tree, and 12 were known" in refused.err or "reconcile" in words
+        assert len(keys_of(s3, bucket)) == 12
+    fsx.ok("export", "--deletes", "--accept-deletes", place)
+    assert keys_of(s3, bucket) == []
+
+    for number in range(12):
+        (place / f"f{number}").write_bytes(b"x")
+    fsx.ok("export", place)
+    for key in keys_of(s3, bucket):
+        s3.delete_object(Bucket=bucket, Key=key)
+    refused = fsx.run("import", "--deletes", place)
+    assert "the listing is empty, and 12 objects were known" in refused.err
+    assert len(list(place.iterdir())) == 12
+
+
+def test_the_report_lies_in_the_repository_and_here(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    fsx.associate(moto, f"s3://{bucket}/p/", "/d", *MANUAL)
+    place = fsx.directory / "d"
+    for name in ("=sum", 'a "quote"', "plain"):
+        (place / name).write_bytes(b"never exported")
+    done = fsx.run("release", "--json", "--report", f"s3://{bucket}/p/reports", place)
+
+    assert done.code == 1
+    key = f"p/reports/{done.json['id']}/failures.csv"
+    told = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    assert told == (
+        b"d/=sum,failed,OperationNotPermitted\r\n"
+        b'"d/a ""quote""",failed,OperationNotPermitted\r\n'
+        b"d/plain,failed,OperationNotPermitted\r\n"
+    )
+    assert (fsx.state_dir / "reports" / done.json["id"] / "failures.csv").read_bytes() == told
+    elsewhere = fsx.run("release", "--report", f"s3://{bucket}/q", place)
+    assert (elsewhere.code, "it lies in no linked repository" in elsewhere.err) == (2, True)
+    assert len(fsx.ok("tasks", "--json").json) == 1
+
+
+def test_killed_in_the_middle_of_a_release(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")
+    place = fsx.directory / "d"
+    bodies = {f"f{number:03d}": bytes([number]) * (3000 + number) for number in range(160)}
+    for name, body in bodies.items():
+        (place / name).write_bytes(body)
+    fsx.settle()
+    times = {name: (place / name).stat().st_mtime_ns for name in bodies}
+    task = fsx.ok("release", "--no-wait", place).out.strip()
+    deadline = time.monotonic() + 60
+    while not stubs(fsx, place):
+        assert time.monotonic() < deadline
+    fsx.kill()
+
+    fsx.start()
+    eventually(lambda: fsx.ok("task", "show", task, "--json").json["lifecycle"] == "SUCCEEDED", 60)
+    done = fsx.ok("tasks", "--json").json[0]
+    assert (done["id"], done["total"], done["succeeded"], done["failed"]) == (task, 160, 160, 0)
+    assert stubs(fsx, place) == sorted(bodies)
+    fsx.settle()
+    assert {name: (place / name).stat().st_mtime_ns for name in bodies} == times
+    assert fsx.status()["associations"][0]["exported"] == 0  # since the start: nothing was taken for a change
+    for name, body in bodies.items():
+        assert s3.get_object(Bucket=bucket, Key=name)["Body"].read() == body
+    assert all((place / name).read_bytes() == body for name, body in bodies.items())
+
+
+def test_a_cancelled_task_finishes_what_is_in_flight_and_begins_nothing_more(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    for number in range(80):
+        s3.put_object(Bucket=bucket, Key=f"f{number:02d}", Body=bytes([number]) * 1000)
+    go_on = threading.Event()
+
+    def hold(request: Request) -> Answer | None:
+        if request.method == "GET" and request.path.startswith(f"/{bucket}/f"):
+            go_on.wait(60)
+        return None
+
+    with Proxy(moto.url) as proxy:
+        fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url, "--poll", "0")
+        place = fsx.directory / "d"
+        fsx.settle()
+        proxy.rule = hold
+        task = fsx.ok("restore", "--no-wait", place).out.strip()
+        duplicate = fsx.run("restore", place)
+        assert (duplicate.code, "is doing the same" in duplicate.err) == (1, True)
+        eventually(lambda: [one for one in proxy.requests if one.method == "GET" and one.path.endswith("/f00")])
+        assert "CANCELING" in fsx.ok("task", "cancel", task).out
+        go_on.set()
+        eventually(lambda: fsx.ok("task", "show", task, "--json").json["lifecycle"] == "CANCELED", 60)
+
+        done = fsx.ok("task", "show", task, "--json").json
+        left = stubs(fsx, place)
+        assert 0 < done["succeeded"] == 80 - len(left) < 80
+        assert done["total"] == done["succeeded"]
+        ended = fsx.run("task", "cancel", task)
+        assert (ended.code, "it is CANCELED" in ended.err) == (1, True)
+        assert fsx.run("task", "cancel", "task-00000000000000000").code == 1
+
+
+def test_fsx_clients_make_and_watch_tasks(tmp_path: Path, moto: MotoServer, s3: Any, bucket: str) -> None:
+    """boto3 against the API's port; the shapes and errors are tests/contract/test_fsx_wire_tasks.py's."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with instance(tmp_path, FSXSYNC_API_LISTEN=f"127.0.0.1:{port}") as fsx:
+        fsx.associate(moto, f"s3://{bucket}/", "/d", *MANUAL)
+        (fsx.directory / "d" / "f").write_bytes(b"data")
+        keys = Credentials.of(fsx.state_dir / "api-credentials")
+        client = boto3.client(
+            "fsx",
+            endpoint_url=f"http://127.0.0.1:{port}",
+            region_name="us-east-1",
+            aws_access_key_id=keys.access_key_id,
+            aws_secret_access_key=keys.secret_key,
+        )
+        place = client.describe_file_systems()["FileSystems"][0]["FileSystemId"]
+        made = client.create_data_repository_task(
+            FileSystemId=place,
+            Type="EXPORT_TO_REPOSITORY",
+            Paths=["d"],
+            Report={
+                "Enabled": True,
+                "Path": f"s3://{bucket}/reports",
+                "Format": "REPORT_CSV_20191124",
+                "Scope": "FAILED_FILES_ONLY",
+            },
+            ClientRequestToken="once",
+        )["DataRepositoryTask"]
+
+        def seen() -> Any:
+            return client.describe_data_repository_tasks(TaskIds=[made["TaskId"]])["DataRepositoryTasks"][0]
+
+        eventually(lambda: seen()["Lifecycle"] == "SUCCEEDED")
+        assert seen()["Status"]["SucceededCount"] == 1
+        assert keys_of(s3, bucket) == ["f", f"reports/{made['TaskId']}/failures.csv"]
+        with pytest.raises(ClientError, match="DataRepositoryTaskEnded"):
+            client.cancel_data_repository_task(TaskId=made["TaskId"])

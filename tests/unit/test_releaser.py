@@ -1,0 +1,281 @@
+"""Releasing over a real tree and catalog, and a store in memory: each crash, each race, how objects are looked up."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.hydrating import MTIME_NS, Daemon, World, is_stub
+
+from fsxsync import _core
+from fsxsync.catalog.changelog import Entry, Hint
+from fsxsync.catalog.files import Files
+from fsxsync.errors import AccessDenied
+from fsxsync.model.identity import Base, base_of
+from fsxsync.model.release import Refusal
+from fsxsync.sync import releaser
+from fsxsync.sync.acting import Next
+from fsxsync.sync.look import look
+from fsxsync.sync.releaser import Candidate, release
+from fsxsync.tree import releasing
+
+BODY = b"what the application wrote" * 5000
+TOLD = Entry("dra-1", b"f", True, False, None, 0, 0, 1, 0, None, None, "")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+async def synced(world: World, name: str, body: bytes = BODY) -> Path:
+    """A resident file that is in sync with its object."""
+    path = world.base / "tree" / name
+    path.write_bytes(body)
+    os.utime(path, ns=(MTIME_NS, MTIME_NS))
+    world.put(name, body)
+    local, remote = world.tree.identify(name.encode()), await world.store.head(name)
+    assert local is not None
+    assert remote is not None
+    digest = _core.xxh3_128(body)
+    world.catalog.files.put(base_of("dra-1", name.encode(), local, remote, content_hash=digest))
+    return path
+
+
+def candidate(world: World, name: str) -> Candidate:
+    local = world.tree.identify(name.encode())
+    assert local is not None
+    return Candidate(name.encode(), local)
+
+
+async def release_one(daemon: Daemon, world: World, name: str = "f") -> Refusal | None:
+    return (await release(daemon.served, [candidate(world, name)]))[name.encode()]
+
+
+async def read_whole(daemon: Daemon, name: str) -> bytes:
+    with daemon.reader(name) as reader:
+        if is_stub(daemon.shared.tree.root / name):
+            await daemon.hydrator.make_resident(reader.path, reader.fd)
+        return reader and os.pread(reader.fd, 1 << 20, 0)
+
+
+def has_data(path: Path) -> bool:
+    """A block of it is on the disk."""
+    with path.open("rb") as file:
+        try:
+            return os.lseek(file.fileno(), 0, os.SEEK_DATA) >= 0
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return False
+
+
+class Crash(BaseException):
+    """``kill -9``: nothing after it is done."""
+
+
+def crashing(*_: object, **__: object) -> None:
+    raise Crash
+
+
+def crash_after(function: Callable[..., Any]) -> Callable[..., None]:
+    def run(*arguments: Any, **named: Any) -> None:
+        function(*arguments, **named)
+        raise Crash
+
+    return run
+
+
+STEPS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "before the mark": (releasing, "alone_with", crashing),
+    "before the mark is durable": (_core, "syncfs", crashing),
+    "when the mark is durable": (_core, "syncfs", crash_after(_core.syncfs)),
+    "when it is punched": (releasing, "punch_all", crash_after(releasing.punch_all)),
+    "before its row is written": (Files, "put_many", crashing),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("goes_on", ["the scan", "the task"])
+async def test_a_crash_loses_nothing_and_what_is_left_is_finished(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str, goes_on: str
+) -> None:
+    path = await synced(world, "f")
+    before = path.stat()
+    place, name, act = STEPS[step]
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, act)
+        async with world.daemon() as daemon:
+            with pytest.RaisesGroup(Crash, flatten_subgroups=True):
+                await release_one(daemon, world)
+    versions = dict(world.store.objects)
+    was_marked = is_stub(path)
+    assert was_marked is (step != "before the mark")
+
+    async with world.daemon() as daemon:
+        if goes_on == "the task":
+            assert await release_one(daemon, world) is None
+        assert (await look(daemon.served, TOLD)).next is Next.DONE
+        row = world.catalog.files.get("dra-1", b"f")
+        assert row is not None
+        assert row.released is is_stub(path) is (was_marked or goes_on == "the task")
+        after = path.stat()
+        assert (after.st_size, after.st_mtime_ns, after.st_atime_ns) == (
+            *(before.st_size, before.st_mtime_ns, before.st_atime_ns),
+        )
+        assert has_data(path) is not row.released
+        assert await read_whole(daemon, "f") == BODY
+    assert world.store.objects == versions  # nothing was exported
+
+
+async def test_a_reader_that_comes_while_marks_are_flushed_is_let_in_and_the_file_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await synced(world, "f")
+    sync = _core.syncfs
+
+    def somebody_comes(fd: int) -> None:
+        sync(fd)
+        with pytest.raises(BlockingIOError):
+            os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    monkeypatch.setattr(_core, "syncfs", somebody_comes)
+    monkeypatch.setattr(releaser, "BUSY_S", ())
+    async with world.daemon() as daemon:
+        refused = await release_one(daemon, world)
+
+    assert refused is not None
+    assert refused.code == "ResourceBusy"
+    assert not is_stub(path)
+    assert path.read_bytes() == BODY
+
+
+async def test_a_write_between_the_decision_and_the_mark_keeps_the_file(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await synced(world, "f")
+    opened = releasing.open_write
+
+    def first_a_write(*arguments: Any) -> int:
+        path.write_bytes(BODY[::-1])
+        os.utime(path, ns=(MTIME_NS, MTIME_NS))  # as cp -p leaves it: only the ctime tells
+        return opened(*arguments)
+
+    monkeypatch.setattr(releasing, "open_write", first_a_write)
+    monkeypatch.setattr(releaser, "BUSY_S", ())
+    async with world.daemon() as daemon:
+        refused = await release_one(daemon, world)
+
+    assert refused == Refusal("ResourceBusy", "it was changed meanwhile")
+    assert path.read_bytes() == BODY[::-1]
+
+
+async def test_an_open_file_is_tried_again_and_goes_once_it_is_closed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await synced(world, "f")
+    monkeypatch.setattr(releaser, "BUSY_S", (0.001,))
+    async with world.daemon() as daemon:
+        with daemon.reader("f"):
+            refused = await release_one(daemon, world)
+            assert refused == Refusal("ResourceBusy", "it is open")
+        assert await release_one(daemon, world) is None
+    assert is_stub(path)
+
+
+async def test_what_is_pending_or_being_looked_at_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await synced(world, "f")
+    monkeypatch.setattr(releaser, "BUSY_S", ())
+    changelog = world.catalog.changelog
+    async with world.daemon() as daemon:
+        assert changelog.reserve("dra-1", [b"f"])
+        assert await release_one(daemon, world) == Refusal("ResourceBusy", "it is being looked at")
+        changelog.free("dra-1", [b"f"])
+        changelog.add([Hint("dra-1", b"f", local=False, remote=True)], now_ns=1, delay_ns=0, cap_ns=0)
+        assert await release_one(daemon, world) == Refusal("ResourceBusy", "a change of it is pending")
+
+
+async def test_all_names_of_a_file_go_together_or_none(world: World) -> None:
+    path = await synced(world, "f")
+    os.link(path, world.base / "tree" / "g")
+    world.put("g", BODY)
+    async with world.daemon() as daemon:
+        refused = await release_one(daemon, world)
+        assert refused is not None
+        assert refused.code == "OperationNotPermitted"
+
+        linked = candidate(world, "g").local
+        for name in ("f", "g"):
+            remote = await world.store.head(name)
+            assert remote is not None
+            world.catalog.files.put(base_of("dra-1", name.encode(), linked, remote))
+        objects = dict(world.store.objects)
+        del world.store.objects["g"]
+        refused = await release_one(daemon, world)
+        assert refused is not None
+        assert refused.code == "SourceObjectDeletedBeforeReleasing"
+        world.store.objects.update(objects)
+        outcomes = await release(daemon.served, [candidate(world, "f"), candidate(world, "g")])
+        assert outcomes == {b"f": None, b"g": None}
+
+        rows = [world.catalog.files.get("dra-1", name) for name in (b"f", b"g")]
+        assert all(row is not None and row.released for row in rows)
+        assert await read_whole(daemon, "g") == BODY
+        assert (world.base / "tree" / "f").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("others", [0, 3000])
+@pytest.mark.parametrize("count", [3, 40])
+async def test_objects_are_looked_up_one_by_one_or_in_a_listing(world: World, count: int, others: int) -> None:
+    """In a listing where many are asked for that lie close together; the answers are the same."""
+    rows: list[Base] = []
+    for number in range(count):
+        await synced(world, f"f{number:03d}", b"x" * (number + 1))
+        row = world.catalog.files.get("dra-1", f"f{number:03d}".encode())
+        assert row is not None
+        rows.append(row)
+    for number in range(others):
+        world.store.outside_put(f"f001-{number:04d}", b"between")
+    del world.store.objects["f000"]
+    world.store.outside_put("f002", b"replaced")
+    async with world.daemon() as daemon:
+        seen = await releaser.see_objects(daemon.served, rows)
+
+    assert set(seen) == {row.path for row in rows}
+    assert seen[b"f000"] is None
+    for row in rows[1:]:
+        found = seen[row.path]
+        assert found is not None
+        assert (found.etag == row.etag) is (row.path != b"f002")
+
+
+async def test_a_store_that_can_not_be_asked_is_told_as_such(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several requests at once: one error, and not a group of them, which nobody would take for expected."""
+
+    async def refuse(_: str) -> None:
+        raise AccessDenied("HEAD", "403")
+
+    for name in ("f", "g"):
+        await synced(world, name)
+    monkeypatch.setattr(world.store, "head", refuse)
+    async with world.daemon() as daemon:
+        with pytest.raises(AccessDenied):
+            await release(daemon.served, [candidate(world, "f"), candidate(world, "g")])
+
+
+async def test_a_file_that_another_user_replaced_in_the_bucket_stays(world: World) -> None:
+    path = await synced(world, "f")
+    world.store.outside_put("f", b"another version")
+    async with world.daemon() as daemon:
+        refused = await release_one(daemon, world)
+        assert refused is not None
+        assert refused.code == "SourceObjectDeletedBeforeReleasing"
+    assert path.read_bytes() == BODY
+    assert replace(candidate(world, "f").local, ctime_ns=0).stub is None
