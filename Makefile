@@ -1,11 +1,12 @@
 # The one door. Everything but `clean` sets up what it needs first (scripts/bootstrap).
-.PHONY: help setup demo test test-s3 lint bench lock clean
+.PHONY: help setup demo test test-s3 soak lint bench lock clean
 ARGS ?=
 
 help:
 	@echo "make demo   see it work: an embedded S3, a mount, and what to try"
 	@echo "make test   run the tests            (ARGS='-k name' for some of them)"
 	@echo "make test-s3 SERVER=versitygw|versitygw-tls|minio   those that ask a store, on another one than moto"
+	@echo "make soak MINUTES=10 SEED=1   the model test for long; what fails is kept in build/soak"
 	@echo "make lint   ruff, mypy, import contracts, C warnings, formats"
 	@echo "make bench  measure everything   (ARGS='--json FILE'; one of them: .venv/bin/python -m bench NAME)"
 	@echo "make setup  only set up .venv        make lock   renew the lock files"
@@ -24,6 +25,11 @@ SERVER ?= versitygw
 test-s3: setup
 	scripts/build-server $(firstword $(subst -, ,$(SERVER)))
 	FSXSYNC_TEST_SERVER=$(SERVER) .venv/bin/pytest -q -rs -n 4 --dist loadfile tests/contract/test_store.py tests/integration $(ARGS)
+
+MINUTES ?= 10
+SEED ?= 1
+soak: setup
+	.venv/bin/python tests/model/soak.py --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 lint: setup
 	.venv/bin/ruff check .

@@ -6,12 +6,14 @@ or a neighbour's writes would join it.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from fsxsync.crashpoint import durable, is_armed
 from fsxsync.errors import CatalogCorrupt, CatalogError, NoSpace
 
 Row = tuple[Any, ...]
@@ -19,6 +21,7 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 
 _PRIMARY = 0xFF
 """The low byte of an extended result code is its family (sqlite.org/rescode.html)."""
+_TABLE = re.compile(r"\A\s*(?:INSERT(?: OR \w+)? INTO|REPLACE INTO|UPDATE|DELETE FROM) (\w+)")
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _ENVIRONMENT = {
     sqlite3.SQLITE_PERM: "check the owner and mode of the state directory",
@@ -45,27 +48,44 @@ class Connection:
         self.after_rollback: list[Callable[[], None]] = []
         """What caches rows in memory forgets here what was never committed."""
         self._depth = 0
+        self._written: set[str] = set()
+        """Tables that the transaction wrote to; known only where somebody counts crash points."""
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         with self.translated():
             return self.raw.execute(sql, parameters).fetchall()
 
     def row(self, sql: str, parameters: Parameters = ()) -> Row | None:
-        with self.translated():
+        with self.translated(), self._writing(sql):
             found: Row | None = self.raw.execute(sql, parameters).fetchone()
             return found
 
     def run(self, sql: str, parameters: Parameters = ()) -> int:
         """Run a statement that writes; how many rows it touched."""
-        with self.translated():
+        with self.translated(), self._writing(sql):
             return self.raw.execute(sql, parameters).rowcount
 
     def run_many(self, sql: str, parameters: Iterable[Parameters]) -> None:
         """Run a statement for each of ``parameters``. Only inside a transaction, which makes it all or
         none."""
         assert self._depth, "each row would be a transaction of its own"
-        with self.translated():
+        with self.translated(), self._writing(sql):
             self.raw.executemany(sql, parameters)
+
+    def _writing(self, sql: str) -> AbstractContextManager[None]:
+        """Outside a transaction a statement is one of its own, and so a durable step."""
+        if not is_armed() or (found := _TABLE.search(sql)) is None:
+            return nullcontext()
+        if self._depth == 0:
+            return durable(f"catalog.{found[1]}")
+        self._written.add(found[1])
+        return nullcontext()
+
+    def _committing(self) -> AbstractContextManager[None]:
+        if self._depth > 1 or not self._written:
+            return nullcontext()
+        written, self._written = sorted(self._written), set()
+        return durable(f"catalog.{'+'.join(written)}")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -81,7 +101,7 @@ class Connection:
         self._depth += 1
         try:
             yield
-            with self.translated():
+            with self.translated(), self._committing():
                 self.raw.execute(end)
         except BaseException:
             self._undo(undo, end)
@@ -91,6 +111,7 @@ class Connection:
 
     def _undo(self, undo: str, end: str) -> None:
         with self.translated():
+            self._written.clear()
             if self.raw.in_transaction:  # a full or failing disk makes SQLite roll back by itself
                 self.raw.execute(undo)
                 if undo != "ROLLBACK":

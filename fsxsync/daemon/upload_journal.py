@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from fsxsync.catalog.database import Catalog
 from fsxsync.catalog.uploads import Part, Upload
+from fsxsync.crashpoint import now_ns
 from fsxsync.ports import ObjectStore
 from fsxsync.transfer.parts import Begun, Intent, SentPart
 
@@ -33,7 +33,7 @@ class UploadJournal:
         return Begun(upload.number, upload.upload_id, upload.part_size, upload.headers, tuple(parts))
 
     def intended(self, store: ObjectStore, key: str) -> int:
-        return self._uploads.intended(self._owner_of(store), key, time.time_ns())
+        return self._uploads.intended(self._owner_of(store), key, now_ns())
 
     def started(self, number: int, upload_id: str, *, part_size: int, described: bytes) -> None:
         self._uploads.started(number, upload_id, part_size=part_size, headers=described)

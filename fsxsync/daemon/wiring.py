@@ -13,6 +13,7 @@ from pathlib import Path
 from fsxsync import __version__
 from fsxsync.catalog.database import Catalog
 from fsxsync.config import Settings
+from fsxsync.crashpoint import VARIABLE, arm
 from fsxsync.daemon.upload_journal import UploadJournal
 from fsxsync.model.association import Access, Association
 from fsxsync.ports import Conditions, EventQueue, ObjectStore
@@ -56,6 +57,7 @@ def build(
     Raises:
         CatalogCorrupt, TreeMoved, NoUserXattrs: a person has to mend something first.
     """
+    arm(os.environ.get(VARIABLE))
     catalog = Catalog.open(state_dir / "catalog.db")
     known = catalog.facts.get("instance")
     tree = Tree.open(

@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from fsxsync.crashpoint import durable
 from fsxsync.errors import (
     AccessDenied,
     KeyRefused,
@@ -169,13 +170,14 @@ class S3Store:
         )
         length = body.length if isinstance(body, FileRange) else len(body)
         try:
-            answer = await self._asker.ask(
-                request,
-                what=self._books.what("upload", key),
-                body=body,
-                body_crc64nvme=headers.crc64nvme,
-                finish=length <= _FINISHED_MAX,
-            )
+            with durable("object.put"):
+                answer = await self._asker.ask(
+                    request,
+                    what=self._books.what("upload", key),
+                    body=body,
+                    body_crc64nvme=headers.crc64nvme,
+                    finish=length <= _FINISHED_MAX,
+                )
         except ObjectMissing as error:
             if replaces is not None:  # If-Match on a key that is gone
                 raise ObjectChanged(error.what, "it was deleted") from error
@@ -184,21 +186,23 @@ class S3Store:
         return written_of(answer)
 
     async def start_upload(self, key: str, headers: ObjectHeaders) -> str:
-        return await trio.to_thread.run_sync(
-            lambda: self._books.start_upload(key, headers, checksum=self.conditions.checksum)
-        )
+        with durable("upload.start"):
+            return await trio.to_thread.run_sync(
+                lambda: self._books.start_upload(key, headers, checksum=self.conditions.checksum)
+            )
 
     async def upload_part(
         self, key: str, upload_id: str, number: int, body: FileRange, *, crc64nvme: int
     ) -> UploadedPart:
         told = crc64nvme if self.conditions.checksum else None
-        answer = await self._asker.ask(
-            requests.upload_part(key, upload_id, number, crc64nvme=told),
-            what=self._books.what("upload", key),
-            priority=Priority.PRELOAD,
-            body=body,
-            body_crc64nvme=crc64nvme,
-        )
+        with durable("upload.part"):
+            answer = await self._asker.ask(
+                requests.upload_part(key, upload_id, number, crc64nvme=told),
+                what=self._books.what("upload", key),
+                priority=Priority.PRELOAD,
+                body=body,
+                body_crc64nvme=crc64nvme,
+            )
         return UploadedPart(number, written_of(answer).etag, crc64nvme)
 
     async def parts_of(self, key: str, upload_id: str) -> list[UploadedPart] | None:
@@ -215,9 +219,10 @@ class S3Store:
     ) -> Written:
         condition = await self._completing(key, replaces)
         told = crc64nvme if self.conditions.checksum else None
-        return await trio.to_thread.run_sync(
-            lambda: self._books.complete_upload(key, upload_id, parts, condition, crc64nvme=told)
-        )
+        with durable("upload.complete"):
+            return await trio.to_thread.run_sync(
+                lambda: self._books.complete_upload(key, upload_id, parts, condition, crc64nvme=told)
+            )
 
     async def _completing(self, key: str, replaces: Remote | None) -> dict[str, Any]:
         conditions = self.conditions
@@ -230,7 +235,8 @@ class S3Store:
         return await trio.to_thread.run_sync(self._books.uploads_of, key)
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
-        await trio.to_thread.run_sync(self._books.abort_upload, key, upload_id)
+        with durable("upload.abort"):
+            await trio.to_thread.run_sync(self._books.abort_upload, key, upload_id)
 
     async def copy(
         self, source: str, target: str, headers: Posix, kind: Kind, *, expect: Remote, replaces: Remote | None
@@ -250,13 +256,15 @@ class S3Store:
         copied_from = copying.Source(self.bucket, source, found)
         if found.size > self._copy_limit:
             condition = await self._completing(target, replaces)
-            return await trio.to_thread.run_sync(self._books.copy_large, copied_from, target, params, condition)
+            with durable("object.copy"):
+                return await trio.to_thread.run_sync(self._books.copy_large, copied_from, target, params, condition)
         if source != target:  # a copy never guards its target (SERVERS.md)
             await self._compare(target, replaces)
         guard: dict[str, Any] = {}
         if self.conditions.put_if_none_match if replaces is None else self.conditions.put_if_match:
             guard = condition_of(replaces)
-        return await self._copy_at_once(copied_from, target, params, guard)
+        with durable("object.copy"):
+            return await self._copy_at_once(copied_from, target, params, guard)
 
     async def _copy_at_once(
         self, source: copying.Source, target: str, params: dict[str, Any], guard: dict[str, Any]
@@ -287,7 +295,8 @@ class S3Store:
                 raise ObjectChanged(what, "it is another version now")
         try:
             request = requests.delete(key, if_match=expect.etag if obeys else None)
-            await self._asker.ask(request, what=what, finish=True)
+            with durable("object.delete"):
+                await self._asker.ask(request, what=what, finish=True)
         except ObjectMissing:
             return
         except ObjectChanged:

@@ -84,7 +84,6 @@ def _not_yet(served: Served, action: Action) -> str:
 
 async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: C901, PLR0912, PLR0915
     """Carry a verdict out. Raises what its executor raises."""
-    files = served.shared.catalog.files
     base, local, remote = action.base, action.local, action.remote
     kept: bytes | None = None
     again = DONE
@@ -100,7 +99,7 @@ async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: 
                 record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")
             return DONE
         case Verdict.FORGET:
-            files.delete(served.id, path)
+            exporter.forget_gone(served, path)
             let_go(served, path)
             return DONE
         case Verdict.REFRESH:

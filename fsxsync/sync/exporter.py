@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+from fsxsync.crashpoint import durable
 from fsxsync.errors import LocalChanged, NotExportable, ObjectArchived
 from fsxsync.model.association import Event
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
@@ -179,7 +180,8 @@ def remark(served: Served, path: bytes, local: Local, mark: StubMark) -> Local:
     try:
         if os.getxattr(fd, XATTR) != (local.stub.encode() if local.stub else b""):
             raise LocalChanged(f"marking {path!r}", "its mark was changed meanwhile")
-        os.setxattr(fd, XATTR, mark.encode())
+        with durable("stub.remark"):
+            os.setxattr(fd, XATTR, mark.encode())
         return tree.identify_fd(fd)
     finally:
         os.close(fd)
@@ -202,8 +204,14 @@ async def export_delete(served: Served, path: bytes, action: Action) -> None:
         key = exported_key(served, path, base.kind)
         await served.store.delete(key, expect=remote)
         served.deleted_remote += 1
-    served.shared.catalog.files.delete(served.id, path)
-    _keep_empty_parent(served, path)
+    forget_gone(served, path)
+
+
+def forget_gone(served: Served, path: bytes) -> None:
+    """Drop the row of what is on neither side any more."""
+    with served.shared.catalog.transaction():  # nothing would look again at a directory that is left alone
+        served.shared.catalog.files.delete(served.id, path)
+        _keep_empty_parent(served, path)
 
 
 def _keep_empty_parent(served: Served, path: bytes) -> None:
@@ -212,12 +220,12 @@ def _keep_empty_parent(served: Served, path: bytes) -> None:
     Otherwise it would be in the tree and nowhere in the repository: the next host would not have it.
     """
     parent = path.rpartition(b"/")[0]
+    while parent and served.shared.tree.identify(served.tree_path(parent)) is None:
+        parent = parent.rpartition(b"/")[0]  # it went, too: what it lay in may be empty now
     if not parent or Event.NEW not in served.association.policy.exports:
         return
     files = served.shared.catalog.files
     row = files.get(served.id, parent)
-    if row is None or not row.is_implied or files.children_exist(served.id, parent):
-        return
-    if served.shared.tree.identify(served.tree_path(parent)) is not None:
+    if row is not None and row.is_implied and not files.children_exist(served.id, parent):
         files.delete(served.id, parent)
         served.add_hint(parent, local=True, delay_s=served.shared.settings.export_delay_s)

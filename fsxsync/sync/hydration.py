@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import trio
 
 from fsxsync.catalog.partials import Partial
+from fsxsync.crashpoint import durable
 from fsxsync.errors import FsxSyncError, LocalChanged, NoSpace, ObjectChanged, ObjectDamaged, ObjectMissing
 from fsxsync.model.checksum import Checksum
 from fsxsync.model.stub import XATTR, StubMark
@@ -257,7 +258,8 @@ class Hydration:
         mark = self.mark
         job = ChunkJob(self.store, self.key, mark.etag, mark.version_id, mark.size, self.fd, offset, length)
         self._check_room()
-        fetched = await mover.fetch(job, priority)
+        with durable("stub.chunk"):
+            fetched = await mover.fetch(job, priority)
         # What tells of the whole object comes with a chunk only where the chunk is the whole of it.
         if await fits(self.fd, mark.size, fetched.crc64nvme, fetched.checksums) is False:
             fetched = await mover.fetch(job, priority)

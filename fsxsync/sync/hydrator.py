@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from fsxsync.crashpoint import durable
 from fsxsync.errors import (
     FsxSyncError,
     LocalChanged,
@@ -73,11 +74,13 @@ class StubHydrator(FrontHints):
                 self._nursery = nursery
                 nursery.start_soon(self._memory.run, name="partial files")
                 task_status.started()
-                while True:
-                    await trio.sleep(IDLE_S / 4)
-                    await self._drop_idle()
+                try:
+                    while True:
+                        await trio.sleep(IDLE_S / 4)
+                        await self._drop_idle()
+                finally:
+                    self._nursery = None  # while those in it end, nobody new comes in
         finally:
-            self._nursery = None
             partial = [hydration for hydration in self._active.values() if is_partial(hydration)]
             await self._memory.save_all(partial)
             for hydration in list(self._active.values()):
@@ -262,9 +265,11 @@ class StubHydrator(FrontHints):
         self._memory.forget(ino)
         # Cut first: a crash in between leaves a mark on an empty file, which is imported again; the other order
         # would leave a file of zeros without a mark (DESIGN §3.4).
-        os.ftruncate(fd, 0)
+        with durable("stub.cut"):
+            os.ftruncate(fd, 0)
         if self.is_stub(fd):
-            os.removexattr(fd, XATTR)
+            with durable("stub.unmark"):
+                os.removexattr(fd, XATTR)
 
     # ------------------------------------------------------------- downloads
 

@@ -59,7 +59,11 @@ def ensure_parents(served: Served, path: bytes) -> None:
         relative = served.association.relative(made)
         local = tree.identify(made)
         if relative and local is not None:
-            served.shared.catalog.files.put(base_of(served.id, relative, local, None))
+            row = served.shared.catalog.files.get(served.id, relative)
+            if row is None or row.is_implied:
+                served.shared.catalog.files.put(base_of(served.id, relative, local, None))
+            else:  # it was removed here a moment ago, and its marker is still there: the look at it sees the difference
+                served.add_hint(relative, local=True)
             served.shared.invalidate(made, data=False)
 
 
@@ -225,32 +229,38 @@ async def import_delete(served: Served, path: bytes, action: Action) -> None:
             tree.remove(tree_path, local)
         served.deleted_local += 1
         served.shared.invalidate(tree_path, local.ino, data=True)
-    files.delete(served.id, path)
-    _remove_implied_parents(served, path)
+    gone = [path, *_remove_implied_parents(served, path)]
+    with served.shared.catalog.transaction():  # nothing would look again at a directory that is left alone
+        for each in gone:
+            files.delete(served.id, each)
 
 
 def _is_empty(served: Served, tree_path: bytes) -> bool:
     return next(iter(served.shared.tree.walk(tree_path)), None) is None
 
 
-def _remove_implied_parents(served: Served, path: bytes) -> None:
-    """A directory that existed only because keys lay below it goes with the last of them, as in the bucket."""
+def _remove_implied_parents(served: Served, path: bytes) -> list[bytes]:
+    """A directory that existed only because keys lay below it goes with the last of them, as in the bucket. Which ones
+    went; the path still has its row."""
     tree, files = served.shared.tree, served.shared.catalog.files
+    gone: list[bytes] = []
     parent = path.rpartition(b"/")[0]
     while parent:
         row = files.get(served.id, parent)
         local = tree.identify(served.tree_path(parent))
-        if row is None or not row.is_implied or local is None or files.children_exist(served.id, parent):
-            return
+        known = {base.path for base in files.after(served.id, b"", len(gone) + 3, parent)}
+        if row is None or not row.is_implied or local is None or not known <= {parent, path, *gone}:
+            return gone
         if (local.mode, local.uid, local.gid) != (row.mode, row.uid, row.gid):
-            return  # somebody cared for it
+            return gone  # somebody cared for it
         try:
             tree.remove(served.tree_path(parent), local)
         except LocalChanged:
-            return  # a local file lies in it
+            return gone  # a local file lies in it
         served.shared.invalidate(served.tree_path(parent), local.ino, data=False)
-        files.delete(served.id, parent)
+        gone.append(parent)
         parent = parent.rpartition(b"/")[0]
+    return gone
 
 
 async def keep_both(served: Served, path: bytes, action: Action) -> tuple[Base, bytes]:

@@ -75,7 +75,7 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     if base is not None and local is not None and (base.kind is Kind.DIRECTORY) != (local.kind is Kind.DIRECTORY):
         # File here, directory there: the old key goes first, then the path is new.
         outcome = await _settle(served, path, base, None, entry, policy=policy)
-        if outcome.next is Next.DONE:
+        if outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) != base:
             conflicts.look_again_below(served, path)
             return replace(outcome, local=True, next=Next.AGAIN)
         return outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import trio
 
@@ -34,6 +35,8 @@ CLAIM = 64
 LATER_S = 0.25
 """How soon a path that waits for something else is looked at again."""
 BACKOFF_MAX_S = 300.0
+SET_BACK_NS = 10**9
+"""By more than this the clock was set back: what was to be looked at soon would have to wait for so long."""
 FATAL = (BadCredentials, BucketMissing, EndpointUnreachable, TreeMoved)
 """Not the path's fault but the association's: it becomes MISCONFIGURED, and its paths wait."""
 
@@ -53,9 +56,13 @@ async def run_lookers(served: Served) -> None:
     limit = served.shared.settings.look_workers
     slots = trio.Semaphore(limit)
     changelog = served.shared.catalog.changelog
+    steadily = served.shared.now_ns() - time.monotonic_ns()
     async with trio.open_nursery() as nursery:
         while True:
             served.hints = trio.Event()
+            before, steadily = steadily, served.shared.now_ns() - time.monotonic_ns()
+            if steadily < before - SET_BACK_NS:
+                changelog.wake(served.id, served.shared.now_ns())
             await served.shared.courtesy.give_way()
             await slots.acquire()
             slots.release()

@@ -112,11 +112,15 @@ async def export_rename(
         moves.forget(served, move)
         return None  # its data is here, and is uploaded
     except ObjectChanged:
-        if local.stub is None and not move.is_source(await served.store.head(old_key)):
+        now = await served.store.head(old_key)
+        if local.stub is None and not move.is_source(now):
             return None  # somebody changed the old object: it comes back there, and our bytes are uploaded
-        if local.stub is not None and await served.store.head(old_key) is None:
+        if local.stub is not None and now is None:
             return None
-        raise
+        if now is None or not move.is_source(now) or now.version_id == expect.version_id:
+            raise
+        # The same bytes with other metadata: the old path's row, which would learn of it, waits for this copy.
+        return await _copy(served, move, local, local.posix, expect=now, replaces=replaces)
 
 
 async def _copy(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import os
 import socket
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import trio
 from fsxsync.catalog.changelog import Hint
 from fsxsync.catalog.database import Catalog
 from fsxsync.config import Settings
+from fsxsync.crashpoint import now_ns
 from fsxsync.model.association import Association
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 from fsxsync.model.keys import key_of
@@ -103,7 +103,7 @@ class Shared:
     """Association id -> what serves it; the engine's own."""
     awaited: dict[tuple[str, str], Awaited] = field(default_factory=dict)
     """Archived objects that readers wait for, by association and key; an update of the association ends no wait."""
-    started_ns: int = field(default_factory=time.time_ns)
+    started_ns: int = field(default_factory=now_ns)
     host: str = field(default_factory=socket.gethostname)
 
     def __post_init__(self) -> None:
@@ -128,7 +128,7 @@ class Shared:
 
     @staticmethod
     def now_ns() -> int:
-        return time.time_ns()
+        return now_ns()
 
     def invalidate(self, tree_path: bytes, *inodes: int, data: bool) -> None:
         """The kernel forgets what it knows of a path, of the directory it lies in and of these inodes."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from fsxsync import _core
+from fsxsync.crashpoint import durable
 from fsxsync.errors import LocalChanged
 from fsxsync.model.conflict import conflict_name
 from fsxsync.model.identity import Kind, Local
@@ -48,7 +49,7 @@ class Places:
             part = b"/".join(components[:count])
             with translated("making the directory", part), parent_of(self._root_fd, part) as (parent, name):
                 try:
-                    with keeping_times(parent):
+                    with keeping_times(parent), durable("tree.mkdir"):
                         os.mkdir(name, 0o700, dir_fd=parent)
                 except FileExistsError:
                     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -80,7 +81,7 @@ class Places:
             LocalChanged: the name is taken, or its directory is gone. NoSpace. TreeError.
         """
         with translated("placing", path), parent_of(self._root_fd, path) as (parent, name):
-            with keeping_times(parent):
+            with keeping_times(parent), durable("tree.place"):
                 _core.renameat2(self._staging.fd, staged.name, parent, name, _core.RENAME_NOREPLACE)
             return self._as_placed(staged, parent, name)
 
@@ -98,7 +99,8 @@ class Places:
             for stub in stubs:
                 staged, ino = self._staging.make_stub(stub)
                 try:
-                    _core.renameat2(self._staging.fd, staged, parent, stub.name, _core.RENAME_NOREPLACE)
+                    with durable("tree.place"):
+                        _core.renameat2(self._staging.fd, staged, parent, stub.name, _core.RENAME_NOREPLACE)
                 except OSError as error:
                     self._staging.discard(staged)
                     if error.errno != errno.EEXIST:
@@ -159,7 +161,7 @@ class Places:
         ):
             _core.renameat2(self._staging.fd, staged.name, self._staging.fd, old, _core.RENAME_NOREPLACE)
             try:
-                with keeping_times(parent):
+                with keeping_times(parent), durable("tree.exchange"):
                     _core.renameat2(self._staging.fd, old, parent, name, _core.RENAME_EXCHANGE)
             except OSError:
                 self._unrename(old, staged.name)
@@ -172,8 +174,12 @@ class Places:
                 self._put_back(old, staged, parent, name, path)
                 raise
             if keep_as is None:
-                os.unlink(old, dir_fd=self._staging.fd)
+                self._drop(old)
             return self._as_placed(staged, parent, name)
+
+    def _drop(self, old: bytes) -> None:
+        with durable("staging.drop-old"):
+            os.unlink(old, dir_fd=self._staging.fd)
 
     def _check(self, path: bytes, expect: Local, what: str) -> None:
         """A look before the deed spares most of the putting back."""
@@ -188,7 +194,7 @@ class Places:
             raise LocalChanged(what, "somebody has it open for writing")
 
     def _keep(self, old: bytes, keep_as: bytes) -> None:
-        with parent_of(self._root_fd, keep_as) as (parent, name):
+        with parent_of(self._root_fd, keep_as) as (parent, name), durable("tree.keep"):
             _core.renameat2(self._staging.fd, old, parent, name, _core.RENAME_NOREPLACE)
 
     def settle(self, path: bytes) -> None:
@@ -210,7 +216,7 @@ class Places:
     def _put_back(self, old: bytes, staged: Staged, parent: int, name: bytes, path: bytes) -> None:
         """Undo an exchange. Whatever else came under the name meanwhile stays there, and what was taken out is kept."""
         try:
-            with keeping_times(parent):
+            with keeping_times(parent), durable("tree.put-back"):
                 _core.renameat2(self._staging.fd, old, parent, name, _core.RENAME_EXCHANGE)
         except FileNotFoundError:  # somebody removed or renamed what we had put there
             self.rescue(old, path)
@@ -257,7 +263,8 @@ class Places:
             parent_of(self._root_fd, path) as (parent, name),
             parent_of(self._root_fd, to) as (new_parent, new_name),
         ):
-            _core.renameat2(parent, name, new_parent, new_name, _core.RENAME_NOREPLACE)
+            with durable("tree.move"):
+                _core.renameat2(parent, name, new_parent, new_name, _core.RENAME_NOREPLACE)
             if not self._is_there(to, expect, new_parent, new_name):
                 _core.renameat2(new_parent, new_name, parent, name, _core.RENAME_NOREPLACE)
                 raise LocalChanged(what, "it was changed meanwhile, or somebody has it open for writing")
@@ -277,7 +284,8 @@ class Places:
             parent_of(self._root_fd, path) as (parent, name),
             parent_of(self._root_fd, other) as (other_parent, other_name),
         ):
-            _core.renameat2(parent, name, other_parent, other_name, _core.RENAME_EXCHANGE)
+            with durable("tree.swap"):
+                _core.renameat2(parent, name, other_parent, other_name, _core.RENAME_EXCHANGE)
             are_there = self._is_there(path, expect_other, parent, name)
             if not are_there or not self._is_there(other, expect, other_parent, other_name):
                 _core.renameat2(parent, name, other_parent, other_name, _core.RENAME_EXCHANGE)
@@ -301,18 +309,18 @@ class Places:
                 return
             self._check(path, expect, what)
             with self._staging.note(path, expect) as old, parent_of(self._root_fd, path) as (parent, name):
-                with keeping_times(parent):
+                with keeping_times(parent), durable("tree.take-out"):
                     _core.renameat2(parent, name, self._staging.fd, old, _core.RENAME_NOREPLACE)
                 try:
                     self._check_out(old, expect, what)
                 except (LocalChanged, OSError):
                     self._give_back(old, parent, name, path)
                     raise
-                os.unlink(old, dir_fd=self._staging.fd)
+                self._drop(old)
 
     def _give_back(self, old: bytes, parent: int, name: bytes, path: bytes) -> None:
         try:
-            with keeping_times(parent):
+            with keeping_times(parent), durable("tree.put-back"):
                 _core.renameat2(self._staging.fd, old, parent, name, _core.RENAME_NOREPLACE)
         except OSError as error:
             if error.errno not in {errno.EEXIST, errno.ENOENT}:
@@ -327,7 +335,7 @@ class Places:
                     raise LocalChanged(what, "another directory stands there")
             finally:
                 os.close(fd)
-            with keeping_times(parent):
+            with keeping_times(parent), durable("tree.rmdir"):
                 os.rmdir(name, dir_fd=parent)
 
     # ------------------------------------------------------------- after a crash

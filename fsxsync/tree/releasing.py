@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from fsxsync import _core
+from fsxsync.crashpoint import durable
 from fsxsync.errors import FsxSyncError, LocalChanged, TreeError
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
@@ -105,7 +106,8 @@ def _mark(root_fd: int, dev: int, place: int, wanted: Releasable, owner: ExitSta
                 raise LocalChanged(what, "it was changed meanwhile")
             if now.nlink != wanted.names:  # the mark would stand for data of names that may have no object
                 raise LocalChanged(what, "it has other names (hard links), whose data would go with it")
-            os.setxattr(fd, XATTR, wanted.mark.encode(), os.XATTR_CREATE)
+            with durable("stub.mark"):
+                os.setxattr(fd, XATTR, wanted.mark.encode(), os.XATTR_CREATE)
         undo.pop_all()
     owner.callback(resources.close)  # should anything raise before it is punched; closing twice does nothing
     return _Marked(place, wanted, fd, has_lease, resources)
@@ -132,7 +134,8 @@ def _punched(one: _Marked, dev: int, *, is_late: bool) -> Local:
 
 def _punch(fd: int, size: int, what: str) -> None:
     try:
-        punch_all(fd, size)
+        with durable("stub.punch"):
+            punch_all(fd, size)
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:  # then nothing was punched; after any other error the mark stays
             os.removexattr(fd, XATTR)

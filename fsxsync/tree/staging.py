@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsxsync import _core
+from fsxsync.crashpoint import durable
 from fsxsync.errors import NoUserXattrs, TreeError
 from fsxsync.model.identity import Local
 from fsxsync.model.stub import RESERVED_PREFIX, XATTR, StubMark
@@ -121,15 +122,16 @@ class Staging:
         """The same, without a look at what came of it: its name in here and its inode. Raises OSError."""
         name = self._name(NEW)
         mark = stub.mark.encode()
-        made = _core.create_stub(
-            self.fd, name, stub.mark.size, stub.mode, stub.uid, stub.gid, stub.atime_ns, stub.mtime_ns, XATTR, mark
-        )
+        with durable("staging.make"):
+            made = _core.create_stub(
+                self.fd, name, stub.mark.size, stub.mode, stub.uid, stub.gid, stub.atime_ns, stub.mtime_ns, XATTR, mark
+            )
         return name, made[0]
 
     def symlink(self, target: bytes, *, uid: int, gid: int, mtime_ns: int) -> Staged:
         """A symlink. Raises NoSpace, TreeError."""
         name = self._name(NEW)
-        with translated("staging", name):
+        with translated("staging", name), durable("staging.make"):
             os.symlink(target, name, dir_fd=self.fd)
             os.chown(name, uid, gid, dir_fd=self.fd, follow_symlinks=False)
             os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=self.fd, follow_symlinks=False)
@@ -145,7 +147,7 @@ class Staging:
     def finish(self, fd: int, name: bytes, *, mode: int, uid: int, gid: int, mtime_ns: int, atime_ns: int) -> Staged:
         """Make a written file durable and give it its metadata; ``fd`` is closed."""
         try:
-            with translated("staging", name):
+            with translated("staging", name), durable("staging.make"):
                 os.fchown(fd, uid, gid)
                 os.fchmod(fd, mode)
                 os.utime(fd, ns=(atime_ns, mtime_ns))
@@ -190,14 +192,16 @@ class Staging:
         with translated("staging", name):
             fd = os.open(name + NOTE, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
             try:
-                os.write(fd, note.encode())
+                with durable("staging.write-note"):
+                    os.write(fd, note.encode())
             finally:
                 os.close(fd)
         try:
             yield name
         finally:
             if not self._exists(name):
-                os.unlink(name + NOTE, dir_fd=self.fd)
+                with durable("staging.drop-note"):
+                    os.unlink(name + NOTE, dir_fd=self.fd)
 
     def _exists(self, name: bytes) -> bool:
         try:

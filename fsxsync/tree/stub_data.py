@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 
 from fsxsync import _core
+from fsxsync.crashpoint import durable
 from fsxsync.tree.beneath import translated
 from fsxsync.tree.identify import read_mark
 
@@ -48,5 +49,6 @@ def put_back(fd: int, what: bytes, *, mtime_ns: int, atime_ns: int, punch: bool)
             return
         size = os.fstat(fd).st_size
         if punch and size:
-            punch_all(fd, size)
+            with durable("stub.punch"):
+                punch_all(fd, size)
         os.utime(fd, ns=(atime_ns, mtime_ns))

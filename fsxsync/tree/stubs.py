@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Mapping
 
+from fsxsync.crashpoint import durable
 from fsxsync.errors import LocalChanged
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
@@ -93,9 +94,10 @@ def unmark(fd: int, dev: int, mark: StubMark, *, mtime_ns: int, atime_ns: int, f
         now = identify_fd(fd, dev)
         if now.stub != mark or now.size != mark.size:
             raise LocalChanged(f"settling {mark.key}", "its mark or size was changed meanwhile")
-        os.removexattr(fd, XATTR)
-        if flushes:
-            os.fsync(fd)
+        with durable("stub.unmark"):
+            os.removexattr(fd, XATTR)
+            if flushes:
+                os.fsync(fd)
         return identify_fd(fd, dev)
 
 
@@ -123,11 +125,12 @@ def set_metadata(
         fd = open_pinned(root_fd, path)
         try:
             _check_judged(identify_fd(fd, dev), expect, path)
-            mode = _give(fd, expect, mode, uid, gid)
-            if mode is not None and mode != stat.S_IMODE(os.fstat(fd).st_mode):
-                os.chmod(proc_path(fd), mode)
-            if mtime_ns is not None and mtime_ns != expect.mtime_ns:
-                _set_times(fd, expect, mtime_ns, atime_ns, path)
+            with durable("tree.metadata"):
+                mode = _give(fd, expect, mode, uid, gid)
+                if mode is not None and mode != stat.S_IMODE(os.fstat(fd).st_mode):
+                    os.chmod(proc_path(fd), mode)
+                if mtime_ns is not None and mtime_ns != expect.mtime_ns:
+                    _set_times(fd, expect, mtime_ns, atime_ns, path)
             now = identify_fd(fd, dev)
         finally:
             os.close(fd)
@@ -166,7 +169,8 @@ def set_xattrs(root_fd: int, dev: int, path: bytes, expect: Local, wanted: Mappi
         fd = open_pinned(root_fd, path)
         try:
             _check_judged(identify_fd(fd, dev), expect, path)
-            complete = write_xattrs(fd, wanted)
+            with durable("tree.xattrs"):
+                complete = write_xattrs(fd, wanted)
             return identify_fd(fd, dev), complete
         finally:
             os.close(fd)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from model.daemons import Daemons
+from support.forked import ForkServer
 from support.moto_server import MotoServer
 
 
@@ -18,10 +19,16 @@ def moto() -> Iterator[MotoServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    with ForkServer() as server:
+        yield server
+
+
 @pytest.fixture(scope="module")
-def daemons(moto: MotoServer) -> Iterator[Daemons]:
+def daemons(moto: MotoServer, fork_server: ForkServer) -> Iterator[Daemons]:
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fsxsync-model-")))
-        made = Daemons(moto, base)
+        made = Daemons(moto, fork_server, base)
         stack.callback(made.close)
         yield made

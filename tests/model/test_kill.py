@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.instance import Instance, bucket_with_events, eventually, instance, keys_of
+from support.forked import ForkedInstance, ForkServer
+from support.instance import Instance, bucket_with_events, keys_of
 from support.moto_server import MotoServer
 
 # ruff: noqa: S311  nothing here is a secret
@@ -102,9 +103,15 @@ def random_tree(directory: Path, rng: random.Random, files: int = FILES) -> dict
 
 
 @pytest.fixture(params=["mount", "watch"])
-def linked(request: pytest.FixtureRequest, moto: MotoServer, tmp_path: Path) -> Iterator[Linked]:
-    with instance(tmp_path, mounted=request.param == "mount") as made:
+def linked(
+    request: pytest.FixtureRequest, moto: MotoServer, fork_server: ForkServer, tmp_path: Path
+) -> Iterator[Linked]:
+    made = ForkedInstance(tmp_path, mounted=request.param == "mount", server=fork_server)
+    try:
+        made.start()
         yield Linked(made, moto)
+    finally:
+        made.clean_up()
 
 
 def test_a_tree_that_is_copied_in(linked: Linked, tmp_path: Path) -> None:
@@ -117,39 +124,6 @@ def test_a_tree_that_is_copied_in(linked: Linked, tmp_path: Path) -> None:
     linked.settle()
     assert linked.objects() == wanted
     assert linked.contents() == wanted
-
-
-def test_what_was_closed_through_the_mount_survives(moto: MotoServer, tmp_path: Path) -> None:
-    with instance(tmp_path) as made:
-        linked = Linked(made, moto)
-        rng = random.Random(2)
-        closed: dict[str, str] = {}
-        for round_ in range(KILLS):
-            stop = threading.Event()
-
-            def write(round_: int = round_, stop: threading.Event = stop) -> None:
-                number = 0
-                while not stop.is_set():
-                    path, data = f"{round_}-{number}", b"<%d-%d>" % (round_, number) * 50
-                    try:
-                        (linked.directory / path).write_bytes(data)
-                    except OSError:
-                        return  # the daemon was killed under it
-                    closed[path] = digest(data)
-                    number += 1
-
-            writer = threading.Thread(target=write)
-            writer.start()
-            before = len(closed)
-            eventually(lambda before=before: len(closed) > before + 20)
-            threading.Event().wait(rng.uniform(0, 0.3))
-            made.kill()
-            stop.set()
-            writer.join()
-            made.start()
-        linked.settle()
-        assert linked.contents() == linked.objects()
-        assert closed.items() <= linked.objects().items()
 
 
 def test_many_objects_that_come_in(linked: Linked) -> None:
@@ -195,44 +169,3 @@ def test_directories_that_are_renamed(linked: Linked, tmp_path: Path) -> None:
     assert linked.contents() == expected
     directories = {str(parent) for path in expected for parent in Path(path).parents} - {"."}
     assert {key for key in linked.all_keys() if key.endswith("/")} <= {f"{path}/" for path in directories}
-
-
-def test_large_files_that_are_uploaded_in_parts(linked: Linked) -> None:
-    rng = random.Random(6)
-    wanted = {}
-    for number in range(2):
-        data = rng.randbytes(20 * MIB + number)
-        (linked.directory / f"large {number}").write_bytes(data)
-        wanted[f"large {number}"] = digest(data)
-        for _ in range(2):
-            eventually(lambda: linked.uploads() or linked.objects().keys() == wanted.keys())
-            threading.Event().wait(rng.uniform(0, 0.2))
-            linked.made.kill()
-            linked.made.start()
-    linked.settle()
-    assert linked.objects() == wanted
-    assert linked.contents() == wanted
-
-
-def test_large_files_that_are_downloaded_while_they_are_read(moto: MotoServer, tmp_path: Path) -> None:
-    with instance(tmp_path, FSXSYNC_CHUNK_SIZE=str(MIB)) as made:
-        linked = Linked(made, moto)
-        rng = random.Random(7)
-        data = rng.randbytes(24 * MIB)
-        linked.s3.put_object(Bucket=linked.bucket, Key="p/large", Body=data)
-        linked.settle()
-        for _ in range(KILLS):
-            reading = subprocess.Popen(  # noqa: S603
-                ["cat", linked.directory / "large"],  # noqa: S607
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            threading.Event().wait(rng.uniform(0.01, 0.3))
-            made.kill()
-            reading.wait(60)
-            made.start()
-        linked.settle()
-        assert (linked.directory / "large").read_bytes() == data
-        linked.settle()
-        assert linked.objects() == {"large": digest(data)}
-        assert os.stat(linked.behind / "large").st_size == len(data)

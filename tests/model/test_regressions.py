@@ -1,9 +1,10 @@
-"""What long searches with `test_convergence.py` found: the shortest steps that show it, named after what went wrong."""
+"""What long searches with `make soak` found: the shortest steps that show it, named after what went wrong."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,26 @@ from fsxsync import _core
 from fsxsync.tree import walk
 
 
-@pytest.fixture(params=["mount", "behind", "watch"])
-def world(request: pytest.FixtureRequest, daemons: Daemons) -> Iterator[World]:
-    made, queue = daemons.get(request.param)
-    world = World(made, daemons.moto, request.param, queue)
+@contextmanager
+def _world(way: str, daemons: Daemons, *, versioned: bool) -> Iterator[World]:
+    world = World(daemons.get(way), daemons.moto, way, versioned=versioned)
     yield world
     if world.failed:
-        daemons.drop(request.param)
+        daemons.drop(way)
     else:
         world.end()
+
+
+@pytest.fixture(params=["mount", "behind", "watch"])
+def world(request: pytest.FixtureRequest, daemons: Daemons) -> Iterator[World]:
+    with _world(request.param, daemons, versioned=False) as made:
+        yield made
+
+
+@pytest.fixture
+def versioned(daemons: Daemons) -> Iterator[World]:
+    with _world("mount", daemons, versioned=True) as made:
+        yield made
 
 
 def test_a_released_file_renamed_over_another_one_was_lost(world: World) -> None:
@@ -136,3 +148,70 @@ def test_a_directory_removed_while_it_is_scanned_ended_the_daemon(
         assert [path for path, _ in found] == [b"d", b"e"]
     finally:
         os.close(root)
+
+
+def test_a_renamed_file_whose_object_got_other_metadata_meanwhile_was_pending_for_ever(versioned: World) -> None:
+    """The copy wanted the version that the row knows, and the row waited for the copy."""
+    world = versioned
+    world.write("a", 60)
+    world.settle()
+    world.stop()
+    world.change_metadata("a", 0o600)
+    world.rename("a", "b")
+    world.settle()
+    assert sorted(world.objects()) == ["anchor", "b"]
+    world.settle_and_read()
+
+
+def test_a_clock_that_was_set_back_left_paths_pending_for_as_long(versioned: World) -> None:
+    """What had to wait for something else was to be looked at again when the clock had caught up."""
+    world = versioned
+    world.fail("503 before", "PUT", 100)
+    world.jump(hours=26)
+    world.write("a", 60)
+    eventually(lambda: world.client.status()["associations"][0]["recent_errors"])
+    world.settle()  # and the clock is right again
+    assert "a" in world.objects()
+
+
+def test_a_directory_in_place_of_a_file_whose_object_grew_out_of_the_limit_was_looked_at_for_ever(
+    daemons: Daemons,
+) -> None:
+    """The row stays, as the object is left alone; and as long as it did, the directory was no news."""
+    world = World(daemons.get("behind"), daemons.moto, "behind", options={"max_size": 1000})
+    try:
+        world.write("a", 60)
+        world.settle()
+        world.stop()
+        world.unlink("a")
+        world.mkdir("a")
+        world.put("a", 5000)
+        world.start()
+        assert world.client.wait(world.name.encode(), 30) == []
+        assert world.remote("a") is not None
+        world.end()
+    except BaseException:
+        daemons.drop("behind")
+        raise
+
+
+def test_what_came_last_to_a_directory_and_went_with_it_left_its_parent_alone(versioned: World) -> None:
+    """``d`` was there through ``d/e/a`` only: with ``d/e`` gone from the tree nobody thought of it."""
+    world = versioned
+    world.put("d/e/a", 60)
+    world.settle()
+    world.rename("d/e", "g")
+    world.settle()
+    world.settle_and_read()
+
+
+def test_a_directory_that_an_import_made_again_lost_sight_of_its_marker(versioned: World) -> None:
+    world = versioned
+    world.mkdir("g")
+    world.chmod("g", 0o700)
+    world.settle()
+    world.stop()
+    world.rmtree("g")
+    world.put("g/a", 60)
+    world.settle()
+    world.settle_and_read()

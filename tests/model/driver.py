@@ -1,0 +1,178 @@
+"""Worlds made of a number: what is done in each, one after the other, written down, done again, and made shorter.
+
+A seed says all that is *done*. What comes of it also depends on when: a daemon is never quite the same twice. So a
+failure keeps its steps, and is looked for again several times.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model.daemons import Daemons
+from model.faulty_store import KINDS
+from model.world import World
+
+# ruff: noqa: S311  nothing here is a secret
+
+WAYS = ("mount", "behind", "watch")
+DIRECTORIES = ["d", "d/e", "g"]
+FILES = ["a", "b", "ü x", "d/a", "d/b", "d/e/a", "g/a"]
+SIZES = [0, 12, 100, 5000, 70_000, 200_000]
+MODES = [0o600, 0o640, 0o755]
+LENGTH = 60
+"""Steps of a world."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A method of `World`, and what it is called with."""
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"world.{self.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is done in one world."""
+
+    seed: int
+    way: str
+    versioned: bool
+    steps: tuple[Step, ...]
+
+    def save(self, path: Path, error: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**asdict(self), "error": error}, indent=1)
+        path.write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        steps = tuple(Step(step["name"], step["arguments"]) for step in document["steps"])
+        return cls(document["seed"], document["way"], document["versioned"], steps)
+
+
+def _pick(rng: random.Random, **choices: Sequence[Any]) -> dict[str, Any]:
+    return {name: rng.choice(values) for name, values in choices.items()}
+
+
+Maker = Callable[[random.Random], dict[str, Any]]
+_WORK: list[tuple[int, str, Maker]] = [
+    # the application
+    (10, "write", lambda r: _pick(r, path=FILES, size=SIZES)),
+    (5, "append", lambda r: {"path": r.choice(FILES), "size": r.randint(1, 3000)}),
+    (3, "truncate", lambda r: {"path": r.choice(FILES), "size": r.randint(12, 60)}),
+    (5, "replace", lambda r: _pick(r, path=FILES, size=SIZES)),
+    (2, "symlink", lambda r: _pick(r, path=FILES)),
+    (2, "link", lambda r: _pick(r, old=FILES, new=FILES)),
+    (3, "chmod", lambda r: _pick(r, path=FILES, mode=MODES)),
+    (2, "chmod", lambda r: _pick(r, path=DIRECTORIES, mode=[0o700, 0o755])),
+    (5, "unlink", lambda r: _pick(r, path=FILES)),
+    (7, "rename", lambda r: _pick(r, old=FILES, new=FILES)),
+    (3, "rename", lambda r: _pick(r, old=DIRECTORIES, new=DIRECTORIES)),
+    (2, "mkdir", lambda r: _pick(r, path=DIRECTORIES)),
+    (2, "rmtree", lambda r: _pick(r, path=DIRECTORIES)),
+    (6, "read", lambda r: _pick(r, path=FILES)),
+    (2, "grow", lambda r: _pick(r, path=FILES, pieces=[3, 8], piece=[12, 5000, 20_000])),
+    # the other user of the bucket
+    (10, "put", lambda r: _pick(r, path=FILES, size=SIZES, mode=[None, *MODES])),
+    (1, "put_symlink", lambda r: _pick(r, path=FILES)),
+    (1, "put_marker", lambda r: _pick(r, path=DIRECTORIES, mode=[None, 0o700, 0o755])),
+    (4, "delete", lambda r: _pick(r, path=FILES)),
+    (1, "delete", lambda r: {"path": r.choice(DIRECTORIES) + "/"}),
+    (3, "change_metadata", lambda r: _pick(r, path=FILES, mode=MODES)),
+    # both
+    (3, "race", lambda r: _pick(r, path=FILES, size=SIZES)),
+    # events
+    (8, "deliver", lambda r: _pick(r, order=["forward", "backward", "shuffled", "double", "stale"])),
+    (1, "lose_events", lambda _: {}),
+]
+_TROUBLE: list[tuple[int, str, Maker]] = [
+    (2, "kill", lambda _: {}),
+    (1, "stop", lambda _: {}),
+    (6, "start", lambda _: {}),
+    (6, "die", lambda r: {"moments": r.randint(1, 80)}),
+    (
+        8,
+        "fail",
+        lambda r: _pick(r, kind=KINDS, method=["", "PUT", "GET", "HEAD", "DELETE", "POST"], count=[1, 1, 2, 6]),
+    ),
+    (1, "go_down", lambda _: {}),
+    (3, "heal", lambda _: {}),
+    (1, "fill", lambda _: {}),
+    (1, "jump", lambda r: _pick(r, hours=[-26, -1, 1, 26])),
+    (1, "flood", lambda _: {}),
+    (1, "write", lambda r: {"path": r.choice(FILES), "size": (5 << 20) + r.randint(0, 1 << 20)}),
+]
+
+
+def plan_of(seed: int, *, length: int = LENGTH, trouble: float = 0.18) -> Plan:
+    """What a seed says. Every other world is in trouble now and then, the rest have it all the time or never."""
+    rng = random.Random(seed)
+    way = WAYS[seed % len(WAYS)]
+    share = rng.choice([0, trouble, trouble, 2 * trouble])
+    steps = [
+        Step(name, _pick(rng, path=FILES, size=SIZES)) for name in rng.choices(["write", "put"], k=rng.randint(0, 6))
+    ]
+    if rng.random() < 0.7:
+        steps.append(Step("settle"))
+    while len(steps) < length:
+        table = _TROUBLE if rng.random() < share else _WORK
+        _, name, make = rng.choices(table, weights=[weight for weight, _, _ in table])[0]
+        steps.append(Step(name, make(rng)))
+        if rng.random() < 0.09:
+            steps.append(Step("settle"))
+    return Plan(seed, way, rng.random() < 0.85, (*steps, Step("settle_and_read")))
+
+
+def run(plan: Plan, daemons: Daemons) -> None:
+    """Do what the plan says, and look at the promises.
+
+    Raises:
+        AssertionError: one does not hold. Whatever else went wrong.
+    """
+    world: World | None = None
+    try:
+        world = World(daemons.get(plan.way), daemons.moto, plan.way, versioned=plan.versioned)
+        for step in plan.steps:
+            getattr(world, step.name)(**step.arguments)
+        world.end()
+    except BaseException:
+        daemons.drop(plan.way)
+        raise
+
+
+def shorten(plan: Plan, daemons: Daemons, *, minutes: float, tries: int = 2) -> Plan:
+    """A plan with fewer steps that fails too: whatever can be left out is, halves first."""
+    deadline = time.monotonic() + minutes * 60
+
+    def fails(steps: tuple[Step, ...]) -> bool:
+        for _ in range(tries):
+            try:
+                run(Plan(plan.seed, plan.way, plan.versioned, steps), daemons)
+            except Exception:  # noqa: BLE001  any failure is one
+                return True
+            if time.monotonic() > deadline:
+                break
+        return False
+
+    steps, size = plan.steps, len(plan.steps) // 2
+    while size >= 1 and time.monotonic() < deadline:
+        at = 0
+        while at < len(steps) and time.monotonic() < deadline:
+            fewer = steps[:at] + steps[at + size :]
+            if fewer and fails(fewer):
+                steps = fewer
+            else:
+                at += size
+        size //= 2
+    return Plan(plan.seed, plan.way, plan.versioned, steps)
