@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fsxsync.model.identity import Kind, Local
 from fsxsync.model.flags import XATTRS
+from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import RESERVED_PREFIX, XATTR
 from fsxsync.tree.beneath import ABSENT, open_pinned, proc_path, shown, tree_error
 from fsxsync.tree.identify import identify_fd

@@ -38,5 +38,5 @@ def test_marks_are_bytes_or_percent(high: str, low: str, total: int, expected: t
     ],
 )
 def test_marks_that_make_no_sense_are_refused(wrong: dict[str, str]) -> None:
-    with pytest.raises(BadInput, match="(?i)cache"):
+    with pytest.raises(BadInput, match=r"(?i)cache"):
         load(None, {f"FSXSYNC_{name.upper()}": value for name, value in wrong.items()}, {"state_dir": Path("/s")})
