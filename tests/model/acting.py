@@ -348,12 +348,15 @@ class Acting:
                 old = stream.read()
                 self._check_read(path, old)
                 self._know(old + more)
+                started.append(old + more)
                 stream.write(more)
                 self._drop(Thing("file", old))
             if old:
                 self._keep(old + more)
 
-        self._work(act)
+        started: list[bytes] = []
+        if not self._work(act):
+            self.parts.update(started)  # the disk was full in the middle
 
     @step
     def truncate(self, path: str, size: int) -> None:

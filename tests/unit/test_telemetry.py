@@ -167,5 +167,13 @@ def test_every_code_that_an_error_carries_is_known() -> None:
             if child.__module__ == errors.__name__:
                 yield from classes(child)
 
-    wire_only = {"BadRequest", "DataRepositoryAssociationNotFound"}
+    wire_only = {
+        "BadRequest",
+        "DataRepositoryAssociationNotFound",
+        "DataRepositoryTaskEnded",
+        "DataRepositoryTaskExecuting",
+        "DataRepositoryTaskNotFound",
+        "IncompatibleParameterError",
+        "UnsupportedOperation",
+    }
     assert {error.code for error in classes(errors.FsxSyncError)} - set(CODES) <= wire_only

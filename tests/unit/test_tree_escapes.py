@@ -20,7 +20,7 @@ from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree import placing, watch_walk
 from fsxsync.tree.attributes import see
 from fsxsync.tree.staging import NewStub
-from fsxsync.tree.tree import Tree
+from fsxsync.tree.tree import Releasable, Tree
 from fsxsync.tree.watches import Root
 
 MARK = StubMark(etag="e", size=6, key="d/f")
@@ -138,7 +138,7 @@ def _remove(tree: Tree, local: Local) -> None:
 def _release(tree: Tree, local: Local) -> None:
     fd = tree.open_write(b"d/f", local.ino)
     os.close(fd)
-    tree.mark_released(b"d/f", local, MARK)
+    tree.release([Releasable(b"d/f", local, MARK)])
 
 
 def _walk(tree: Tree, local: Local) -> None:
