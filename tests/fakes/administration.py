@@ -178,6 +178,11 @@ class FakeAdministration:
                 yield finding
             yield replace(self.tally, broken=len(self.findings))
 
+    async def diff(self, tree_path: bytes) -> AsyncIterator[Difference]:
+        with self._note("diff", (tree_path,)):
+            for difference in self.differences:
+                yield difference
+
     def conflicts(self) -> tuple[Conflict, ...]:
         with self._note("conflicts"):
             return tuple(self.open_conflicts)
