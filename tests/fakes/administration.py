@@ -14,6 +14,7 @@ import trio
 
 from fsxsync.errors import AssociationNotFound, BadInput, StillPending
 from fsxsync.model.association import Association, Lifecycle, check_overlap
+from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
 from fsxsync.model.open_conflict import Conflict, Keep
@@ -46,6 +47,7 @@ class FakeAdministration:
         self.rows: dict[str, Association] = {}
         self.states: dict[bytes, list[FileState]] = {}
         self.findings: list[Finding] = []
+        self.differences: list[Difference] = []
         self.tally = Tally()
         self.open_conflicts: list[Conflict] = []
         self.pending: tuple[PendingItem, ...] = ()

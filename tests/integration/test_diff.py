@@ -8,14 +8,14 @@ from support.instance import Instance
 from support.moto_server import MotoServer
 
 
-def test_diff_names_every_difference_and_changes_nothing(
-    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
-) -> None:
-    """With exports off and a listing that is not read again, differences stay."""
+def test_diff_names_every_difference_and_changes_nothing(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    """With both directions off, differences stay."""
     for key in ("same", "mine", "theirs", "both", "gone", "deep/down", "deep-er", "lost", "e.tmp"):
         s3.put_object(Bucket=bucket, Key=key, Body=b"first")
     fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0", "--export", "none", "--exclude", "*.tmp")
     here = fsx.directory / "d"
+    fsx.settle()
+    fsx.ok("association", "update", "/d", "--import", "none")
     fsx.settle()
     clean = fsx.run("diff", "--json")
     assert (clean.code, clean.json) == (0, []), clean
