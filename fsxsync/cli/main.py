@@ -15,6 +15,7 @@ from fsxsync.cli.associations import associate, association, associations
 from fsxsync.cli.checking import check
 from fsxsync.cli.conflicts import conflicts
 from fsxsync.cli.context import Instance
+from fsxsync.cli.differing import diff
 from fsxsync.cli.events import events
 from fsxsync.cli.files import state, wait
 from fsxsync.cli.serving import demo, mount, unmount, watch
@@ -65,6 +66,7 @@ for command in (
     state,
     wait,
     check,
+    diff,
     conflicts,
     export,
     import_,

@@ -79,6 +79,10 @@ class Client:
         paths = [path.decode("utf-8", "surrogateescape") for path in tree_paths]
         return self.lines("Check", paths=paths, verify=verify)
 
+    def diff(self, tree_path: bytes) -> Iterator[Document]:
+        """See `Operations._differences`."""
+        return self.lines("Diff", path=tree_path.decode("utf-8", "surrogateescape"))
+
     def conflicts(self) -> list[Document]:
         rows: list[Document] = self.call("Conflicts")["conflicts"]
         return rows

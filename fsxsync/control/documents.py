@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fsxsync.model.association import DEFAULT_EXCLUDES, Association, Event
+from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding
 from fsxsync.model.open_conflict import Conflict
 from fsxsync.model.task import Failure, Task
@@ -155,6 +156,11 @@ def of_finding(finding: Finding) -> Document:
         "message": finding.message,
         "association": finding.association or None,
     }
+
+
+def of_difference(difference: Difference) -> Document:
+    """``change`` is the letter of the command line; ``path`` is below the tree's root."""
+    return {"change": difference.change.value, "path": difference.path, "association": difference.association}
 
 
 def of_conflict(conflict: Conflict) -> Document:

@@ -17,6 +17,7 @@ from fsxsync.control.task_operations import TaskOperations
 from fsxsync.control.undisturbed import Undisturbed
 from fsxsync.control.wanted import CHANGEABLE, changed_association, find, new_association
 from fsxsync.errors import FsxSyncError
+from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.open_conflict import Keep
 from fsxsync.ports import Administration, FileState
@@ -40,6 +41,7 @@ class Operations:
             "AcceptDeletes": self._accept_deletes,
             "State": self._state,
             "Check": self._check,
+            "Diff": self._diff,
             "Conflicts": self._conflicts,
             "ResolveConflict": self._resolve,
             "Wait": self._wait,
@@ -149,6 +151,22 @@ class Operations:
                         yield {"finding": documents.of_finding(one)}
                     else:
                         yield {"tally": asdict(one)}
+        except FsxSyncError as error:
+            yield {"error": fault(error, FSXSYNC)[1]}
+
+    async def _diff(self, members: Members) -> Lines:
+        members.only({"path"})
+        return Lines(self._differences(members.text("path", may_be_empty=True) or ""))
+
+    async def _differences(self, path: str) -> AsyncGenerator[Document, None]:
+        """``{"difference": …}`` each; ``{"error": …}`` where it had to end."""
+        told = cast(
+            AsyncGenerator[Difference, None], self._administration.diff(path.encode("utf-8", "surrogateescape"))
+        )
+        try:
+            async with aclosing(told):
+                async for one in told:
+                    yield {"difference": documents.of_difference(one)}
         except FsxSyncError as error:
             yield {"error": fault(error, FSXSYNC)[1]}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fsxsync.model.association import Association
+from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
 from fsxsync.model.open_conflict import Conflict, Keep
@@ -121,6 +122,9 @@ class Administration(Protocol):
     def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> AsyncIterator[Finding | Tally]:
         """Every broken rule at these paths and below them (b"" is everything), the tally last. ``verify`` reads the
         files that are here, and compares them with what was synced and with their objects."""
+
+    def diff(self, tree_path: bytes) -> AsyncIterator[Difference]:
+        """Every path at and below this one where tree and repository differ; changes nothing."""
 
     def conflicts(self) -> tuple[Conflict, ...]:
         """The open ones of all associations; ``path`` and ``kept_as`` are below the tree's root."""

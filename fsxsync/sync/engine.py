@@ -10,12 +10,14 @@ import trio
 
 from fsxsync.errors import AssociationNotFound, BadInput, FsxSyncError, StillPending
 from fsxsync.model.association import Association, Lifecycle, check_overlap
+from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.open_conflict import Conflict, Keep
 from fsxsync.ports import EventQueue, EventRoute, FileState, ObjectStore, PendingItem, Status, StoreFactory
 from fsxsync.sync.checking import Checker
 from fsxsync.sync.conflicts import open_conflicts
+from fsxsync.sync.differing import differences
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.reading import Readers
@@ -381,6 +383,9 @@ class Engine:
             verify=verify,
         )
         return checker.run(tree_paths)
+
+    def diff(self, tree_path: bytes) -> AsyncIterator[Difference]:
+        return differences(self._served, tree_path)
 
     def conflicts(self) -> tuple[Conflict, ...]:
         return tuple(

@@ -15,6 +15,7 @@ from fakes.tasks import FakeTasks
 
 from fsxsync.errors import AssociationNotFound, BadInput, StillPending
 from fsxsync.model.association import Association, Lifecycle, check_overlap
+from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
 from fsxsync.model.open_conflict import Conflict, Keep
@@ -48,6 +49,7 @@ class FakeAdministration:
         self.tasks = FakeTasks()
         self.states: dict[bytes, list[FileState]] = {}
         self.findings: list[Finding] = []
+        self.differences: list[Difference] = []
         self.tally = Tally()
         self.open_conflicts: list[Conflict] = []
         self.pending: tuple[PendingItem, ...] = ()
@@ -179,6 +181,11 @@ class FakeAdministration:
             for finding in self.findings:
                 yield finding
             yield replace(self.tally, broken=len(self.findings))
+
+    async def diff(self, tree_path: bytes) -> AsyncIterator[Difference]:
+        with self._note("diff", (tree_path,)):
+            for difference in self.differences:
+                yield difference
 
     def conflicts(self) -> tuple[Conflict, ...]:
         with self._note("conflicts"):
