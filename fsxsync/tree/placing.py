@@ -188,10 +188,11 @@ class Places:
             raise LocalChanged(what, "it was changed meanwhile")
 
     def _check_out(self, old: bytes, expect: Local, what: str) -> None:
+        # In this order: who wrote and closed between the two would be seen by neither. Out here nobody opens it anew.
+        if self._is_written(old, self._staging.identify(old)):
+            raise LocalChanged(what, "somebody has it open for writing")
         if not same_file(expect, self._staging.identify(old)):
             raise LocalChanged(what, "it was changed meanwhile")
-        if self._is_written(old, expect):
-            raise LocalChanged(what, "somebody has it open for writing")
 
     def _keep(self, old: bytes, keep_as: bytes) -> None:
         with parent_of(self._root_fd, keep_as) as (parent, name), durable("tree.keep"):
@@ -223,7 +224,7 @@ class Places:
             return
         out = self._staging.identify(old)
         if out.ino == staged.local.ino:
-            if same_file(staged.local, out) and not self._is_written(old, out):
+            if not self._is_written(old, out) and same_file(staged.local, self._staging.identify(old)):
                 self._unrename(old, staged.name)
             else:  # for a moment it stood there, and somebody wrote to it
                 self.rescue(old, path)
@@ -371,9 +372,10 @@ class Places:
         if now.ino != note.ino:
             stands = self.identify(note.path)
             return stands is not None and stands.ino == note.ino  # it was never exchanged in
-        if note.keep_as is not None or (now.size, now.mtime_ns) != (note.size, note.mtime_ns):
+        if note.keep_as is not None or self._is_written(name, now):
             return False
-        return not self._is_written(name, now)
+        now = self._staging.identify(name)  # after that: see `_check_out`
+        return (now.size, now.mtime_ns) == (note.size, note.mtime_ns)
 
     def _is_written(self, name: bytes, now: Local, directory: int | None = None) -> bool:
         """``directory`` None is the staging directory."""

@@ -17,6 +17,7 @@ from fsxsync import _core
 from fsxsync.errors import LocalChanged, NoUserXattrs, PathEscapes, TreeMoved
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
+from fsxsync.tree import placing
 from fsxsync.tree.staging import Note
 from fsxsync.tree.tree import Releasable, Staged, Tree
 
@@ -290,6 +291,76 @@ def test_symlinks_are_files_of_their_own(tree: Tree, tmp_path: Path) -> None:
     assert os.readlink(tmp_path / "tree/link") == "b"
     tree.remove(b"link", seen(tree, b"link"))
     assert not (tmp_path / "tree/link").is_symlink()
+
+
+class LastWriter:
+    """Has the file open, and writes and closes it at the moment when somebody asks whether it is open for writing."""
+
+    def __init__(self, file: Path) -> None:
+        self.fd = os.open(file, os.O_WRONLY | os.O_APPEND)
+
+    def __call__(self, _fd: int) -> bool:
+        if self.fd >= 0:
+            os.write(self.fd, b"acknowledged")
+            os.close(self.fd)
+            self.fd = -1
+        return False
+
+
+def test_who_writes_and_closes_while_a_file_is_replaced_is_seen(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tree/a"
+    file.write_bytes(b"")
+    local = tree.identify(b"a")
+    assert local is not None
+    monkeypatch.setattr(placing, "is_open_for_writing", LastWriter(file))
+
+    with pytest.raises(LocalChanged):
+        tree.exchange_in(stub(tree, StubMark("e", 0, "k")), b"a", local)
+
+    assert file.read_bytes() == b"acknowledged"
+
+
+def test_who_writes_and_closes_while_a_file_is_removed_is_seen(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tree/a"
+    file.write_bytes(b"")
+    local = tree.identify(b"a")
+    assert local is not None
+    monkeypatch.setattr(placing, "is_open_for_writing", LastWriter(file))
+
+    with pytest.raises(LocalChanged):
+        tree.remove(b"a", local)
+
+    assert file.read_bytes() == b"acknowledged"
+
+
+def test_who_writes_and_closes_what_stood_there_for_a_moment_is_seen(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exchange is undone, and somebody has opened what was exchanged in."""
+    file = tmp_path / "tree/a"
+    file.write_bytes(b"before")
+    local = tree.identify(b"a")
+    assert local is not None
+    staged = stub(tree, StubMark("e", 0, "k"))
+    answers: list[LastWriter] = []
+
+    def ask(fd: int) -> bool:
+        if not answers:
+            answers.append(LastWriter(file))  # what stands there now
+            return True
+        return answers[0](fd)
+
+    monkeypatch.setattr(placing, "is_open_for_writing", ask)
+
+    with pytest.raises(LocalChanged):
+        tree.exchange_in(staged, b"a", local)
+
+    found = sorted(path.read_bytes() for path in (tmp_path / "tree").iterdir() if path.is_file())
+    assert found == [b"acknowledged", b"before"]
 
 
 def test_no_write_is_lost_to_exchanges_under_load(tree: Tree, tmp_path: Path) -> None:
