@@ -19,12 +19,12 @@ demo: setup
 	@if [ -t 0 ]; then .venv/bin/fsxsync demo $(ARGS); else .venv/bin/fsxsync demo --check $(ARGS); fi
 
 test: setup
-	.venv/bin/pytest -q -rs -n 4 --dist loadfile $(ARGS)
+	.venv/bin/pytest -q -rs -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 SERVER ?= versitygw
 test-s3: setup
 	scripts/build-server $(firstword $(subst -, ,$(SERVER)))
-	FSXSYNC_TEST_SERVER=$(SERVER) .venv/bin/pytest -q -rs -n 4 --dist loadfile tests/contract/test_store.py tests/integration $(ARGS)
+	FSXSYNC_TEST_SERVER=$(SERVER) .venv/bin/pytest -q -rs -n 4 --dist loadfile --no-loadscope-reorder tests/contract/test_store.py tests/integration $(ARGS)
 
 MINUTES ?= 10
 SEED ?= 1

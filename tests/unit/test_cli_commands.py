@@ -620,9 +620,10 @@ OPTIONS = {
     " --profile --anonymous --requester-pays --acl --sse --storage-class --restore-archived --uid --gid --file-mode"
     " --dir-mode --read-only --accept-deletes",
     "association delete": "--hydrate --delete-data --force",
-    "state": "--json --recursive -r",
+    "state": "--json --recursive -r --set --clear",
     "wait": "--timeout",
     "check": "--verify --json",
+    "diff": "--json",
     "conflicts": "--json",
     "conflicts resolve": "--keep",
     "export": "--deletes --accept-deletes --no-wait --report --dry-run --json --null -0",
