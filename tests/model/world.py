@@ -54,7 +54,10 @@ class World(Acting):
         )
         there = {thing.content for thing in (*tree.values(), *bucket.values()) if not thing.lost}
         missing = sorted(self.must - there)
-        assert not missing, f"lost: {[content[:TAG] for content in missing]}"
+        held = {
+            path: (thing.content[:TAG], "lost") if thing.lost else thing.content[:TAG] for path, thing in tree.items()
+        }
+        assert not missing, f"lost: {[content[:TAG] for content in missing]}, the tree holds {held}"
         assert not self.store.unseen, f"overwritten unseen: {self.store.unseen}"
         (row,) = [row for row in self.client.status()["associations"] if row["id"] == self.id]
         assert (row["pending"], row["errors"], row["state"]) == (0, len(lost), "AVAILABLE"), row
