@@ -74,6 +74,7 @@ class Engine:
             on_gone=self.intake.gone,
             on_overflow=self._overflow,
         )
+        shared.take_in_tree = self._take_in_tree
         # The front comes later than the engine.
         self.waiter = Waiter(
             self._services.values,
@@ -84,6 +85,12 @@ class Engine:
         )
         self._watermark = Watermark(shared, self._served)
         self.tasks = TaskRunner(shared, self._served, self.hydrator, self.waiter.settle_local)
+
+    async def _take_in_tree(self) -> None:
+        """See `Shared.take_in_tree`."""
+        await self.watcher.barrier()
+        self._shared.front.catch_up()
+        self.intake.flush()
 
     # ------------------------------------------------------------- running
 

@@ -63,6 +63,10 @@ async def no_room() -> bool:
     return False
 
 
+async def nobody_watches() -> None:
+    """`Shared.take_in_tree` where no watcher runs."""
+
+
 @dataclass(slots=True)
 class Awaited:
     """An archived object that readers wait for; ``by`` how many."""
@@ -94,6 +98,9 @@ class Shared:
     is being loaded; who reads the old one goes on. What is done inside must not await."""
     make_room: Callable[[], Awaitable[bool]] = no_room
     """The disk is full: release something. True: it is worth another try."""
+    take_in_tree: Callable[[], Awaitable[None]] = nobody_watches
+    """Return when whatever was done in the tree before the call is a hint, or is about to be looked through
+    (``expanding``): inotify's records are some moments old when they are read."""
     courtesy: Courtesy = field(init=False)
     expanding: int = 0
     """Directories whose content is still to be turned into hints; no file is deleted remotely meanwhile,

@@ -64,3 +64,25 @@ async def test_no_object_goes_before_a_scan_was_believed(world: World) -> None:
         daemon.served.tree_believed = True
         assert (await look(daemon.served, seen)).next is Next.AGAIN  # whether a marker of that name waits for its place
         assert await world.store.head("f") is None
+
+
+async def test_the_object_of_a_released_file_stays_while_nobody_knows_where_the_file_went(world: World) -> None:
+    """It was renamed behind the mount, and an event sets a look off before inotify's record of that is read."""
+    path = world.stub("f", b"small")
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    assert remote is not None
+    world.catalog.files.put(base_of("dra-1", b"f", local, remote))
+    path.rename(path.with_name("g"))
+    seen = Entry("dra-1", b"f", False, True, None, 0, 0, 1, 0, None, None, "")
+    async with world.daemon() as daemon:
+
+        async def read_records() -> None:
+            daemon.served.add_hint(b"g", local=True, ino=local.ino)
+
+        daemon.shared.take_in_tree = read_records
+
+        outcome = await look(daemon.served, seen)
+
+        assert (outcome.next, outcome.reason) == (Next.LATER, "the file may have moved")
+        assert await world.store.head("f") is not None
