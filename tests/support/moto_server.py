@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from types import TracebackType
 from typing import IO, Any, ClassVar, Self
 
@@ -55,6 +56,12 @@ server.serve_forever()
 def clean_environment() -> dict[str, str]:
     """This process's environment with the credentials of `ENVIRONMENT` and no others."""
     return {name: value for name, value in os.environ.items() if name not in _FORGOTTEN} | ENVIRONMENT
+
+
+@cache
+def session() -> boto3.session.Session:
+    """The other users' session; each new one would read botocore's descriptions of the services anew, 0.15 s."""
+    return boto3.session.Session()
 
 
 class MotoServer:
@@ -109,7 +116,7 @@ class MotoServer:
 
     def client(self, service: str, **config: Any) -> Any:
         """A boto3 client of this server, as somebody else would use it."""
-        return boto3.session.Session().client(
+        return session().client(
             service,
             endpoint_url=self.url,
             region_name=REGION,
