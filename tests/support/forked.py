@@ -19,17 +19,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from support.moto_server import clean_environment
 
+TESTS = Path(__file__).parent.parent
+
 _SERVE = """
-import atexit, ctypes, gc, json, os, signal, socket, sys, threading, time, warnings
+import atexit, ctypes, gc, importlib, json, os, signal, socket, sys, threading, time
 import fsxsync.cli.main, fsxsync.control.server, fsxsync.daemon.main, fsxsync.daemon.wiring, fsxsync.demo
 import botocore.auth, botocore.credentials, botocore.endpoint, botocore.httpsession, botocore.signers
 import pyfuse3, trio, hypercorn.trio, sqlite_utils, awscrt.auth, prometheus_client, rich.table
-warnings.simplefilter("ignore")
+import support.mounting
 from fsxsync.model.association import Access
 from fsxsync.repository.session import s3_client, sqs_client
 access = Access(endpoint_url="http://127.0.0.1:9", region="us-east-1")
@@ -54,7 +57,10 @@ def become(asked, files):
     sys.argv = ["fsxsync", *asked["arguments"]]
     code = 1
     try:
-        fsxsync.cli.main.main()
+        if asked["module"]:
+            importlib.import_module(asked["module"]).main(asked["arguments"])
+        else:
+            fsxsync.cli.main.main()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
     except BaseException:
@@ -99,7 +105,7 @@ class ForkServer:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
                 [sys.executable, "-c", _SERVE],
                 stdin=asked,
-                env=clean_environment(),
+                env=clean_environment() | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])},
                 start_new_session=True,
             )
         assert self._asking.recv(16) == b"ready"
@@ -131,15 +137,22 @@ class ForkServer:
         arguments: Sequence[str],
         env: Mapping[str, str],
         *,
+        stdin: int | IO[Any] | None = None,
         stdout: int | IO[Any],
         stderr: int | IO[Any],
         session: bool = False,
+        module: str = "",
     ) -> Forked:
-        """Start ``fsxsync ARGUMENTS``, in a session of its own if told so; it has nothing to read."""
+        """Start ``fsxsync ARGUMENTS``, or a module's ``main``; in a session of its own if told so."""
         null = os.open(os.devnull, os.O_RDONLY)
         try:
             pid = self._ask(
-                (null, stdout, stderr), arguments=arguments, env=dict(env), directory=os.getcwd(), session=session
+                (null if stdin is None else stdin, stdout, stderr),
+                arguments=arguments,
+                env=dict(env),
+                directory=os.getcwd(),
+                session=session,
+                module=module,
             )
         finally:
             os.close(null)
