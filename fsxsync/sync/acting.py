@@ -65,10 +65,11 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
 
 async def _export_delete(served: Served, path: bytes, action: Action) -> Outcome:
     assert action.base is not None
-    if action.base.released:
+    left = renames.left_places(served, action.base)
+    if action.base.released or left:
         # What set this look off may be faster than what tells where the file is now, and its data is nowhere else.
         await served.shared.take_in_tree()
-    if held := renames.may_delete(served, action.base):
+    if held := renames.may_delete(served, action.base, left):
         return Outcome(Next.LATER, held)
     if (needing := moves.needing(served, action.base)) is not None:
         raise ObjectArchived(f"delete of {path!r}", f"the released file at {needing!r} has its data nowhere else")

@@ -164,6 +164,7 @@ def test_flags_keep_files_here_or_from_the_repository(fsx: Instance, moto: MotoS
     fsx.settle()
     assert (d / "secret" / "moved").read_bytes() == b"moved"
     os.removexattr(d / "plain", "user.fsxsync.norelease")
+    fsx.settle()
     fsx.ok("release", d / "plain")
     assert (d / "plain").read_bytes() == b"plain"
 
