@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
 TREES = {"stdlib": STDLIB, "doc": Path("/usr/share/doc")}
 THREADS = 8
-LIMIT = int(os.environ.get("FSXSYNC_REAL_INPUT_FILES", "500"))
+LIMIT = int(os.environ.get("FSXSYNC_REAL_INPUT_FILES", "250"))
 """Files of each tree that `make test` takes; 0 takes all of them (a long run, see docs/PERFORMANCE.md)."""
 
 

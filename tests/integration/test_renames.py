@@ -20,7 +20,7 @@ from support.moto_server import MotoServer
 from support.proxy import Proxy, Request, refusal
 
 MIB = 1 << 20
-ENTRIES = int(os.environ.get("FSXSYNC_RENAME_ENTRIES", "300"))
+ENTRIES = int(os.environ.get("FSXSYNC_RENAME_ENTRIES", "150"))
 IN_PARTS = """
 from fsxsync.repository import copying
 copying.COPY_MAX = copying.PART = 5 << 20

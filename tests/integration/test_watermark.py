@@ -16,7 +16,7 @@ from support.moto_server import MotoServer
 from fsxsync.model.stub import XATTR
 
 MIB = 1 << 20
-DISK = 96 * MIB
+DISK = 128 * MIB
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_above_the_high_mark_the_least_recently_used_files_go(
         # Opened after the others were written: neither by the host's atime alone (relatime) nor by mtime it is young.
         assert (d / "a").read_bytes() == bodies["a"]
         with (d / "x").open("rb") as in_use:
-            (d / "y").write_bytes(os.urandom(24 * MIB))
+            (d / "y").write_bytes(os.urandom(28 * MIB))
             made.settle()
             eventually(lambda: used(made) <= 0.7 and is_stub(made, "b"))
             assert [name for name in ("a", "x", "y") if is_stub(made, name)] == []
