@@ -49,8 +49,9 @@ class Settler:
         return any(problem.kind == DAMAGED for problem in self._shared.catalog.problems.get(served.id, path))
 
     async def settle(self, hydration: Hydration) -> bool:
-        """Compare the bytes, make them durable, take the mark off, write the row, in this order (DESIGN §5). False:
-        they were not the object's, and have to be loaded again, or `Hydration.failure` says that it is no use.
+        """Compare the bytes, write down what they are, make them durable, take the mark off, write the row, in this
+        order (DESIGN §5): after a crash before the last of these the file is known by its digest. False: they were not
+        the object's, and have to be loaded again, or `Hydration.failure` says that it is no use.
 
         Raises:
             LocalChanged: the file is no stub of that object any more. NoSpace. TreeError.
@@ -63,6 +64,7 @@ class Settler:
         hydration.refresh_mark()
         fd, mark = hydration.fd, hydration.mark
         self._memory.forget(hydration.ino)
+        links.is_loading(self._shared, hydration.ino, mark, digest)
         shares = hydration.is_patient
         if shares:
             await self._flusher.flush(fd)
