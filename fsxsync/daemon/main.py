@@ -245,10 +245,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 async def _end_on_signal(ending: trio.Event) -> None:
     early: list[int] = []
-    for number in _SIGNALS:
+    for each in _SIGNALS:
         # What the receiver gives the signals back to when this ends. Their own effect would be the end of a daemon that
         # is about to unmount; SIG_IGN would be handed on to fusermount.
-        signal.signal(number, lambda number, _frame: early.append(number))
+        signal.signal(each, lambda number, _frame: early.append(number))
     with trio.open_signal_receiver(*_SIGNALS) as received:
         if any(number != signal.SIGHUP for number in early):
             ending.set()

@@ -251,9 +251,9 @@ def _verdict(
         return special
     mine, theirs = local_delta(base, local), remote_delta(base, remote)
     verdict = TABLE[mine, theirs]
-    if local is not None and remote is not None and {mine, theirs} & {D.NEW, D.CONTENT}:
-        if equal(local, remote, same_bytes=same_bytes):
-            return V.ADOPT  # a crash between upload and row looks like a conflict, and is none
+    is_news = bool({mine, theirs} & {D.NEW, D.CONTENT})
+    if is_news and local is not None and remote is not None and equal(local, remote, same_bytes=same_bytes):
+        return V.ADOPT  # a crash between upload and row looks like a conflict, and is none
     if mine is D.CONTENT and _is_stripped(base, local):
         return V.DAMAGED
     if verdict is V.META_CONFLICT and local is not None and remote is not None and _metadata_agrees(local, remote):
