@@ -84,7 +84,7 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     links.stand_alone(served, path, base)
     if outcome.next is not Next.DONE:
         return outcome
-    if base is None and _vanished(served, path):
+    if base is None and _moved_on_unseen(served, path):
         return Outcome(Next.AGAIN, local=True)
     return _made_way(served, path, base, local)
 
@@ -99,14 +99,17 @@ def _made_way(served: Served, path: bytes, base: Base | None, local: Local | Non
     return DONE
 
 
-def _vanished(served: Served, path: bytes) -> bool:
-    """There is a row now, and no file any more: it was removed while nothing knew of the path, and so nobody was told.
+def _moved_on_unseen(served: Served, path: bytes) -> bool:
+    """There is a row now, and the file was removed, or changed by another name of it, while nothing knew of the path:
+    so nobody was told.
 
-    No await between this and the writing of the row: whoever removes it from now on makes a hint that finds the row.
+    No await between this and the writing of the row: whoever does that from now on makes a hint that finds the row.
     """
-    if served.shared.catalog.files.get(served.id, path) is None:
+    row = served.shared.catalog.files.get(served.id, path)
+    if row is None:
         return False
-    return served.shared.tree.identify(served.tree_path(path)) is None
+    local = served.shared.tree.identify(served.tree_path(path))
+    return local is None or (local.kind is Kind.FILE and local.nlink > 1 and not row.matches_local(local))
 
 
 def raise_not_exportable(served: Served, path: bytes) -> None:

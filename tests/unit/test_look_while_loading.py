@@ -126,3 +126,26 @@ async def test_a_mark_that_outlived_the_object_it_names_is_mended_when_a_reader_
         with daemon.reader("f") as reader:
             await daemon.hydrator.open_for_read(reader.path, reader.fd)
             assert await reader.read(0, 5) == b"small"
+
+
+async def test_what_another_name_did_while_the_first_object_of_a_name_was_made_is_not_missed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """inotify tells of a change under one name of a file, and the others are found by their rows."""
+    path = await released_file(world)
+    os.link(path, path.with_name("g"))
+    copy = world.store.copy
+
+    async def changed_meanwhile(*arguments: Any, **named: Any) -> Any:
+        written = await copy(*arguments, **named)
+        path.chmod(0o600)
+        return written
+
+    monkeypatch.setattr(world.store, "copy", changed_meanwhile)
+    async with world.daemon() as daemon:
+        outcome = await look(daemon.served, replace(TOLD, path=b"g", local=True, remote=False))
+
+        row = world.catalog.files.get("dra-1", b"g")
+        assert row is not None
+        assert row.mode != 0o600
+        assert (outcome.next, outcome.local) == (Next.AGAIN, True)
