@@ -84,7 +84,7 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     links.stand_alone(served, path, base)
     if outcome.next is not Next.DONE:
         return outcome
-    if base is None and _moved_on_unseen(served, path):
+    if _moved_on_unseen(served, path, base, local):
         return Outcome(Next.AGAIN, local=True)
     return _made_way(served, path, base, local)
 
@@ -99,17 +99,22 @@ def _made_way(served: Served, path: bytes, base: Base | None, local: Local | Non
     return DONE
 
 
-def _moved_on_unseen(served: Served, path: bytes) -> bool:
-    """There is a row now, and the file was removed, or changed by another name of it, while nothing knew of the path:
-    so nobody was told.
+def _moved_on_unseen(served: Served, path: bytes, base: Base | None, local: Local | None) -> bool:
+    """The row was written or dropped, and is not what stands at the path by now; perhaps nobody was told.
 
-    No await between this and the writing of the row: whoever does that from now on makes a hint that finds the row.
+    What happens is held against the row (`Intake`), and that was the old one until now. Nothing is hinted at where it
+    knew nothing of the path: the file was removed again, or changed by another name. Nor where it knew the file that is
+    back: neither the directory that was renamed away and back changed the times of what lies in it.
     """
-    row = served.shared.catalog.files.get(served.id, path)
-    if row is None:
-        return False
-    local = served.shared.tree.identify(served.tree_path(path))
-    return local is None or (local.kind is Kind.FILE and local.nlink > 1 and not row.matches_local(local))
+    shared = served.shared
+    row = shared.catalog.files.get(served.id, path)
+    if row == base or (row is None and local is not None):
+        return False  # the second: it is left out from now on
+    now = shared.tree.identify(served.tree_path(path))
+    if row is None or now is None:
+        return row is not None or now is not None
+    is_moving = now.ino in shared.hydrating or served.tree_path(path) in shared.releasing
+    return not row.matches_local(now) and not is_moving  # or the end of that writes the row
 
 
 def raise_not_exportable(served: Served, path: bytes) -> None:
