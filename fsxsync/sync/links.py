@@ -75,7 +75,7 @@ def _remark(served: Served, row: Base, local: Local) -> None:
 def is_loading(shared: Shared, ino: int, mark: StubMark, content_hash: bytes) -> None:
     """The data of a file is here, and its mark is about to go: let the row of each name say which bytes these are."""
     for row in shared.catalog.files.by_inode(ino):
-        if row.released and row.remote_size == mark.size and row.content_hash != content_hash:
+        if row.released and row.etag == mark.etag and row.content_hash != content_hash:
             shared.catalog.files.put(replace(row, content_hash=content_hash))
 
 
