@@ -15,7 +15,7 @@ from typing import NoReturn
 import trio
 
 from fsxsync.catalog.changelog import Entry
-from fsxsync.errors import LocalChanged, ObjectChanged, TypeClash
+from fsxsync.errors import KeyRefused, LocalChanged, ObjectChanged, ObjectEncrypted, TypeClash
 from fsxsync.model.association import OnConflict, Policy
 from fsxsync.model.identity import Base, Kind, Local, Remote
 from fsxsync.model.open_conflict import Conflict, LocalVersion
@@ -80,13 +80,38 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
             conflicts.look_again_below(served, path)
             return replace(outcome, local=True, next=Next.AGAIN)
         return outcome
-    outcome = await _settle(served, path, base, local, entry, decision, policy)
+    try:
+        outcome = await _settle(served, path, base, local, entry, decision, policy)
+    except (KeyRefused, ObjectEncrypted, TypeClash):  # that is all there is to be done about the path
+        await _loaded_if_moved(served, path, policy, DONE)
+        raise
+    outcome = await _loaded_if_moved(served, path, policy, outcome)
     links.stand_alone(served, path, base)
     if outcome.next is not Next.DONE:
         return outcome
     if _moved_on_unseen(served, path, base, local):
         return Outcome(Next.AGAIN, local=True)
     return _made_way(served, path, base, local)
+
+
+async def _loaded_if_moved(served: Served, path: bytes, policy: Policy | None, outcome: Outcome) -> Outcome:
+    """A released file was renamed to where its object does not follow it, as a person decides first, or the policy does
+    not want it: the object goes with the old name, so the data is to be here before.
+
+    Raises:
+        LocalChanged. RepositoryError, NoSpace: the look is tried again, and holds the object until then.
+    """
+    shared = served.shared
+    local = shared.tree.identify(served.tree_path(path))
+    exports = (policy or served.association.policy).exports
+    if outcome.next is not Next.DONE or local is None or local.stub is None or not exports:
+        return outcome
+    if shared.catalog.moves.get(served.id, path) is not None:
+        return outcome  # the copy is refused, and so is to delete what it would be made of (`moves.needing`)
+    if not await renames.is_moved_stub(served, path, shared.catalog.files.get(served.id, path), local):
+        return outcome
+    await importer.load_moved(served, path, local, served)
+    return Outcome(Next.AGAIN, local=True)
 
 
 def _made_way(served: Served, path: bytes, base: Base | None, local: Local | None) -> Outcome:

@@ -1,4 +1,4 @@
-"""A look and the loading of the same file, at the same moment: neither undoes what the other wrote."""
+"""A look and what happens at the same moment: neither undoes or misses what the other did."""
 
 from __future__ import annotations
 
