@@ -108,7 +108,8 @@ async def _loaded_if_moved(served: Served, path: bytes, policy: Policy | None, o
         return outcome
     if shared.catalog.moves.get(served.id, path) is not None:
         return outcome  # the copy is refused, and so is to delete what it would be made of (`moves.needing`)
-    if not await renames.is_moved_stub(served, path, shared.catalog.files.get(served.id, path), local):
+    base = shared.catalog.files.get(served.id, path)
+    if not await renames.is_moved_stub(served, path, base, links.as_own(served, path, base, local)):
         return outcome
     await importer.load_moved(served, path, local, served)
     return Outcome(Next.AGAIN, local=True)
