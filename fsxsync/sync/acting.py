@@ -42,6 +42,8 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     assert local is not None
     if local.stub is None:
         exporter.exported_key(served, path, local.kind)  # neither uploaded nor copied to where it may not be
+    if base is not None and base.released:
+        await served.shared.take_in_tree()  # as for a delete: its data may have moved on, unseen
     needed = renames.needed_at(served, base) if base is not None else None
     if needed is not None:
         if not renames.is_circle(served, path):
@@ -181,6 +183,8 @@ def _with_version(served: Served, path: bytes, action: Action) -> Action:
         return action
     if mark.etag != remote.etag or mark.version_id == remote.version_id:
         return action
+    if mark.key != served.key(path, Kind.FILE):
+        return action  # one mark for several names (links.py): a version of another name's object
     told = exporter.remark(served, path, local, replace(mark, version_id=remote.version_id))
     return replace(action, local=told)
 
