@@ -10,6 +10,7 @@ from fsxsync.model.association import Association
 from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
+from fsxsync.model.measures import Histogram, Measures
 from fsxsync.model.open_conflict import Conflict, Keep
 from fsxsync.ports.store import Conditions
 from fsxsync.ports.tasks import TaskBoard
@@ -70,6 +71,16 @@ class AssociationStatus:
     """Paths that wait for something in the repository: an archived object, one under a lock."""
     restoring: int = 0
     """Archived objects whose restore was asked for."""
+    lost: int = 0
+    """Released files whose objects are gone."""
+    export_lag_s: float = 0.0
+    """Age of the oldest change in the tree that is not in the repository yet (FSx: AgeOfOldestQueuedMessage for
+    AutoExport)."""
+    cache_bytes: int = 0
+    down_per_s: float = 0.0
+    up_per_s: float = 0.0
+    """Bytes a second, of the last ten seconds."""
+    counts: Measures = field(default_factory=Measures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,9 @@ class Status:
     cache_free_bytes: int
     transfers: Mapping[str, float] = field(default_factory=dict)
     needs_person: tuple[str, ...] = ()
+    operations: Mapping[tuple[str, str], Histogram] = field(default_factory=dict)
+    opens: tuple[int, int] = (0, 0)
+    """See `ports.Front`."""
 
 
 class Administration(Protocol):

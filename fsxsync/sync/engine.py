@@ -118,7 +118,9 @@ class Engine:
 
     def _start(self, association: Association) -> Service:
         assert self._nursery is not None
-        store = self._open_store(association.bucket, association.access, None)
+        store = self._open_store(
+            association.bucket, association.access, None, self._shared.counts[association.id].requests
+        )
         served = Served(shared=self._shared, association=association, store=store)
         reader = self._readers.take(association, self._nursery)
         service = Service(served, self.intake, reader=reader, routes=self._routes, watch=self._watch)
@@ -134,6 +136,7 @@ class Engine:
 
     async def _end(self, association_id: str) -> None:
         service = await self._stop(association_id)
+        self._shared.counts.pop(association_id, None)
         self._readers.give_back(service.reader)
 
     async def _stop(self, association_id: str) -> Service:
@@ -222,7 +225,9 @@ class Engine:
             lifecycle=Lifecycle.CREATING,
             created_s=self._shared.now_ns() / 1e9,
         )
-        store = self._open_store(association.bucket, association.access, None)
+        store = self._open_store(
+            association.bucket, association.access, None, self._shared.counts[association.id].requests
+        )
         try:
             await store.check(association.prefix)
             if association.events is not None:
@@ -233,6 +238,7 @@ class Engine:
         except BaseException:  # also if the daemon is told to end meanwhile
             await self._routes.clean_up(association)
             self._unmake(made)
+            self._shared.counts.pop(association.id, None)
             raise
         self._shared.catalog.associations.put(association)
         service = self._start(association)

@@ -8,8 +8,9 @@ reader waits for is asked for at once; all else has a limit, over all files, so 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
@@ -25,7 +26,7 @@ from fsxsync.errors import (
 )
 from fsxsync.model.parts import chunk_size_for
 from fsxsync.model.stub import XATTR, StubMark
-from fsxsync.ports import ObjectStore, Priority
+from fsxsync.ports import Priority
 from fsxsync.sync.archives import may_ask, until_readable
 from fsxsync.sync.front_hints import FrontHints
 from fsxsync.sync.hydration import HERE, MISSING, Hydration, mark_of, open_hydration, replaced
@@ -148,11 +149,11 @@ class StubHydrator(FrontHints):
     def _chunk_size(self, size: int) -> int:
         return chunk_size_for(size, self._shared.settings.chunk_size)
 
-    def _store_of(self, path: bytes) -> ObjectStore:
+    def _owner_of(self, path: bytes) -> Served:
         served = self._served_for(path)
         if served is None:
             raise ObjectMissing(f"reading /{path.decode('utf-8', 'backslashreplace')}", "its association is gone")
-        return served.store
+        return served
 
     def _hydration(self, path: bytes, fd: int) -> Hydration | None:
         """What loads the file; None if it is an ordinary one.
@@ -181,7 +182,7 @@ class StubHydrator(FrontHints):
         return hydration
 
     def _opened(self, path: bytes, fd: int, ino: int, mark: StubMark) -> Hydration:
-        store = self._store_of(path)
+        served = self._owner_of(path)
         try:
             own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
         except PermissionError:
@@ -189,8 +190,9 @@ class StubHydrator(FrontHints):
         try:
             row = self._memory.recall(ino, mark)
             hydration = open_hydration(
-                own, path, mark, store, chunk_size=self._chunk_size(mark.size), claims=row.crcs if row else {}
+                own, path, mark, served.store, chunk_size=self._chunk_size(mark.size), claims=row.crcs if row else {}
             )
+            hydration.counts = served.counts
             hydration.suspect = self._settler.is_suspect(path)
         except BaseException:
             os.close(own)
@@ -217,19 +219,21 @@ class StubHydrator(FrontHints):
     async def open_for_read(self, path: bytes, fd: int) -> None:
         hydration = self._hydration(path, fd)
         if hydration is not None and 0 < hydration.mark.size <= self._shared.settings.chunk_size:
-            await self._load(hydration, range(hydration.count))
+            with _counted(hydration, range(hydration.count), hydration.mark.size):
+                await self._load(hydration, range(hydration.count))
 
     async def ensure(self, path: bytes, fd: int, offset: int, length: int) -> bool:
         hydration = self._hydration(path, fd)
         if hydration is None:
             return False
         needed = hydration.touched(offset, length)
-        if hydration.suspect and needed:
-            await self._load_whole(hydration)
-        elif needed:
-            hydration.note_read(fd, offset, length)
-            self._wanting[hydration.ino] = hydration
-            await self._load(hydration, needed)
+        with _counted(hydration, needed, min(length, max(0, hydration.mark.size - offset))):
+            if hydration.suspect and needed:
+                await self._load_whole(hydration)
+            elif needed:
+                hydration.note_read(fd, offset, length)
+                self._wanting[hydration.ino] = hydration
+                await self._load(hydration, needed)
         return not hydration.settled.is_set()
 
     async def make_resident(self, path: bytes, fd: int) -> None:
@@ -432,6 +436,24 @@ class StubHydrator(FrontHints):
         elif hydration.failure is None:
             self._wanting[hydration.ino] = hydration
             self._ask_ahead()
+
+
+@contextmanager
+def _counted(hydration: Hydration, needed: range, length: int) -> Iterator[None]:
+    """Count a reader that needs these chunks, ``length`` bytes of them, and how long it waits inside."""
+    counts = hydration.counts
+    if hydration.has(needed):
+        counts.hits += 1
+        counts.hit_bytes += length
+        yield
+        return
+    counts.misses += 1
+    counts.miss_bytes += length
+    began_ns = time.perf_counter_ns()
+    try:
+        yield
+    finally:
+        counts.waits.note(time.perf_counter_ns() - began_ns)
 
 
 def is_partial(hydration: Hydration) -> bool:

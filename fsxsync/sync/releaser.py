@@ -282,6 +282,8 @@ async def _punch(served: Served, chosen: Sequence[tuple[Releasable, list[Base]]]
     for (wanted, names), state in zip(taken, states, strict=True):
         outcomes[names[0].path] = _refusal_of(state)
         if isinstance(state, Local):
+            served.counts.released += 1
+            served.counts.released_bytes += state.size
             served.shared.front.invalidate_inode(wanted.expect.ino, data=True)
     return outcomes
 

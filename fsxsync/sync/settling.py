@@ -107,6 +107,8 @@ class Settler:
         """One line in the event log."""
         served = self._served_for(hydration.path)
         is_archived = isinstance(error, ObjectArchived)
+        if served is not None:
+            served.counts.failures["restore", error.code] += 1
         self._shared.eventlog.emit(
             level="WARN" if is_archived else "ERROR",
             code="S3RestoreUnsupportedTierWarning" if is_archived else error.code,
@@ -121,7 +123,8 @@ class Settler:
         if (place := self._place(hydration.path)) is None:
             return
         served, path = place
-        served.hydrated += 1
+        served.counts.restored += 1
+        served.counts.restored_bytes += hydration.mark.size
         catalog = self._shared.catalog
         catalog.problems.clear(served.id, path, [DAMAGED])
         if local.nlink > 1:
