@@ -136,14 +136,17 @@ class Operations:
 
     async def _check(self, members: Members) -> Lines:
         """Without ``paths``: everything."""
-        members.only({"paths", "verify"})
+        members.only({"paths", "verify", "repair"})
         paths = members.texts("paths", most=PATHS_MAX, longest=4096, may_be_empty=True) or ("",)
-        return Lines(self._findings(paths, verify=bool(members.flag("verify"))))
+        verify, repair = bool(members.flag("verify")), bool(members.flag("repair"))
+        return Lines(self._findings(paths, verify=verify, repair=repair))
 
-    async def _findings(self, paths: tuple[str, ...], *, verify: bool) -> AsyncGenerator[Document, None]:
+    async def _findings(self, paths: tuple[str, ...], *, verify: bool, repair: bool) -> AsyncGenerator[Document, None]:
         """``{"finding": …}`` each, then ``{"tally": …}``; or ``{"error": …}`` where it had to end."""
         tree_paths = [path.encode("utf-8", "surrogateescape") for path in paths]
-        told = cast(AsyncGenerator[Finding | Tally, None], self._administration.check(tree_paths, verify=verify))
+        told = cast(
+            AsyncGenerator[Finding | Tally, None], self._administration.check(tree_paths, verify=verify, repair=repair)
+        )
         try:
             async with aclosing(told):
                 async for one in told:

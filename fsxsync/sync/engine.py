@@ -387,13 +387,16 @@ class Engine:
     def _state(self, path: bytes, local: Local, flags: FlagReader) -> FileState:
         return state_of(self.served_for(path), path, local, self.hydrator.resident_bytes(local.ino), flags)
 
-    def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> AsyncIterator[Finding | Tally]:
+    def check(
+        self, tree_paths: Sequence[bytes], *, verify: bool, repair: bool = False
+    ) -> AsyncIterator[Finding | Tally]:
         checker = Checker(
             self._shared,
             self._served,
             settle=self.waiter.settle_local,
             is_scanned=lambda association_id: self._service(association_id).is_scanned,
             verify=verify,
+            repair=repair,
         )
         return checker.run(tree_paths)
 

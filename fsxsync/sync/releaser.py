@@ -156,6 +156,16 @@ async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     return outcomes
 
 
+async def mark_empty(served: Served, row: Base, local: Local) -> Refusal | None:
+    """Mark a file that has no byte of its own as the stub that its row takes it for; why not, or None.
+
+    Raises:
+        TreeError: the disk failed.
+    """
+    one = Candidate(row.path, local)
+    return (await _punch(served, [(_releasable(served, one, [row]), [row])]))[row.path]
+
+
 async def _release_slices(
     served: Served, candidates: Sequence[Candidate], seen: Mapping[bytes, Seen | None]
 ) -> dict[bytes, Refusal | None]:

@@ -175,7 +175,9 @@ class FakeAdministration:
                     await self._pass_gate()
                     yield state
 
-    async def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> AsyncIterator[Finding | Tally]:
+    async def check(
+        self, tree_paths: Sequence[bytes], *, verify: bool, repair: bool = False
+    ) -> AsyncIterator[Finding | Tally]:
         with self._note("check", (tuple(tree_paths), verify)):
             await self._pass_gate()
             for finding in self.findings:
