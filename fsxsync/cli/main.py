@@ -67,6 +67,7 @@ for command in (
     wait,
     check,
     diff,
+    why,
     conflicts,
     export,
     import_,

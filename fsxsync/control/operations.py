@@ -41,6 +41,7 @@ class Operations:
             "AcceptDeletes": self._accept_deletes,
             "State": self._state,
             "Check": self._check,
+            "Why": self._why,
             "Diff": self._diff,
             "Conflicts": self._conflicts,
             "ResolveConflict": self._resolve,
@@ -156,6 +157,11 @@ class Operations:
                         yield {"tally": asdict(one)}
         except FsxSyncError as error:
             yield {"error": fault(error, FSXSYNC)[1]}
+
+    async def _why(self, members: Members) -> Answer:
+        members.only({"path"})
+        path = members.text("path", may_be_empty=True) or ""
+        return Answer(documents.of_evidence(await self._administration.why(path.encode("utf-8", "surrogateescape"))))
 
     async def _diff(self, members: Members) -> Lines:
         members.only({"path"})

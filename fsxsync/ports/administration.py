@@ -12,6 +12,7 @@ from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
 from fsxsync.model.measures import Histogram, Measures
 from fsxsync.model.open_conflict import Conflict, Keep
+from fsxsync.model.why import Evidence
 from fsxsync.ports.store import Conditions
 from fsxsync.ports.tasks import TaskBoard
 
@@ -133,9 +134,15 @@ class Administration(Protocol):
 
     def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[FileState]: ...
 
-    def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> AsyncIterator[Finding | Tally]:
+    def check(
+        self, tree_paths: Sequence[bytes], *, verify: bool, repair: bool = False
+    ) -> AsyncIterator[Finding | Tally]:
         """Every broken rule at these paths and below them (b"" is everything), the tally last. ``verify`` reads the
-        files that are here, and compares them with what was synced and with their objects."""
+        files that are here, and compares them with what was synced and with their objects. ``repair`` brings in order
+        what can be without losing anything, and says of each what became of it."""
+
+    async def why(self, tree_path: bytes) -> Evidence:
+        """All there is to know of one path, its object looked at now; changes nothing."""
 
     def diff(self, tree_path: bytes) -> AsyncIterator[Difference]:
         """Every path at and below this one where tree and repository differ; changes nothing."""

@@ -14,10 +14,12 @@ from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.open_conflict import Conflict, Keep
+from fsxsync.model.why import Evidence
 from fsxsync.ports import EventQueue, EventRoute, FileState, ObjectStore, PendingItem, Status, StoreFactory
 from fsxsync.sync.checking import Checker
 from fsxsync.sync.conflicts import open_conflicts
 from fsxsync.sync.differing import differences
+from fsxsync.sync.explaining import find_out
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.reading import Readers
@@ -399,6 +401,12 @@ class Engine:
             repair=repair,
         )
         return checker.run(tree_paths)
+
+    async def why(self, tree_path: bytes) -> Evidence:
+        await self.waiter.settle_local()
+        local = self._shared.tree.identify(tree_path)
+        resident = self.hydrator.resident_bytes(local.ino) if local is not None else None
+        return await find_out(self._shared, self.served_for(tree_path), tree_path, resident)
 
     def diff(self, tree_path: bytes) -> AsyncIterator[Difference]:
         return differences(self._served, tree_path)

@@ -19,6 +19,7 @@ from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
 from fsxsync.model.open_conflict import Conflict, Keep
+from fsxsync.model.why import Evidence
 from fsxsync.ports import AssociationStatus, Conditions, FileState, PendingItem, Status
 
 
@@ -51,6 +52,7 @@ class FakeAdministration:
         self.findings: list[Finding] = []
         self.differences: list[Difference] = []
         self.tally = Tally()
+        self.evidence = Evidence("/d/a")
         self.open_conflicts: list[Conflict] = []
         self.pending: tuple[PendingItem, ...] = ()
         self.needs_person: tuple[str, ...] = ()
@@ -183,6 +185,10 @@ class FakeAdministration:
             for finding in self.findings:
                 yield finding
             yield replace(self.tally, broken=len(self.findings))
+
+    async def why(self, tree_path: bytes) -> Evidence:
+        with self._note("why", tree_path):
+            return self.evidence
 
     async def diff(self, tree_path: bytes) -> AsyncIterator[Difference]:
         with self._note("diff", (tree_path,)):
