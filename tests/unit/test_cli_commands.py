@@ -636,6 +636,7 @@ OPTIONS = {
     "task show": "--json",
     "task cancel": "--json",
     "status": "--json",
+    "top": "--interval --once",
     "events": "--follow --json --association --level",
 }
 
