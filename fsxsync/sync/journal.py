@@ -6,7 +6,7 @@ from fsxsync.catalog.problems import Problem
 from fsxsync.errors import FsxSyncError
 from fsxsync.sync.reconcile import Action, Verdict
 from fsxsync.sync.served import Served
-from fsxsync.telemetry.codes import Flow, Level
+from fsxsync.telemetry.codes import Flow, Level, as_event
 
 _DONE: dict[Verdict, tuple[str, str]] = {
     Verdict.EXPORT: ("export", "exported"),
@@ -88,7 +88,7 @@ def record_problem(served: Served, path: bytes, kind: str, message: str, code: s
         if kind == "conflict":
             served.counts.conflicts += 1
         elif kind != RESTORING:
-            served.counts.failures[flow, code] += 1
+            served.counts.failures[flow, as_event(code, flow)] += 1
         served.shared.eventlog.emit(
             level=_LEVELS.get(kind, "ERROR"),
             code=code,
@@ -102,7 +102,7 @@ def record_problem(served: Served, path: bytes, kind: str, message: str, code: s
 def record_failure(served: Served, path: bytes, error: FsxSyncError, *, first: bool, local: bool) -> None:
     """A look failed and will be tried again; the first failure of a row is an event."""
     flow: Flow = "export" if local else "import"
-    served.counts.failures[flow, error.code] += 1
+    served.counts.failures[flow, as_event(error.code, flow)] += 1
     if not first:
         return
     served.shared.eventlog.emit(

@@ -18,6 +18,7 @@ from fsxsync.sync.integrity import checksums_of, fits
 from fsxsync.sync.journal import record_problem
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.served import Served, Shared
+from fsxsync.telemetry.codes import as_event
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class Settler:
         served = self._served_for(hydration.path)
         is_archived = isinstance(error, ObjectArchived)
         if served is not None:
-            served.counts.failures["restore", error.code] += 1
+            served.counts.failures["restore", as_event(error.code, "restore")] += 1
         self._shared.eventlog.emit(
             level="WARN" if is_archived else "ERROR",
             code="S3RestoreUnsupportedTierWarning" if is_archived else error.code,

@@ -151,7 +151,7 @@ def test_what_goes_wrong_is_counted(fsx: Instance, moto: MotoServer, s3: Any, bu
         (fsx.directory / "d/lost").read_bytes()
     fsx.settle()
     assert told("fsxsync_lost") == 1
-    assert told("fsxsync_failures_total", code="S3ObjectNotFound") >= 1
+    assert told("fsxsync_failures_total", flow="restore", code="S3RestoreObjectDeleted") >= 1
     assert told("fsxsync_s3_requests_total", status="404") >= 1
     os.mkfifo(fsx.directory / "d/pipe")
     fsx.settle()
