@@ -38,6 +38,7 @@ from fsxsync.tree.flags import FlagReader
 from fsxsync.tree.watch import Watcher
 
 DRAIN_BEFORE_DELETE_S = 300.0
+SETTLE_BEFORE_S = 2.0
 IMMUTABLE = "the path and the repository of an association can't be changed; delete it and associate again"
 
 
@@ -403,7 +404,8 @@ class Engine:
         return checker.run(tree_paths)
 
     async def why(self, tree_path: bytes) -> Evidence:
-        await self.waiter.settle_local()
+        with trio.move_on_after(SETTLE_BEFORE_S):  # a scan may take longer than somebody wants to wait for a word
+            await self.waiter.settle_local()
         local = self._shared.tree.identify(tree_path)
         resident = self.hydrator.resident_bytes(local.ino) if local is not None else None
         return await find_out(self._shared, self.served_for(tree_path), tree_path, resident)

@@ -18,6 +18,8 @@ from fsxsync.sync.reconcile import Action, needs_digest, reconcile
 from fsxsync.sync.renames import is_moved_stub
 from fsxsync.sync.served import Served, Shared
 
+ASK_S = 10.0
+"""How long somebody at a terminal waits for the repository's word."""
 READ_MAX = 256 << 20
 """Bytes of a file that are read to tell "touched" from "changed"; of larger ones the answer is a guess."""
 
@@ -80,10 +82,13 @@ async def _object(served: Served, path: bytes, base: Base | None, local: Local |
     if here is not None and here.kind is Kind.DIRECTORY:
         kinds.reverse()
     try:
-        for kind in kinds:
-            found = await served.store.head(served.key(path, kind))
-            if found is not None:
-                return found, ""
+        with trio.move_on_after(ASK_S) as limit:
+            for kind in kinds:
+                found = await served.store.head(served.key(path, kind))
+                if found is not None:
+                    return found, ""
+        if limit.cancelled_caught:
+            return None, f"no answer within {ASK_S:.0f} s"
     except NotExportable:  # what has no key has no object
         return None, ""
     except RepositoryError as error:

@@ -16,11 +16,12 @@ from dataclasses import replace
 import trio
 
 from fsxsync.catalog.changelog import Entry
-from fsxsync.errors import LocalChanged
+from fsxsync.errors import FsxSyncError, LocalChanged
 from fsxsync.model.association import Event
 from fsxsync.model.finding import Finding, Rule
 from fsxsync.model.identity import Local
 from fsxsync.sync import releaser
+from fsxsync.sync.loading import first_leaf
 from fsxsync.sync.pairs import Pair
 from fsxsync.sync.served import Served, Shared
 from fsxsync.tree.attributes import take_off
@@ -38,6 +39,7 @@ _LEFT: Mapping[Rule, str] = {
 }
 LEFTOVER = _LEFT[Rule.STAGING_LEFTOVER]
 _HELD_BACK = "it has bytes that the repository does not: copy it aside, remove it here, and the object comes back"
+_NOTHING_DONE = "its object is gone, or a rename is under way, or nothing is exported; 'fsxsync why' tells more"
 _LOOKED = "looked at, and brought in line with its object"
 
 Judge = Callable[[Pair], list[Finding]]
@@ -57,17 +59,21 @@ class Repairer:
         Raises:
             TreeError: the disk failed.
         """
-        done: list[tuple[Pair, list[Finding], str]] = []
-        looked_at: list[Pair] = []
-        for pair, findings in broken:
-            what = ""
-            if pair.served is not None or {one.rule for one in findings} == {Rule.RESERVED_ATTRIBUTE}:
-                what = await self._act(pair, {one.rule for one in findings})
-            if what and pair.served is not None:
-                looked_at.append(pair)
-            done.append((pair, findings, what))
-        await self._until_looked_at(looked_at)
-        return [finding for one in done for finding in self._outcome(*one)]
+        done: dict[bytes, str] = {}
+        slots = trio.Semaphore(self._shared.settings.look_workers)
+
+        async def one(pair: Pair, rules: set[Rule]) -> None:
+            async with slots:
+                done[pair.tree_path] = await self._act(pair, rules)
+
+        try:
+            async with trio.open_nursery() as nursery:
+                for pair, findings in broken:
+                    nursery.start_soon(one, pair, {finding.rule for finding in findings})
+        except* Exception as failures:
+            raise first_leaf(failures) from failures
+        await self._until_looked_at([pair for pair, _ in broken if pair.served is not None and done[pair.tree_path]])
+        return [finding for pair, findings in broken for finding in self._outcome(pair, findings, done[pair.tree_path])]
 
     # ------------------------------------------------------------- the means
 
@@ -86,8 +92,22 @@ class Repairer:
             return self._export_anew(pair)
         if Rule.RELEASED_WITHOUT_MARK in rules and await self._mark_again(pair):
             return "it held no data: marked as released again"
+        if await self._is_gone(pair):
+            # A look would remove the file, as after any delete there. What was found broken is no time for that.
+            return self._export_anew(pair) if pair.local is not None and pair.local.stub is None else ""
         self._hint(pair)
         return _LOOKED
+
+    async def _is_gone(self, pair: Pair) -> bool:
+        """The row knows an object, and it is not there any more. False where nobody can tell: the look will meet the
+        same error, and keep it."""
+        served, row = pair.served, pair.row
+        if served is None or row is None or row.etag is None or pair.local is None:
+            return False
+        try:
+            return await served.store.head(served.key(pair.path, row.kind)) is None
+        except FsxSyncError:
+            return False
 
     def _hint(self, pair: Pair) -> None:
         assert pair.served is not None
@@ -181,7 +201,7 @@ class Repairer:
             if is_gone and what and not self._why_open(pair):
                 told.append(replace(finding, repaired=True, repair=what))
             else:
-                why = self._why_open(pair) or _LEFT.get(finding.rule) or _HELD_BACK
+                why = self._why_open(pair) or _LEFT.get(finding.rule) or (_HELD_BACK if what else _NOTHING_DONE)
                 told.append(replace(finding, repair=why))
         return told
 

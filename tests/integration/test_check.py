@@ -157,7 +157,7 @@ def test_check_changes_nothing(fsx: Instance, linked: Path, s3: Any, bucket: str
 
 
 def test_rows_and_files_that_lost_each_other(fsx: Instance, linked: Path) -> None:
-    for name in ("forgotten", "moved"):
+    for name in ("forgotten", "changed", "moved"):
         (linked / name).write_bytes(name.encode())
     fsx.settle()
     execute(fsx, "DELETE FROM files WHERE sort_key = ?", b"forgotten")
@@ -336,7 +336,7 @@ def repaired(fsx: Instance, *arguments: str | Path) -> dict[str, list[tuple[str,
 
 
 def test_rows_and_files_are_brought_together_again(fsx: Instance, linked: Path, s3: Any, bucket: str) -> None:
-    names = ("forgotten", "changed", "unexported", "removed", "etag", "moved")
+    names = ("forgotten", "changed", "unexported", "orphan", "etag", "moved")
     for name in names:
         (linked / name).write_bytes(name.encode() * 100)
     fsx.settle()
@@ -352,10 +352,13 @@ def test_rows_and_files_are_brought_together_again(fsx: Instance, linked: Path, 
     execute(fsx, "DELETE FROM files WHERE sort_key = ?", b"unexported")
     execute(fsx, "UPDATE files SET sort_key = ? WHERE sort_key = ?", b"gone", b"moved")
     s3.delete_object(Bucket=bucket, Key="unexported")
+    execute(fsx, "UPDATE files SET mode = 0 WHERE sort_key = ?", b"orphan")
+    s3.delete_object(Bucket=bucket, Key="orphan")  # a look would take the file away, too
 
     assert repaired(fsx) == {
         "d/unexported": [("file-without-row", True)],
         "d/moved": [("file-without-row", True)],
+        "d/orphan": [("unseen-change", True)],
         "d/gone": [("row-without-file", True)],
     }
     fsx.settle()
