@@ -28,7 +28,7 @@ from fsxsync.sync.resolving import resolve
 from fsxsync.sync.routes import Routes
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.serving import Service
-from fsxsync.sync.states import state_of
+from fsxsync.sync.states import state_of, states_below
 from fsxsync.sync.statusing import StatusFacts, collect
 from fsxsync.sync.tasks import TaskRunner
 from fsxsync.sync.uploads import abort_all
@@ -372,21 +372,8 @@ class Engine:
     def status(self) -> Status:
         return collect(self._shared, self._services, self._facts, self.watcher, self.waiter)
 
-    async def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[FileState]:
-        tree = self._shared.tree
-        for path in tree_paths:
-            local = tree.identify(path)
-            if local is None:
-                raise BadInput(f"/{path.decode('utf-8', 'backslashreplace')}", "no such file or directory")
-            yield self._state(path, local, tree.flags())
-            if recursive and local.kind is Kind.DIRECTORY:
-                batches = tree.walk_batches(path)
-                while batch := await trio.to_thread.run_sync(next, batches, None):
-                    flags = tree.flags()
-                    for below, _ in batch:
-                        found = tree.identify(below)
-                        if found is not None:
-                            yield self._state(below, found, flags)
+    def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[FileState]:
+        return states_below(self._shared.tree, tree_paths, self._state, recursive=recursive)
 
     def _state(self, path: bytes, local: Local, flags: FlagReader) -> FileState:
         return state_of(self.served_for(path), path, local, self.hydrator.resident_bytes(local.ino), flags)

@@ -198,21 +198,28 @@ class Repairer:
         told = []
         for finding in findings:
             is_gone = finding.rule not in left and (finding.rule is not Rule.OBJECT_GONE or now.row is not None)
-            if is_gone and what and not self._why_open(pair):
+            if is_gone and what and not self._why_failed(pair):
                 told.append(replace(finding, repaired=True, repair=what))
             else:
                 why = self._why_open(pair) or _LEFT.get(finding.rule) or (_HELD_BACK if what else _NOTHING_DONE)
                 told.append(replace(finding, repair=why))
         return told
 
-    def _why_open(self, pair: Pair) -> str:
-        """Why a look did not bring it in order."""
+    def _why_failed(self, pair: Pair) -> str:
+        """What a look met; '' if nothing, or if it is still to come: what was done here is a change like any other."""
         if pair.served is None:
             return ""
-        for entry in _entries(pair.served, pair.path):
-            return entry.last_error or entry.waiting_for or "its look is still to come"
+        if error := next((entry.last_error for entry in _entries(pair.served, pair.path) if entry.last_error), ""):
+            return error
         problems = self._shared.catalog.problems.get(pair.served.id, pair.path)
         return next((one.message for one in problems), "")
+
+    def _why_open(self, pair: Pair) -> str:
+        """Why a look did not bring it in order."""
+        if (why := self._why_failed(pair)) or pair.served is None:
+            return why
+        waiting = [entry.waiting_for or "its look is still to come" for entry in _entries(pair.served, pair.path)]
+        return waiting[0] if waiting else ""
 
 
 def _entries(served: Served, path: bytes) -> list[Entry]:

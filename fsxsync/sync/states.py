@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from fsxsync.errors import NotExportable
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import trio
+
+from fsxsync.errors import BadInput, NotExportable
 from fsxsync.model.identity import Kind, Local
 from fsxsync.ports import FileState
 from fsxsync.sync.intake import exportable_key
 from fsxsync.sync.reconcile import Delta, local_delta
 from fsxsync.sync.served import Served
 from fsxsync.tree.flags import FlagReader
+from fsxsync.tree.tree import Tree
 
 EXISTS, DIRTY, RELEASED, ARCHIVED, NORELEASE, NOARCHIVE, LOST = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40
 WORDS = (
@@ -37,6 +42,33 @@ def virtual_attribute(state: FileState, word: str) -> bytes | None:
         "error": state.error,
     }[word]
     return text.encode("utf-8", "surrogateescape") if text is not None else None
+
+
+async def states_below(
+    tree: Tree,
+    tree_paths: Sequence[bytes],
+    state_at: Callable[[bytes, Local, FlagReader], FileState],
+    *,
+    recursive: bool,
+) -> AsyncIterator[FileState]:
+    """The states at these paths, and below them if it is ``recursive``.
+
+    Raises:
+        BadInput: nothing stands at one of them.
+    """
+    for path in tree_paths:
+        local = tree.identify(path)
+        if local is None:
+            raise BadInput(f"/{path.decode('utf-8', 'backslashreplace')}", "no such file or directory")
+        yield state_at(path, local, tree.flags())
+        if recursive and local.kind is Kind.DIRECTORY:
+            batches = tree.walk_batches(path)
+            while batch := await trio.to_thread.run_sync(next, batches, None):
+                flags = tree.flags()
+                for below, _ in batch:
+                    found = tree.identify(below)
+                    if found is not None:
+                        yield state_at(below, found, flags)
 
 
 def state_of(

@@ -120,8 +120,9 @@ def test_top_shows_what_the_daemon_does(fsx: Instance, moto: MotoServer, s3: Any
         assert b"\x1b[1;31m" not in shown.raw
         fsx.stop()
         eventually(lambda: shown.shows("no daemon answers since"))
-        os.write(shown.fd, b"\x03")
+        shown.program.send_signal(signal.SIGINT)  # Ctrl-C
         assert shown.program.wait(30) == 0
+        assert termios.tcgetattr(shown.inner) == shown.before
 
     fsx.start()
     plain = fsx.ok("top")  # its stdout is a pipe
