@@ -168,6 +168,16 @@ async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     return outcomes
 
 
+async def mark_empty(served: Served, row: Base, local: Local) -> Refusal | None:
+    """Mark a file that has no byte of its own as the stub that its row takes it for; why not, or None.
+
+    Raises:
+        TreeError: the disk failed.
+    """
+    one = Candidate(row.path, local)
+    return (await _punch(served, [(_releasable(served, one, [row]), [row])]))[row.path]
+
+
 async def _release_slices(
     served: Served, candidates: Sequence[Candidate], seen: Mapping[bytes, Seen | None]
 ) -> dict[bytes, Refusal | None]:
@@ -296,6 +306,8 @@ async def _punch(served: Served, chosen: Sequence[tuple[Releasable, list[Base]]]
     for (wanted, names), state in zip(taken, states, strict=True):
         outcomes[names[0].path] = _refusal_of(state)
         if isinstance(state, Local):
+            served.counts.released += 1
+            served.counts.released_bytes += state.size
             served.shared.front.invalidate_inode(wanted.expect.ino, data=True)
     return outcomes
 

@@ -19,6 +19,7 @@ from fsxsync.sync.journal import record_problem
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.together import Together
+from fsxsync.telemetry.codes import as_event
 from fsxsync.tree.settle_together import Arrived, Garbled
 
 log = logging.getLogger(__name__)
@@ -142,6 +143,8 @@ class Settler:
         """One line in the event log."""
         served = self._served_for(hydration.path)
         is_archived = isinstance(error, ObjectArchived)
+        if served is not None:
+            served.counts.failures["restore", as_event(error.code, "restore")] += 1
         self._shared.eventlog.emit(
             level="WARN" if is_archived else "ERROR",
             code="S3RestoreUnsupportedTierWarning" if is_archived else error.code,
@@ -156,7 +159,8 @@ class Settler:
         if (place := self._place(hydration.path)) is None:
             return
         served, path = place
-        served.hydrated += 1
+        served.counts.restored += 1
+        served.counts.restored_bytes += hydration.mark.size
         catalog = self._shared.catalog
         catalog.problems.clear(served.id, path, [DAMAGED])
         if local.nlink > 1:
