@@ -123,7 +123,7 @@ class Settler:
         served, path = place
         served.hydrated += 1
         catalog = self._shared.catalog
-        catalog.problems.clear(served.id, path, [DAMAGED])
+        catalog.problems.clear(served.id, path, [DAMAGED, "lost"])
         if local.nlink > 1:
             links.loaded(self._shared, served.id, path, local, digest)
         base = catalog.files.get(served.id, path)
