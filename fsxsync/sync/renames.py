@@ -237,7 +237,7 @@ def may_delete(served: Served, base: Base) -> str:
 
 
 def _may_stand(shared: Shared, entry: Entry) -> bool:
-    """The file is where the hint saw it. Names that it had only in between hold up nothing: with a file that was renamed
+    """The file is where the hint saw it. Names that it had only in between hold up nothing: with a file renamed
     to and fro, each of them would wait for the others for ever."""
     there = shared.served.get(entry.association)
     if there is None:
