@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -48,8 +48,11 @@ class Catalog:
         written.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, fd: int) -> None:
         self._connection = connection
+        self._fd = fd
+        """Open on the file for as long as SQLite has it open: to close any descriptor of it sooner would let go of
+        SQLite's locks (fcntl(2))."""
         numbers = Numbers(connection)
         self.files = Files(connection, numbers)
         self.changelog = Changelog(connection, numbers)
@@ -81,29 +84,34 @@ class Catalog:
         """
         try:
             # SQLite would make it readable for all, and gives its -wal and -shm files the same mode.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            os.chmod(path, 0o600)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise CatalogError(
                 f"catalog {path}", error.strerror or str(error), advice="check the state directory"
             ) from error
-        try:
-            raw = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S)
-        except sqlite3.Error as error:
-            raise CatalogError(f"catalog {path}", str(error), advice="check the state directory") from error
-        try:
+        with ExitStack() as undo:
+            undo.callback(os.close, fd)
+            try:
+                os.fchmod(fd, 0o600)
+                raw = sqlite3.connect(path, isolation_level=None, timeout=BUSY_S)
+            except (OSError, sqlite3.Error) as error:
+                raise CatalogError(f"catalog {path}", str(error), advice="check the state directory") from error
+            undo.callback(raw.close)
             connection = Connection(raw, path)
             _configure(connection)
             _migrate(connection)
-            return cls(connection)
-        except BaseException:
-            raw.close()
-            raise
+            undo.pop_all()
+            return cls(connection, fd)
 
     def close(self) -> None:
         """Close the file; the write-ahead log is merged into it."""
-        with self._connection.translated():
-            self._connection.raw.close()
+        try:
+            with self._connection.translated():
+                self._connection.raw.close()
+        finally:
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = -1
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -129,6 +137,20 @@ class Catalog:
             raise CatalogError(
                 f"catalog {self._connection.path}", error.strerror or str(error), advice="check the disk under it"
             ) from error
+
+    def reserve(self, allocate_ahead: Callable[[int], None]) -> None:
+        """Have blocks allocated for the next writes, so that they find room on a full disk too: of both files, given
+        as descriptors. For worker threads: it does not touch SQLite.
+
+        Raises:
+            OSError: what ``allocate_ahead`` raises.
+        """
+        wal = os.open(f"{self._connection.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            allocate_ahead(wal)
+        finally:
+            os.close(wal)
+        allocate_ahead(self._fd)
 
     def check(self) -> list[str]:
         """What SQLite finds damaged in the file; reads all of it (a second for some hundred MB)."""

@@ -232,12 +232,13 @@ class Content(Base):
         handle.wrote = True
         self._bytes_change(handle.inode.node, handle.fd, handle.uid)
         while True:
+            began = trio.current_time()
             try:
                 if len(buf) <= WRITTEN_INLINE:
                     return os.pwrite(handle.fd, buf, off)
                 return await trio.to_thread.run_sync(os.pwrite, handle.fd, buf, off, limiter=self._disk)
             except OSError as error:
-                if error.errno != errno.ENOSPC or not await self._waiting(self._hydrator.make_room()):
+                if error.errno != errno.ENOSPC or not await self._waiting(self._hydrator.make_room(began)):
                     raise
 
     @replies

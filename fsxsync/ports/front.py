@@ -20,8 +20,9 @@ class Hydrator(Protocol):
     async def make_resident(self, path: bytes, fd: int) -> None:
         """Load everything and settle: before the first writer is let in, before truncate to another size."""
 
-    async def make_room(self) -> bool:
-        """A write met a full disk: release what can be. True: it is worth another try."""
+    async def make_room(self, since: float) -> bool:
+        """A write that began at ``since`` (trio's clock) met a full disk: release what can be. True: it is worth
+        another try."""
 
     async def discard(self, path: bytes, fd: int) -> None:
         """The data will be replaced wholly (O_TRUNC, truncate to 0): end a running hydration, drop the mark.

@@ -102,6 +102,7 @@ class Engine:
             await nursery.start(self.watcher.run)
             nursery.start_soon(self.intake.run, name="intake")
             nursery.start_soon(self.tasks.run, name="tasks")
+            nursery.start_soon(self._watermark.keep_reserves, name="reserves")
             nursery.start_soon(self._watermark.run, name="watermark")
             for association in self._shared.catalog.associations.all():
                 if association.lifecycle is Lifecycle.DELETING:  # who asked for it was told of the daemon's end

@@ -18,8 +18,8 @@ class FrontHints:
         self._intake = intake
         self._served_for = served_for
 
-    async def make_room(self) -> bool:
-        return await self._shared.make_room()
+    async def make_room(self, since: float) -> bool:
+        return await self._shared.make_room(since)
 
     def writer_opened(self, path: bytes, ino: int) -> None:
         self._shared.writers[ino] = self._shared.writers.get(ino, 0) + 1

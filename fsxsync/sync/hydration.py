@@ -30,6 +30,11 @@ MISSING, UNDER_WAY, HERE = range(3)
 """What becomes of a chunk."""
 
 
+def kept_free(total: int) -> int:
+    """Bytes of a file system that loading leaves to those who write; ``total`` are all that it has."""
+    return min(KEPT_FREE, total // KEPT_FREE_SHARE)
+
+
 @dataclass(slots=True, eq=False)
 class Hydration:
     """The data of one object version, on its way into one inode.
@@ -57,6 +62,8 @@ class Hydration:
     """Of the chunks that are HERE."""
     arrivals: dict[int, trio.Event] = field(default_factory=dict)
     failures: dict[int, FsxSyncError] = field(default_factory=dict)
+    begun_at: dict[int, float] = field(default_factory=dict)
+    """When the last try of chunks began (trio's clock) that are not here."""
     ahead: int = 0
     """Chunks UNDER_WAY that nobody waited for when they were asked for."""
     resumed: trio.Event | None = None
@@ -180,6 +187,7 @@ class Hydration:
         if self.states[index] != MISSING or self.discarded or self.failure is not None:
             return False
         self.states[index] = UNDER_WAY
+        self.begun_at[index] = trio.current_time()
         self.arrivals[index] = trio.Event()
         self.failures.pop(index, None)
         return True
@@ -220,6 +228,7 @@ class Hydration:
                     self.failures[index] = error
             else:
                 self.states[index] = HERE
+                self.begun_at.pop(index, None)
                 self.here += 1
                 self.crcs[index] = crc
             self.arrivals.pop(index).set()
@@ -283,7 +292,7 @@ class Hydration:
     def _check_room(self) -> None:
         disk = os.fstatvfs(self.fd)
         free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-        kept = min(KEPT_FREE, total // KEPT_FREE_SHARE)
+        kept = kept_free(total)
         if free - self._flights * self.chunk_size < kept:
             raise NoSpace(f"loading {self.key}", f"{free >> 20} MiB are free, of which {kept >> 20} MiB are kept")
 

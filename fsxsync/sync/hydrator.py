@@ -29,15 +29,12 @@ from fsxsync.ports import ObjectStore, Priority
 from fsxsync.sync.archives import may_ask, until_readable
 from fsxsync.sync.front_hints import FrontHints
 from fsxsync.sync.hydration import HERE, MISSING, Hydration, mark_of, open_hydration, replaced
+from fsxsync.sync.idle_data import IDLE_S, IdleData, is_partial
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.readahead import WINDOW_MAX, Wish, choose
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.settling import Settler
-
-IDLE_S = 60.0
-"""How long a file is kept open for loading after the last use; then its descriptor is given back. Also how long a
-damaged object is refused before it is tried again."""
 
 
 class StubHydrator(FrontHints):
@@ -64,6 +61,7 @@ class StubHydrator(FrontHints):
         self._nursery: trio.Nursery | None = None
         self._memory = PartialMemory(shared.catalog, shared.tree, self._chunk_size, boot_id)
         self._settler = Settler(shared, served_for, self._memory)
+        self._idle = IdleData(shared, self._memory, self._active, forget=self._forget, report=self._report)
         shared.let_go = self.let_go
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -75,9 +73,7 @@ class StubHydrator(FrontHints):
                 nursery.start_soon(self._memory.run, name="partial files")
                 task_status.started()
                 try:
-                    while True:
-                        await trio.sleep(IDLE_S / 4)
-                        await self._drop_idle()
+                    await self._idle.run()
                 finally:
                     self._nursery = None  # while those in it end, nobody new comes in
         finally:
@@ -85,32 +81,6 @@ class StubHydrator(FrontHints):
             await self._memory.save_all(partial)
             for hydration in list(self._active.values()):
                 self._forget(hydration)
-
-    async def _drop_idle(self) -> None:
-        for hydration in [hydration for hydration in self._active.values() if self._is_idle(hydration)]:
-            if is_partial(hydration) and not await self._saved(hydration):
-                continue
-            if self._is_idle(hydration):
-                if isinstance(hydration.failure, ObjectDamaged):
-                    hydration.punch()
-                self._forget(hydration)
-
-    async def _saved(self, hydration: Hydration) -> bool:
-        try:
-            return await self._memory.save(hydration)
-        except FsxSyncError as error:
-            self._report(hydration, error)
-            return True
-
-    def _is_idle(self, hydration: Hydration) -> bool:
-        in_use = hydration.is_busy or hydration.settling is not None or hydration.resumed is not None
-        in_use = in_use or hydration.waiting > 0
-        return (
-            self._active.get(hydration.ino) is hydration
-            and not in_use
-            and trio.current_time() - hydration.last_use > IDLE_S
-            and self._shared.front.open_handles(hydration.ino) == 0
-        )
 
     async def drop_below(self, directory: bytes) -> None:
         """Stop loading files of a directory that is about to be removed, and let go of them."""
@@ -290,7 +260,7 @@ class StubHydrator(FrontHints):
                     try:
                         await hydration.until_here(index)
                     except NoSpace as error:
-                        await self._make_room(error)
+                        await self._make_room(error, hydration.begun_at.get(index, 0.0))
                     except ObjectArchived as error:
                         if was_readable:
                             raise  # its HEAD says that it can be read, and its GET that it can't
@@ -298,9 +268,9 @@ class StubHydrator(FrontHints):
         self._ask_ahead()
         self._settle_if_complete(hydration)
 
-    async def _make_room(self, error: NoSpace) -> None:
+    async def _make_room(self, error: NoSpace, since: float) -> None:
         """Raises the error again if nothing more can be released."""
-        if not await self._shared.make_room():
+        if not await self._shared.make_room(since):
             raise error
 
     async def _until_restored(self, hydration: Hydration, error: ObjectArchived) -> bool:
@@ -413,6 +383,7 @@ class StubHydrator(FrontHints):
     async def _settle(self, hydration: Hydration) -> None:
         over = hydration.settling
         assert over is not None
+        self._shared.settling += 1
         try:
             await hydration.undisturbed()
             if await self._settler.settle(hydration):
@@ -423,6 +394,7 @@ class StubHydrator(FrontHints):
                 hydration.settled.set()  # all bytes are here and right, only the mark stays
             self._report(hydration, error)
         finally:
+            self._shared.settling -= 1
             if hydration.settled.is_set():
                 self._forget(hydration)
             hydration.settling = None
@@ -432,8 +404,3 @@ class StubHydrator(FrontHints):
         elif hydration.failure is None:
             self._wanting[hydration.ino] = hydration
             self._ask_ahead()
-
-
-def is_partial(hydration: Hydration) -> bool:
-    """There is something to remember of it."""
-    return hydration.count > 1 and hydration.resident_bytes > 0 and hydration.failure is None

@@ -58,8 +58,13 @@ def nobody_loads(_ino: int) -> AbstractAsyncContextManager[None]:
     return nullcontext()
 
 
-async def no_room() -> bool:
+async def no_room(_since: float) -> bool:
     """`Shared.make_room` where nothing is released."""
+    return False
+
+
+def nothing_partial(_tree_path: bytes, _ino: int) -> bool:
+    """`Shared.drop_partial` where there is no hydrator."""
     return False
 
 
@@ -90,14 +95,18 @@ class Shared:
     """Host inode -> how many handles of the mount are open for writing on it."""
     hydrating: set[int] = field(default_factory=set)
     """Host inodes whose data is being loaded: their inotify records are our own."""
+    settling: int = 0
+    """How many files are loaded whole, and about to become ordinary ones."""
     releasing: set[bytes] = field(default_factory=set)
     """Paths of the tree that are being released this moment: what inotify tells of them is looked at when that is
     over."""
     let_go: Callable[[int], AbstractAsyncContextManager[None]] = nobody_loads
     """Inside, the hydrator has that inode not open for writing, so that the file may be replaced or removed while it
     is being loaded; who reads the old one goes on. What is done inside must not await."""
-    make_room: Callable[[], Awaitable[bool]] = no_room
-    """The disk is full: release something. True: it is worth another try."""
+    make_room: Callable[[float], Awaitable[bool]] = no_room
+    """What began at that time (trio's clock) met a full disk: release something. True: it is worth another try."""
+    drop_partial: Callable[[bytes, int], bool] = nothing_partial
+    """Give back the space of what is here of a stub, unless somebody uses it. Raises FsxSyncError."""
     take_in_tree: Callable[[], Awaitable[None]] = nobody_watches
     """Return when whatever was done in the tree before the call is a hint, or is about to be looked through
     (``expanding``): inotify's records are some moments old when they are read."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import heapq
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import trio
@@ -18,9 +19,11 @@ import trio
 from fsxsync.errors import FsxSyncError
 from fsxsync.model.identity import Kind
 from fsxsync.model.release import idle_since_ns
+from fsxsync.sync.hydration import kept_free
 from fsxsync.sync.releaser import Candidate, release
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.task_stages import entries
+from fsxsync.tree.reserve import Reserve, allocate_ahead
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,13 @@ ROOM = 64 << 20
 ROOM_SHARE = 20
 NOTHING_S = 2.0
 """So long everybody who meets a full disk is refused without a walk, after one that found nothing."""
+MOTION_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 3.2)
+"""Pauses after which it is tried again, as long as files are about to become such as may be released: what is exported
+or was just loaded is in a moment. An application that fills the disk waits for its own exports so."""
+STUB_BLOCKS = 128
+"""A stub that takes more (of 512 bytes) holds data that was read since; fewer are not worth it."""
+RESERVE_S = 5.0
+"""How often what is allocated ahead is made whole again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,8 @@ class _Old:
     used_ns: int
     association: str
     candidate: Candidate
+    is_stub: bool
+    """Its data is gone already but for what was read of it since."""
 
     def __lt__(self, other: _Old) -> bool:
         return (self.used_ns, self.association, self.candidate.path) < (
@@ -73,9 +85,21 @@ class Watermark:
         self._shared = shared
         self._served = served
         self._turn = trio.Lock()
+        self._reserve = Reserve(shared.settings.state_dir / "reserve")
         self._nothing_until = 0.0
+        self._freed_at = 0.0
+        """When somebody who met a full disk was last helped."""
         self._is_said = False
         shared.make_room = self.make_room
+
+    async def keep_reserves(self) -> None:
+        """Have what is needed to go on when the disk is full, for ever."""
+        while True:
+            async with self._turn:
+                await self._of_reserve(partial(self._shared.catalog.reserve, allocate_ahead))
+                if not self._shared.eager:
+                    await self._of_reserve(self._reserve.take)
+            await trio.sleep(RESERVE_S)
 
     async def run(self) -> None:
         """Keep the disk below the mark, for ever."""
@@ -90,26 +114,57 @@ class Watermark:
                 continue
             low = low_of(settings.cache_high, settings.cache_low, total)
             async with self._turn:
-                freed = await self._release_down_to(low)
+                freed = await self._release_until(lambda: self._disk()[0] - low)  # noqa: B023 - awaited here
             if not freed:
                 self._say(used)
                 await trio.sleep(PAUSE_S)
 
-    async def make_room(self) -> bool:
-        """Somebody met a full disk. True: there is some room now, and he may try again."""
+    async def make_room(self, since: float) -> bool:
+        """Somebody who began at ``since`` met a full disk. True: there is some room now, and he may try again."""
         if self._shared.eager:
             return False  # nobody could load again what was released
-        free_before = self._free()
         async with self._turn:
-            if self._free() > free_before:
-                return True  # somebody else made some meanwhile
+            if self._freed_at > since:
+                return True  # he was too early for it: of the chunks of a file several fail at once
             if trio.current_time() < self._nothing_until:
                 return False
-            used, total = self._disk()
-            freed = await self._release_down_to(used - min(ROOM, total // ROOM_SHARE))
-            if not freed:
-                self._nothing_until = trio.current_time() + NOTHING_S
-            return freed
+            for pause_s in (0.0, *MOTION_S):
+                if pause_s and not self._is_in_motion():
+                    break
+                await trio.sleep(pause_s)
+                if await self._release_some_room():
+                    self._freed_at = trio.current_time()
+                    return True
+            self._nothing_until = trio.current_time() + NOTHING_S
+            return False
+
+    async def _release_some_room(self) -> bool:
+        used, total = self._disk()
+        room, kept = min(ROOM, total // ROOM_SHARE), kept_free(total)
+
+        def needed() -> int:
+            disk = os.fstatvfs(self._shared.tree.root_fd)
+            # Also what is reserved for root may be used up: then the first bytes that are freed help nobody.
+            return max(room - (used - self._disk()[0]), kept + room - disk.f_bavail * disk.f_frsize)
+
+        await self._of_reserve(self._reserve.lend)
+        try:
+            return await self._release_until(needed)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._of_reserve(self._reserve.take)
+
+    @staticmethod
+    async def _of_reserve(act: Callable[[], None]) -> None:
+        try:
+            await trio.to_thread.run_sync(act)
+        except OSError as error:
+            log.debug("the reserve is not whole", extra={"error": str(error)})
+
+    def _is_in_motion(self) -> bool:
+        """There are files that can't be released yet, but soon."""
+        changelog = self._shared.catalog.changelog
+        return self._shared.settling > 0 or any(changelog.count(served)[1] for served in self._served)
 
     # ------------------------------------------------------------- the disk
 
@@ -119,22 +174,18 @@ class Watermark:
         used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
         return used, used + disk.f_bavail * disk.f_frsize
 
-    def _free(self) -> int:
-        disk = os.fstatvfs(self._shared.tree.root_fd)
-        return disk.f_bfree * disk.f_frsize
-
     # ------------------------------------------------------------- releasing
 
-    async def _release_down_to(self, goal: int) -> bool:
-        """Release until no more than ``goal`` bytes are used. False: nothing could be released."""
+    async def _release_until(self, needed: Callable[[], int]) -> bool:
+        """Release as long as bytes are ``needed``. False: nothing could be released."""
         has_freed = False
         oldest = await self._oldest_of_all()
         oldest.reverse()
-        while oldest and (needed := self._disk()[0] - goal) > 0:
+        while oldest and (left := needed()) > 0:
             some: list[_Old] = []
-            while oldest and len(some) < SLICE and needed > 0:
+            while oldest and len(some) < SLICE and left > 0:
                 some.append(oldest.pop())
-                needed -= some[-1].candidate.local.blocks * 512
+                left -= some[-1].candidate.local.blocks * 512
             has_freed |= await self._release_some(some)
         return has_freed
 
@@ -142,7 +193,7 @@ class Watermark:
         has_freed = False
         some.sort(key=lambda old: (old.association, old.candidate.path))  # so they can be looked up in a listing
         for association, group in groupby(some, lambda old: old.association):
-            has_freed |= await self._release(association, [old.candidate for old in group])
+            has_freed |= await self._release(association, list(group))
         if has_freed:
             # A journal gives blocks back with its next commit only; who does not wait for it releases too much.
             try:
@@ -151,16 +202,22 @@ class Watermark:
                 log.warning("release by watermark: the disk can't be flushed", extra={"error": str(error)})
         return has_freed
 
-    async def _release(self, association: str, part: list[Candidate]) -> bool:
+    async def _release(self, association: str, part: list[_Old]) -> bool:
         served = self._served.get(association)
         if served is None:
             return False
         try:
-            outcomes = await release(served, part)
+            # First what needs no mark, and so no block.
+            dropped = [
+                self._shared.drop_partial(served.tree_path(old.candidate.path), old.candidate.local.ino)
+                for old in part
+                if old.is_stub
+            ]
+            outcomes = await release(served, [old.candidate for old in part if not old.is_stub])
         except FsxSyncError as error:
             log.warning("release by watermark failed", extra={"association": association, "error": str(error)})
             return False
-        return any(why is None for why in outcomes.values())
+        return any(dropped) or any(why is None for why in outcomes.values())
 
     async def _oldest_of_all(self) -> list[_Old]:
         oldest: list[_Old] = []
@@ -174,12 +231,15 @@ class Watermark:
             async for batch in entries(served, [b""], b""):
                 for entry in batch:
                     local, base = entry.local, entry.base
-                    if local is None or base is None or local.kind is not Kind.FILE or base.released:
+                    if local is None or base is None or local.kind is not Kind.FILE:
                         continue
-                    if local.blocks == 0 or not base.matches_local(local):
+                    if base.released:
+                        if base.ino != local.ino or local.blocks <= STUB_BLOCKS:
+                            continue
+                    elif local.blocks == 0 or not base.matches_local(local):
                         continue
                     used_ns = max(idle_since_ns(local), last_use_ns(local.ino))
-                    oldest.append(_Old(used_ns, served.id, Candidate(entry.path, local)))
+                    oldest.append(_Old(used_ns, served.id, Candidate(entry.path, local), base.released))
                 if len(oldest) > 2 * CANDIDATES:
                     oldest = heapq.nsmallest(CANDIDATES, oldest)
         except FsxSyncError as error:

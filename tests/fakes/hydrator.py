@@ -124,7 +124,7 @@ class FakeHydrator:
         await self._load(fd, mark, needed)
         return self._settle_if_complete(fd, mark, mtime_ns)
 
-    async def make_room(self) -> bool:
+    async def make_room(self, since: float) -> bool:
         self._note("make_room")
         return False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,43 @@ def test_who_meets_a_full_disk_gets_room_if_anything_can_be_released(
         assert "NoDiskSpace" in made.ok("events", "--json").out
         made.ok("state", "--clear", "norelease", d)
         eventually(lambda: readable(d / "three", large))
+
+
+def test_a_disk_without_a_free_block_does_not_stop_the_daemon(
+    small_disk: Path, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    with instance(small_disk) as made:
+        # A key so long that the mark of a released file does not fit into the inode: it takes a block.
+        names = ["o" * 150 + str(number) for number in range(8)]
+        for name in names:
+            s3.put_object(Bucket=bucket, Key=name, Body=name.encode() * 20_000)
+        made.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")
+        d = made.directory / "d"
+        assert all((d / name).read_bytes() == name.encode() * 20_000 for name in names[1:])
+        made.settle()
+        filler = small_disk / "state" / "filler"
+        fill(filler)
+
+        for mode in range(0o640, 0o650):  # the catalog's log grows
+            for name in names:
+                (d / name).chmod(mode)
+            made.settle()
+        assert (d / names[0]).read_bytes() == names[0].encode() * 20_000
+
+        assert made.status()["associations"][0]["pending"] == 0
+        filler.unlink()
+        assert all((d / name).read_bytes() == name.encode() * 20_000 for name in names)
+        made.ok("check", "--verify")
+
+
+def fill(filler: Path) -> None:
+    """Take every last block of its file system."""
+    with filler.open("wb", buffering=0) as stream:
+        for size in (MIB, 1024, 1024):
+            with suppress(OSError):
+                while True:
+                    stream.write(bytes(size))
+            os.fsync(stream.fileno())
 
 
 def readable(path: Path, body: bytes) -> bool:
