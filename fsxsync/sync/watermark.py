@@ -20,7 +20,7 @@ from fsxsync.errors import FsxSyncError
 from fsxsync.model.identity import Kind
 from fsxsync.model.release import idle_since_ns
 from fsxsync.sync.hydration import kept_free
-from fsxsync.sync.releaser import Candidate, release
+from fsxsync.sync.releaser import STUB_BLOCKS, Candidate, release
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.task_stages import entries
 from fsxsync.tree.reserve import Reserve, allocate_ahead
@@ -43,8 +43,6 @@ NOTHING_S = 2.0
 MOTION_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 3.2)
 """Pauses after which it is tried again, as long as files are about to become such as may be released: what is exported
 or was just loaded is in a moment. An application that fills the disk waits for its own exports so."""
-STUB_BLOCKS = 128
-"""A stub that takes more (of 512 bytes) holds data that was read since; fewer are not worth it."""
 RESERVE_S = 5.0
 """How often what is allocated ahead is made whole again."""
 

@@ -152,6 +152,22 @@ def test_releasing_and_restoring_twice_changes_nothing(tier: Tiering) -> None:
     assert (tier.fsx.tree / "manual/twice/f").read_bytes() == BODY
 
 
+def test_what_was_loaded_of_a_released_file_is_released_again(tier: Tiering) -> None:
+    place = tier.place("manual", "partly")
+    exported(tier, place, "f")
+    tier.release(place)
+    with (place / "f").open("rb", buffering=0) as stream:
+        assert os.pread(stream.fileno(), 100, 2 * CHUNK) == BODY[2 * CHUNK : 2 * CHUNK + 100]
+        assert tier.try_to_release(place) == {"f": "ResourceBusy"}
+    assert tier.state(place / "f")["resident_bytes"] >= CHUNK
+    tier.release(place)
+    tier.release(place)
+
+    assert (tier.state(place / "f")["resident_bytes"], (place / "f").stat().st_blocks <= 8) == (0, True)
+    assert tier.flags(place / "f") == ["released", "exists", "archived"]
+    assert (place / "f").read_bytes() == BODY
+
+
 # ---------------------------------------------------------------- changes during an archive
 
 
