@@ -189,6 +189,8 @@ def _with_version(served: Served, path: bytes, action: Action) -> Action:
         return action
     if mark.etag != remote.etag or mark.version_id == remote.version_id:
         return action
+    if mark.key != served.key(path, Kind.FILE):
+        return action  # one mark for several names (links.py): a version of another name's object
     told = exporter.remark(served, path, local, replace(mark, version_id=remote.version_id))
     return replace(action, local=told)
 

@@ -24,6 +24,7 @@ from fsxsync.sync.acting import DONE, Next, Outcome, act
 from fsxsync.sync.carrying import as_carried, with_xattrs
 from fsxsync.sync.digests import content_hash, same_bytes
 from fsxsync.sync.excluded import forget, is_left_out, takes_no_part
+from fsxsync.sync.journal import forget_problems
 from fsxsync.sync.leaving import leave
 from fsxsync.sync.reconcile import QUIET, Delta, Verdict, local_delta, needs_digest, reconcile
 from fsxsync.sync.renames import base_as_remote
@@ -130,6 +131,7 @@ async def _settle(  # noqa: C901
     if served.filters.leaves_out(base, local, None):
         return _leave_size(served, path, base, local)
     if base is None and local is not None and not hinted and await _follow(served, path, local, policy):
+        forget_problems(served, path)
         return DONE
     own = links.as_own(served, path, base, local)
     remote, other_form = await _see_remote(served, path, base, own, hinted=hinted)

@@ -182,6 +182,10 @@ class Tree:
         """See `stubs.unmark`."""
         return stubs.unmark(fd, self.dev, mark, mtime_ns=mtime_ns, atime_ns=atime_ns, flushes=flushes)
 
+    def remark(self, path: bytes, expect: Local, mark: StubMark) -> Local:
+        """See `stubs.remark`."""
+        return stubs.remark(self.root_fd, self.dev, path, expect, mark)
+
     @staticmethod
     def flush(fd: int) -> None:
         """Bring one file to the disk. Raises NoSpace, TreeError."""
