@@ -111,7 +111,7 @@ async def _release_stubs(
     rows = {one.path: base for one in candidates if (base := files.get(served.id, one.path)) is not None}
     stubs = [one for one in candidates if _stands_for(served, one, rows.get(one.path))]
     outcomes: dict[bytes, Refusal | None] = {one.path: None for one in stubs}
-    partly = [one for one in stubs if one.local.blocks > STUB_BLOCKS]
+    partly = [one for one in stubs if not is_released(rows[one.path], one.local)]
     if not partly:
         return outcomes
     seen = await see_objects(served, [rows[one.path] for one in partly])
@@ -187,17 +187,23 @@ async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     for pause_s in (0.0, *BUSY_S):
         if pause_s:
             await trio.sleep(pause_s)
-        decided = await _release_stubs(served, left)
+        stubs = await _release_stubs(served, left)
+        decided, seen = await _survey(served, [one for one in left if one.path not in stubs])
+        decided |= stubs
         outcomes |= decided
-        decided, seen = await _survey(served, [one for one in left if one.path not in decided])
-        outcomes |= decided
-        left = [one for one in left if one.path not in decided]
-        outcomes |= await _release_slices(served, left, seen)
-        busy = [path for path, why in outcomes.items() if why is not None and why.code == "ResourceBusy"]
-        left = [Candidate(path, now) for path in busy if (now := _now(served, path)) is not None]
+        undecided = [one for one in left if one.path not in decided]
+        outcomes |= await _release_slices(served, undecided, seen)
+        left = [now for one in left if (now := _to_try_again(served, one, outcomes[one.path])) is not None]
         if not left:
             break
     return outcomes
+
+
+def _to_try_again(served: Served, one: Candidate, why: Refusal | None) -> Candidate | None:
+    """The file as it is now, if it may soon be released, or was judged by what it was before its data had come."""
+    if why is None or (now := _now(served, one.path)) is None:
+        return None
+    return Candidate(one.path, now) if why.code == "ResourceBusy" or now.ctime_ns != one.local.ctime_ns else None
 
 
 async def _release_slices(
