@@ -111,6 +111,10 @@ class KernelCache:
     def last_use_ns(self, ino: int) -> int:
         return self._handles.last_use_ns(ino)
 
+    def take_uses(self) -> dict[int, int]:
+        self._learn()
+        return self._handles.take_uses()
+
     async def told(self) -> None:
         last = self._round if self._work.is_set() else self._round - 1
         while self._round <= last or any(number <= last for number in self._unsent):

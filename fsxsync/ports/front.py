@@ -87,3 +87,6 @@ class Front(Protocol):
 
     def last_use_ns(self, ino: int) -> int:
         """When an application last opened or closed that host inode, since the epoch; 0 if nothing is known of it."""
+
+    def take_uses(self) -> dict[int, int]:
+        """`last_use_ns` of each host inode for which it has changed since the last call."""

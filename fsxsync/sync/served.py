@@ -52,6 +52,9 @@ class NoFront:
     def last_use_ns(self, ino: int) -> int:
         return 0
 
+    def take_uses(self) -> dict[int, int]:
+        return {}
+
 
 def nobody_loads(_ino: int) -> AbstractAsyncContextManager[None]:
     """`Shared.let_go` where there is no hydrator."""

@@ -20,6 +20,7 @@ from fsxsync.errors import FsxSyncError
 from fsxsync.model.identity import Kind
 from fsxsync.model.release import idle_since_ns
 from fsxsync.sync.hydration import kept_free
+from fsxsync.sync.last_uses import LastUses
 from fsxsync.sync.releaser import STUB_BLOCKS, Candidate, release
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.task_stages import entries
@@ -83,6 +84,7 @@ class Watermark:
         self._shared = shared
         self._served = served
         self._turn = trio.Lock()
+        self._uses = LastUses(shared)
         self._reserve = Reserve(shared.settings.state_dir / "reserve")
         self._nothing_until = 0.0
         self._freed_at = 0.0
@@ -98,6 +100,10 @@ class Watermark:
                 if not self._shared.eager:
                     await self._of_reserve(self._reserve.take)
             await trio.sleep(RESERVE_S)
+
+    async def keep_uses(self) -> None:
+        """Remember what is used, for ever."""
+        await self._uses.run()
 
     async def run(self) -> None:
         """Keep the disk below the mark, for ever."""
@@ -224,7 +230,6 @@ class Watermark:
         return sorted(oldest)
 
     async def _oldest(self, served: Served, oldest: list[_Old]) -> list[_Old]:
-        last_use_ns = self._shared.front.last_use_ns
         try:
             async for batch in entries(served, [b""], b""):
                 for entry in batch:
@@ -236,7 +241,7 @@ class Watermark:
                             continue
                     elif local.blocks == 0 or not base.matches_local(local):
                         continue
-                    used_ns = max(idle_since_ns(local), last_use_ns(local.ino))
+                    used_ns = max(idle_since_ns(local), self._uses.used_ns(local.ino))
                     oldest.append(_Old(used_ns, served.id, Candidate(entry.path, local), base.released))
                 if len(oldest) > 2 * CANDIDATES:
                     oldest = heapq.nsmallest(CANDIDATES, oldest)

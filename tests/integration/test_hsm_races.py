@@ -20,7 +20,7 @@ from support.hsm import CHUNK, Over, Tiering, race, tiering
 from support.instance import eventually
 from support.moto_server import MotoServer
 
-ROUNDS = 5
+ROUNDS = 3
 """Releases of a directory in each race; between two of them the others do hundreds of things."""
 SIZE = 4 * CHUNK + 777
 AGAIN = {"ResourceBusy", "OperationNotPermitted", "S3ObjectUpdateInProgressFromFileRename"}
