@@ -39,6 +39,9 @@ PAUSE_S = 30.0
 ROOM = 64 << 20
 """What is made at once for somebody who met a full disk; a twentieth of a small disk."""
 ROOM_SHARE = 20
+TIGHT, TIGHT_SHARE = 1 << 30, 10
+"""With less room than this, or one part in that many of a small disk, files are opened for writing in a way that lets
+us make room. A writer of 2 GB/s uses up so much between two looks."""
 NOTHING_S = 2.0
 """So long everybody who meets a full disk is refused without a walk, after one that found nothing."""
 MOTION_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 3.2)
@@ -90,7 +93,9 @@ class Watermark:
         self._freed_at = 0.0
         """When somebody who met a full disk was last helped."""
         self._is_said = False
+        self._was_tight = False
         shared.make_room = self.make_room
+        shared.is_tight = self.is_tight
 
     async def keep_reserves(self) -> None:
         """Have what is needed to go on when the disk is full, for ever."""
@@ -100,6 +105,32 @@ class Watermark:
                 if not self._shared.eager:
                     await self._of_reserve(self._reserve.take)
             await trio.sleep(RESERVE_S)
+
+    def _left(self) -> tuple[int, int]:
+        """(bytes that are free, bytes below which that is little)."""
+        disk = os.fstatvfs(self._shared.tree.root_fd)
+        return disk.f_bavail * disk.f_frsize, min(TIGHT, disk.f_blocks * disk.f_frsize // TIGHT_SHARE)
+
+    def is_tight(self) -> bool:
+        """See `Shared.is_tight`. Also tells the front, which keeps what it found out, when that has changed."""
+        if self._shared.eager:
+            return False
+        free, little = self._left()
+        if (free < little) is not self._was_tight:
+            self._was_tight = free < little
+            self._shared.front.policies_changed()
+        return free < little
+
+    async def make_room_ahead(self) -> None:
+        """While there is little room, make some for those who write past us, for ever."""
+        while not self._shared.eager:
+            await trio.sleep(LOOK_S)
+            if not self.is_tight() or not self._shared.writers:
+                continue
+            async with self._turn:
+                freed = await self._release_until(lambda: self._left()[1] - self._left()[0])
+            if not freed:
+                await trio.sleep(PAUSE_S)
 
     async def keep_uses(self) -> None:
         """Remember what is used, for ever."""
