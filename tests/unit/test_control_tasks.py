@@ -92,8 +92,11 @@ async def test_other_users_release_and_restore_what_they_own_and_nothing_else(
     assert world.tasks.orders[-1].owner_uid == SOMEBODY
     assert (await world.ask(client.task, made["id"]))["id"] == made["id"]
     assert (await world.ask(client.cancel_task, made["id"]))["lifecycle"] == "CANCELING"
-    await world.ask(client.status)
+    assert await world.ask(client.where) == {"mount": None, "tree": None}
     for refused in (
+        client.status,
+        partial(lambda: list(client.states([b"d"], recursive=True))),
+        partial(client.create_task, {"type": "RESTORE_DATA", "paths": ["d"], "report": "s3://bucket/r"}),
         partial(client.create_task, {"type": "EXPORT_TO_REPOSITORY", "paths": ["d"]}),
         partial(client.task, roots["id"]),
         partial(client.cancel_task, roots["id"]),
