@@ -12,7 +12,7 @@ from fsxsync.errors import AssociationNotFound, BadInput, FsxSyncError, StillPen
 from fsxsync.model.association import Association, Lifecycle, check_overlap
 from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding, Tally
-from fsxsync.model.identity import Kind, Local
+from fsxsync.model.identity import Kind
 from fsxsync.model.open_conflict import Conflict, Keep
 from fsxsync.ports import EventQueue, EventRoute, FileState, ObjectStore, PendingItem, Status, StoreFactory
 from fsxsync.sync.checking import Checker
@@ -26,13 +26,12 @@ from fsxsync.sync.resolving import resolve
 from fsxsync.sync.routes import Routes
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.serving import Service
-from fsxsync.sync.states import state_of
+from fsxsync.sync.states import States
 from fsxsync.sync.statusing import StatusFacts, collect
 from fsxsync.sync.tasks import TaskRunner
 from fsxsync.sync.uploads import abort_all
 from fsxsync.sync.waiting import Waiter
 from fsxsync.sync.watermark import Watermark
-from fsxsync.tree.flags import FlagReader
 from fsxsync.tree.watch import Watcher
 
 DRAIN_BEFORE_DELETE_S = 300.0
@@ -66,6 +65,7 @@ class Engine:
         self._readers = Readers(self.intake, open_queue, self._served_by_queue, shared.settings)
         self.hydrator = StubHydrator(shared, self.intake, self.served_for)
         self.hydrator.set_roots(self.is_association_root)
+        self._states = States(shared.tree, self.served_for, self.hydrator.resident_bytes)
         self.watcher = Watcher(
             shared.tree,
             on_change=self._tree_changed,
@@ -365,24 +365,8 @@ class Engine:
     def status(self) -> Status:
         return collect(self._shared, self._services, self._facts, self.watcher, self.waiter)
 
-    async def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[FileState]:
-        tree = self._shared.tree
-        for path in tree_paths:
-            local = tree.identify(path)
-            if local is None:
-                raise BadInput(f"/{path.decode('utf-8', 'backslashreplace')}", "no such file or directory")
-            yield self._state(path, local, tree.flags())
-            if recursive and local.kind is Kind.DIRECTORY:
-                batches = tree.walk_batches(path)
-                while batch := await trio.to_thread.run_sync(next, batches, None):
-                    flags = tree.flags()
-                    for below, _ in batch:
-                        found = tree.identify(below)
-                        if found is not None:
-                            yield self._state(below, found, flags)
-
-    def _state(self, path: bytes, local: Local, flags: FlagReader) -> FileState:
-        return state_of(self.served_for(path), path, local, self.hydrator.resident_bytes(local.ino), flags)
+    def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[FileState]:
+        return self._states.told(tree_paths, recursive=recursive)
 
     def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> AsyncIterator[Finding | Tally]:
         checker = Checker(

@@ -46,15 +46,27 @@ class Candidate:
     local: Local
 
 
-def _use_of(served: Served, path: bytes, local: Local, names: Sequence[Base], flags: FlagReader) -> Use:
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What is asked once for many files. Holds until the next await."""
+
+    flags: FlagReader
+    is_any_pending: bool
+
+
+def _moment(served: Served) -> _Moment:
+    return _Moment(served.shared.tree.flags(), served.shared.catalog.changelog.count(served.id)[0] > 0)
+
+
+def _use_of(served: Served, path: bytes, local: Local, names: Sequence[Base], moment: _Moment) -> Use:
     """What goes on at a file right now."""
     shared, changelog = served.shared, served.shared.catalog.changelog
     paths = {row.path for row in names} | {path}
     return Use(
         is_open=shared.front.open_handles(local.ino) > 0 or local.ino in shared.writers,
-        is_kept=any(flags.of(served.tree_path(name)).norelease for name in paths),
+        is_kept=any(moment.flags.of(served.tree_path(name)).norelease for name in paths),
         is_loading=local.ino in shared.hydrating,
-        is_pending=changelog.count(served.id)[0] > 0
+        is_pending=moment.is_any_pending
         and any(entry.path == name for name in paths for entry in changelog.pending(served.id, name, 1)),
         is_moving=any(row.path != path and not _stands(served, row, local) for row in names),
     )
@@ -66,13 +78,13 @@ def _stands(served: Served, row: Base, local: Local) -> bool:
     return here is not None and here.ino == local.ino
 
 
-def _judge(served: Served, one: Candidate, base: Base | None, flags: FlagReader) -> tuple[list[Base], Refusal | None]:
+def _judge(served: Served, one: Candidate, base: Base | None, moment: _Moment) -> tuple[list[Base], Refusal | None]:
     """The rows of all names of a file, and the first reason against its release that lies here. No await."""
     path, local = one.path, one.local
     names = [base] if base is not None and base.ino == local.ino else []
     if local.nlink > 1 or not names:
         names += [row for row in served.shared.other_names(local.ino, served.id, path) if row.association == served.id]
-    use = _use_of(served, path, local, names, flags)
+    use = _use_of(served, path, local, names, moment)
     if base is None or base.ino != local.ino:
         was_it = any((row.size, row.mtime_ns) == (local.size, local.mtime_ns) for row in names)
         return [], refuse_release(local, (), replace(use, is_moving=use.is_moving and was_it))
@@ -107,8 +119,7 @@ async def _release_stubs(
     served: Served, candidates: Sequence[Candidate], *, acts: bool = True
 ) -> dict[bytes, Refusal | None]:
     """What becomes of those that are stubs: what was loaded of them goes again."""
-    files = served.shared.catalog.files
-    rows = {one.path: base for one in candidates if (base := files.get(served.id, one.path)) is not None}
+    rows = served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
     stubs = [one for one in candidates if _stands_for(served, one, rows.get(one.path))]
     outcomes: dict[bytes, Refusal | None] = {one.path: None for one in stubs}
     partly = [one for one in stubs if not is_released(rows[one.path], one.local)]
@@ -258,13 +269,14 @@ async def _survey(
     """What is decided already, and the objects of all others."""
     decided: dict[bytes, Refusal | None] = {}
     asked: dict[bytes, Base] = {}
-    flags = served.shared.tree.flags()
+    moment = _moment(served)
+    known = served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
     for one in candidates:
-        base = served.shared.catalog.files.get(served.id, one.path)
+        base = known.get(one.path)
         if is_released(base, one.local) or (base is not None and _go_on(served, one, base)):
             decided[one.path] = None
             continue
-        names, why = _judge(served, one, base, flags)
+        names, why = _judge(served, one, base, moment)
         if why is not None:
             decided[one.path] = why
         else:
@@ -279,9 +291,10 @@ def _choose(
     """Why not, and what may be released now, with the rows of all its names. No await."""
     refused: dict[bytes, Refusal | None] = {}
     chosen: list[tuple[Releasable, list[Base]]] = []
-    flags = served.shared.tree.flags()
+    moment = _moment(served)
+    rows = served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
     for one in candidates:
-        names, why = _judge(served, one, served.shared.catalog.files.get(served.id, one.path), flags)
+        names, why = _judge(served, one, rows.get(one.path), moment)
         if why is None:
             why = next(filter(None, (refuse_object(row, seen.get(row.path)) for row in names)), None)
         if why is not None:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import trio
 
-from fsxsync.errors import FsxSyncError, LocalChanged, ObjectArchived, ObjectDamaged
+from fsxsync.errors import FsxSyncError, ObjectArchived, ObjectDamaged
 from fsxsync.model.identity import Local
 from fsxsync.sync import links
-from fsxsync.sync.flushing import Flusher
 from fsxsync.sync.hydration import Hydration, damaged_object
 from fsxsync.sync.integrity import checksums_of, fits
 from fsxsync.sync.journal import record_problem
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.served import Served, Shared
+from fsxsync.sync.together import Together
+from fsxsync.tree.stubs import Arrived, Garbled
 
 log = logging.getLogger(__name__)
 
 DAMAGED = "damaged-object"
 """Kind of the problem of a path whose object's bytes don't fit its own checksum."""
+SETTLED_AT_ONCE = 64
 TRIES = 2
 """Bytes that are wrong are loaded once more: they may have been damaged on their way."""
 
@@ -34,7 +36,7 @@ class Settler:
         self._shared = shared
         self._served_for = served_for
         self._memory = memory
-        self._flusher = Flusher(shared.tree.flush, shared.tree.flush_all)
+        self._together = Together(self._settle_many, most=SETTLED_AT_ONCE)
 
     def _place(self, hydration_path: bytes) -> tuple[Served, bytes] | None:
         served = self._served_for(hydration_path)
@@ -55,6 +57,15 @@ class Settler:
         Raises:
             LocalChanged: the file is no stub of that object any more. NoSpace. TreeError.
         """
+        if hydration.is_patient and hydration.count == 1:
+            try:
+                local, digest = await self._together.do(hydration)
+            except Garbled as wrong:
+                self._drop(hydration, wrong)
+                return False
+            with self._shared.catalog.transaction():
+                self._write_row(hydration, local, digest)
+            return True
         tree = self._shared.tree
         digest, crc = await trio.to_thread.run_sync(tree.hash_file, hydration.fd, hydration.mark.size)
         if (damage := await self._damage(hydration, crc)) is not None:
@@ -63,20 +74,26 @@ class Settler:
         hydration.refresh_mark()
         fd, mark = hydration.fd, hydration.mark
         self._memory.forget(hydration.ino)
-        shares = hydration.is_patient
-        if shares:
-            await self._flusher.flush(fd)
         unmark = partial(tree.unmark, fd, mark, mtime_ns=hydration.mtime_ns, atime_ns=hydration.atime_ns)
-        local = await trio.to_thread.run_sync(partial(unmark, flushes=not shares))
-        if shares:
-            await self._flusher.flush(fd)
+        local = await trio.to_thread.run_sync(unmark)
         self._write_row(hydration, local, digest)
         return True
+
+    async def _settle_many(self, hydrations: Sequence[Hydration]) -> Sequence[tuple[Local, bytes] | FsxSyncError]:
+        """Those that nobody waits for in a read: one after the other, each would wait for the disk twice. Of one chunk
+        each, whose bytes were compared with the object's checksum when they came."""
+        for hydration in hydrations:
+            hydration.refresh_mark()
+        with self._shared.catalog.transaction():
+            for hydration in hydrations:
+                self._memory.forget(hydration.ino)
+        files = [Arrived(one.fd, one.mark, one.mtime_ns, one.atime_ns, one.crc64nvme()) for one in hydrations]
+        return await trio.to_thread.run_sync(self._shared.tree.settle_together, files)
 
     async def _damage(self, hydration: Hydration, crc: int) -> FsxSyncError | None:
         """What is wrong with the bytes; ``crc`` is their CRC64NVME as they lie on the disk."""
         if crc != hydration.crc64nvme():
-            return LocalChanged(f"loading {hydration.key}", "its bytes are not those that came from the store")
+            return Garbled(hydration.key)
         if hydration.count <= 1:
             return None  # it was compared when it came
         told = await checksums_of(hydration.store, hydration.mark)

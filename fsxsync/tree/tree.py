@@ -178,19 +178,17 @@ class Tree:
         """See `stubs.set_xattrs`."""
         return stubs.set_xattrs(self.root_fd, self.dev, path, expect, wanted)
 
-    def unmark(self, fd: int, mark: StubMark, *, mtime_ns: int, atime_ns: int, flushes: bool = True) -> Local:
+    def unmark(self, fd: int, mark: StubMark, *, mtime_ns: int, atime_ns: int) -> Local:
         """See `stubs.unmark`."""
-        return stubs.unmark(fd, self.dev, mark, mtime_ns=mtime_ns, atime_ns=atime_ns, flushes=flushes)
+        return stubs.unmark(fd, self.dev, mark, mtime_ns=mtime_ns, atime_ns=atime_ns)
 
     def remark(self, path: bytes, expect: Local, mark: StubMark) -> Local:
         """See `stubs.remark`."""
         return stubs.remark(self.root_fd, self.dev, path, expect, mark)
 
-    @staticmethod
-    def flush(fd: int) -> None:
-        """Bring one file to the disk. Raises NoSpace, TreeError."""
-        with translated("flushing a file below", b""):
-            os.fsync(fd)
+    def settle_together(self, files: Sequence[stubs.Arrived]) -> list[tuple[Local, bytes] | FsxSyncError]:
+        """See `stubs.settle_together`."""
+        return stubs.settle_together(self.root_fd, self.dev, files)
 
     def flush_all(self) -> None:
         """Bring everything to the disk. Raises NoSpace, TreeError."""

@@ -16,7 +16,7 @@ from support.moto_server import MotoServer
 from fsxsync.model.stub import XATTR
 
 MIB = 1 << 20
-DISK = 96 * MIB
+DISK = 128 * MIB
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_above_the_high_mark_the_least_recently_used_files_go(
         assert made.stop() == 0
         made.start()
         with (d / "x").open("rb") as in_use:
-            (d / "y").write_bytes(os.urandom(12 * MIB))
+            (d / "y").write_bytes(os.urandom(28 * MIB))
             made.settle()
             eventually(lambda: used(made) <= 0.7 and is_stub(made, "b"))
             assert [name for name in ("a", "x", "y") if is_stub(made, name)] == []

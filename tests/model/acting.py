@@ -31,8 +31,7 @@ from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from model.daemons import Daemon
-from support.forked import DiedAtOnceError
-from support.instance import eventually
+from support.instance import DiedAtOnceError, eventually
 from support.moto_server import MotoServer
 
 from fsxsync.control.client import Client
