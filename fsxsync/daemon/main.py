@@ -195,6 +195,7 @@ async def _main(parts: Parts, state_dir: Path, front: Front | None, ready: Calla
                 instance=parts.instance,
                 listen=parts.settings.api_listen,
                 metrics_listen=parts.settings.metrics_listen,
+                for_all_users=parts.settings.allow_other and front is not None,
             ),
             name="control",
         )

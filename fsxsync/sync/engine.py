@@ -107,6 +107,8 @@ class Engine:
             nursery.start_soon(self.tasks.run, name="tasks")
             nursery.start_soon(self._watermark.keep_reserves, name="reserves")
             nursery.start_soon(self._watermark.run, name="watermark")
+            nursery.start_soon(self._watermark.make_room_ahead, name="room")
+            nursery.start_soon(self._watermark.keep_uses, name="last uses")
             for association in self._shared.catalog.associations.all():
                 if association.lifecycle is Lifecycle.DELETING:  # who asked for it was told of the daemon's end
                     association = replace(association, lifecycle=Lifecycle.UPDATING)  # noqa: PLW2901

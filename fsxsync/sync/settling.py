@@ -162,7 +162,7 @@ class Settler:
         served.counts.restored += 1
         served.counts.restored_bytes += hydration.mark.size
         catalog = self._shared.catalog
-        catalog.problems.clear(served.id, path, [DAMAGED])
+        catalog.problems.clear(served.id, path, [DAMAGED, "lost"])
         if local.nlink > 1:
             links.loaded(self._shared, served.id, path, local, digest)
         base = catalog.files.get(served.id, path)
