@@ -65,7 +65,10 @@ class Content(Base):
         async with self._opening(node, flags, ctx.uid) as handle:
             if writes:
                 await self._let_writer_in(handle, empties=truncates)
-            elif self._find_out(handle):
+            elif not self._find_out(handle):
+                self.measuring.resident_opens += 1
+            else:
+                self.measuring.released_opens += 1
                 await self._waiting(self._hydrator.open_for_read(self._path(node), handle.fd))
                 if handle.inode.is_stub and not self._hydrator.is_stub(handle.fd):
                     self._is_resident(handle)
@@ -136,6 +139,8 @@ class Content(Base):
         if inode.backing_id is None:
             # What is being loaded has to come through us, until everybody has closed it.
             may_pass = not inode.is_stub and setid.may_pass(status.st_mode)
+            if handle.is_writer and self._hydrator.is_tight():
+                may_pass = False  # nobody can help a write that does not come by
             inode.backing_id = self._direct.join(
                 node.ino, handle.fd, may_pass=may_pass, is_for_reading=not handle.is_writer
             )

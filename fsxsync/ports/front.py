@@ -4,7 +4,10 @@ and, without FUSE, `NoFront` in sync/.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
+
+from fsxsync.model.measures import Histogram
 
 
 class Hydrator(Protocol):
@@ -23,6 +26,9 @@ class Hydrator(Protocol):
     async def make_room(self, since: float) -> bool:
         """A write that began at ``since`` (trio's clock) met a full disk: release what can be. True: it is worth
         another try."""
+
+    def is_tight(self) -> bool:
+        """The disk is nearly full: whoever is about to write shall do so through us, who can `make_room`."""
 
     async def discard(self, path: bytes, fd: int) -> None:
         """The data will be replaced wholly (O_TRUNC, truncate to 0): end a running hydration, drop the mark.
@@ -87,3 +93,14 @@ class Front(Protocol):
 
     def last_use_ns(self, ino: int) -> int:
         """When an application last opened or closed that host inode, since the epoch; 0 if nothing is known of it."""
+
+    def operations(self) -> Mapping[tuple[str, str], Histogram]:
+        """How long requests of applications took since the start, by operation and by who answered: ``channel`` or
+        ``python``."""
+
+    def opens(self) -> tuple[int, int]:
+        """How often a file was opened for reading since the start whose data was here, and one of which some was
+        not."""
+
+    def take_uses(self) -> dict[int, int]:
+        """`last_use_ns` of each host inode for which it has changed since the last call."""

@@ -6,7 +6,6 @@ that the inode may live on elsewhere. For a stub this is no optimisation: its da
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import trio
@@ -22,7 +21,7 @@ from fsxsync.sync.digests import content_hash
 from fsxsync.sync.exporter import set_metadata
 from fsxsync.sync.intake import exportable_key
 from fsxsync.sync.reconcile import Action
-from fsxsync.sync.served import Served
+from fsxsync.sync.served import Served, Shared
 
 
 def base_as_remote(base: Base) -> Remote | None:
@@ -223,29 +222,8 @@ def not_seen_yet(served: Served, asking: Served) -> bool:
     return not served.scanned and (served is asking or served.association.lifecycle is Lifecycle.AVAILABLE)
 
 
-def left_places(served: Served, base: Base) -> set[tuple[str, bytes]]:
-    """Where pending hints say that the base's file is, and where it is not any more: (association, path).
-
-    Two files that changed places and were then removed are each named by the hint at the other's path; waiting for each
-    other they would wait for ever. Once the tree's records up to now are taken in, there is a hint where it went."""
-    return {
-        (entry.association, entry.path)
-        for entry in served.shared.catalog.changelog.by_inode(base.ino)
-        if (entry.association, entry.path) != (base.association, base.path) and not _is_there(served, entry, base)
-    }
-
-
-def _is_there(served: Served, entry: Entry, base: Base) -> bool:
-    other = served.shared.served.get(entry.association)
-    if other is None:
-        return True
-    local = served.shared.tree.identify(other.tree_path(entry.path))
-    return local is not None and local.ino == base.ino
-
-
-def may_delete(served: Served, base: Base, left: Collection[tuple[str, bytes]] = ()) -> str:
-    """'' if the object may go; else what has to be seen first. ``left`` are `left_places`, found out before the tree's
-    records were taken in."""
+def may_delete(served: Served, base: Base) -> str:
+    """'' if the object may go; else what has to be seen first."""
     if base.kind is not Kind.FILE:
         return ""
     if served.shared.expanding or any(not_seen_yet(other, served) for other in served.shared.served.values()):
@@ -253,9 +231,22 @@ def may_delete(served: Served, base: Base, left: Collection[tuple[str, bytes]] =
     if moves.under_way(served, base):
         return "it is being copied"
     for entry in served.shared.catalog.changelog.by_inode(base.ino):
-        place = (entry.association, entry.path)
-        if place == (base.association, base.path):
-            continue
-        if place not in left or _is_there(served, entry, base):  # it may have come back
+        if (entry.association, entry.path) != (base.association, base.path) and _may_stand(served.shared, entry):
             return "the file may have moved"
     return ""
+
+
+def _may_stand(shared: Shared, entry: Entry) -> bool:
+    """The file is where the hint saw it. Names that it had only in between hold up nothing: with a file renamed
+    to and fro, each of them would wait for the others for ever."""
+    there = shared.served.get(entry.association)
+    if there is None:
+        return True
+    local = shared.tree.identify(there.tree_path(entry.path))
+    return local is not None and local.ino == entry.ino
+
+
+def hints_of(served: Served, base: Base) -> frozenset[tuple[str, bytes, int]]:
+    """What `may_delete` looks through; another value if the file was renamed meanwhile."""
+    found = served.shared.catalog.changelog.by_inode(base.ino)
+    return frozenset((entry.association, entry.path, entry.seq) for entry in found)
