@@ -21,6 +21,7 @@ CHANNEL = [
         "channel_pending",
         "channel_wire",
         "channel_screen",
+        "channel_counts",
         "channel_direct",
         "channel_files",
     ],

@@ -164,6 +164,44 @@ channel_stats(PyObject *object, PyObject *Py_UNUSED(ignored))
                          (Py_ssize_t)atomic_load(&channel->pending.count));
 }
 
+PyDoc_STRVAR(counts_doc,
+             "counts($self, /)\n--\n\n"
+             "Requests that were answered here since the start: name -> (nanoseconds, buckets).\n\n"
+             "Bucket k counts those that took less than 1024 ns << k, the last one all others.");
+
+static PyObject *
+channel_counts(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    struct fsx_counts *counts = &((struct channel_object *)object)->channel.direct.counts;
+    PyObject *told = PyDict_New();
+
+    for (uint32_t opcode = 0; told != NULL && opcode < FSX_OPCODES; opcode++) {
+        const char *name = fsx_counts_name(opcode);
+        PyObject *buckets = NULL, *pair = NULL;
+        if (name == NULL || atomic_load(&counts->total_ns[opcode]) == 0) {
+            continue;
+        }
+        buckets = PyList_New(FSX_BUCKETS);
+        for (Py_ssize_t i = 0; buckets != NULL && i < FSX_BUCKETS; i++) {
+            PyObject *count = PyLong_FromUnsignedLongLong(atomic_load(&counts->buckets[opcode][i]));
+            if (count == NULL) {
+                Py_CLEAR(buckets);
+            }
+            else {
+                PyList_SET_ITEM(buckets, i, count);
+            }
+        }
+        if (buckets != NULL) {
+            pair = Py_BuildValue("KN", atomic_load(&counts->total_ns[opcode]), buckets);
+        }
+        if (pair == NULL || PyDict_SetItemString(told, name, pair) < 0) {
+            Py_CLEAR(told);
+        }
+        Py_XDECREF(pair);
+    }
+    return told;
+}
+
 PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
                         "End the threads and close the device: the mount is dead from then on.\n\n"
                         "libfuse's end of the pair is libfuse's to close. Twice is harmless.");
@@ -184,6 +222,7 @@ static PyMethodDef channel_methods[] = {
     {"invalidate_inode", channel_invalidate_inode, METH_VARARGS, invalidate_inode_doc},
     {"invalidate_entry", channel_invalidate_entry, METH_VARARGS, invalidate_entry_doc},
     {"stats", channel_stats, METH_NOARGS, stats_doc},
+    {"counts", channel_counts, METH_NOARGS, counts_doc},
     {"close", channel_close, METH_NOARGS, close_doc},
     {"answer_directly", fsx_channel_answer_directly, METH_VARARGS, fsx_channel_answer_directly_doc},
     {"journal_fileno", fsx_channel_journal_fileno, METH_NOARGS, fsx_channel_journal_fileno_doc},

@@ -18,6 +18,7 @@
 
 struct fsx_question {
     struct fsx_question *next;
+    uint64_t since;
     struct fuse_in_header head;
     union {
         struct fuse_lseek_in lseek;
@@ -187,6 +188,7 @@ answer(const struct fsx_answerer *answerer, const struct fsx_question *question)
         break;
     }
     reply(answerer->device, question->head.unique, error, &out, error == 0 ? size : 0);
+    fsx_counts_note(answerer->counts, question->head.opcode, question->since);
 }
 
 /* --- the threads --- */
@@ -217,10 +219,12 @@ work(void *argument)
 }
 
 int
-fsx_answerer_open(struct fsx_answerer *answerer, int device, const char *stub_xattr)
+fsx_answerer_open(struct fsx_answerer *answerer, int device, const char *stub_xattr,
+                  struct fsx_counts *counts)
 {
     answerer->device = device;
     answerer->stub_xattr = stub_xattr;
+    answerer->counts = counts;
     atomic_store(&answerer->root, -1);
     pthread_mutex_init(&answerer->mutex, NULL);
     pthread_cond_init(&answerer->called, NULL);
@@ -276,6 +280,7 @@ fsx_answerer_ask(struct fsx_answerer *answerer, const void *request, size_t leng
     if (question == NULL) {
         return ENOMEM;
     }
+    question->since = fsx_counts_now();
     memcpy(&question->head, request, sizeof question->head);
     length -= sizeof question->head;
     memcpy(&question->body, (const char *)request + sizeof question->head,

@@ -3,6 +3,8 @@
 #ifndef FSX_CHANNEL_ANSWER_H
 #define FSX_CHANNEL_ANSWER_H
 
+#include "channel_counts.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -14,8 +16,9 @@
 struct fsx_answerer {
     int device;
     const char *stub_xattr; /* marks a file whose holes are data that is not here */
-    atomic_int root;        /* a descriptor in the tree's file system, or -1 */
-    pthread_mutex_t mutex;  /* for all below */
+    struct fsx_counts *counts;
+    atomic_int root;       /* a descriptor in the tree's file system, or -1 */
+    pthread_mutex_t mutex; /* for all below */
     pthread_cond_t called;
     bool is_open, is_closing;
     struct fsx_question *first, *last;
@@ -24,7 +27,8 @@ struct fsx_answerer {
 };
 
 /* 0 or an errno; then nothing is left behind. */
-int fsx_answerer_open(struct fsx_answerer *answerer, int device, const char *stub_xattr);
+int fsx_answerer_open(struct fsx_answerer *answerer, int device, const char *stub_xattr,
+                      struct fsx_counts *counts);
 
 /* Waits for what is being done. What nobody began to answer is dropped: its kernel is gone. */
 void fsx_answerer_close(struct fsx_answerer *answerer);

@@ -336,6 +336,7 @@ fsx_direct_answer(struct fsx_direct *direct, const char *request, size_t length,
     struct fsx_asked asked = {
         direct, {0}, request + sizeof asked.head, length - sizeof asked.head, room};
     bool answered = false;
+    uint64_t since;
     size_t most;
 
     memcpy(&asked.head, request, sizeof asked.head);
@@ -343,6 +344,7 @@ fsx_direct_answer(struct fsx_direct *direct, const char *request, size_t length,
     if (most == 0) {
         return false;
     }
+    since = fsx_counts_now();
     pthread_rwlock_rdlock(&direct->tables.answering);
     if (direct->tables.is_on && atomic_load(&direct->journal.count) < most) {
         answered = answer(&asked);
@@ -350,6 +352,7 @@ fsx_direct_answer(struct fsx_direct *direct, const char *request, size_t length,
     pthread_rwlock_unlock(&direct->tables.answering);
     if (answered) {
         atomic_fetch_add_explicit(&direct->answered, 1, memory_order_relaxed);
+        fsx_counts_note(&direct->counts, asked.head.opcode, since);
     }
     return answered;
 }

@@ -4,6 +4,7 @@
 #ifndef FSX_CHANNEL_DIRECT_H
 #define FSX_CHANNEL_DIRECT_H
 
+#include "channel_counts.h"
 #include "channel_journal.h"
 #include "channel_tables.h"
 
@@ -13,6 +14,7 @@ struct fsx_direct {
     struct fsx_tables tables;
     struct fsx_journal journal;
     atomic_ullong answered;
+    struct fsx_counts counts;
 };
 
 /* 0 or an errno. */

@@ -202,7 +202,8 @@ start(struct fsx_channel *channel)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     error = fsx_direct_open(&channel->direct, channel->device, channel->stub_xattr);
     if (error == 0) {
-        error = fsx_answerer_open(&channel->answerer, channel->device, channel->stub_xattr);
+        error = fsx_answerer_open(&channel->answerer, channel->device, channel->stub_xattr,
+                                  &channel->direct.counts);
     }
     if (error == 0) {
         error = pthread_create(&channel->up, NULL, relay_up, channel);

@@ -108,6 +108,8 @@ _OLDEST = "SELECT min(first_seen_ns) FROM changelog WHERE association = ?"
 # changelog_oldest again: it is walked up to the first remote entry.
 _OLDEST_REMOTE = """SELECT first_seen_ns FROM changelog INDEXED BY changelog_oldest WHERE association = ? AND remote
     ORDER BY first_seen_ns LIMIT 1"""
+_OLDEST_LOCAL = """SELECT first_seen_ns FROM changelog INDEXED BY changelog_oldest WHERE association = ? AND local
+    ORDER BY first_seen_ns LIMIT 1"""
 _ERRORS = f"""SELECT {_COLUMNS} FROM changelog WHERE association = ? AND last_error IS NOT NULL
     ORDER BY attempts DESC LIMIT ?"""  # noqa: S608
 _BY_INODE = f"SELECT {_COLUMNS} FROM changelog WHERE ino = ?"  # noqa: S608
@@ -315,6 +317,11 @@ class Changelog:
     def oldest_remote_ns(self, association: str) -> int | None:
         """The same for changes in the repository."""
         row = self._connection.row(_OLDEST_REMOTE, (self._numbers.get(association),))
+        return row[0] if row is not None else None
+
+    def oldest_local_ns(self, association: str) -> int | None:
+        """The same for changes in the tree."""
+        row = self._connection.row(_OLDEST_LOCAL, (self._numbers.get(association),))
         return row[0] if row is not None else None
 
     def errors(self, association: str, limit: int) -> list[Entry]:

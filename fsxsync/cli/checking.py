@@ -28,18 +28,25 @@ class RulesBroken(FsxSyncError):
 @click.option(
     "--verify", is_flag=True, help="Also read every file that is here, and ask the repository for its checksum."
 )
+@click.option("--repair", is_flag=True, help="Bring in order what can be without losing data, and say what was done.")
 @AS_JSON
 @click.pass_obj
-def check(instance: Instance, /, paths: Sequence[str], *, verify: bool, as_json: bool) -> None:
-    """Compare the tree with the catalog and the stubs, below PATH (without: everywhere). Changes nothing.
+def check(instance: Instance, /, paths: Sequence[str], *, verify: bool, repair: bool, as_json: bool) -> None:
+    """Compare the tree with the catalog and the stubs, below PATH (without: everywhere). Changes nothing without
+    --repair.
 
     Prints a line for each broken rule, and ends with exit code 1 if there is any. Files that are changed, open or
     being loaded just now are left out. With --verify, every file that is here is read and compared with what was
     synced, and with its object's checksum. --json prints a list with an object for each broken rule.
 
+    --repair has most of what is found looked at again, as after any change, so that it is exported or imported under
+    the usual conditions. No object is deleted because its file is missing: the file comes back. What only a person
+    can decide is left, with the reason, and the exit code is 1 then.
+
     \b
     Example:
       fsxsync check
+      fsxsync check --repair
       fsxsync check --verify --json /fsx/datasets | jq -r '.[].path'
     """
     client = instance.client
@@ -47,19 +54,30 @@ def check(instance: Instance, /, paths: Sequence[str], *, verify: bool, as_json:
     root = os.path.realpath(status["mount"] or status["tree"])
     tally: Document = {}
     findings = (
-        finding | {"path": os.path.join(root, finding["path"])}
-        for finding in _findings(client.check(tree_paths(paths, status), verify=verify), tally)
+        _shown(finding, root, repair=repair)
+        for finding in _findings(client.check(tree_paths(paths, status), verify=verify, repair=repair), tally)
     )
     if as_json:
         documents(findings)
     else:
         for finding in findings:
-            click.echo(f"{escape(finding['path'])}: {finding['rule']}: {escape(finding['message'])}")
-    told = _summary(tally, verify=verify)
-    if tally["broken"]:
-        rules = "a rule is" if tally["broken"] == 1 else f"{tally['broken']} rules are"
+            click.echo(f"{escape(finding['path'])}: {finding['rule']}: {escape(finding['message'])}{_became(finding)}")
+    told = _summary(tally, verify=verify, repair=repair)
+    if broken := tally["broken"] - tally["repaired"]:
+        rules = "a rule is" if broken == 1 else f"{broken} rules are"
         raise RulesBroken(f"{rules} broken", told)
     click.echo(told, err=as_json)  # --json: nothing else on stdout
+
+
+def _shown(finding: Document, root: str, *, repair: bool) -> Document:
+    named = {name: value for name, value in finding.items() if repair or name not in {"repaired", "repair"}}
+    return named | {"path": os.path.join(root, finding["path"])}
+
+
+def _became(finding: Document) -> str:
+    if not finding.get("repair"):
+        return ""
+    return f"; {'repaired' if finding['repaired'] else 'left'}: {escape(finding['repair'])}"
 
 
 def _findings(lines: Iterator[Document], tally: Document) -> Iterator[Document]:
@@ -72,7 +90,7 @@ def _findings(lines: Iterator[Document], tally: Document) -> Iterator[Document]:
             yield line["finding"]
 
 
-def _summary(tally: Document, *, verify: bool) -> str:
+def _summary(tally: Document, *, verify: bool, repair: bool) -> str:
     parts = [f"checked {tally['entries']}", f"skipped {tally['skipped']}"]
     if verify:
         parts += [
@@ -82,4 +100,6 @@ def _summary(tally: Document, *, verify: bool) -> str:
             f"changed in the repository {tally['not_imported']}",
             f"differing {tally['differing']}",
         ]
+    if repair:
+        parts.append(f"repaired {tally['repaired']}")
     return ", ".join(parts)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,18 @@ def events(instance: Instance, /, *, follow: bool, as_json: bool, association: s
         return
     for event in found:
         click.echo(json.dumps(_document(event)) if as_json else _line(event))
+
+
+def events_of_path(state_dir: Path, path: str, count: int) -> list[dict[str, object]]:
+    """The last events of one path, the oldest of them first; ``path`` is from the file system's root."""
+    wanted = escape(path)
+    found = (_document(event) for event in _events(state_dir, None, None, follow=False) if event.path == wanted)
+    return list(collections.deque(found, maxlen=count))
+
+
+def event_line(event: Mapping[str, object]) -> str:
+    """One event as `why` shows it below its path."""
+    return "  ".join(escape(str(event[name])) for name in ("time", "level", "code", "message"))
 
 
 def _events(state_dir: Path, level: str | None, association: str | None, *, follow: bool) -> Iterator[Event]:

@@ -21,6 +21,8 @@ from fsxsync.cli.files import state, wait
 from fsxsync.cli.serving import demo, mount, unmount, watch
 from fsxsync.cli.status import status
 from fsxsync.cli.tasks import export, import_, reconcile, release, restore, task, tasks
+from fsxsync.cli.top import top
+from fsxsync.cli.why import why
 from fsxsync.config import default_state_dir
 from fsxsync.errors import FsxSyncError
 from fsxsync.telemetry.log import escape, redact
@@ -67,6 +69,7 @@ for command in (
     wait,
     check,
     diff,
+    why,
     conflicts,
     export,
     import_,
@@ -76,6 +79,7 @@ for command in (
     tasks,
     task,
     status,
+    top,
     events,
 ):
     cli.add_command(command)

@@ -56,6 +56,8 @@ def _lines(told: Document) -> Iterator[tuple[str, str]]:
 
 
 def _transfer(name: str, value: float) -> str:
+    if name.endswith("_per_s"):
+        return f"{name.removeprefix('bytes_').removesuffix('_per_s')} {output.size(value)}/s"
     shown = output.size(value) if name.startswith("bytes") else f"{value:g}"
     return f"{name.replace('_', ' ')} {shown}"
 

@@ -91,10 +91,13 @@ class Client:
         paths = [path.decode("utf-8", "surrogateescape") for path in tree_paths]
         return self.lines("State", paths=paths, recursive=recursive)
 
-    def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> Iterator[Document]:
+    def check(self, tree_paths: Sequence[bytes], *, verify: bool, repair: bool = False) -> Iterator[Document]:
         """See `Operations._findings`."""
         paths = [path.decode("utf-8", "surrogateescape") for path in tree_paths]
-        return self.lines("Check", paths=paths, verify=verify)
+        return self.lines("Check", paths=paths, verify=verify, repair=repair)
+
+    def why(self, tree_path: bytes) -> Document:
+        return self.call("Why", path=tree_path.decode("utf-8", "surrogateescape"))
 
     def diff(self, tree_path: bytes) -> Iterator[Document]:
         """See `Operations._differences`."""

@@ -9,8 +9,10 @@ from typing import Any
 from fsxsync.model.association import DEFAULT_EXCLUDES, Association, Event
 from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding
+from fsxsync.model.identity import Base, Local, Remote
 from fsxsync.model.open_conflict import Conflict
 from fsxsync.model.task import Failure, Task
+from fsxsync.model.why import Evidence, explain, next_step, what_it_is
 from fsxsync.ports import AssociationStatus, FileState, PendingItem, Planned, Status
 
 Document = dict[str, Any]
@@ -80,6 +82,7 @@ def of_row(row: AssociationStatus) -> Document:
         "pending_exports": row.pending_exports,
         "oldest_pending_s": round(row.oldest_pending_s, 3),
         "import_lag_s": round(row.import_lag_s, 3),
+        "export_lag_s": round(row.export_lag_s, 3),
         "conflicts": row.conflicts,
         "errors": row.errors,
         "not_exportable": row.not_exportable,
@@ -87,6 +90,15 @@ def of_row(row: AssociationStatus) -> Document:
         "restoring": row.restoring,
         "imported": row.imported,
         "exported": row.exported,
+        "released": row.counts.released,
+        "restored": row.counts.restored,
+        "lost": row.lost,
+        "failures": sum(row.counts.failures.values()),
+        "cache_bytes": row.cache_bytes,
+        "bytes_down": row.counts.requests.bytes_down,
+        "bytes_up": row.counts.requests.bytes_up,
+        "bytes_down_per_s": round(row.down_per_s),
+        "bytes_up_per_s": round(row.up_per_s),
         "source": row.source,
         "ignored": list(row.ignored),
         "features": asdict(row.conditions) if row.conditions is not None else None,
@@ -155,6 +167,68 @@ def of_finding(finding: Finding) -> Document:
         "rule": finding.rule.value,
         "message": finding.message,
         "association": finding.association or None,
+        "repaired": finding.repaired,
+        "repair": finding.repair or None,
+    }
+
+
+def of_evidence(seen: Evidence) -> Document:
+    """``path`` is from the file system's root. Each version is null where there is none; times are epoch seconds."""
+    waiting = seen.waiting
+    return {
+        "path": seen.path,
+        "association": seen.association or None,
+        "directory": seen.directory or None,
+        "repository": seen.repository or None,
+        "state": what_it_is(seen),
+        "key": seen.key or None,
+        "base": None if seen.base is None else _of_base(seen.base),
+        "local": None if seen.local is None else _of_local(seen.local),
+        "remote": None if seen.remote is None else _of_remote(seen.remote),
+        "remote_error": seen.remote_error or None,
+        "excluded_by": seen.left_out or None,
+        "pending": None if waiting is None else asdict(waiting),
+        "problems": [{"kind": kind, "message": message} for kind, message in seen.problems],
+        "why": [said.text for said in explain(seen)],
+        "advice": [said.advice for said in explain(seen) if said.advice],
+        "verdict": seen.verdict or None,
+        "suppressed": seen.suppressed or None,
+        "next": next_step(seen),
+    }
+
+
+def _of_base(base: Base) -> Document:
+    return {
+        "kind": base.kind.value,
+        "size": base.size,
+        "mtime_s": base.mtime_ns / 1e9,
+        "mode": f"{base.mode:04o}",
+        "etag": base.etag,
+        "version_id": base.version_id,
+        "released": base.released,
+    }
+
+
+def _of_local(local: Local) -> Document:
+    return {
+        "kind": local.kind.value,
+        "size": local.size,
+        "mtime_s": local.mtime_ns / 1e9,
+        "mode": f"{local.mode:04o}",
+        "uid": local.uid,
+        "gid": local.gid,
+        "released": local.stub is not None,
+    }
+
+
+def _of_remote(remote: Remote) -> Document:
+    return {
+        "kind": remote.kind.value,
+        "size": remote.size,
+        "last_modified_s": remote.last_modified_ns / 1e9,
+        "etag": remote.etag,
+        "version_id": remote.version_id,
+        "storage_class": remote.storage_class,
     }
 
 

@@ -43,6 +43,7 @@ class Operations:
             "AcceptDeletes": self._accept_deletes,
             "State": self._state,
             "Check": self._check,
+            "Why": self._why,
             "Diff": self._diff,
             "Conflicts": self._conflicts,
             "ResolveConflict": self._resolve,
@@ -144,14 +145,17 @@ class Operations:
 
     async def _check(self, members: Members) -> Lines:
         """Without ``paths``: everything."""
-        members.only({"paths", "verify"})
+        members.only({"paths", "verify", "repair"})
         paths = members.texts("paths", most=PATHS_MAX, longest=4096, may_be_empty=True) or ("",)
-        return Lines(self._findings(paths, verify=bool(members.flag("verify"))))
+        verify, repair = bool(members.flag("verify")), bool(members.flag("repair"))
+        return Lines(self._findings(paths, verify=verify, repair=repair))
 
-    async def _findings(self, paths: tuple[str, ...], *, verify: bool) -> AsyncGenerator[Document, None]:
+    async def _findings(self, paths: tuple[str, ...], *, verify: bool, repair: bool) -> AsyncGenerator[Document, None]:
         """``{"finding": …}`` each, then ``{"tally": …}``; or ``{"error": …}`` where it had to end."""
         tree_paths = [path.encode("utf-8", "surrogateescape") for path in paths]
-        told = cast(AsyncGenerator[Finding | Tally, None], self._administration.check(tree_paths, verify=verify))
+        told = cast(
+            AsyncGenerator[Finding | Tally, None], self._administration.check(tree_paths, verify=verify, repair=repair)
+        )
         try:
             async with aclosing(told):
                 async for one in told:
@@ -161,6 +165,11 @@ class Operations:
                         yield {"tally": asdict(one)}
         except FsxSyncError as error:
             yield {"error": fault(error, FSXSYNC)[1]}
+
+    async def _why(self, members: Members) -> Answer:
+        members.only({"path"})
+        path = members.text("path", may_be_empty=True) or ""
+        return Answer(documents.of_evidence(await self._administration.why(path.encode("utf-8", "surrogateescape"))))
 
     async def _diff(self, members: Members) -> Lines:
         members.only({"path"})

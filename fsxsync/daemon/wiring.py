@@ -16,6 +16,7 @@ from fsxsync.config import Settings
 from fsxsync.crashpoint import VARIABLE, arm
 from fsxsync.daemon.upload_journal import UploadJournal
 from fsxsync.model.association import Access, Association
+from fsxsync.model.measures import Requests
 from fsxsync.ports import Conditions, EventQueue, ObjectStore
 from fsxsync.repository.queue import open_queue
 from fsxsync.repository.route import open_route
@@ -98,8 +99,10 @@ def build(
     return Parts(settings, catalog, tree, eventlog, shared, engine, pool, tree.instance)
 
 
-def _open_store(pool: Pool, requests: int, bucket: str, access: Access, conditions: Conditions | None) -> ObjectStore:
-    return open_store(bucket, access, conditions, pool.lane(requests))
+def _open_store(
+    pool: Pool, requests: int, bucket: str, access: Access, conditions: Conditions | None, counted: Requests
+) -> ObjectStore:
+    return open_store(bucket, access, conditions, pool.lane(requests), counted)
 
 
 def _open_queue(url: str, association: Association) -> EventQueue:

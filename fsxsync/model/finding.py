@@ -40,6 +40,9 @@ class Finding:
     rule: Rule
     message: str
     association: str = ""
+    repaired: bool = False
+    repair: str = ""
+    """What was done about it, or why nothing was; '' if nobody asked for that."""
 
 
 @dataclass(slots=True)
@@ -56,5 +59,7 @@ class Tally:
     without_checksum: int = 0
     """Files of which only the version was compared: the repository has no checksum of them that could be."""
     differing: int = 0
+    repaired: int = 0
+    """Of the ``broken`` ones."""
     not_imported: int = 0
     """Objects that changed since, and will be imported once their source is read."""

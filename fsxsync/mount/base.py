@@ -15,6 +15,7 @@ from pyfuse3 import EntryAttributes, FUSEError, ModeT, RequestContext
 from fsxsync.mount.descriptors import Descriptors, proc_path
 from fsxsync.mount.direct import Direct
 from fsxsync.mount.handles import Handles
+from fsxsync.mount.measuring import Measuring
 from fsxsync.mount.nodes import Node, Nodes
 from fsxsync.mount.setid import drop_set_id
 from fsxsync.ports import Front, Hydrator
@@ -40,6 +41,7 @@ class Served:
     is_root: bool
     """Whether new files can be given to the caller; else all belong to whoever runs the daemon."""
     direct: Direct = field(default_factory=Direct)
+    measuring: Measuring = field(default_factory=lambda: Measuring(dict))
     disk: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(DISK_TASKS))
 
 
@@ -56,6 +58,7 @@ class Base:
         self._is_root = served.is_root
         self._direct = served.direct
         self._disk = served.disk
+        self.measuring = served.measuring
         self._descriptors.may_create = self._may_create
         self._waits: set[trio.CancelScope] = set()
         self._is_ending = False

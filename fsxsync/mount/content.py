@@ -65,7 +65,10 @@ class Content(Base):
         async with self._opening(node, flags, ctx.uid) as handle:
             if writes:
                 await self._let_writer_in(handle, empties=truncates)
-            elif self._find_out(handle):
+            elif not self._find_out(handle):
+                self.measuring.resident_opens += 1
+            else:
+                self.measuring.released_opens += 1
                 await self._waiting(self._hydrator.open_for_read(self._path(node), handle.fd))
                 if handle.inode.is_stub and not self._hydrator.is_stub(handle.fd):
                     self._is_resident(handle)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pyfuse3 import InodeT
@@ -57,6 +57,10 @@ class Direct:
             return 0
         counted = self._channel.stats()
         return counted["requests"] + counted["answered"]
+
+    def counts(self) -> Mapping[str, tuple[int, list[int]]]:
+        """See `_core.Channel.counts`; empty without a channel."""
+        return self._channel.counts() if self._channel is not None else {}
 
     # ------------------------------------------------------------- open files
 

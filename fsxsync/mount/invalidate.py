@@ -10,7 +10,7 @@ import errno
 import logging
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -18,8 +18,10 @@ import pyfuse3
 import trio
 from pyfuse3 import FileNameT, InodeT
 
+from fsxsync.model.measures import Histogram
 from fsxsync.mount.direct import Direct
 from fsxsync.mount.handles import Handles
+from fsxsync.mount.measuring import Measuring
 from fsxsync.mount.nodes import Nodes
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class KernelCache:
         self._nodes: Nodes | None = None
         self._handles = Handles()
         self._direct = Direct()
+        self._measuring = Measuring(dict)
         self._learn: Callable[[], None] = lambda: None
         self._notifier: Notifier = pyfuse3
         self._entries: dict[tuple[int, bytes], None] = {}
@@ -59,9 +62,10 @@ class KernelCache:
         """Round -> its notifications that the kernel did not take yet, all names and attributes as one."""
         self._sent = trio.Event()
 
-    def attach(self, nodes: Nodes, handles: Handles, direct: Direct) -> None:
+    def attach(self, nodes: Nodes, handles: Handles, direct: Direct, measuring: Measuring | None = None) -> None:
         """From now on there is something to forget."""
         self._nodes, self._handles, self._direct = nodes, handles, direct
+        self._measuring = measuring or self._measuring
 
     def learn_through(self, catch_up: Callable[[], None]) -> None:
         """How to take in what the channel has answered by itself."""
@@ -110,6 +114,13 @@ class KernelCache:
 
     def last_use_ns(self, ino: int) -> int:
         return self._handles.last_use_ns(ino)
+
+    def operations(self) -> Mapping[tuple[str, str], Histogram]:
+        return self._measuring.operations()
+
+    def opens(self) -> tuple[int, int]:
+        self._learn()
+        return self._measuring.resident_opens, self._measuring.released_opens
 
     def take_uses(self) -> dict[int, int]:
         self._learn()

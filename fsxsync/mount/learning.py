@@ -101,6 +101,7 @@ class Learning(Naming, Content):
         fd, node = number & _FD, self._nodes.find(ino)
         assert node is not None  # a lookup has named it
         handle = self._handles.open(node, fd, uid)
+        self.measuring.resident_opens += 1
         if handle.inode.backing_id is None:
             handle.inode.backing_id = number >> 32
         else:

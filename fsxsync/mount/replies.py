@@ -6,22 +6,26 @@ import errno
 import functools
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from pyfuse3 import FUSEError
 
 from fsxsync.errors import FsxSyncError
+from fsxsync.mount.measuring import Measuring
 
 log = logging.getLogger(__name__)
 
 
-class Learns(Protocol):
+class Measured(Protocol):
+    measuring: Measuring
+
     def catch_up(self) -> None:
         """Take in what happened before this request was made."""
 
 
-S = TypeVar("S", bound=Learns)
+S = TypeVar("S", bound=Measured)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -35,6 +39,7 @@ def replies(handler: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Conc
 
     @functools.wraps(handler)
     async def wrapper(operations: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        began_ns = time.perf_counter_ns()
         try:
             operations.catch_up()
             return await handler(operations, *args, **kwargs)
@@ -50,6 +55,8 @@ def replies(handler: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Conc
                 raise FUSEError(_told(expected)) from error
             log.exception("bug in FUSE handler %s", handler.__name__)
             raise FUSEError(errno.EIO) from error
+        finally:
+            operations.measuring.handled(handler.__name__, time.perf_counter_ns() - began_ns)
 
     return wrapper
 

@@ -23,6 +23,7 @@ from fsxsync.mount.direct import Direct
 from fsxsync.mount.handles import Handles
 from fsxsync.mount.invalidate import KernelCache
 from fsxsync.mount.limits import allow_many_open_files, allow_many_reads_ahead
+from fsxsync.mount.measuring import Measuring
 from fsxsync.mount.mountpoint import check_fuse, check_mountpoint, clear_dead_mount
 from fsxsync.mount.nodes import Nodes
 from fsxsync.mount.operations import TreeOperations
@@ -82,7 +83,9 @@ class Session:
             tree_root, mountpoint, state_dir, attr_timeout_s, allow_other=allow_other, options=options
         )
         self._prepared.passes_through = not refusal
-        self._cache.attach(self._prepared.nodes, self._prepared.handles, self._prepared.direct)
+        self._cache.attach(
+            self._prepared.nodes, self._prepared.handles, self._prepared.direct, self._prepared.measuring
+        )
 
     def go_without(self, why: str) -> None:
         """Note why there is no passthrough. Raises FuseUnavailable: it was asked for."""
@@ -122,6 +125,7 @@ class _Prepared:
         self.attr_timeout_s = attr_timeout_s
         self.nodes = Nodes(os.fstat(root_fd).st_ino, stat.S_IFDIR)
         self.direct = Direct()
+        self.measuring = Measuring(self.direct.counts)
         self.handles = Handles(self.direct)
         self.passes_through = False
         self.descriptors = Descriptors(self.nodes, root_fd, self.direct)
@@ -140,6 +144,7 @@ class _Prepared:
                 attr_timeout_s=self.attr_timeout_s,
                 is_root=os.geteuid() == 0,
                 direct=self.direct,
+                measuring=self.measuring,
             )
         )
 

@@ -10,7 +10,9 @@ from fsxsync.model.association import Association
 from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
+from fsxsync.model.measures import Histogram, Measures
 from fsxsync.model.open_conflict import Conflict, Keep
+from fsxsync.model.why import Evidence
 from fsxsync.ports.store import Conditions
 from fsxsync.ports.tasks import TaskBoard
 
@@ -70,6 +72,16 @@ class AssociationStatus:
     """Paths that wait for something in the repository: an archived object, one under a lock."""
     restoring: int = 0
     """Archived objects whose restore was asked for."""
+    lost: int = 0
+    """Released files whose objects are gone."""
+    export_lag_s: float = 0.0
+    """Age of the oldest change in the tree that is not in the repository yet (FSx: AgeOfOldestQueuedMessage for
+    AutoExport)."""
+    cache_bytes: int = 0
+    down_per_s: float = 0.0
+    up_per_s: float = 0.0
+    """Bytes a second, of the last ten seconds."""
+    counts: Measures = field(default_factory=Measures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,9 @@ class Status:
     cache_free_bytes: int
     transfers: Mapping[str, float] = field(default_factory=dict)
     needs_person: tuple[str, ...] = ()
+    operations: Mapping[tuple[str, str], Histogram] = field(default_factory=dict)
+    opens: tuple[int, int] = (0, 0)
+    """See `ports.Front`."""
 
 
 class Administration(Protocol):
@@ -119,9 +134,15 @@ class Administration(Protocol):
 
     def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[FileState]: ...
 
-    def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> AsyncIterator[Finding | Tally]:
+    def check(
+        self, tree_paths: Sequence[bytes], *, verify: bool, repair: bool = False
+    ) -> AsyncIterator[Finding | Tally]:
         """Every broken rule at these paths and below them (b"" is everything), the tally last. ``verify`` reads the
-        files that are here, and compares them with what was synced and with their objects."""
+        files that are here, and compares them with what was synced and with their objects. ``repair`` brings in order
+        what can be without losing anything, and says of each what became of it."""
+
+    async def why(self, tree_path: bytes) -> Evidence:
+        """All there is to know of one path, its object looked at now; changes nothing."""
 
     def diff(self, tree_path: bytes) -> AsyncIterator[Difference]:
         """Every path at and below this one where tree and repository differ; changes nothing."""

@@ -4,7 +4,10 @@ and, without FUSE, `NoFront` in sync/.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
+
+from fsxsync.model.measures import Histogram
 
 
 class Hydrator(Protocol):
@@ -90,6 +93,14 @@ class Front(Protocol):
 
     def last_use_ns(self, ino: int) -> int:
         """When an application last opened or closed that host inode, since the epoch; 0 if nothing is known of it."""
+
+    def operations(self) -> Mapping[tuple[str, str], Histogram]:
+        """How long requests of applications took since the start, by operation and by who answered: ``channel`` or
+        ``python``."""
+
+    def opens(self) -> tuple[int, int]:
+        """How often a file was opened for reading since the start whose data was here, and one of which some was
+        not."""
 
     def take_uses(self) -> dict[int, int]:
         """`last_use_ns` of each host inode for which it has changed since the last call."""

@@ -9,6 +9,7 @@ from typing import Protocol
 from fsxsync.model.association import Access
 from fsxsync.model.checksum import Checksum
 from fsxsync.model.identity import Kind, Posix, Remote
+from fsxsync.model.measures import Requests
 from fsxsync.ports.wire import FileRange, Priority
 
 
@@ -161,4 +162,6 @@ class ObjectStore(Protocol):
 
 
 class StoreFactory(Protocol):
-    def __call__(self, bucket: str, access: Access, conditions: Conditions | None) -> ObjectStore: ...
+    def __call__(self, bucket: str, access: Access, conditions: Conditions | None, counted: Requests) -> ObjectStore:
+        """``counted`` takes note of each request."""
+        ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from xml.etree import ElementTree as ET
@@ -16,6 +17,7 @@ import trio
 from botocore.exceptions import ClientError
 
 from fsxsync.errors import AccessDenied, BadCredentials, BucketMissing, EndpointUnreachable, FsxSyncError, Throttled
+from fsxsync.model.measures import UNANSWERED, Requests
 from fsxsync.ports import Answer, FileRange, Priority, SignedRequest, Wire
 from fsxsync.repository.requests import Request
 from fsxsync.repository.signing import Signer
@@ -34,11 +36,14 @@ _NAMELESS = frozenset({400, 403})
 class Asker:
     """The requests of one bucket. Runs in the trio thread."""
 
-    def __init__(self, wire: Wire, signer: Signer, ask_bucket: Callable[[], None]) -> None:
+    def __init__(
+        self, wire: Wire, signer: Signer, ask_bucket: Callable[[], None], counted: Requests | None = None
+    ) -> None:
         """``ask_bucket``: blocking; has botocore find out where the bucket is."""
         self._wire = wire
         self._signer = signer
         self._ask_bucket = ask_bucket
+        self._counted = counted or Requests()
         self._mending = trio.Lock()
         self._mended = 0
         """So many corrections were made: who was refused for something signed before the last one signs anew."""
@@ -78,10 +83,12 @@ class Asker:
                         object_offset=object_offset,
                     )
             except EndpointUnreachable:
+                self._note(request, None, body, into)
                 attempt += 1
                 if attempt >= ATTEMPTS:
                     raise
             else:
+                self._note(request, answer, body, into)
                 refusal = _refusal(answer, request.method)
                 if refusal is None:
                     return answer
@@ -92,6 +99,16 @@ class Asker:
                 if not isinstance(error, Throttled) or attempt >= ATTEMPTS:
                     raise error from refusal
             await trio.sleep(backoff_s(attempt, random.random()))  # noqa: S311  jitter is no secret
+
+    def _note(self, request: Request, answer: Answer | None, body: bytes | FileRange, into: FileRange | None) -> None:
+        now_s = int(time.monotonic())
+        if answer is None:
+            self._counted.note(request.operation, UNANSWERED, now_s)
+            return
+        taken = 200 <= answer.status < 300
+        up = (body.length if isinstance(body, FileRange) else len(body)) if taken else 0
+        down = into.length if taken and into is not None else len(answer.body)
+        self._counted.note(request.operation, str(answer.status), now_s, down=down, up=up)
 
     async def _sign(self, request: Request, body: bytes | FileRange) -> SignedRequest:
         if not self._signer.is_ready:

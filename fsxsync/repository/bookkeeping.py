@@ -17,13 +17,14 @@ from botocore.model import OperationModel
 from fsxsync.errors import AccessDenied, BucketMissing, ObjectArchived, ObjectChanged, ObjectMissing, RepositoryError
 from fsxsync.model.association import Access
 from fsxsync.model.identity import Kind, Remote
+from fsxsync.model.measures import Requests
 from fsxsync.model.metadata import to_user_metadata
 from fsxsync.ports import Conditions, Listed, ObjectHeaders, UploadedPart, Written
 from fsxsync.repository import copying
 from fsxsync.repository.answers import checksum_param, plain_etag, quoted_etag, written
 from fsxsync.repository.listing import Page, fetch_page, read_fast
 from fsxsync.repository.probe import find_conditions
-from fsxsync.repository.session import Connection, s3_client
+from fsxsync.repository.session import Connection, count_requests, s3_client
 from fsxsync.repository.translate import one_line
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ _BUCKET_SEEN_S = 10.0
 class Bookkeeping:
     """Raises what `ports.ObjectStore` does."""
 
-    def __init__(self, bucket: str, access: Access) -> None:
+    def __init__(self, bucket: str, access: Access, counted: Requests | None = None) -> None:
         self.bucket = bucket
         self._access = access
-        self.connection = Connection(lambda: _client(access))
+        self.counted = counted or Requests()
+        self.connection = Connection(lambda: _client(access, self.counted))
         self._bucket_seen = float("-inf")
         self._payer: dict[str, Any] = {"RequestPayer": "requester"} if access.requester_pays else {}
         self._copy_part = copying.PART
@@ -260,7 +262,8 @@ def _completed(part: UploadedPart, *, checksum: bool) -> dict[str, Any]:
     return told
 
 
-def _client(access: Access) -> S3Client:
+def _client(access: Access, counted: Requests) -> S3Client:
     client = s3_client(access)
     read_fast(client)
+    count_requests(client, counted)
     return client

@@ -15,6 +15,7 @@ from fsxsync.ports import ObjectHeaders
 from fsxsync.repository.answers import checksum_param, quoted_etag
 
 Pairs = tuple[tuple[str, str], ...]
+_OPERATIONS = {"GET": "GetObject", "HEAD": "HeadObject", "DELETE": "DeleteObject"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,15 @@ class Request:
     query: Pairs = ()
     headers: Pairs = ()
     has_body: bool = False
+
+    @property
+    def operation(self) -> str:
+        """What S3 calls it, and bills it as."""
+        if self.method != "PUT":
+            return _OPERATIONS[self.method]
+        if any(name.lower() == "x-amz-copy-source" for name, _ in self.headers):
+            return "CopyObject"
+        return "UploadPart" if any(name == "partNumber" for name, _ in self.query) else "PutObject"
 
 
 def get_range(key: str, offset: int, length: int, *, etag: str, version_id: str | None) -> Request:

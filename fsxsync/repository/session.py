@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,9 +16,11 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from botocore.loaders import Loader, create_loader
+from botocore.model import OperationModel
 
 from fsxsync.errors import BadCredentials, BadInput
 from fsxsync.model.association import Access
+from fsxsync.model.measures import UNANSWERED, Requests
 from fsxsync.repository.translate import translated
 
 if TYPE_CHECKING:
@@ -84,6 +87,17 @@ def s3_client(access: Access) -> S3Client:
             # AWS_ENDPOINT_URL or the profile named another store: few of those have a host name per bucket.
             client = _s3(access, path_style=True)
         return client
+
+
+def count_requests(client: S3Client, counted: Requests) -> None:
+    """Note each request that ``client`` makes from now on, repeated ones too: the store bills them all alike."""
+
+    def note(*, operation: OperationModel, response: tuple[Any, Any] | None, **_rest: object) -> None:
+        status = str(response[0].status_code) if response is not None else UNANSWERED
+        counted.note(operation.name, status, int(time.monotonic()))
+
+    # botocore asks after each attempt; who answers None has no opinion.
+    client.meta.events.register_first("needs-retry.s3", note)
 
 
 def sqs_client(endpoint_url: str | None, region: str | None, access: Access) -> SQSClient:

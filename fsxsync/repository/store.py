@@ -25,6 +25,7 @@ from fsxsync.errors import (
 )
 from fsxsync.model.association import Access
 from fsxsync.model.identity import Kind, Posix, Remote
+from fsxsync.model.measures import Requests
 from fsxsync.ports import (
     Conditions,
     Fetched,
@@ -48,20 +49,25 @@ _FINISHED_MAX = 16 << 20
 of a larger one is cut off, and the store drops what it has."""
 
 
-def open_store(bucket: str, access: Access, conditions: Conditions | None, wire: Wire) -> S3Store:
+def open_store(
+    bucket: str, access: Access, conditions: Conditions | None, wire: Wire, counted: Requests | None = None
+) -> S3Store:
     """See `ports.StoreFactory`. Asks nothing yet: what is wrong shows at the first use."""
-    return S3Store(bucket, access, conditions or Conditions(), wire)
+    return S3Store(bucket, access, conditions or Conditions(), wire, counted)
 
 
 class S3Store:
     """See `ports.ObjectStore`."""
 
-    def __init__(self, bucket: str, access: Access, conditions: Conditions, wire: Wire) -> None:
+    def __init__(
+        self, bucket: str, access: Access, conditions: Conditions, wire: Wire, counted: Requests | None = None
+    ) -> None:
         self.bucket = bucket
+        counted = counted or Requests()
         self.conditions = conditions
         self._access = access
-        self._books = Bookkeeping(bucket, access)
-        self._asker = Asker(wire, Signer(bucket, access, self._books.connection), self._books.ask_bucket)
+        self._books = Bookkeeping(bucket, access, counted)
+        self._asker = Asker(wire, Signer(bucket, access, self._books.connection), self._books.ask_bucket, counted)
         self._copy_limit = copying.COPY_MAX
 
     # ------------------------------------------------------------- looking

@@ -42,6 +42,8 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     assert local is not None
     if local.stub is None:
         exporter.exported_key(served, path, local.kind)  # neither uploaded nor copied to where it may not be
+    if base is not None and base.released:
+        await served.shared.take_in_tree()  # as for a delete: its data may have moved on, unseen
     needed = renames.needed_at(served, base) if base is not None else None
     if needed is not None:
         if not renames.is_circle(served, path):

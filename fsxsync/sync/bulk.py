@@ -124,7 +124,8 @@ def _make(served: Served, parent: bytes, members: Sequence[tuple[bytes, Listed]]
         if local is not None
     ]
     served.shared.catalog.files.put_many(rows)
-    served.imported += len(rows)
+    served.counts.imported += len(rows)
+    served.counts.imported_bytes += sum(row.remote_size for row in rows)
     _invalidate(served, parent)
     return [row.path for row in rows]
 

@@ -1,4 +1,5 @@
-"""`fsxsync check`: tree against catalog against stubs, and with --verify against the repository. Changes nothing.
+"""`fsxsync check`: tree against catalog against stubs, and with --verify against the repository. Changes nothing, but
+with --repair (`repairing`).
 
 Another streaming merge of the tree's entries with the catalog's rows. What looks broken is looked at a second time,
 after all that was done before has come to the changelog: between a change and its hint there is always a moment.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -19,6 +20,8 @@ from fsxsync.model.finding import Finding, Rule, Tally
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.sync.excluded import takes_no_part
 from fsxsync.sync.intake import exportable_key
+from fsxsync.sync.pairs import Pair
+from fsxsync.sync.repairing import LEFTOVER, Repairer
 from fsxsync.sync.rules import Place, broken, misplaced
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.verifying import Verifier
@@ -30,21 +33,8 @@ BATCH = 200
 SETTLE_S = 30.0
 """How long changes may take to come to the changelog; what looks broken after that is not judged."""
 _STAYS = frozenset({"not-exportable", "refused"})
+Broken = tuple[Pair, list[Finding]]
 _STARTING = frozenset({Lifecycle.CREATING, Lifecycle.DELETING})
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One path: its row and what stands there. ``served`` is None outside of every association."""
-
-    tree_path: bytes
-    served: Served | None
-    row: Base | None
-    seen: Seen | None
-
-    @property
-    def local(self) -> Local | None:
-        return self.seen.local if self.seen is not None else None
 
 
 class Checker:
@@ -59,13 +49,15 @@ class Checker:
         settle: Callable[[], Awaitable[None]],
         is_scanned: Callable[[str], bool],
         verify: bool,
+        repair: bool = False,
     ) -> None:
         self._shared = shared
         self._served = sorted(served.values(), key=lambda one: _directory(one.association.directory))
         self._settle = settle
         self._is_scanned = is_scanned
         self._tally = Tally()
-        self._verifier = Verifier(shared, self._tally, is_busy=self._is_busy) if verify else None
+        self._verifier = Verifier(shared, self._tally, is_busy=self._is_busy, repairs=repair) if verify else None
+        self._repairer = Repairer(shared, see=self._now, judge=self._judge_now) if repair else None
 
     async def run(self, tree_paths: Sequence[bytes]) -> AsyncGenerator[Finding | Tally, None]:
         """Every broken rule at these paths and below them, none twice; the tally last.
@@ -77,14 +69,30 @@ class Checker:
         self._shared.tree.verify()
         for tree_path in _outermost(tree_paths):
             async for batch in self._pairs(tree_path):
-                for finding in await self._check(batch):
-                    self._tally.broken += 1
-                    yield finding
+                for finding in await self._treated(await self._check(batch)):
+                    yield self._told(finding)
+        if self._repairer is not None:
+            # Last: a row without a file may be where another file was renamed from, and that is known by now.
+            for tree_path in _outermost(tree_paths):
+                async for batch in self._pairs(tree_path):
+                    alone = [pair for pair in batch if pair.seen is None]
+                    for finding in await self._repairer.repair(await self._look_again(alone) if alone else []):
+                        yield self._told(finding)
         if b"" in tree_paths:
             for finding in await trio.to_thread.run_sync(self._leftovers):
-                self._tally.broken += 1
-                yield finding
+                yield self._told(finding if self._repairer is None else replace(finding, repair=LEFTOVER))
         yield self._tally
+
+    def _told(self, finding: Finding) -> Finding:
+        self._tally.broken += 1
+        self._tally.repaired += finding.repaired
+        return finding
+
+    async def _treated(self, broken: Sequence[Broken]) -> list[Finding]:
+        """What is told of a batch: with what became of it, where that was asked for."""
+        if self._repairer is None:
+            return [finding for _, findings in broken for finding in findings]
+        return await self._repairer.repair([one for one in broken if one[0].seen is not None])
 
     # ------------------------------------------------------------- the merge
 
@@ -161,7 +169,7 @@ class Checker:
 
     # ------------------------------------------------------------- judging
 
-    async def _check(self, pairs: Sequence[Pair]) -> list[Finding]:
+    async def _check(self, pairs: Sequence[Pair]) -> list[Broken]:
         self._tally.entries += len(pairs)
         suspects = [pair for pair in pairs if self._judge(pair, pending=False)]
         found = await self._look_again(suspects) if suspects else []
@@ -177,12 +185,16 @@ class Checker:
         if damaged:
             with trio.move_on_after(SETTLE_S):
                 await self._settle()
-        return found + [finding for claim in damaged for finding in self._verifier.confirmed(claim)]
+        for claim in damaged:
+            if findings := self._verifier.confirmed(claim):
+                served, row, _ = claim.candidate
+                found.append((self._now(Pair(served.tree_path(row.path), served, row, None)), findings))
+        return found
 
-    async def _look_again(self, suspects: Iterable[Pair]) -> list[Finding]:
+    async def _look_again(self, suspects: Iterable[Pair]) -> list[Broken]:
         with trio.move_on_after(SETTLE_S) as limit:
             await self._settle()
-        found: list[Finding] = []
+        found: list[Broken] = []
         for pair in suspects:
             now = self._now(pair)
             pending = (
@@ -193,7 +205,8 @@ class Checker:
             findings = self._judge(now, pending=pending)
             if pending and not findings:
                 self._tally.skipped += 1
-            found += findings
+            if findings:
+                found.append((now, findings))
             await trio.lowlevel.checkpoint()
         return found
 
@@ -204,6 +217,9 @@ class Checker:
             assert path
             row = self._shared.catalog.files.get(pair.served.id, path)
         return Pair(pair.tree_path, pair.served, row, self._see(pair.tree_path))
+
+    def _judge_now(self, pair: Pair) -> list[Finding]:
+        return self._judge(pair, pending=False)
 
     def _judge(self, pair: Pair, *, pending: bool) -> list[Finding]:
         place = self._place(pair, full=not pending)

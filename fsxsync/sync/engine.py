@@ -14,10 +14,12 @@ from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
 from fsxsync.model.open_conflict import Conflict, Keep
+from fsxsync.model.why import Evidence
 from fsxsync.ports import EventQueue, EventRoute, FileState, ObjectStore, PendingItem, Status, StoreFactory
 from fsxsync.sync.checking import Checker
 from fsxsync.sync.conflicts import open_conflicts
 from fsxsync.sync.differing import differences
+from fsxsync.sync.explaining import find_out
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.reading import Readers
@@ -35,6 +37,7 @@ from fsxsync.sync.watermark import Watermark
 from fsxsync.tree.watch import Watcher
 
 DRAIN_BEFORE_DELETE_S = 300.0
+SETTLE_BEFORE_S = 2.0
 IMMUTABLE = "the path and the repository of an association can't be changed; delete it and associate again"
 
 
@@ -121,7 +124,9 @@ class Engine:
 
     def _start(self, association: Association) -> Service:
         assert self._nursery is not None
-        store = self._open_store(association.bucket, association.access, None)
+        store = self._open_store(
+            association.bucket, association.access, None, self._shared.counts[association.id].requests
+        )
         served = Served(shared=self._shared, association=association, store=store)
         reader = self._readers.take(association, self._nursery)
         service = Service(served, self.intake, reader=reader, routes=self._routes, watch=self._watch)
@@ -137,6 +142,7 @@ class Engine:
 
     async def _end(self, association_id: str) -> None:
         service = await self._stop(association_id)
+        self._shared.counts.pop(association_id, None)
         self._readers.give_back(service.reader)
 
     async def _stop(self, association_id: str) -> Service:
@@ -225,7 +231,9 @@ class Engine:
             lifecycle=Lifecycle.CREATING,
             created_s=self._shared.now_ns() / 1e9,
         )
-        store = self._open_store(association.bucket, association.access, None)
+        store = self._open_store(
+            association.bucket, association.access, None, self._shared.counts[association.id].requests
+        )
         try:
             await store.check(association.prefix)
             if association.events is not None:
@@ -236,6 +244,7 @@ class Engine:
         except BaseException:  # also if the daemon is told to end meanwhile
             await self._routes.clean_up(association)
             self._unmake(made)
+            self._shared.counts.pop(association.id, None)
             raise
         self._shared.catalog.associations.put(association)
         service = self._start(association)
@@ -368,15 +377,25 @@ class Engine:
     def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[FileState]:
         return self._states.told(tree_paths, recursive=recursive)
 
-    def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> AsyncIterator[Finding | Tally]:
+    def check(
+        self, tree_paths: Sequence[bytes], *, verify: bool, repair: bool = False
+    ) -> AsyncIterator[Finding | Tally]:
         checker = Checker(
             self._shared,
             self._served,
             settle=self.waiter.settle_local,
             is_scanned=lambda association_id: self._service(association_id).is_scanned,
             verify=verify,
+            repair=repair,
         )
         return checker.run(tree_paths)
+
+    async def why(self, tree_path: bytes) -> Evidence:
+        with trio.move_on_after(SETTLE_BEFORE_S):  # a scan may take longer than somebody wants to wait for a word
+            await self.waiter.settle_local()
+        local = self._shared.tree.identify(tree_path)
+        resident = self.hydrator.resident_bytes(local.ino) if local is not None else None
+        return await find_out(self._shared, self.served_for(tree_path), tree_path, resident)
 
     def diff(self, tree_path: bytes) -> AsyncIterator[Difference]:
         return differences(self._served, tree_path)

@@ -72,7 +72,8 @@ async def export(served: Served, path: bytes, action: Action) -> Base:
         written = await served.store.put(key, body, headers, replaces=action.remote)
         digest, size = None, len(body)
     served.expect_echo(key, written.etag)
-    served.exported += 1
+    served.counts.exported += 1
+    served.counts.exported_bytes += size
     tell_if_left(served, path, local)
     if action.posix is not None:
         local = _apply(served, path, local, action.posix)
@@ -158,7 +159,7 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
             raise
         return await export(served, path, action)  # it is archived at our wish, and its data is here
     served.expect_echo(key, written.etag)
-    served.exported += 1
+    served.counts.exported += 1
     tell_if_left(served, path, local)
     if action.posix is not None:
         local = _apply(served, path, local, action.posix)
@@ -191,7 +192,7 @@ async def export_delete(served: Served, path: bytes, action: Action) -> None:
     if remote is not None:
         key = exported_key(served, path, base.kind)
         await served.store.delete(key, expect=remote)
-        served.deleted_remote += 1
+        served.counts.deleted_remote += 1
     forget_gone(served, path)
 
 

@@ -65,6 +65,25 @@ class Filters:
             return False
         return self._spec is None or not self._is_ignored("/".join(parts), directory=directory)
 
+    def why_not(self, path: bytes, association: Association, *, directory: bool) -> str:
+        """For people: what in the filters makes `wants` say no."""
+        parts = path.decode("utf-8", "surrogateescape").split("/")
+        if path == IGNORE_FILE:
+            return "the ignore list itself does not travel"
+        for globs, what in (
+            (association.exclude, "--exclude {}"),
+            (DEFAULT_EXCLUDES if association.default_excludes else (), "{}, a name of temporary files"),
+            (ALWAYS_EXCLUDED, "{}, names of our own"),
+        ):
+            for glob in globs:
+                if _Globs([glob]).match(parts):
+                    return what.format(glob)
+        if self._include is not None and not self._include.match(parts):
+            return f"no --include names it ({', '.join(association.include)})"
+        if self._spec is not None and self._is_ignored("/".join(parts), directory=directory):
+            return f"a line of {IGNORE_FILE.decode()}"
+        return ""
+
     def _is_ignored(self, path: str, *, directory: bool) -> bool:
         parent = path.rpartition("/")[0]
         if parent and self._is_ignored_directory(parent):

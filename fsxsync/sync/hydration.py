@@ -14,6 +14,7 @@ from fsxsync.catalog.partials import Partial
 from fsxsync.crashpoint import durable
 from fsxsync.errors import FsxSyncError, LocalChanged, NoSpace, ObjectChanged, ObjectDamaged, ObjectMissing
 from fsxsync.model.checksum import Checksum
+from fsxsync.model.measures import Measures
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.ports import ChunkJob, Mover, ObjectStore, Priority
 from fsxsync.sync.integrity import fits
@@ -85,6 +86,8 @@ class Hydration:
     waiting: int = 0
     """How many wait for its archived object to be restored."""
     last_use: float = 0.0
+    counts: Measures = field(default_factory=Measures)
+    """Where its reads are counted."""
     reported: str = ""
     read_up_to: int = 0
     readers: Readers = field(default_factory=Readers)

@@ -25,8 +25,9 @@ from fsxsync.errors import (
 )
 from fsxsync.model.parts import chunk_size_for
 from fsxsync.model.stub import XATTR, StubMark
-from fsxsync.ports import ObjectStore, Priority
+from fsxsync.ports import Priority
 from fsxsync.sync.archives import may_ask, until_readable
+from fsxsync.sync.counting import counted
 from fsxsync.sync.front_hints import FrontHints
 from fsxsync.sync.hydration import HERE, MISSING, Hydration, mark_of, open_hydration, replaced
 from fsxsync.sync.idle_data import IDLE_S, IdleData, is_partial
@@ -118,11 +119,11 @@ class StubHydrator(FrontHints):
     def _chunk_size(self, size: int) -> int:
         return chunk_size_for(size, self._shared.settings.chunk_size)
 
-    def _store_of(self, path: bytes) -> ObjectStore:
+    def _owner_of(self, path: bytes) -> Served:
         served = self._served_for(path)
         if served is None:
             raise ObjectMissing(f"reading /{path.decode('utf-8', 'backslashreplace')}", "its association is gone")
-        return served.store
+        return served
 
     def _hydration(self, path: bytes, fd: int) -> Hydration | None:
         """What loads the file; None if it is an ordinary one.
@@ -151,7 +152,7 @@ class StubHydrator(FrontHints):
         return hydration
 
     def _opened(self, path: bytes, fd: int, ino: int, mark: StubMark) -> Hydration:
-        store = self._store_of(path)
+        served = self._owner_of(path)
         try:
             own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
         except PermissionError:
@@ -159,8 +160,9 @@ class StubHydrator(FrontHints):
         try:
             row = self._memory.recall(ino, mark)
             hydration = open_hydration(
-                own, path, mark, store, chunk_size=self._chunk_size(mark.size), claims=row.crcs if row else {}
+                own, path, mark, served.store, chunk_size=self._chunk_size(mark.size), claims=row.crcs if row else {}
             )
+            hydration.counts = served.counts
             hydration.suspect = self._settler.is_suspect(path)
         except BaseException:
             os.close(own)
@@ -187,19 +189,21 @@ class StubHydrator(FrontHints):
     async def open_for_read(self, path: bytes, fd: int) -> None:
         hydration = self._hydration(path, fd)
         if hydration is not None and 0 < hydration.mark.size <= self._shared.settings.chunk_size:
-            await self._load(hydration, range(hydration.count))
+            with counted(hydration, range(hydration.count), hydration.mark.size):
+                await self._load(hydration, range(hydration.count))
 
     async def ensure(self, path: bytes, fd: int, offset: int, length: int) -> bool:
         hydration = self._hydration(path, fd)
         if hydration is None:
             return False
         needed = hydration.touched(offset, length)
-        if hydration.suspect and needed:
-            await self._load_whole(hydration)
-        elif needed:
-            hydration.note_read(fd, offset, length)
-            self._wanting[hydration.ino] = hydration
-            await self._load(hydration, needed)
+        with counted(hydration, needed, min(length, max(0, hydration.mark.size - offset))):
+            if hydration.suspect and needed:
+                await self._load_whole(hydration)
+            elif needed:
+                hydration.note_read(fd, offset, length)
+                self._wanting[hydration.ino] = hydration
+                await self._load(hydration, needed)
         return not hydration.settled.is_set()
 
     async def make_resident(self, path: bytes, fd: int) -> None:

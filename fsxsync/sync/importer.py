@@ -148,7 +148,8 @@ async def import_object(served: Served, path: bytes, action: Action) -> Base:
     except LocalChanged:
         tree.discard_staged(staged.name)
         raise
-    served.imported += 1
+    served.counts.imported += 1
+    served.counts.imported_bytes += remote.size
     served.shared.invalidate(tree_path, *([local.ino] if local else []), data=True)
     return base_of(served.id, path, placed, remote, content_hash=digest)
 
@@ -195,7 +196,7 @@ def _import_directory(served: Served, path: bytes, local: Local | None, remote: 
         local = tree.identify(tree_path)
         if local is None:
             raise LocalChanged(f"import of {path!r}", "the directory vanished again")
-        served.imported += 1
+        served.counts.imported += 1
     after = set_metadata(served, path, local, posix)
     served.shared.invalidate(tree_path, data=False)
     return base_of(served.id, path, after, remote)
@@ -227,7 +228,7 @@ async def import_delete(served: Served, path: bytes, action: Action) -> None:
     if local is not None:
         async with served.shared.let_go(local.ino):
             tree.remove(tree_path, local)
-        served.deleted_local += 1
+        served.counts.deleted_local += 1
         served.shared.invalidate(tree_path, local.ino, data=True)
     gone = [path, *_remove_implied_parents(served, path)]
     with served.shared.catalog.transaction():  # nothing would look again at a directory that is left alone
@@ -283,7 +284,8 @@ async def keep_both(served: Served, path: bytes, action: Action) -> tuple[Base, 
         tree.discard_staged(staged.name)
         served.shared.catalog.conflicts.delete_copy(served.id, kept)
         raise
-    served.imported += 1
+    served.counts.imported += 1
+    served.counts.imported_bytes += remote.size
     served.shared.invalidate(served.tree_path(path), local.ino, data=True)
     served.shared.invalidate(served.tree_path(kept), data=False)
     return base_of(served.id, path, placed, remote, content_hash=digest), kept

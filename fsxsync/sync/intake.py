@@ -137,7 +137,7 @@ class Intake:
             if base is not None and local is not None and self._is_loading(base, local):
                 continue
             if base is not None and local is not None and _is_known(base, local) and not self._is_open(served, path):
-                served.echoes_dropped += 1
+                served.counts.echoes_dropped += 1
                 continue
             ino = local.ino if local is not None and local.kind is not Kind.DIRECTORY else None
             hints.append(Hint(served.id, path, local=True, remote=False, ino=ino))
@@ -226,13 +226,13 @@ class Intake:
                 and (base.etag, base.version_id) == (hint.etag, hint.version_id)
                 and (base.kind is Kind.DIRECTORY) == is_directory
             ):
-                served.echoes_dropped += 1
+                served.counts.echoes_dropped += 1
                 continue
             if is_directory and not hint.is_removal and base is not None and base.kind is not Kind.DIRECTORY:
                 served.markers_beside_files.add(path)
             if hint.is_removal and not hint.is_purge and base is None and not self._is_pending(served, path):
                 # Our own delete, most of the time. Should the object be there again, its creation tells of it.
-                served.echoes_dropped += 1
+                served.counts.echoes_dropped += 1
                 continue
             rows.append(Hint(served.id, path, local=False, remote=True, happened_ns=hint.happened_ns))
         if rows:

@@ -6,7 +6,7 @@ from fsxsync.catalog.problems import Problem
 from fsxsync.errors import FsxSyncError
 from fsxsync.sync.reconcile import Action, Verdict
 from fsxsync.sync.served import Served
-from fsxsync.telemetry.codes import Flow, Level
+from fsxsync.telemetry.codes import Flow, Level, as_event
 
 _DONE: dict[Verdict, tuple[str, str]] = {
     Verdict.EXPORT: ("export", "exported"),
@@ -43,6 +43,7 @@ def record_action(served: Served, path: bytes, action: Action, kept: bytes | Non
     if not action.conflict:
         return
     flow, what = _DONE[action.verdict]
+    served.counts.conflicts += 1
     name = kept.rpartition(b"/")[2].decode("utf-8", "backslashreplace") if kept else ""
     message = f"both sides changed: {what}" + (f" as {name}" if name else "")
     served.shared.eventlog.emit(
@@ -83,10 +84,15 @@ def record_problem(served: Served, path: bytes, kind: str, message: str, code: s
         )
     )
     if not known:
+        flow = _FLOWS.get(kind, "import")
+        if kind == "conflict":
+            served.counts.conflicts += 1
+        elif kind != RESTORING:
+            served.counts.failures[flow, as_event(code, flow)] += 1
         served.shared.eventlog.emit(
             level=_LEVELS.get(kind, "ERROR"),
             code=code,
-            flow=_FLOWS.get(kind, "import"),
+            flow=flow,
             association=served.id,
             path=shown(served, path),
             message=message,
@@ -95,12 +101,14 @@ def record_problem(served: Served, path: bytes, kind: str, message: str, code: s
 
 def record_failure(served: Served, path: bytes, error: FsxSyncError, *, first: bool, local: bool) -> None:
     """A look failed and will be tried again; the first failure of a row is an event."""
+    flow: Flow = "export" if local else "import"
+    served.counts.failures[flow, as_event(error.code, flow)] += 1
     if not first:
         return
     served.shared.eventlog.emit(
         level="ERROR",
         code=error.code,
-        flow="export" if local else "import",
+        flow=flow,
         association=served.id,
         path=shown(served, path),
         message=str(error),

@@ -71,7 +71,8 @@ async def finish(served: Served, move: Move, local: Local, written: Written) -> 
     seen = await served.store.head(key)
     if seen is None or (seen.etag, seen.size) != (written.etag, move.row.remote_size):
         raise ObjectChanged(f"rename to {key}", "what came of the copy is another object")
-    served.exported += 1
+    served.counts.exported += 1
+    served.counts.renamed += 1
     return _record(served, move, local, seen)
 
 

@@ -210,11 +210,25 @@ async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     return outcomes
 
 
+async def mark_empty(served: Served, row: Base, local: Local) -> Refusal | None:
+    """Mark a file that has no byte of its own as the stub that its row takes it for; why not, or None.
+
+    Raises:
+        TreeError: the disk failed.
+    """
+    one = Candidate(row.path, local)
+    return (await _punch(served, [(_releasable(served, one, [row]), [row])]))[row.path]
+
+
 def _to_try_again(served: Served, one: Candidate, why: Refusal | None) -> Candidate | None:
-    """The file as it is now, if it may soon be released, or was judged by what it was before its data had come."""
+    """The file as it is now, if it may soon be released: it is in use, a look that refreshes its row is to come, or it was
+    judged by what it was before its data had come."""
     if why is None or (now := _now(served, one.path)) is None:
         return None
-    return Candidate(one.path, now) if why.code == "ResourceBusy" or now.ctime_ns != one.local.ctime_ns else None
+    changelog = served.shared.catalog.changelog
+    is_soon = why.code == "ResourceBusy" or now.ctime_ns != one.local.ctime_ns
+    is_soon = is_soon or any(entry.path == one.path for entry in changelog.pending(served.id, one.path, 1))
+    return Candidate(one.path, now) if is_soon else None
 
 
 async def _release_slices(
@@ -347,6 +361,8 @@ async def _punch(served: Served, chosen: Sequence[tuple[Releasable, list[Base]]]
     for (wanted, names), state in zip(taken, states, strict=True):
         outcomes[names[0].path] = _refusal_of(state)
         if isinstance(state, Local):
+            served.counts.released += 1
+            served.counts.released_bytes += state.size
             served.shared.front.invalidate_inode(wanted.expect.ino, data=True)
     return outcomes
 

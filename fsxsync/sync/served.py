@@ -18,6 +18,7 @@ from fsxsync.crashpoint import now_ns
 from fsxsync.model.association import Association
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 from fsxsync.model.keys import key_of
+from fsxsync.model.measures import Histogram, Measures
 from fsxsync.ports import Front, Mover, ObjectStore
 from fsxsync.sync.courtesy import Courtesy
 from fsxsync.sync.filters import Filters
@@ -51,6 +52,12 @@ class NoFront:
 
     def last_use_ns(self, ino: int) -> int:
         return 0
+
+    def operations(self) -> Mapping[tuple[str, str], Histogram]:
+        return {}
+
+    def opens(self) -> tuple[int, int]:
+        return 0, 0
 
     def take_uses(self) -> dict[int, int]:
         return {}
@@ -126,6 +133,8 @@ class Shared:
     """Archived objects that readers wait for, by association and key; an update of the association ends no wait."""
     started_ns: int = field(default_factory=now_ns)
     host: str = field(default_factory=socket.gethostname)
+    counts: collections.defaultdict[str, Measures] = field(default_factory=lambda: collections.defaultdict(Measures))
+    """Association id -> what was counted for it; an update of the association does not start at zero."""
 
     def __post_init__(self) -> None:
         self.courtesy = Courtesy(lambda: self.front.requests())  # noqa: PLW0108 - the front comes later
@@ -190,12 +199,7 @@ class Served:
     shared: Shared
     association: Association
     store: ObjectStore
-    imported: int = 0
-    exported: int = 0
-    deleted_local: int = 0
-    deleted_remote: int = 0
-    hydrated: int = 0
-    echoes_dropped: int = 0
+    counts: Measures = field(init=False)
     hints: trio.Event = field(default_factory=trio.Event)
     """Set when there may be something due earlier than the looker thinks."""
     tree_believed: bool = True
@@ -217,6 +221,7 @@ class Served:
 
     def __post_init__(self) -> None:
         self.filters = Filters(self.association)
+        self.counts = self.shared.counts[self.association.id]
 
     @property
     def id(self) -> str:
@@ -277,7 +282,7 @@ class Served:
             self._echoes[key, etag] = left - 1
         if base is None or base.etag != etag:
             return False
-        self.echoes_dropped += 1
+        self.counts.echoes_dropped += 1
         return True
 
     def posix_for(self, remote: Remote, existing: Posix | None) -> Posix:

@@ -11,6 +11,7 @@ import trio
 
 from fsxsync.errors import FsxSyncError, ObjectArchived, ObjectDamaged
 from fsxsync.model.identity import Local
+from fsxsync.model.stub import StubMark
 from fsxsync.sync import links
 from fsxsync.sync.hydration import Hydration, damaged_object
 from fsxsync.sync.integrity import checksums_of, fits
@@ -18,7 +19,8 @@ from fsxsync.sync.journal import record_problem
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.together import Together
-from fsxsync.tree.stubs import Arrived, Garbled
+from fsxsync.telemetry.codes import as_event
+from fsxsync.tree.settle_together import Arrived, Garbled
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,13 @@ DAMAGED = "damaged-object"
 SETTLED_AT_ONCE = 64
 TRIES = 2
 """Bytes that are wrong are loaded once more: they may have been damaged on their way."""
+
+
+def _outcome(digest: bytes | FsxSyncError, state: Local | FsxSyncError | None) -> tuple[Local, bytes] | FsxSyncError:
+    if isinstance(digest, FsxSyncError):
+        return digest
+    assert state is not None
+    return state if isinstance(state, FsxSyncError) else (state, digest)
 
 
 class Settler:
@@ -51,8 +60,9 @@ class Settler:
         return any(problem.kind == DAMAGED for problem in self._shared.catalog.problems.get(served.id, path))
 
     async def settle(self, hydration: Hydration) -> bool:
-        """Compare the bytes, make them durable, take the mark off, write the row, in this order (DESIGN §5). False:
-        they were not the object's, and have to be loaded again, or `Hydration.failure` says that it is no use.
+        """Compare the bytes, write down what they are, make them durable, take the mark off, write the row, in this
+        order (DESIGN §5): after a crash before the last of these the file is known by its digest. False: they were not
+        the object's, and have to be loaded again, or `Hydration.failure` says that it is no use.
 
         Raises:
             LocalChanged: the file is no stub of that object any more. NoSpace. TreeError.
@@ -74,6 +84,7 @@ class Settler:
         hydration.refresh_mark()
         fd, mark = hydration.fd, hydration.mark
         self._memory.forget(hydration.ino)
+        links.is_loading(self._shared, hydration.ino, mark, digest)
         unmark = partial(tree.unmark, fd, mark, mtime_ns=hydration.mtime_ns, atime_ns=hydration.atime_ns)
         local = await trio.to_thread.run_sync(unmark)
         self._write_row(hydration, local, digest)
@@ -82,13 +93,21 @@ class Settler:
     async def _settle_many(self, hydrations: Sequence[Hydration]) -> Sequence[tuple[Local, bytes] | FsxSyncError]:
         """Those that nobody waits for in a read: one after the other, each would wait for the disk twice. Of one chunk
         each, whose bytes were compared with the object's checksum when they came."""
-        for hydration in hydrations:
-            hydration.refresh_mark()
-        with self._shared.catalog.transaction():
-            for hydration in hydrations:
-                self._memory.forget(hydration.ino)
-        files = [Arrived(one.fd, one.mark, one.mtime_ns, one.atime_ns, one.crc64nvme()) for one in hydrations]
-        return await trio.to_thread.run_sync(self._shared.tree.settle_together, files)
+        tree, catalog = self._shared.tree, self._shared.catalog
+        files = [
+            Arrived(one.fd, one.mark.size, one.key, one.mtime_ns, one.atime_ns, one.crc64nvme()) for one in hydrations
+        ]
+        digests = await trio.to_thread.run_sync(tree.compare_together, files)
+        marks: list[StubMark | None] = []
+        with catalog.transaction():
+            for hydration, digest in zip(hydrations, digests, strict=True):
+                hydration.refresh_mark()
+                marks.append(None if isinstance(digest, FsxSyncError) else hydration.mark)
+                if not isinstance(digest, FsxSyncError):
+                    self._memory.forget(hydration.ino)
+                    links.is_loading(self._shared, hydration.ino, hydration.mark, digest)
+        states = await trio.to_thread.run_sync(tree.unmark_together, files, marks)
+        return [_outcome(digest, state) for digest, state in zip(digests, states, strict=True)]
 
     async def _damage(self, hydration: Hydration, crc: int) -> FsxSyncError | None:
         """What is wrong with the bytes; ``crc`` is their CRC64NVME as they lie on the disk."""
@@ -124,6 +143,8 @@ class Settler:
         """One line in the event log."""
         served = self._served_for(hydration.path)
         is_archived = isinstance(error, ObjectArchived)
+        if served is not None:
+            served.counts.failures["restore", as_event(error.code, "restore")] += 1
         self._shared.eventlog.emit(
             level="WARN" if is_archived else "ERROR",
             code="S3RestoreUnsupportedTierWarning" if is_archived else error.code,
@@ -138,7 +159,8 @@ class Settler:
         if (place := self._place(hydration.path)) is None:
             return
         served, path = place
-        served.hydrated += 1
+        served.counts.restored += 1
+        served.counts.restored_bytes += hydration.mark.size
         catalog = self._shared.catalog
         catalog.problems.clear(served.id, path, [DAMAGED, "lost"])
         if local.nlink > 1:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fsxsync.model.association import Lifecycle
@@ -57,15 +58,21 @@ def collect(
         started_s=facts.started_s,
         associations=rows,
         open_for_writing=len(shared.writers),
-        cache_bytes=sum(shared.catalog.files.resident_bytes(association_id) for association_id in services),
+        cache_bytes=sum(row.cache_bytes for row in rows),
         cache_free_bytes=disk.f_bavail * disk.f_frsize,
-        transfers=_transfers(shared),
+        transfers=_transfers(shared, rows),
         needs_person=tuple(_complaints(rows, watcher)),
+        operations=shared.front.operations(),
+        opens=shared.front.opens(),
     )
 
 
-def _transfers(shared: Shared) -> dict[str, float]:
-    return {name: float(getattr(shared.mover, name, 0)) for name in ("bytes_down", "bytes_up", "in_flight")}
+def _transfers(shared: Shared, rows: Sequence[AssociationStatus]) -> dict[str, float]:
+    told = {name: float(getattr(shared.mover, name, 0)) for name in ("bytes_down", "bytes_up", "in_flight")}
+    return told | {
+        "bytes_down_per_s": sum(row.down_per_s for row in rows),
+        "bytes_up_per_s": sum(row.up_per_s for row in rows),
+    }
 
 
 def association_status(service: Service) -> AssociationStatus:
@@ -74,6 +81,8 @@ def association_status(service: Service) -> AssociationStatus:
     catalog = served.shared.catalog
     total, local, remote = catalog.changelog.count(served.id)
     now_ns, oldest = served.shared.now_ns(), catalog.changelog.oldest_ns(served.id)
+    oldest_export = catalog.changelog.oldest_local_ns(served.id)
+    requests, now_s = served.counts.requests, int(time.monotonic())
     errors = catalog.changelog.errors(served.id, 10)
     problems = {kind: catalog.problems.count(served.id, kind) for kind in (*_WAITING, *_PROBLEMS)}
     return AssociationStatus(
@@ -88,8 +97,14 @@ def association_status(service: Service) -> AssociationStatus:
         not_exportable=problems["not-exportable"],
         held=problems[HELD],
         restoring=problems[RESTORING],
-        imported=served.imported,
-        exported=served.exported,
+        imported=served.counts.imported,
+        exported=served.counts.exported,
+        lost=problems["lost"],
+        export_lag_s=max(0.0, (now_ns - oldest_export) / 1e9) if oldest_export else 0.0,
+        cache_bytes=catalog.files.resident_bytes(served.id),
+        down_per_s=requests.down.per_s(now_s),
+        up_per_s=requests.up.per_s(now_s),
+        counts=served.counts,
         conditions=served.store.conditions,
         source=describe(served, service.reader),
         ignored=served.filters.ignored,

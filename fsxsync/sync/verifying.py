@@ -35,10 +35,12 @@ class Claim:
 class Verifier:
     """Counts into ``tally``; says nothing of files that ``is_busy``."""
 
-    def __init__(self, shared: Shared, tally: Tally, *, is_busy: IsBusy) -> None:
+    def __init__(self, shared: Shared, tally: Tally, *, is_busy: IsBusy, repairs: bool = False) -> None:
+        """``repairs``: have objects imported that changed without an event."""
         self._shared = shared
         self._tally = tally
         self._is_busy = is_busy
+        self._repairs = repairs
 
     async def verify(self, candidates: Sequence[Candidate]) -> list[Claim]:
         """Compare those that have bytes here, some at a time.
@@ -110,7 +112,7 @@ class Verifier:
             also = "; they are the object's" if same else ""
             return claim(Rule.LOCAL_DAMAGED, f"its bytes are not those that were synced, its size and time are{also}")
         if current is None:
-            return self._of_version(served, remote, claim)
+            return self._of_version(served, row.path, remote, claim)
         if same is False:
             return claim(Rule.OBJECT_DIFFERS, f"its bytes don't fit the object's {checksums.choose(current.checksums)}")
         if same is None:
@@ -119,12 +121,16 @@ class Verifier:
             self._tally.verified += 1
         return None
 
-    def _of_version(self, served: Served, remote: Remote | None, claim: Callable[[Rule, str], Claim]) -> Claim | None:
+    def _of_version(
+        self, served: Served, path: bytes, remote: Remote | None, claim: Callable[[Rule, str], Claim]
+    ) -> Claim | None:
         """The object is not the version that was synced. What the next look at the source brings breaks no rule."""
         association = served.association
         event = Event.DELETED if remote is None else Event.CHANGED
         if event in association.policy.imports and (association.events or association.poll_s):
             self._tally.not_imported += 1
+            if self._repairs:
+                served.add_hint(path, remote=True)
             return None
         if remote is None:
             return claim(Rule.OBJECT_GONE, "its object is gone, and nothing imports that")

@@ -95,7 +95,35 @@ _OURS: Mapping[str, Code] = {
     "EventsDropped": Code("WARN", "daemon", "Events could not be written"),
 }
 
+_AS_EVENT: Mapping[tuple[str, str], str] = {
+    ("import", "S3AccessDenied"): "S3ImportAccessDenied",
+    ("import", "S3FileDeleted"): "S3ImportObjectDeleted",
+    ("import", "S3ObjectNotFound"): "S3ImportObjectDeleted",
+    ("import", "S3ObjectInUnsupportedTier"): "S3ImportUnsupportedTierWarning",
+    ("import", "S3SymlinkInUnsupportedTier"): "S3ImportSymlinkInUnsupportedTierWarning",
+    ("import", "S3ObjectPathNotPosixCompliant"): "S3ImportObjectPathNotPosixCompliant",
+    ("import", "S3ObjectTypeMismatch"): "S3ImportObjectTypeMismatch",
+    ("export", "S3AccessDenied"): "S3ExportAccessDenied",
+    ("export", "FileSizeTooLarge"): "S3ExportFileSizeTooLarge",
+    ("export", "PathSizeTooLong"): "S3ExportPathSizeTooLong",
+    ("export", "ResourceBusy"): "S3ExportResourceBusy",
+    ("export", "InternalError"): "S3ExportInternalError",
+    ("export", "INTERNAL_ERROR"): "S3ExportInternalError",
+    ("restore", "S3AccessDenied"): "S3RestoreAccessDenied",
+    ("restore", "S3ObjectNotFound"): "S3RestoreObjectDeleted",
+    ("restore", "S3FileDeleted"): "S3RestoreObjectDeleted",
+    ("restore", "S3ObjectInUnsupportedTier"): "S3RestoreUnsupportedTierWarning",
+    ("restore", "S3ImportBucketDoesNotExist"): "S3RestoreBucketDoesNotExist",
+}
+"""The same failure in the words of a completion report, which an error carries, and in those of the event log, which
+say in which direction it happened (FSX-FACTS §5.3)."""
+
 CODES: Mapping[str, Code] = {**_FSX, **_FSX_WITHOUT_CODE, **_REPORT, **_OURS}
+
+
+def as_event(code: str, flow: str) -> str:
+    """What the event log calls a failure that happened in that flow."""
+    return _AS_EVENT.get((flow, code), code)
 
 
 def type_of(code: str) -> str:

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 import trio
 
-from fsxsync.telemetry.codes import CODES, LEVELS, Flow, Level, type_of
+from fsxsync.telemetry.codes import CODES, LEVELS, Flow, Level, as_event, type_of
 from fsxsync.telemetry.log import escape, redact
 
 __all__ = ["CODES", "Event", "EventLog", "type_of"]
@@ -89,7 +89,9 @@ class EventLog:
         path: str = "",
         key: str = "",
     ) -> None:
-        """Tell one event. ``level`` None takes that of the code."""
+        """Tell one event; a completion report's code becomes the event log's. ``level`` None takes that of the
+        code."""
+        code = as_event(code, flow)
         if level is None:
             level = CODES[code].level if code in CODES else "ERROR"
         told = (level, code, flow, association, escape(path), escape(key), _cut(escape(redact(message))))

@@ -50,6 +50,24 @@ def see_all(root_fd: int, dev: int, paths: Iterable[bytes]) -> list[Seen | None]
     return [see(root_fd, dev, path) for path in paths]
 
 
+def take_off(root_fd: int, path: bytes, seen: Seen) -> None:
+    """Remove the reserved attributes that were ``seen`` where none belongs; never a file's mark. Blocking.
+
+    Raises:
+        TreeError: it is not there any more, or the file system refused.
+    """
+    try:
+        fd = open_pinned(root_fd, path)
+        try:
+            for name in _misplaced(fd, seen.local):
+                if name in seen.misplaced:
+                    os.removexattr(proc_path(fd), name)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise tree_error(error, f"taking an attribute off {shown(path)}") from error
+
+
 def _misplaced(fd: int, local: Local) -> tuple[bytes, ...]:
     if local.kind not in {Kind.FILE, Kind.DIRECTORY}:
         return ()  # user attributes are only on these two (xattr(7))

@@ -8,16 +8,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from fsxsync import _core
 from fsxsync.crashpoint import durable
-from fsxsync.errors import FsxSyncError, LocalChanged
+from fsxsync.errors import LocalChanged
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree.beneath import ABSENT, open_beneath, open_pinned, proc_path, shown, translated
-from fsxsync.tree.identify import hash_file, identify_fd
+from fsxsync.tree.identify import identify_fd
 from fsxsync.tree.xattrs import read_xattrs, write_xattrs
 
 # O_NONBLOCK: what was a file when it was judged may be a FIFO now, and opening that would wait for ever.
@@ -127,64 +125,6 @@ def remark(root_fd: int, dev: int, path: bytes, expect: Local, mark: StubMark) -
             return identify_fd(fd, dev)
     finally:
         os.close(fd)
-
-
-class Garbled(LocalChanged):
-    """What lies on the disk is not what was written there."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__(f"loading {key}", "its bytes are not those that came from the store")
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """A stub whose bytes are all here; ``crc`` is their CRC64NVME as they came, the times are the object's."""
-
-    fd: int
-    mark: StubMark
-    mtime_ns: int
-    atime_ns: int
-    crc: int
-
-
-def settle_together(root_fd: int, dev: int, files: Sequence[Arrived]) -> list[tuple[Local, bytes] | FsxSyncError]:
-    """As `unmark` for each, after its bytes were compared with what came; the disk is waited for twice in all. The
-    state and the XXH3-128 of each, or why it stays a stub. Blocking.
-
-    LocalChanged: as `unmark`. Garbled: its bytes are not those that came.
-
-    Raises:
-        NoSpace. TreeError: not all of it may be durable.
-    """
-    outcomes: list[tuple[Local, bytes] | FsxSyncError] = []
-    digests = [_compared(file) for file in files]
-    _flush(root_fd, files)
-    for file, digest in zip(files, digests, strict=True):
-        try:
-            if isinstance(digest, FsxSyncError):
-                raise digest
-            local = unmark(file.fd, dev, file.mark, mtime_ns=file.mtime_ns, atime_ns=file.atime_ns, flushes=False)
-            outcomes.append((local, digest))
-        except FsxSyncError as error:
-            outcomes.append(error)
-    _flush(root_fd, files)
-    return outcomes
-
-
-def _compared(file: Arrived) -> bytes | FsxSyncError:
-    try:
-        digest, crc = hash_file(file.fd, file.mark.size)
-    except FsxSyncError as error:
-        return error
-    return digest if crc == file.crc else Garbled(file.mark.key)
-
-
-def _flush(root_fd: int, files: Sequence[Arrived]) -> None:
-    with translated("flushing", b""):
-        if len(files) == 1:
-            os.fsync(files[0].fd)  # a flush of everything may have to wait for what others write (DESIGN §5)
-        else:
-            _core.syncfs(root_fd)
 
 
 def set_metadata(

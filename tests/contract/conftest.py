@@ -16,6 +16,7 @@ from support.built_servers import BuiltServer, built_program, chosen_server, ser
 from support.moto_server import ENVIRONMENT, MotoServer
 
 from fsxsync.model.association import Access
+from fsxsync.model.measures import Requests
 from fsxsync.ports import Conditions
 from fsxsync.repository.bookkeeping import _client
 from fsxsync.repository.session import Connection
@@ -197,7 +198,7 @@ def s3(moto: MotoServer) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def connection(moto: MotoServer) -> Iterator[Connection[Any]]:
-    made = Connection(lambda: _client(moto.access))
+    made = Connection(lambda: _client(moto.access, Requests()))
     yield made
     made.close()
 

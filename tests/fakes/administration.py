@@ -19,6 +19,7 @@ from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
 from fsxsync.model.open_conflict import Conflict, Keep
+from fsxsync.model.why import Evidence
 from fsxsync.ports import AssociationStatus, Conditions, FileState, PendingItem, Status
 
 
@@ -51,6 +52,7 @@ class FakeAdministration:
         self.findings: list[Finding] = []
         self.differences: list[Difference] = []
         self.tally = Tally()
+        self.evidence = Evidence("/d/a")
         self.open_conflicts: list[Conflict] = []
         self.pending: tuple[PendingItem, ...] = ()
         self.needs_person: tuple[str, ...] = ()
@@ -175,12 +177,18 @@ class FakeAdministration:
                     await self._pass_gate()
                     yield state
 
-    async def check(self, tree_paths: Sequence[bytes], *, verify: bool) -> AsyncIterator[Finding | Tally]:
+    async def check(
+        self, tree_paths: Sequence[bytes], *, verify: bool, repair: bool = False
+    ) -> AsyncIterator[Finding | Tally]:
         with self._note("check", (tuple(tree_paths), verify)):
             await self._pass_gate()
             for finding in self.findings:
                 yield finding
             yield replace(self.tally, broken=len(self.findings))
+
+    async def why(self, tree_path: bytes) -> Evidence:
+        with self._note("why", tree_path):
+            return self.evidence
 
     async def diff(self, tree_path: bytes) -> AsyncIterator[Difference]:
         with self._note("diff", (tree_path,)):

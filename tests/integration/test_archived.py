@@ -180,7 +180,7 @@ def test_a_symlink_that_is_archived_comes_when_it_is_restored(
     s3.put_object(Bucket=bucket, Key="link", Body=b"target", Metadata=meta, StorageClass="GLACIER")
     glacier.associate(quick, bucket, "--restore-archived", "standard")
     quick.settle()
-    assert "S3SymlinkInUnsupportedTier" in codes(quick)
+    assert "S3ImportSymlinkInUnsupportedTierWarning" in codes(quick)
     assert quick.status()["associations"][0]["held"] == 1
     assert not (quick.directory / "d/link").is_symlink()
 

@@ -320,3 +320,154 @@ def test_a_directory_in_watch_mode_is_checked(watched: Instance, moto: MotoServe
     (watched.directory / "d/new").write_bytes(b"new")
     watched.settle()
     assert counted(watched.run("check", "--verify", watched.directory / "d"))["verified"] == 2
+
+
+# ---------------------------------------------------------------- --repair
+
+
+def repaired(fsx: Instance, *arguments: str | Path) -> dict[str, list[tuple[str, bool]]]:
+    """Path below the mount -> (rule, whether it holds again)."""
+    done = fsx.run("check", "--repair", "--json", *arguments)
+    found: dict[str, list[tuple[str, bool]]] = {}
+    for finding in json.loads(done.out):
+        assert finding["repair"], finding
+        path = os.path.relpath(finding["path"], fsx.directory)
+        found.setdefault(path, []).append((finding["rule"], finding["repaired"]))
+    assert done.code == (0 if all(is_well for rules in found.values() for _, is_well in rules) else 1), done
+    return found
+
+
+def test_rows_and_files_are_brought_together_again(fsx: Instance, linked: Path, s3: Any, bucket: str) -> None:
+    names = ("forgotten", "changed", "unexported", "orphan", "etag", "moved")
+    for name in names:
+        (linked / name).write_bytes(name.encode() * 100)
+    fsx.settle()
+    fsx.stop()
+    before = {name: s3.head_object(Bucket=bucket, Key=name)["LastModified"] for name in names}
+    execute(fsx, "DELETE FROM files WHERE sort_key = ?", b"forgotten")
+    execute(fsx, "DELETE FROM files WHERE sort_key = ?", b"old")  # of a stub
+    execute(fsx, "UPDATE files SET size = 99 WHERE sort_key = ?", b"changed")
+    execute(fsx, "UPDATE files SET etag = 'wrong' WHERE sort_key = ?", b"etag")
+    fsx.start()
+    fsx.settle()
+    # After the scan of the start: nobody is told of these.
+    execute(fsx, "DELETE FROM files WHERE sort_key = ?", b"unexported")
+    execute(fsx, "UPDATE files SET sort_key = ? WHERE sort_key = ?", b"gone", b"moved")
+    s3.delete_object(Bucket=bucket, Key="unexported")
+    execute(fsx, "UPDATE files SET mode = 0 WHERE sort_key = ?", b"orphan")
+    s3.delete_object(Bucket=bucket, Key="orphan")  # a look would take the file away, too
+
+    assert repaired(fsx) == {
+        "d/unexported": [("file-without-row", True)],
+        "d/moved": [("file-without-row", True)],
+        "d/orphan": [("unseen-change", True)],
+        "d/gone": [("row-without-file", True)],
+    }
+    fsx.settle()
+    assert broken(fsx, "--verify") == {}
+    assert broken(fsx) == {}
+    for name in names:
+        assert (linked / name).read_bytes() == name.encode() * 100
+        assert s3.get_object(Bucket=bucket, Key=name)["Body"].read() == name.encode() * 100
+    assert (linked / "old").read_bytes() == b"old bytes"
+    for name in ("forgotten", "moved"):
+        assert s3.head_object(Bucket=bucket, Key=name)["LastModified"] == before[name]  # nothing was sent again
+
+
+def test_a_file_that_is_missing_comes_back_and_no_object_goes(
+    fsx: Instance, linked: Path, s3: Any, bucket: str
+) -> None:
+    """A row of a name that never was, as after a bad disk, and one whose file nobody saw go."""
+    (linked / "removed").write_bytes(b"removed")
+    fsx.settle()
+    execute(fsx, "UPDATE files SET sort_key = ? WHERE sort_key = ?", b"never was", b"removed")
+    s3.put_object(Bucket=bucket, Key="never was", Body=b"someone else's")
+
+    assert repaired(fsx) == {
+        "d/removed": [("file-without-row", True)],
+        "d/never was": [("row-without-file", True)],
+    }
+    assert (linked / "removed").read_bytes() == b"removed"
+    assert (linked / "never was").read_bytes() == b"someone else's"
+    assert s3.get_object(Bucket=bucket, Key="never was")["Body"].read() == b"someone else's"
+
+
+def test_stubs_are_made_whole(fsx: Instance, linked: Path, s3: Any, bucket: str) -> None:
+    names = ("stripped", "written", "cut", "version", "garbled", "resident")
+    for name in names:
+        s3.put_object(Bucket=bucket, Key=name, Body=name.encode() * 10)
+    fsx.settle()
+    fsx.ok("association", "update", "/d", "--poll", "3600", "--import", "none")  # looks would mend most of them
+    fsx.settle()
+    behind = {name: fsx.tree / "d" / name for name in names}
+    mark = StubMark.decode(os.getxattr(behind["version"], XATTR))
+    os.removexattr(behind["stripped"], XATTR)
+    os.removexattr(behind["written"], XATTR)
+    times = behind["written"].stat()
+    behind["written"].write_bytes(b"own bytes".ljust(70))
+    os.utime(behind["written"], ns=(times.st_atime_ns, times.st_mtime_ns))
+    os.truncate(behind["cut"], 4)
+    os.setxattr(behind["version"], XATTR, replace(mark, etag="e0").encode())
+    os.setxattr(behind["garbled"], XATTR, b"{}")
+    fsx.settle()
+    execute(fsx, "UPDATE files SET released = 0 WHERE sort_key = ?", b"resident")
+    os.setxattr(fsx.tree / "d/new", b"user.fsxsync.probe", b"x")
+    os.setxattr(fsx.tree / "d", XATTR, b"x")
+
+    fsx.ok("association", "update", "/d", "--import", "new,changed,deleted")
+    fsx.settle()
+    found = repaired(fsx)
+    assert found.pop("d/written") == [("released-without-mark", False)]
+    assert (linked / "written").read_bytes() == b"own bytes".ljust(70)
+    assert all(is_well for rules in found.values() for _, is_well in rules), found
+    assert found["d"] == [("reserved-attribute", True)]
+    assert found["d/new"] == [("reserved-attribute", True)]
+    assert broken(fsx) == {"d/written": ["released-without-mark"]}
+    for name in set(names) - {"written"}:
+        assert (linked / name).read_bytes() == name.encode() * 10
+    assert "probe" not in str(os.listxattr(fsx.tree / "d/new"))
+
+
+def test_data_under_a_mark_is_believed_only_as_far_as_the_object_says(fsx: Instance, linked: Path) -> None:
+    """A crash between the last byte and the mark: the bytes are looked at again, or loaded again."""
+    with unseen(fsx, "old") as file, file.open("r+b") as stream:
+        stream.write(b"OLD BYTES")
+
+    assert repaired(fsx) == {}
+    assert (linked / "old").read_bytes() == b"old bytes"
+
+
+def test_what_the_repository_says_is_brought_with_verify(fsx: Instance, linked: Path, s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="new", Body=b"own bytes" * 1000)  # without an event
+
+    assert repaired(fsx, "--verify") == {}
+    fsx.ok("check", "--repair", "--verify", linked / "new")
+    assert (linked / "new").read_bytes() == b"own bytes" * 1000
+
+
+def test_what_only_a_person_can_decide_is_left(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--import", "none")
+    directory = fsx.directory / "d"
+    for name in ("gone", "changed", "damaged"):
+        (directory / name).write_bytes(name.encode())
+    fsx.settle()
+    s3.delete_object(Bucket=bucket, Key="gone")
+    s3.put_object(Bucket=bucket, Key="changed", Body=b"CHANGED")
+    with unseen(fsx, "damaged") as file:
+        flip(file)
+    (fsx.tree / "astray").write_bytes(b"")
+    os.setxattr(fsx.tree / "astray", XATTR, StubMark("e", 0, "k").encode())
+    fsx.settle()
+
+    assert repaired(fsx, "--verify") == {
+        "astray": [("stub-astray", False)],
+        "d/changed": [("object-changed", False)],
+        "d/damaged": [("local-damaged", False)],
+        "d/gone": [("object-gone", True)],
+    }
+    assert s3.get_object(Bucket=bucket, Key="gone")["Body"].read() == b"gone"
+    assert s3.get_object(Bucket=bucket, Key="changed")["Body"].read() == b"CHANGED"
+    assert (directory / "changed").read_bytes() == b"changed"
+    line = fsx.run("check", "--repair", "--verify", directory / "changed").out
+    assert line.startswith(f"{directory}/changed: object-changed: ")
+    assert "; left: the association imports no changes" in line

@@ -167,3 +167,27 @@ def test_unmounted_from_outside_ends_the_daemon(fsx: Instance) -> None:
     assert daemon is not None
     eventually(lambda: daemon.poll() is not None)
     assert daemon.returncode == 0
+
+
+_ENDS = """
+import signal, trio
+from fsxsync.daemon.main import _end_on_signal
+async def main():
+    ending = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_end_on_signal, ending)
+        await trio.testing.wait_all_tasks_blocked()
+        signal.raise_signal(signal.SIGTERM)
+        await ending.wait()
+        nursery.cancel_scope.cancel()
+    signal.raise_signal(signal.SIGTERM)
+    print("unmounts")
+import trio.testing
+trio.run(main)
+"""
+
+
+def test_told_to_end_again_while_it_ends_it_still_unmounts() -> None:
+    """systemd after ``ExecStop=``, or an impatient Ctrl-C: the signal that came second had its own effect."""
+    done = subprocess.run([sys.executable, "-c", _ENDS], capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout) == (0, "unmounts\n"), done.stderr

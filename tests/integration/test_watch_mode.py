@@ -53,7 +53,7 @@ def test_archived_data_is_told_and_shows_no_zeros(watched: Instance, moto: MotoS
     watched.settle()
 
     assert os.listdir(watched.directory / "d") == ["warm"]
-    told = [event for event in watched.ok("events", "--json").json if event["code"] == "S3ObjectInUnsupportedTier"]
+    told = [event for event in watched.ok("events", "--json").json if event["code"] == "S3ImportUnsupportedTierWarning"]
     assert told[-1]["path"] == "/d/cold"
     assert keys_of(s3, bucket) == ["p/cold", "p/warm"]
 

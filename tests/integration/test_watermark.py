@@ -78,7 +78,7 @@ def test_who_meets_a_full_disk_gets_room_if_anything_can_be_released(
     small_disk: Path, moto: MotoServer, s3: Any, bucket: str
 ) -> None:
     with instance(small_disk) as made:
-        large = os.urandom(24 * MIB)
+        large = os.urandom(40 * MIB)
         for name in ("one", "two", "three"):
             s3.put_object(Bucket=bucket, Key=name, Body=large)
         made.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")

@@ -42,9 +42,10 @@ def _work(seeds: Any, results: Any, deadline: float, into: Path) -> None:
     import faulthandler  # noqa: PLC0415
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    soak_pid = os.getppid()
     with ExitStack() as stack:
         daemons = _daemons(stack)
-        while time.time() < deadline:
+        while time.time() < deadline and os.getppid() == soak_pid:  # whoever ends the soak ends its worlds
             try:
                 seed = seeds.get_nowait()
             except queue.Empty:

@@ -238,3 +238,18 @@ def test_what_was_lost_at_a_path_stayed_reported_when_a_file_was_renamed_there(v
     assert world.client.status()["associations"][0]["errors"] == 1
     world.rename("c", "b")
     world.settle_and_read()
+
+
+def test_an_object_that_changed_while_a_crash_kept_its_loaded_file_from_being_written_down_was_left_there(
+    versioned: World,
+) -> None:
+    """The mark was off and the row said released: as if somebody had stripped it. Nothing was imported any more."""
+    world = versioned
+    world.put("a", 70_000)
+    world.settle()
+    world.crash.arm(1, "stub.unmark:after")
+    world.read("a")
+    eventually(lambda: not world.is_up)
+    world.put("a", 100)
+    world.settle()
+    world.settle_and_read()

@@ -365,6 +365,7 @@ def test_a_statement_seeks_and_neither_scans_nor_sorts(catalog: Catalog, name: s
         (changelog._WAKE, "changelog_due"),
         (changelog._OLDEST, "changelog_oldest"),
         (changelog._OLDEST_REMOTE, "changelog_oldest"),
+        (changelog._OLDEST_LOCAL, "changelog_oldest"),
         (changelog._ERRORS, "changelog_errors"),
         (changelog._BY_INODE, "changelog_ino"),
         (problems._COUNT_KIND, "problems_kind"),

@@ -622,8 +622,9 @@ OPTIONS = {
     "association delete": "--hydrate --delete-data --force",
     "state": "--json --recursive -r --set --clear",
     "wait": "--timeout",
-    "check": "--verify --json",
+    "check": "--verify --repair --json",
     "diff": "--json",
+    "why": "--json",
     "conflicts": "--json",
     "conflicts resolve": "--keep",
     "export": "--deletes --accept-deletes --no-wait --report --dry-run --json --null -0",
@@ -635,6 +636,7 @@ OPTIONS = {
     "task show": "--json",
     "task cancel": "--json",
     "status": "--json",
+    "top": "--interval --once",
     "events": "--follow --json --association --level",
 }
 

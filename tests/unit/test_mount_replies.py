@@ -11,6 +11,7 @@ import trio
 from pyfuse3 import FUSEError
 
 from fsxsync.errors import AccessDenied, InvariantBroken, LocalChanged, NoSpace, Throttled
+from fsxsync.mount.measuring import Measuring
 from fsxsync.mount.replies import UNWANTED, replies
 
 
@@ -18,6 +19,9 @@ class Handlers:
     """Learns, as every class of handlers does, before it is asked."""
 
     has_learned = False
+
+    def __init__(self) -> None:
+        self.measuring = Measuring(dict)
 
     def catch_up(self) -> None:
         self.has_learned = True

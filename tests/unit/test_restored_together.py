@@ -11,7 +11,7 @@ import trio
 from support.hydrating import CHUNK, MTIME_NS, Daemon, World
 
 from fsxsync.model.stub import XATTR
-from fsxsync.tree import stubs
+from fsxsync.tree import settle_together
 
 NAMES = [f"f{number}" for number in range(20)]
 
@@ -32,27 +32,29 @@ async def test_many_wait_for_the_disk_a_few_times_only(world: World, monkeypatch
     bodies = {name: os.urandom(CHUNK - number) for number, name in enumerate(NAMES)}
     paths = {name: world.stub(name, body) for name, body in bodies.items()}
     flushed: list[int] = []
-    flush = stubs._flush
-    monkeypatch.setattr(stubs, "_flush", lambda root, files: (flushed.append(len(files)), flush(root, files))[1])
+    flush = settle_together._flush
+    monkeypatch.setattr(
+        settle_together, "_flush", lambda root, files: (flushed.append(len(files)), flush(root, files))[1]
+    )
     async with world.daemon() as daemon:
         wrong = paths["f7"]
-        settle = daemon.shared.tree.settle_together
+        compare = daemon.shared.tree.compare_together
         spoilt: list[bool] = []
 
-        def settle_spoilt(files: list[stubs.Arrived]) -> object:
+        def compare_spoilt(files: list[settle_together.Arrived]) -> object:
             for file in files:
                 if os.fstat(file.fd).st_ino == wrong.stat().st_ino and not spoilt:
                     os.pwrite(file.fd, b"\0\0\0\0", 100)
                     spoilt.append(True)
-            return settle(files)
+            return compare(files)
 
-        monkeypatch.setattr(type(daemon.shared.tree), "settle_together", lambda _, files: settle_spoilt(files))
+        monkeypatch.setattr(type(daemon.shared.tree), "compare_together", lambda _, files: compare_spoilt(files))
         async with trio.open_nursery() as nursery:
             for name in NAMES:
                 nursery.start_soon(restore, daemon, name)
 
     assert spoilt == [True]
-    assert sum(flushed) == 2 * (len(NAMES) + 1), "each twice, and the wrong one again"
+    assert sum(flushed) == 2 * (len(NAMES) + 1), "each twice, and the wrong one twice again"
     assert len(flushed) < 2 * len(NAMES)
     for name, path in paths.items():
         assert path.read_bytes() == bodies[name]

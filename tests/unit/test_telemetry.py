@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fakes.administration import FakeAdministration
 
 from fsxsync import errors
 from fsxsync.model.association import Association
+from fsxsync.model.measures import Histogram, Rate
 from fsxsync.telemetry.codes import CODES
 from fsxsync.telemetry.log import escape, redact, setup_logging
 from fsxsync.telemetry.metrics import render
@@ -149,6 +152,37 @@ async def test_prometheus_can_read_the_status() -> None:
     assert (pending.labels, pending.value) == ({"association": made.id, "path": '/a"b'}, 4)
     assert families["fsxsync_oldest_pending_seconds"].samples[0].value == 1.5
     assert families["fsxsync_available"].samples[0].value == 1
+
+
+METRICS = Path(__file__).resolve().parents[2] / "docs/METRICS.md"
+
+
+async def test_every_metric_has_its_line_in_the_docs() -> None:
+    administration = FakeAdministration()
+    await administration.create(Association("", b"d", "bucket", "p/"), wait=True)
+    text = render(administration.status()).decode()
+    served = {name.removesuffix("_total") for name in re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE)}
+
+    assert served == set(re.findall(r"^\| `(\w+)` \|", METRICS.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("took_ns", "bucket"), [(0, 0), (1023, 0), (1024, 1), (2047, 1), (2048, 2), (10**9, 20), (10**12, 24)]
+)
+def test_a_histogram_has_buckets_of_powers_of_two(took_ns: int, bucket: int) -> None:
+    histogram = Histogram()
+    histogram.note(took_ns)
+
+    assert histogram.buckets.index(1) == bucket
+    assert all(count == (took_ns / 1e9 < upto) for upto, count in histogram.upto())
+
+
+def test_a_rate_is_that_of_the_last_seconds() -> None:
+    rate = Rate()
+    rate.note(50, 100)
+    rate.note(50, 101)
+
+    assert [rate.per_s(now_s) for now_s in (101, 109, 110, 111, 10**6)] == [10, 10, 5, 0, 0]
 
 
 def test_counting_does_not_pay_for_prometheus() -> None:
