@@ -221,8 +221,8 @@ async def mark_empty(served: Served, row: Base, local: Local) -> Refusal | None:
 
 
 def _to_try_again(served: Served, one: Candidate, why: Refusal | None) -> Candidate | None:
-    """The file as it is now, if it may soon be released: it is in use, a look that refreshes its row is to come, or it was
-    judged by what it was before its data had come."""
+    """The file as it is now, if it may soon be released: it is in use, a look that refreshes its row is to come, or it
+    was judged by what it was before its data had come."""
     if why is None or (now := _now(served, one.path)) is None:
         return None
     changelog = served.shared.catalog.changelog
