@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 from hypothesis import settings
+
+# Hundreds of daemons start: where the environment forbids to keep what was compiled (images for containers do), each of
+# them would compile the whole program, 0.6 s of its second.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile("fsxsync", deadline=None)  # how long an example takes is the machine's business
 settings.load_profile("fsxsync")

@@ -29,6 +29,7 @@ from fsxsync.catalog.partials import Partials
 from fsxsync.catalog.problems import Problems
 from fsxsync.catalog.tasks import Tasks
 from fsxsync.catalog.uploads import Uploads
+from fsxsync.catalog.uses import Uses
 from fsxsync.errors import CatalogError
 
 APPLICATION_ID = 0x46535853
@@ -63,6 +64,7 @@ class Catalog:
         self.conflicts = Conflicts(connection, numbers)
         self.moves = Moves(connection, numbers)
         self.tasks = Tasks(connection)
+        self.uses = Uses(connection)
         self.associations = Associations(
             connection,
             numbers,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fsxsync.catalog.connection import Connection, Row
@@ -25,6 +25,7 @@ _SET = ", ".join(f"{name} = excluded.{name}" for name in _NAMES[2:])
 # All below find their rows by the primary key (association, sort_key), but by_inode: index files_ino (ino).
 _SELECT = f"SELECT {_COLUMNS} FROM files"  # noqa: S608  names are ours
 _GET = f"{_SELECT} WHERE association = ? AND sort_key IN (?, ?)"
+_AT_ONCE = 500
 _FROM = f"{_SELECT} WHERE association = ? AND sort_key >= ? ORDER BY sort_key LIMIT ?"
 _BETWEEN = f"{_SELECT} WHERE association = ? AND sort_key >= ? AND sort_key < ? ORDER BY sort_key LIMIT ?"
 _KNOWN = """SELECT sort_key, etag, remote_size, last_modified_ns FROM files WHERE association = ? AND sort_key > ?
@@ -89,6 +90,20 @@ class Files:
         """The row of a path, be it a file's or a directory's."""
         row = self._connection.row(_GET, (self._numbers.get(association), path, path + b"/"))
         return self._base(row) if row is not None else None
+
+    def get_many(self, association: str, paths: Sequence[bytes]) -> dict[bytes, Base]:
+        """The rows of those paths that have one. For a batch: as many questions as `get` would be take a hundred times
+        as long as their answers."""
+        found: dict[bytes, Base] = {}
+        number = self._numbers.get(association)
+        for start in range(0, len(paths), _AT_ONCE):
+            part = paths[start : start + _AT_ONCE]
+            keys = [key for path in part for key in (path, path + b"/")]
+            sql = f"{_SELECT} WHERE association = ? AND sort_key IN ({', '.join('?' * len(keys))})"
+            for row in self._connection.rows(sql, (number, *keys)):
+                base = self._base(row)
+                found[base.path] = base
+        return found
 
     def put(self, base: Base) -> None:
         """Write a path's row in place of the one it had."""

@@ -386,3 +386,10 @@ def m0011_tasks(db: Database) -> None:
             PRIMARY KEY (task, stage, path)
         ) STRICT, WITHOUT ROWID"""
     )
+
+
+@catalog()
+def m0012_uses(db: Database) -> None:
+    # uses: when an application last opened or closed a file = catalog.uses.Uses. Only a hint on what to release first.
+    db.conn.execute("CREATE TABLE uses (ino INTEGER PRIMARY KEY, used_ns INTEGER NOT NULL) STRICT")
+    db.conn.execute("CREATE INDEX uses_used ON uses (used_ns)")

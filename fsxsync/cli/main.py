@@ -36,7 +36,7 @@ BROKEN_PIPE = 128 + 13
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--state-dir",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     metavar="DIR",
     help="The daemon's state directory. Default: $FSXSYNC_STATE_DIR, else /var/lib/fsxsync/default as root"
     " and ~/.local/state/fsxsync/default otherwise.",

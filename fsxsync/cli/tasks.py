@@ -154,7 +154,7 @@ def run_task(instance: Instance, kind: TaskType, paths: Sequence[str], options: 
         TaskFailed: some of its files failed, or it could not go on.
     """
     client = instance.client
-    status = client.status()
+    status = client.where()
     named = paths or (str(status["mount"] or status["tree"]),)
     wanted: Document = {"type": kind.value, "report": options["report"]}
     wanted |= {name: True for name in ("deletes", "accept_deletes") if options.get(name)}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from fsxsync.control.listening import reachable
+from fsxsync.control.listening import public_name, reachable, uid_behind
 from fsxsync.control.protocol import CONTENT_TYPE, FSXSYNC, LAST_LINE, SOCKET_NAME, DaemonError, encode
 from fsxsync.errors import NoDaemon
 
@@ -27,8 +28,20 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with reachable(self._path) as name:
-            self.sock.connect(name)
+        try:
+            with reachable(self._path) as name:
+                self.sock.connect(name)
+        except PermissionError as refused:
+            self._connect_as_anybody(refused)
+
+    def _connect_as_anybody(self, refused: PermissionError) -> None:
+        """By the socket for all users, if there is one; it must be the state directory's owner who listens there."""
+        try:
+            self.sock.connect(public_name(self._path.parent))
+            if uid_behind(self.sock) not in {0, os.stat(self._path.parent).st_uid}:
+                raise refused
+        except OSError:
+            raise refused from None
 
 
 class Client:
@@ -42,6 +55,10 @@ class Client:
 
     def status(self) -> Document:
         return self.call("Status")
+
+    def where(self) -> Document:
+        """``mount`` and ``tree``, either of which may be None."""
+        return self.call("Where")
 
     def associations(self) -> list[Document]:
         rows: list[Document] = self.call("Associations")["associations"]
@@ -165,7 +182,8 @@ class Client:
             raise NoDaemon(
                 f"the daemon of {self.state_dir} can't be asked",
                 "its socket belongs to somebody else",
-                advice="run this as the user who runs the daemon",
+                advice="run this as the user who runs the daemon; where it was mounted with --allow-other, others may "
+                "release and restore what they own",
             ) from error
         except OSError as error:
             raise NoDaemon(f"no daemon answers for {self.state_dir}", error.strerror or str(error)) from error

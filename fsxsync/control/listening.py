@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fsxsync.errors import BadInput
 
+_CREDENTIALS = struct.Struct("3i")
+"""struct ucred: pid, uid, gid."""
+UCRED_SIZE = _CREDENTIALS.size
 BACKLOG = 64
 UNIX_PATH_MAX = 107
 """Bytes of a path in sockaddr_un (unix(7))."""
@@ -53,6 +58,40 @@ def listen_unix(path: Path) -> socket.socket:
         raise BadInput(
             f"socket {path} can't be made", error.strerror or str(error), advice="name another --state-dir"
         ) from error
+    return listener
+
+
+def unpack_uid(credentials: bytes) -> int:
+    """The user of what SO_PEERCRED gives."""
+    uid: int = _CREDENTIALS.unpack(credentials)[1]
+    return uid
+
+
+def uid_behind(connection: socket.socket) -> int:
+    """The user who listens, as the connected side sees it."""
+    return unpack_uid(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED_SIZE))
+
+
+def public_name(state_dir: Path) -> str:
+    """Where users ask who may not enter the state directory: a name in no file system (unix(7), abstract). Anybody may
+    take it, so a client has to look who answers."""
+    whole = os.fsencode(os.path.realpath(state_dir))
+    return "\0fsxsync-" + hashlib.sha256(whole).hexdigest()[:32]
+
+
+def listen_public(state_dir: Path) -> socket.socket:
+    """A listening socket at `public_name`.
+
+    Raises:
+        OSError: somebody else has taken the name.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        listener.bind(public_name(state_dir))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 

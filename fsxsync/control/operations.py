@@ -12,6 +12,7 @@ from fsxsync.control import documents
 from fsxsync.control.answers import Answer, Lines
 from fsxsync.control.documents import Document
 from fsxsync.control.members import Members
+from fsxsync.control.peer import limited_to
 from fsxsync.control.protocol import FSXSYNC, fault
 from fsxsync.control.task_operations import TaskOperations
 from fsxsync.control.undisturbed import Undisturbed
@@ -34,6 +35,7 @@ class Operations:
         self._undisturbed = undisturbed
         self.operations: Mapping[str, Callable[[Members], Awaitable[Answer | Lines]]] = {
             "Status": self._status,
+            "Where": self._where,
             "Associations": self._associations,
             "Associate": self._associate,
             "UpdateAssociation": self._update,
@@ -54,6 +56,12 @@ class Operations:
     async def _status(self, members: Members) -> Answer:
         members.only(())
         return Answer(documents.of_status(self._administration.status()))
+
+    async def _where(self, members: Members) -> Answer:
+        """Where files are to be found: the part of the status that is no secret."""
+        members.only(())
+        status = self._administration.status()
+        return Answer({"mount": status.mount, "tree": status.tree if limited_to() is None else None})
 
     async def _associations(self, members: Members) -> Answer:
         """All, or the one that ``association`` (id or path) names."""

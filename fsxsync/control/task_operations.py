@@ -12,7 +12,7 @@ from fsxsync.control.documents import Document
 from fsxsync.control.members import ARCHIVE_PATH_MAX, Members
 from fsxsync.control.peer import NotYours, limited_to
 from fsxsync.control.protocol import FSXSYNC, fault
-from fsxsync.errors import FsxSyncError
+from fsxsync.errors import FsxSyncError, TaskExecuting
 from fsxsync.model.task import Order, Task, TaskType
 from fsxsync.ports import Administration, Planned
 
@@ -22,8 +22,11 @@ FAILURES_SHOWN = 100
 PAGE = 500
 TASK_ID = r"task-[0-9a-f]{17,}"
 
-FOR_EVERYBODY = frozenset({"Status", "State", "CreateTask", "PlanTask", "Task", "CancelTask"})
-"""What users may ask for who are neither root nor the daemon's, where the socket lets them in (`peer`)."""
+FOR_EVERYBODY = frozenset({"Where", "CreateTask", "PlanTask", "Task", "CancelTask"})
+"""What users may ask for who are neither root nor the daemon's (`peer`). Nothing of it tells of files that they don't
+own, not even that these are there: some lie in directories that they may not enter."""
+OPEN_MOST = 8
+"""Tasks that such a user may have begun and not ended."""
 _THEIRS = frozenset({TaskType.RELEASE, TaskType.RESTORE})
 
 
@@ -41,7 +44,15 @@ class TaskOperations:
         }
 
     async def _create(self, members: Members) -> Answer:
-        return Answer({"task": documents.of_task(self._board.create(_order(members), token=members.text("token")))})
+        order = _order(members)
+        if order.owner_uid is not None:
+            self._check_open(order.owner_uid)
+        return Answer({"task": documents.of_task(self._board.create(order, token=members.text("token")))})
+
+    def _check_open(self, owner: int) -> None:
+        tasks = self._board.page(None, PAGE)
+        if sum(one.order.owner_uid == owner and not one.lifecycle.has_ended for one in tasks) >= OPEN_MOST:
+            raise TaskExecuting("no task can be begun", f"{OPEN_MOST} of yours are not over yet")
 
     async def _plan(self, members: Members) -> Lines:
         return Lines(self._planned(_order(members)))
@@ -99,6 +110,9 @@ def _order(members: Members) -> Order:
     kind, owner = types[word], limited_to()
     if owner is not None and kind not in _THEIRS:
         raise NotYours(f"{word} is refused", "you are neither root nor the user who runs the daemon")
+    report = members.text("report", r"s3://.+", longest=ARCHIVE_PATH_MAX)
+    if owner is not None and report is not None:
+        raise NotYours("a report in the repository is refused", "you are neither root nor the user who runs the daemon")
     idle_s = members.number("idle_s", 0, IDLE_MAX_S)
     if idle_s is not None and kind is not TaskType.RELEASE:
         raise members.refuse("idle_s", "only a release asks how long a file was idle")
@@ -107,7 +121,7 @@ def _order(members: Members) -> Order:
     return Order(
         type=kind,
         paths=members.texts("paths", most=PATHS_MAX, longest=4357, may_be_empty=True) or (),
-        report=members.text("report", r"s3://.+", longest=ARCHIVE_PATH_MAX),
+        report=report,
         idle_ns=int((idle_s or 0) * 1e9),
         deletes=bool(members.flag("deletes")) or kind is TaskType.RECONCILE,
         accept_deletes=bool(members.flag("accept_deletes")),

@@ -195,6 +195,7 @@ async def _main(parts: Parts, state_dir: Path, front: Front | None, ready: Calla
                 instance=parts.instance,
                 listen=parts.settings.api_listen,
                 metrics_listen=parts.settings.metrics_listen,
+                for_all_users=parts.settings.allow_other and front is not None,
             ),
             name="control",
         )
@@ -240,8 +241,18 @@ async def _serve_front(
     await serve_mount(session, parts.engine.hydrator, task_status=task_status)
 
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 async def _end_on_signal(ending: trio.Event) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+    early: list[int] = []
+    for each in _SIGNALS:
+        # What the receiver gives the signals back to when this ends. Their own effect would be the end of a daemon that
+        # is about to unmount; SIG_IGN would be handed on to fusermount.
+        signal.signal(each, lambda number, _frame: early.append(number))
+    with trio.open_signal_receiver(*_SIGNALS) as received:
+        if any(number != signal.SIGHUP for number in early):
+            ending.set()
         async for number in received:
             if number != signal.SIGHUP:
                 ending.set()

@@ -183,7 +183,7 @@ class Base:
 
     def _may_create(self, directory: Node) -> bool:
         path = self._nodes.path(directory)
-        return path is not None and self._hydrator.may_write(path + b"/new")
+        return path is not None and not self._hydrator.is_tight() and self._hydrator.may_write(path + b"/new")
 
     # ------------------------------------------------------------- owners
 

@@ -139,6 +139,8 @@ class Content(Base):
         if inode.backing_id is None:
             # What is being loaded has to come through us, until everybody has closed it.
             may_pass = not inode.is_stub and setid.may_pass(status.st_mode)
+            if handle.is_writer and self._hydrator.is_tight():
+                may_pass = False  # nobody can help a write that does not come by
             inode.backing_id = self._direct.join(
                 node.ino, handle.fd, may_pass=may_pass, is_for_reading=not handle.is_writer
             )

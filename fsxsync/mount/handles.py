@@ -89,6 +89,7 @@ class Handles:
         self._directories: dict[int, DirectoryHandle] = {}
         self._inodes: dict[int, OpenInode] = {}
         self._used: OrderedDict[int, int] = OrderedDict()
+        self._used_of_late: set[int] = set()
 
     # ------------------------------------------------------------- files
 
@@ -134,6 +135,7 @@ class Handles:
     def _use(self, ino: int) -> None:
         self._used[ino] = time.time_ns()
         self._used.move_to_end(ino)
+        self._used_of_late.add(ino)
         if len(self._used) > REMEMBERED:
             self._used.popitem(last=False)
 
@@ -141,6 +143,11 @@ class Handles:
         """When it was last opened or closed; 0 if it is not among the last of them. The host's atime alone moves once
         a day (relatime), or never."""
         return self._used.get(ino, 0)
+
+    def take_uses(self) -> dict[int, int]:
+        """When files were used that were since the last call."""
+        of_late, self._used_of_late = self._used_of_late, set()
+        return {ino: self._used[ino] for ino in of_late if ino in self._used}
 
     def inode(self, ino: int) -> OpenInode | None:
         """What is open of a host inode number; None if nothing is."""

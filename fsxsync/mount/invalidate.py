@@ -122,6 +122,10 @@ class KernelCache:
         self._learn()
         return self._measuring.resident_opens, self._measuring.released_opens
 
+    def take_uses(self) -> dict[int, int]:
+        self._learn()
+        return self._handles.take_uses()
+
     async def told(self) -> None:
         last = self._round if self._work.is_set() else self._round - 1
         while self._round <= last or any(number <= last for number in self._unsent):

@@ -27,6 +27,9 @@ class Hydrator(Protocol):
         """A write that began at ``since`` (trio's clock) met a full disk: release what can be. True: it is worth
         another try."""
 
+    def is_tight(self) -> bool:
+        """The disk is nearly full: whoever is about to write shall do so through us, who can `make_room`."""
+
     async def discard(self, path: bytes, fd: int) -> None:
         """The data will be replaced wholly (O_TRUNC, truncate to 0): end a running hydration, drop the mark.
         ``fd`` is open for writing; on return the file is an ordinary empty file."""
@@ -98,3 +101,6 @@ class Front(Protocol):
     def opens(self) -> tuple[int, int]:
         """How often a file was opened for reading since the start whose data was here, and one of which some was
         not."""
+
+    def take_uses(self) -> dict[int, int]:
+        """`last_use_ns` of each host inode for which it has changed since the last call."""

@@ -6,13 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from botocore.loaders import Loader, create_loader
 from botocore.model import OperationModel
 
 from fsxsync.errors import BadCredentials, BadInput
@@ -100,7 +103,7 @@ def count_requests(client: S3Client, counted: Requests) -> None:
 def sqs_client(endpoint_url: str | None, region: str | None, access: Access) -> SQSClient:
     """An SQS client for one endpoint. Same rules as `s3_client`."""
     with _making, _endpoint_checked(endpoint_url):
-        session = boto3.session.Session(profile_name=access.profile)
+        session = new_session(access.profile)
         return session.client(
             "sqs",
             endpoint_url=endpoint_url,
@@ -109,8 +112,30 @@ def sqs_client(endpoint_url: str | None, region: str | None, access: Access) -> 
         )
 
 
+def new_session(profile: str | None) -> boto3.session.Session:
+    """A session whose clients share what botocore knows about the services with all others of this process.
+
+    By itself each session reads and keeps botocore's descriptions anew, which is most of what a client costs: 100 ms
+    and several megabytes for every association. Credentials and settings stay the session's own.
+
+    Raises:
+        BotoCoreError: no such profile, bad configuration files.
+    """
+    core = botocore.session.Session(profile=profile)
+    loader = _descriptions(core.get_config_variable("data_path"))
+    core.register_component("data_loader", loader)
+    session = boto3.session.Session(botocore_session=core)
+    loader.search_paths[:] = dict.fromkeys(loader.search_paths)  # each boto3 session adds boto3's own once more
+    return session
+
+
+@cache
+def _descriptions(data_path: str | None) -> Loader:
+    return create_loader(data_path)
+
+
 def _s3(access: Access, *, path_style: bool) -> S3Client:
-    session = boto3.session.Session(profile_name=access.profile)
+    session = new_session(access.profile)
     config = _config(
         access,
         "s3v4",  # also for presigning (SERVERS.md)

@@ -17,7 +17,6 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-import boto3
 from awscrt import auth, http
 from botocore.awsrequest import AWSResponse, HTTPHeaders
 from botocore.credentials import Credentials, ReadOnlyCredentials
@@ -27,7 +26,7 @@ from fsxsync.errors import BadCredentials, KeyRefused, RepositoryError
 from fsxsync.model.association import Access
 from fsxsync.ports import SignedRequest
 from fsxsync.repository.requests import Request
-from fsxsync.repository.session import Connection
+from fsxsync.repository.session import Connection, new_session
 from fsxsync.repository.translate import one_line, translated
 
 if TYPE_CHECKING:
@@ -229,7 +228,7 @@ class Signer:
 
 
 def _find_credentials(profile: str | None) -> Credentials:
-    credentials = boto3.session.Session(profile_name=profile).get_credentials()
+    credentials = new_session(profile).get_credentials()
     if credentials is None:
         raise NoCredentialsError
     return credentials

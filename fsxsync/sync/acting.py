@@ -42,6 +42,8 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     assert local is not None
     if local.stub is None:
         exporter.exported_key(served, path, local.kind)  # neither uploaded nor copied to where it may not be
+    if base is not None and base.released:
+        await served.shared.take_in_tree()  # as for a delete: its data may have moved on, unseen
     needed = renames.needed_at(served, base) if base is not None else None
     if needed is not None:
         if not renames.is_circle(served, path):
@@ -68,7 +70,13 @@ async def _export_delete(served: Served, path: bytes, action: Action) -> Outcome
     if action.base.released:
         # What set this look off may be faster than what tells where the file is now, and its data is nowhere else.
         await served.shared.take_in_tree()
-    if held := renames.may_delete(served, action.base):
+    hints = renames.hints_of(served, action.base)
+    held = renames.may_delete(served, action.base)
+    if not held and action.base.released:
+        await served.shared.take_in_tree()
+        if renames.hints_of(served, action.base) != hints:
+            held = "the file was renamed meanwhile"  # perhaps to where it was looked for a moment before
+    if held:
         return Outcome(Next.LATER, held)
     if (needing := moves.needing(served, action.base)) is not None:
         raise ObjectArchived(f"delete of {path!r}", f"the released file at {needing!r} has its data nowhere else")
@@ -98,6 +106,8 @@ async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: 
                 forget_problems(served, path)
             elif action.suppressed is None:
                 let_go(served, path)
+            elif action.suppressed is Verdict.EXPORT_META:
+                _same_bytes(served, action)
             if action.suppressed is Verdict.IMPORT_DELETE and local is not None and local.stub is not None:
                 record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")
             return DONE
@@ -181,6 +191,8 @@ def _with_version(served: Served, path: bytes, action: Action) -> Action:
         return action
     if mark.etag != remote.etag or mark.version_id == remote.version_id:
         return action
+    if mark.key != served.key(path, Kind.FILE):
+        return action  # one mark for several names (links.py): a version of another name's object
     told = exporter.remark(served, path, local, replace(mark, version_id=remote.version_id))
     return replace(action, local=told)
 
@@ -194,6 +206,15 @@ def refreshed(action: Action) -> Base:
     if action.remote is not None:
         base = base.with_remote(action.remote)
     return base
+
+
+def _same_bytes(served: Served, action: Action) -> None:
+    """A change of mode or owner that may not be exported moved ctime; the bytes were read, and are the row's. Without
+    this they would pass for changed (`states`), and be read again at each look."""
+    base, local = action.base, action.local
+    if base is None or local is None or local.content_hash is None or local.content_hash != base.content_hash:
+        return
+    record(served, base.with_local(replace(local, mode=base.mode, uid=base.uid, gid=base.gid)))
 
 
 def as_remote_says(row: Base, before: Base) -> Base:

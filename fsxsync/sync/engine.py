@@ -12,7 +12,7 @@ from fsxsync.errors import AssociationNotFound, BadInput, FsxSyncError, StillPen
 from fsxsync.model.association import Association, Lifecycle, check_overlap
 from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding, Tally
-from fsxsync.model.identity import Kind, Local
+from fsxsync.model.identity import Kind
 from fsxsync.model.open_conflict import Conflict, Keep
 from fsxsync.model.why import Evidence
 from fsxsync.ports import EventQueue, EventRoute, FileState, ObjectStore, PendingItem, Status, StoreFactory
@@ -28,13 +28,12 @@ from fsxsync.sync.resolving import resolve
 from fsxsync.sync.routes import Routes
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.serving import Service
-from fsxsync.sync.states import state_of, states_below
+from fsxsync.sync.states import States
 from fsxsync.sync.statusing import StatusFacts, collect
 from fsxsync.sync.tasks import TaskRunner
 from fsxsync.sync.uploads import abort_all
 from fsxsync.sync.waiting import Waiter
 from fsxsync.sync.watermark import Watermark
-from fsxsync.tree.flags import FlagReader
 from fsxsync.tree.watch import Watcher
 
 DRAIN_BEFORE_DELETE_S = 300.0
@@ -69,6 +68,7 @@ class Engine:
         self._readers = Readers(self.intake, open_queue, self._served_by_queue, shared.settings)
         self.hydrator = StubHydrator(shared, self.intake, self.served_for)
         self.hydrator.set_roots(self.is_association_root)
+        self._states = States(shared.tree, self.served_for, self.hydrator.resident_bytes)
         self.watcher = Watcher(
             shared.tree,
             on_change=self._tree_changed,
@@ -107,6 +107,8 @@ class Engine:
             nursery.start_soon(self.tasks.run, name="tasks")
             nursery.start_soon(self._watermark.keep_reserves, name="reserves")
             nursery.start_soon(self._watermark.run, name="watermark")
+            nursery.start_soon(self._watermark.make_room_ahead, name="room")
+            nursery.start_soon(self._watermark.keep_uses, name="last uses")
             for association in self._shared.catalog.associations.all():
                 if association.lifecycle is Lifecycle.DELETING:  # who asked for it was told of the daemon's end
                     association = replace(association, lifecycle=Lifecycle.UPDATING)  # noqa: PLW2901
@@ -373,10 +375,7 @@ class Engine:
         return collect(self._shared, self._services, self._facts, self.watcher, self.waiter)
 
     def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[FileState]:
-        return states_below(self._shared.tree, tree_paths, self._state, recursive=recursive)
-
-    def _state(self, path: bytes, local: Local, flags: FlagReader) -> FileState:
-        return state_of(self.served_for(path), path, local, self.hydrator.resident_bytes(local.ino), flags)
+        return self._states.told(tree_paths, recursive=recursive)
 
     def check(
         self, tree_paths: Sequence[bytes], *, verify: bool, repair: bool = False

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from fsxsync.crashpoint import durable
 from fsxsync.errors import LocalChanged, NotExportable, ObjectArchived
 from fsxsync.model.association import Event
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
 from fsxsync.model.metadata import from_user_metadata, guess_content_type, to_user_metadata
-from fsxsync.model.stub import XATTR, StubMark
+from fsxsync.model.stub import StubMark
 from fsxsync.ports import ObjectHeaders, Written
 from fsxsync.sync.carrying import bring_xattrs, tell_if_left
 from fsxsync.sync.intake import exportable_key
@@ -173,19 +172,8 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
 
 
 def remark(served: Served, path: bytes, local: Local, mark: StubMark) -> Local:
-    """Let a stub stand for the same bytes under another etag or key (a copy made them)."""
-    if local.stub == mark:
-        return local
-    tree = served.shared.tree
-    fd = tree.open_write(served.tree_path(path), local.ino)
-    try:
-        if os.getxattr(fd, XATTR) != (local.stub.encode() if local.stub else b""):
-            raise LocalChanged(f"marking {path!r}", "its mark was changed meanwhile")
-        with durable("stub.remark"):
-            os.setxattr(fd, XATTR, mark.encode())
-        return tree.identify_fd(fd)
-    finally:
-        os.close(fd)
+    """Let a stub stand for the same bytes under another etag or key (a copy made them). Raises as `stubs.remark`."""
+    return local if local.stub == mark else served.shared.tree.remark(served.tree_path(path), local, mark)
 
 
 async def export_delete(served: Served, path: bytes, action: Action) -> None:

@@ -21,10 +21,14 @@ class FrontHints:
     async def make_room(self, since: float) -> bool:
         return await self._shared.make_room(since)
 
+    def is_tight(self) -> bool:
+        return self._shared.is_tight()
+
     def writer_opened(self, path: bytes, ino: int) -> None:
         self._shared.writers[ino] = self._shared.writers.get(ino, 0) + 1
 
     def writer_closed(self, path: bytes, ino: int) -> None:
+        self._shared.is_tight()  # if it has become so, the next writer shall be let in accordingly
         left = self._shared.writers.get(ino, 0) - 1
         if left > 0:
             self._shared.writers[ino] = left

@@ -14,6 +14,7 @@ import trio
 
 from fsxsync.catalog.changelog import Hint
 from fsxsync.errors import KeyNotPosix, NotExportable, TreeError
+from fsxsync.model.flags import Flags
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.keys import key_of, path_of
 from fsxsync.ports import ObjectHint
@@ -273,9 +274,9 @@ def _is_known(base: Base, local: Local) -> bool:
     return base.kind is not Kind.DIRECTORY or local.mtime_ns in {base.mtime_ns, local.ctime_ns}
 
 
-def exportable_key(served: Served, path: bytes, kind: Kind) -> str | NotExportable:
-    """The key of a path, or why it has none."""
-    if served.shared.tree.flags().of(served.tree_path(path)).noarchive:
+def exportable_key(served: Served, path: bytes, kind: Kind, flags: Flags | None = None) -> str | NotExportable:
+    """The key of a path, or why it has none; ``flags`` where somebody has read them just now."""
+    if (flags or served.shared.tree.flags().of(served.tree_path(path))).noarchive:
         return NotExportable(f"/{served.tree_path(path).decode('utf-8', 'backslashreplace')}", NOARCHIVE)
     if kind is Kind.OTHER:
         return NotExportable("FIFOs, sockets and devices", "S3 has no such objects")

@@ -72,6 +72,13 @@ def _remark(served: Served, row: Base, local: Local) -> None:
         served.add_hint(row.path, local=True)
 
 
+def is_loading(shared: Shared, ino: int, mark: StubMark, content_hash: bytes) -> None:
+    """The data of a file is here, and its mark is about to go: let the row of each name say which bytes these are."""
+    for row in shared.catalog.files.by_inode(ino):
+        if row.released and row.etag == mark.etag and row.content_hash != content_hash:
+            shared.catalog.files.put(replace(row, content_hash=content_hash))
+
+
 def loaded(shared: Shared, association: str, path: bytes, local: Local, content_hash: bytes) -> None:
     """The data of a file is here: also for its other names, whose rows say released."""
     for row in shared.other_names(local.ino, association, path):

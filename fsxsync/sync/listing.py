@@ -37,6 +37,18 @@ class ListingRefused(RepositoryError):
 
 
 @dataclass(slots=True)
+class Consent:
+    """A person's word that much may go.
+
+    It holds for one listing, and for what that one did not have until it is gone here: deletes take their time, and
+    whoever lists meanwhile finds the same. Anything else that is missing by then is looked at with suspicion.
+    """
+
+    given: bool = False
+    gone: set[bytes] = field(default_factory=set)
+
+
+@dataclass(slots=True)
 class _Progress:
     started_ns: int
     held_until_ns: int
@@ -49,7 +61,7 @@ class _Progress:
     """Paths in conflict with what is in their way, of which the listing has shown nothing yet."""
 
 
-async def reconcile_listing(served: Served, intake: Intake, *, accept_deletes: bool = False) -> int:
+async def reconcile_listing(served: Served, intake: Intake, consent: Consent) -> int:
     """Read the whole listing and hint at every difference; returns the number of keys listed.
 
     Raises:
@@ -70,10 +82,15 @@ async def reconcile_listing(served: Served, intake: Intake, *, accept_deletes: b
         _missing(served, row, progress)
         if count % PAGE == PAGE - 1:
             await trio.lowlevel.checkpoint()
-    why = brakes.implausible_listing(progress.known, len(progress.missing), progress.listed)
-    if why and Event.DELETED in served.association.policy.imports and not accept_deletes:
-        served.listing_believed = False
-        raise ListingRefused(f"listing of {served.association.uri}", why)
+    consent.gone.intersection_update(progress.missing)
+    accepted = len(consent.gone)
+    why = brakes.implausible_listing(progress.known - accepted, len(progress.missing) - accepted, progress.listed)
+    if why and Event.DELETED in served.association.policy.imports:
+        if not consent.given:
+            served.listing_believed = False
+            raise ListingRefused(f"listing of {served.association.uri}", why)
+        consent.gone.update(progress.missing)
+    consent.given = False
     served.listing_believed = True
     progress.hints.extend(progress.missing)
     progress.hints.extend(progress.refused)  # no row tells that their objects are gone

@@ -15,7 +15,7 @@ from typing import NoReturn
 import trio
 
 from fsxsync.catalog.changelog import Entry
-from fsxsync.errors import LocalChanged, ObjectChanged, TypeClash
+from fsxsync.errors import KeyRefused, LocalChanged, ObjectChanged, ObjectEncrypted, TypeClash
 from fsxsync.model.association import OnConflict, Policy
 from fsxsync.model.identity import Base, Kind, Local, Remote
 from fsxsync.model.open_conflict import Conflict, LocalVersion
@@ -24,6 +24,7 @@ from fsxsync.sync.acting import DONE, Next, Outcome, act
 from fsxsync.sync.carrying import as_carried, with_xattrs
 from fsxsync.sync.digests import content_hash, same_bytes
 from fsxsync.sync.excluded import forget, is_left_out, takes_no_part
+from fsxsync.sync.journal import forget_problems
 from fsxsync.sync.leaving import leave
 from fsxsync.sync.reconcile import QUIET, Delta, Verdict, local_delta, needs_digest, reconcile
 from fsxsync.sync.renames import base_as_remote
@@ -79,13 +80,39 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
             conflicts.look_again_below(served, path)
             return replace(outcome, local=True, next=Next.AGAIN)
         return outcome
-    outcome = await _settle(served, path, base, local, entry, decision, policy)
+    try:
+        outcome = await _settle(served, path, base, local, entry, decision, policy)
+    except (KeyRefused, ObjectEncrypted, TypeClash):  # that is all there is to be done about the path
+        await _loaded_if_moved(served, path, policy, DONE)
+        raise
+    outcome = await _loaded_if_moved(served, path, policy, outcome)
     links.stand_alone(served, path, base)
     if outcome.next is not Next.DONE:
         return outcome
-    if base is None and _vanished(served, path):
+    if _moved_on_unseen(served, path, base, local):
         return Outcome(Next.AGAIN, local=True)
     return _made_way(served, path, base, local)
+
+
+async def _loaded_if_moved(served: Served, path: bytes, policy: Policy | None, outcome: Outcome) -> Outcome:
+    """A released file was renamed to where its object does not follow it, as a person decides first, or the policy does
+    not want it: the object goes with the old name, so the data is to be here before.
+
+    Raises:
+        LocalChanged. RepositoryError, NoSpace: the look is tried again, and holds the object until then.
+    """
+    shared = served.shared
+    local = shared.tree.identify(served.tree_path(path))
+    exports = (policy or served.association.policy).exports
+    if outcome.next is not Next.DONE or local is None or local.stub is None or not exports:
+        return outcome
+    if shared.catalog.moves.get(served.id, path) is not None:
+        return outcome  # the copy is refused, and so is to delete what it would be made of (`moves.needing`)
+    base = shared.catalog.files.get(served.id, path)
+    if not await renames.is_moved_stub(served, path, base, links.as_own(served, path, base, local)):
+        return outcome
+    await importer.load_moved(served, path, local, served)
+    return Outcome(Next.AGAIN, local=True)
 
 
 def _made_way(served: Served, path: bytes, base: Base | None, local: Local | None) -> Outcome:
@@ -98,14 +125,22 @@ def _made_way(served: Served, path: bytes, base: Base | None, local: Local | Non
     return DONE
 
 
-def _vanished(served: Served, path: bytes) -> bool:
-    """There is a row now, and no file any more: it was removed while nothing knew of the path, and so nobody was told.
+def _moved_on_unseen(served: Served, path: bytes, base: Base | None, local: Local | None) -> bool:
+    """The row was written or dropped, and is not what stands at the path by now; perhaps nobody was told.
 
-    No await between this and the writing of the row: whoever removes it from now on makes a hint that finds the row.
+    What happens is held against the row (`Intake`), and that was the old one until now. Nothing is hinted at where it
+    knew nothing of the path: the file was removed again, or changed by another name. Nor where it knew the file that is
+    back: neither the directory that was renamed away and back changed the times of what lies in it.
     """
-    if served.shared.catalog.files.get(served.id, path) is None:
-        return False
-    return served.shared.tree.identify(served.tree_path(path)) is None
+    shared = served.shared
+    row = shared.catalog.files.get(served.id, path)
+    if row == base or (row is None and local is not None):
+        return False  # the second: it is left out from now on
+    now = shared.tree.identify(served.tree_path(path))
+    if row is None or now is None:
+        return row is not None or now is not None
+    is_moving = now.ino in shared.hydrating or served.tree_path(path) in shared.releasing
+    return not row.matches_local(now) and not is_moving  # or the end of that writes the row
 
 
 def raise_not_exportable(served: Served, path: bytes) -> None:
@@ -130,6 +165,7 @@ async def _settle(  # noqa: C901
     if served.filters.leaves_out(base, local, None):
         return _leave_size(served, path, base, local)
     if base is None and local is not None and not hinted and await _follow(served, path, local, policy):
+        forget_problems(served, path)
         return DONE
     own = links.as_own(served, path, base, local)
     remote, other_form = await _see_remote(served, path, base, own, hinted=hinted)

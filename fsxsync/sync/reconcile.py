@@ -117,10 +117,10 @@ def _same_content(base: Base, local: Local) -> bool:
         return local.target == base.target
     if local.stub is not None:
         return local.stub.etag == base.etag and local.size == local.stub.size
+    if local.content_hash is not None and base.content_hash is not None:
+        return local.content_hash == base.content_hash  # also of a released file: the row follows the mark
     if base.released:
         return False
-    if local.content_hash is not None and base.content_hash is not None:
-        return local.content_hash == base.content_hash
     return (base.ino, base.size, base.mtime_ns, base.ctime_ns) == (
         local.ino,
         local.size,
@@ -251,20 +251,25 @@ def _verdict(
         return special
     mine, theirs = local_delta(base, local), remote_delta(base, remote)
     verdict = TABLE[mine, theirs]
-    if local is not None and remote is not None and {mine, theirs} & {D.NEW, D.CONTENT}:
-        if equal(local, remote, same_bytes=same_bytes):
-            return V.ADOPT  # a crash between upload and row looks like a conflict, and is none
-        if base is not None and base.released and mine is D.CONTENT and local.kind is Kind.FILE:
-            # The row says stub, the file has no mark, and its bytes are not the object's. All holes and
-            # untouched otherwise: the mark was stripped. That is never exported as zeros (DESIGN §3.4).
-            untouched = (local.ino, local.size, local.mtime_ns) == (base.ino, base.size, base.mtime_ns)
-            if untouched and local.size > 0:
-                return V.DAMAGED
+    is_news = bool({mine, theirs} & {D.NEW, D.CONTENT})
+    if is_news and local is not None and remote is not None and equal(local, remote, same_bytes=same_bytes):
+        return V.ADOPT  # a crash between upload and row looks like a conflict, and is none
+    if mine is D.CONTENT and _is_stripped(base, local):
+        return V.DAMAGED
     if verdict is V.META_CONFLICT and local is not None and remote is not None and _metadata_agrees(local, remote):
         return V.REFRESH  # our own metadata copy, seen again after a crash
     if verdict is V.NOTHING and base is not None and _row_is_behind(base, local, remote):
         return V.REFRESH
     return verdict
+
+
+def _is_stripped(base: Base | None, local: Local | None) -> bool:
+    """The row says stub, the file has no mark, and its bytes are neither the object's nor what was loaded last. It is
+    untouched otherwise: the mark was stripped. That is never exported as zeros (DESIGN §3.4)."""
+    if base is None or local is None or not base.released or local.stub is not None or local.kind is not Kind.FILE:
+        return False
+    is_touched = (local.ino, local.size, local.mtime_ns) != (base.ino, base.size, base.mtime_ns)
+    return local.size > 0 and not is_touched
 
 
 def _metadata_agrees(local: Local, remote: Remote) -> bool:

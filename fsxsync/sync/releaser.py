@@ -32,6 +32,8 @@ LISTED_FROM = 16
 """So many files in a row are looked up in a listing, a request for a thousand of them; fewer one by one."""
 PAGES_FOR = 200
 """A listing is read on as long as each page still brings that many of a thousand files that are asked for."""
+STUB_BLOCKS = 128
+"""A stub that takes more (of 512 bytes) holds data that was read since; fewer are not worth it."""
 BUSY_S = (0.05, 0.2, 0.8)
 """Pauses after which a file that was open is tried again: the kernel tells of a close a moment after it."""
 
@@ -44,15 +46,27 @@ class Candidate:
     local: Local
 
 
-def _use_of(served: Served, path: bytes, local: Local, names: Sequence[Base], flags: FlagReader) -> Use:
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What is asked once for many files. Holds until the next await."""
+
+    flags: FlagReader
+    is_any_pending: bool
+
+
+def _moment(served: Served) -> _Moment:
+    return _Moment(served.shared.tree.flags(), served.shared.catalog.changelog.count(served.id)[0] > 0)
+
+
+def _use_of(served: Served, path: bytes, local: Local, names: Sequence[Base], moment: _Moment) -> Use:
     """What goes on at a file right now."""
     shared, changelog = served.shared, served.shared.catalog.changelog
     paths = {row.path for row in names} | {path}
     return Use(
         is_open=shared.front.open_handles(local.ino) > 0 or local.ino in shared.writers,
-        is_kept=any(flags.of(served.tree_path(name)).norelease for name in paths),
+        is_kept=any(moment.flags.of(served.tree_path(name)).norelease for name in paths),
         is_loading=local.ino in shared.hydrating,
-        is_pending=changelog.count(served.id)[0] > 0
+        is_pending=moment.is_any_pending
         and any(entry.path == name for name in paths for entry in changelog.pending(served.id, name, 1)),
         is_moving=any(row.path != path and not _stands(served, row, local) for row in names),
     )
@@ -64,13 +78,13 @@ def _stands(served: Served, row: Base, local: Local) -> bool:
     return here is not None and here.ino == local.ino
 
 
-def _judge(served: Served, one: Candidate, base: Base | None, flags: FlagReader) -> tuple[list[Base], Refusal | None]:
+def _judge(served: Served, one: Candidate, base: Base | None, moment: _Moment) -> tuple[list[Base], Refusal | None]:
     """The rows of all names of a file, and the first reason against its release that lies here. No await."""
     path, local = one.path, one.local
     names = [base] if base is not None and base.ino == local.ino else []
     if local.nlink > 1 or not names:
         names += [row for row in served.shared.other_names(local.ino, served.id, path) if row.association == served.id]
-    use = _use_of(served, path, local, names, flags)
+    use = _use_of(served, path, local, names, moment)
     if base is None or base.ino != local.ino:
         was_it = any((row.size, row.mtime_ns) == (local.size, local.mtime_ns) for row in names)
         return [], refuse_release(local, (), replace(use, is_moving=use.is_moving and was_it))
@@ -79,7 +93,46 @@ def _judge(served: Served, one: Candidate, base: Base | None, flags: FlagReader)
 
 def is_released(base: Base | None, local: Local) -> bool:
     """There is nothing to do: its data is gone, or there never was any."""
-    return base is not None and base.matches_local(local) and (base.released or local.size == 0)
+    if base is None or not base.matches_local(local):
+        return False
+    return local.size == 0 or (base.released and local.blocks <= STUB_BLOCKS)
+
+
+def _stands_for(served: Served, one: Candidate, base: Base | None) -> bool:
+    """It is the stub of what the row knows, whatever its times are: loading a part of it moved them."""
+    if base is None or not base.released or base.ino != one.local.ino:
+        return False
+    now = _now(served, one.path)
+    return now is not None and now.stub is not None and now.stub.etag == base.etag
+
+
+def _refuse_drop(served: Served, one: Candidate, base: Base, seen: Seen | None, flags: FlagReader) -> Refusal | None:
+    """The first reason against giving back what is here of a stub."""
+    if flags.of(served.tree_path(one.path)).norelease:
+        return Refusal("OperationNotPermitted", "it is kept here: norelease is set on it or above it")
+    if served.shared.front.open_handles(one.local.ino) > 0:
+        return Refusal("ResourceBusy", "it is open")
+    return refuse_object(base, seen)
+
+
+async def _release_stubs(
+    served: Served, candidates: Sequence[Candidate], *, acts: bool = True
+) -> dict[bytes, Refusal | None]:
+    """What becomes of those that are stubs: what was loaded of them goes again."""
+    rows = served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
+    stubs = [one for one in candidates if _stands_for(served, one, rows.get(one.path))]
+    outcomes: dict[bytes, Refusal | None] = {one.path: None for one in stubs}
+    partly = [one for one in stubs if not is_released(rows[one.path], one.local)]
+    if not partly:
+        return outcomes
+    seen = await see_objects(served, [rows[one.path] for one in partly])
+    flags = served.shared.tree.flags()
+    for one in partly:
+        why = _refuse_drop(served, one, rows[one.path], seen.get(one.path), flags)
+        if why is None and acts and not served.shared.drop_partial(served.tree_path(one.path), one.local.ino):
+            why = Refusal("ResourceBusy", "its data is being loaded")
+        outcomes[one.path] = why
+    return outcomes
 
 
 async def see_objects(served: Served, rows: Sequence[Base]) -> dict[bytes, Seen | None]:
@@ -145,12 +198,13 @@ async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     for pause_s in (0.0, *BUSY_S):
         if pause_s:
             await trio.sleep(pause_s)
-        decided, seen = await _survey(served, left)
+        stubs = await _release_stubs(served, left)
+        decided, seen = await _survey(served, [one for one in left if one.path not in stubs])
+        decided |= stubs
         outcomes |= decided
-        left = [one for one in left if one.path not in decided]
-        outcomes |= await _release_slices(served, left, seen)
-        busy = [path for path, why in outcomes.items() if why is not None and why.code == "ResourceBusy"]
-        left = [Candidate(path, now) for path in busy if (now := _now(served, path)) is not None]
+        undecided = [one for one in left if one.path not in decided]
+        outcomes |= await _release_slices(served, undecided, seen)
+        left = [now for one in left if (now := _to_try_again(served, one, outcomes[one.path])) is not None]
         if not left:
             break
     return outcomes
@@ -164,6 +218,13 @@ async def mark_empty(served: Served, row: Base, local: Local) -> Refusal | None:
     """
     one = Candidate(row.path, local)
     return (await _punch(served, [(_releasable(served, one, [row]), [row])]))[row.path]
+
+
+def _to_try_again(served: Served, one: Candidate, why: Refusal | None) -> Candidate | None:
+    """The file as it is now, if it may soon be released, or was judged by what it was before its data had come."""
+    if why is None or (now := _now(served, one.path)) is None:
+        return None
+    return Candidate(one.path, now) if why.code == "ResourceBusy" or now.ctime_ns != one.local.ctime_ns else None
 
 
 async def _release_slices(
@@ -205,7 +266,9 @@ async def foresee(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     Raises:
         RepositoryError: the objects can't be looked at.
     """
-    decided, seen = await _survey(served, candidates)
+    stubs = await _release_stubs(served, candidates, acts=False)
+    decided, seen = await _survey(served, [one for one in candidates if one.path not in stubs])
+    decided |= stubs
     refused, chosen = _choose(served, [one for one in candidates if one.path not in decided], seen)
     return decided | refused | {names[0].path: None for _, names in chosen}
 
@@ -216,13 +279,14 @@ async def _survey(
     """What is decided already, and the objects of all others."""
     decided: dict[bytes, Refusal | None] = {}
     asked: dict[bytes, Base] = {}
-    flags = served.shared.tree.flags()
+    moment = _moment(served)
+    known = served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
     for one in candidates:
-        base = served.shared.catalog.files.get(served.id, one.path)
+        base = known.get(one.path)
         if is_released(base, one.local) or (base is not None and _go_on(served, one, base)):
             decided[one.path] = None
             continue
-        names, why = _judge(served, one, base, flags)
+        names, why = _judge(served, one, base, moment)
         if why is not None:
             decided[one.path] = why
         else:
@@ -237,9 +301,10 @@ def _choose(
     """Why not, and what may be released now, with the rows of all its names. No await."""
     refused: dict[bytes, Refusal | None] = {}
     chosen: list[tuple[Releasable, list[Base]]] = []
-    flags = served.shared.tree.flags()
+    moment = _moment(served)
+    rows = served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
     for one in candidates:
-        names, why = _judge(served, one, served.shared.catalog.files.get(served.id, one.path), flags)
+        names, why = _judge(served, one, rows.get(one.path), moment)
         if why is None:
             why = next(filter(None, (refuse_object(row, seen.get(row.path)) for row in names)), None)
         if why is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import trio
 
+from fsxsync.catalog.changelog import Entry
 from fsxsync.errors import NotExportable, ObjectArchived, ObjectChanged, ObjectMissing
 from fsxsync.model.association import Lifecycle
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
@@ -20,7 +21,7 @@ from fsxsync.sync.digests import content_hash
 from fsxsync.sync.exporter import set_metadata
 from fsxsync.sync.intake import exportable_key
 from fsxsync.sync.reconcile import Action
-from fsxsync.sync.served import Served
+from fsxsync.sync.served import Served, Shared
 
 
 def base_as_remote(base: Base) -> Remote | None:
@@ -230,6 +231,22 @@ def may_delete(served: Served, base: Base) -> str:
     if moves.under_way(served, base):
         return "it is being copied"
     for entry in served.shared.catalog.changelog.by_inode(base.ino):
-        if (entry.association, entry.path) != (base.association, base.path):
+        if (entry.association, entry.path) != (base.association, base.path) and _may_stand(served.shared, entry):
             return "the file may have moved"
     return ""
+
+
+def _may_stand(shared: Shared, entry: Entry) -> bool:
+    """The file is where the hint saw it. Names that it had only in between hold up nothing: with a file renamed
+    to and fro, each of them would wait for the others for ever."""
+    there = shared.served.get(entry.association)
+    if there is None:
+        return True
+    local = shared.tree.identify(there.tree_path(entry.path))
+    return local is not None and local.ino == entry.ino
+
+
+def hints_of(served: Served, base: Base) -> frozenset[tuple[str, bytes, int]]:
+    """What `may_delete` looks through; another value if the file was renamed meanwhile."""
+    found = served.shared.catalog.changelog.by_inode(base.ino)
+    return frozenset((entry.association, entry.path, entry.seq) for entry in found)

@@ -59,6 +59,9 @@ class NoFront:
     def opens(self) -> tuple[int, int]:
         return 0, 0
 
+    def take_uses(self) -> dict[int, int]:
+        return {}
+
 
 def nobody_loads(_ino: int) -> AbstractAsyncContextManager[None]:
     """`Shared.let_go` where there is no hydrator."""
@@ -112,6 +115,8 @@ class Shared:
     is being loaded; who reads the old one goes on. What is done inside must not await."""
     make_room: Callable[[float], Awaitable[bool]] = no_room
     """What began at that time (trio's clock) met a full disk: release something. True: it is worth another try."""
+    is_tight: Callable[[], bool] = lambda: False
+    """The disk is nearly full."""
     drop_partial: Callable[[bytes, int], bool] = nothing_partial
     """Give back the space of what is here of a stub, unless somebody uses it. Raises FsxSyncError."""
     take_in_tree: Callable[[], Awaitable[None]] = nobody_watches

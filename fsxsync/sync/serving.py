@@ -166,7 +166,7 @@ class Service:
         if isinstance(self.failed, ScanRefused):
             self._accept_gone = True
         else:
-            self.poller.accept_deletes = True
+            self.poller.consent.given = True
         self._retry.set()
 
     def want_rescan(self) -> None:

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import trio
 
-from fsxsync.errors import FsxSyncError, LocalChanged, ObjectArchived, ObjectDamaged
+from fsxsync.errors import FsxSyncError, ObjectArchived, ObjectDamaged
 from fsxsync.model.identity import Local
+from fsxsync.model.stub import StubMark
 from fsxsync.sync import links
-from fsxsync.sync.flushing import Flusher
 from fsxsync.sync.hydration import Hydration, damaged_object
 from fsxsync.sync.integrity import checksums_of, fits
 from fsxsync.sync.journal import record_problem
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.served import Served, Shared
+from fsxsync.sync.together import Together
 from fsxsync.telemetry.codes import as_event
+from fsxsync.tree.settle_together import Arrived, Garbled
 
 log = logging.getLogger(__name__)
 
 DAMAGED = "damaged-object"
 """Kind of the problem of a path whose object's bytes don't fit its own checksum."""
+SETTLED_AT_ONCE = 64
 TRIES = 2
 """Bytes that are wrong are loaded once more: they may have been damaged on their way."""
+
+
+def _outcome(digest: bytes | FsxSyncError, state: Local | FsxSyncError | None) -> tuple[Local, bytes] | FsxSyncError:
+    if isinstance(digest, FsxSyncError):
+        return digest
+    assert state is not None
+    return state if isinstance(state, FsxSyncError) else (state, digest)
 
 
 class Settler:
@@ -35,7 +45,7 @@ class Settler:
         self._shared = shared
         self._served_for = served_for
         self._memory = memory
-        self._flusher = Flusher(shared.tree.flush, shared.tree.flush_all)
+        self._together = Together(self._settle_many, most=SETTLED_AT_ONCE)
 
     def _place(self, hydration_path: bytes) -> tuple[Served, bytes] | None:
         served = self._served_for(hydration_path)
@@ -50,12 +60,22 @@ class Settler:
         return any(problem.kind == DAMAGED for problem in self._shared.catalog.problems.get(served.id, path))
 
     async def settle(self, hydration: Hydration) -> bool:
-        """Compare the bytes, make them durable, take the mark off, write the row, in this order (DESIGN §5). False:
-        they were not the object's, and have to be loaded again, or `Hydration.failure` says that it is no use.
+        """Compare the bytes, write down what they are, make them durable, take the mark off, write the row, in this
+        order (DESIGN §5): after a crash before the last of these the file is known by its digest. False: they were not
+        the object's, and have to be loaded again, or `Hydration.failure` says that it is no use.
 
         Raises:
             LocalChanged: the file is no stub of that object any more. NoSpace. TreeError.
         """
+        if hydration.is_patient and hydration.count == 1:
+            try:
+                local, digest = await self._together.do(hydration)
+            except Garbled as wrong:
+                self._drop(hydration, wrong)
+                return False
+            with self._shared.catalog.transaction():
+                self._write_row(hydration, local, digest)
+            return True
         tree = self._shared.tree
         digest, crc = await trio.to_thread.run_sync(tree.hash_file, hydration.fd, hydration.mark.size)
         if (damage := await self._damage(hydration, crc)) is not None:
@@ -64,20 +84,35 @@ class Settler:
         hydration.refresh_mark()
         fd, mark = hydration.fd, hydration.mark
         self._memory.forget(hydration.ino)
-        shares = hydration.is_patient
-        if shares:
-            await self._flusher.flush(fd)
+        links.is_loading(self._shared, hydration.ino, mark, digest)
         unmark = partial(tree.unmark, fd, mark, mtime_ns=hydration.mtime_ns, atime_ns=hydration.atime_ns)
-        local = await trio.to_thread.run_sync(partial(unmark, flushes=not shares))
-        if shares:
-            await self._flusher.flush(fd)
+        local = await trio.to_thread.run_sync(unmark)
         self._write_row(hydration, local, digest)
         return True
+
+    async def _settle_many(self, hydrations: Sequence[Hydration]) -> Sequence[tuple[Local, bytes] | FsxSyncError]:
+        """Those that nobody waits for in a read: one after the other, each would wait for the disk twice. Of one chunk
+        each, whose bytes were compared with the object's checksum when they came."""
+        tree, catalog = self._shared.tree, self._shared.catalog
+        files = [
+            Arrived(one.fd, one.mark.size, one.key, one.mtime_ns, one.atime_ns, one.crc64nvme()) for one in hydrations
+        ]
+        digests = await trio.to_thread.run_sync(tree.compare_together, files)
+        marks: list[StubMark | None] = []
+        with catalog.transaction():
+            for hydration, digest in zip(hydrations, digests, strict=True):
+                hydration.refresh_mark()
+                marks.append(None if isinstance(digest, FsxSyncError) else hydration.mark)
+                if not isinstance(digest, FsxSyncError):
+                    self._memory.forget(hydration.ino)
+                    links.is_loading(self._shared, hydration.ino, hydration.mark, digest)
+        states = await trio.to_thread.run_sync(tree.unmark_together, files, marks)
+        return [_outcome(digest, state) for digest, state in zip(digests, states, strict=True)]
 
     async def _damage(self, hydration: Hydration, crc: int) -> FsxSyncError | None:
         """What is wrong with the bytes; ``crc`` is their CRC64NVME as they lie on the disk."""
         if crc != hydration.crc64nvme():
-            return LocalChanged(f"loading {hydration.key}", "its bytes are not those that came from the store")
+            return Garbled(hydration.key)
         if hydration.count <= 1:
             return None  # it was compared when it came
         told = await checksums_of(hydration.store, hydration.mark)
@@ -127,7 +162,7 @@ class Settler:
         served.counts.restored += 1
         served.counts.restored_bytes += hydration.mark.size
         catalog = self._shared.catalog
-        catalog.problems.clear(served.id, path, [DAMAGED])
+        catalog.problems.clear(served.id, path, [DAMAGED, "lost"])
         if local.nlink > 1:
             links.loaded(self._shared, served.id, path, local, digest)
         base = catalog.files.get(served.id, path)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import trio
 
 from fsxsync.sync.intake import Intake
-from fsxsync.sync.listing import reconcile_listing
+from fsxsync.sync.listing import Consent, reconcile_listing
 from fsxsync.sync.reading import QueueReader
 from fsxsync.sync.served import Served
 
@@ -44,7 +44,7 @@ class Poller:
         self._finished = trio.Condition()
         self._started = 0
         self._done = 0
-        self.accept_deletes = False
+        self.consent = Consent()
         self.is_running = False
 
     async def run(self) -> None:
@@ -71,8 +71,7 @@ class Poller:
         before = time.process_time()  # of all that runs: a busy daemon is no worse for polling a little less
         self._started += 1
         number = self._started
-        await reconcile_listing(self._served, self._intake, accept_deletes=self.accept_deletes)
-        self.accept_deletes = False
+        await reconcile_listing(self._served, self._intake, self.consent)
         self._on_listed()
         async with self._finished:
             self._done = number

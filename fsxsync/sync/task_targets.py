@@ -84,6 +84,11 @@ def _find_path(
         if inside is None:
             continue
         found = True
+        if inside and order.owner_uid is not None:
+            here = one.shared.tree.identify(tree_path)
+            if here is None or (here.kind is not Kind.DIRECTORY and here.uid != order.owner_uid):
+                targets.failures.append(Failure(tree_path, "OperationNotPermitted", "you own no such file"))
+                continue
         is_nowhere = (
             not order.type.reads_listing
             and inside

@@ -20,7 +20,8 @@ from fsxsync.errors import FsxSyncError
 from fsxsync.model.identity import Kind
 from fsxsync.model.release import idle_since_ns
 from fsxsync.sync.hydration import kept_free
-from fsxsync.sync.releaser import Candidate, release
+from fsxsync.sync.last_uses import LastUses
+from fsxsync.sync.releaser import STUB_BLOCKS, Candidate, release
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.task_stages import entries
 from fsxsync.tree.reserve import Reserve, allocate_ahead
@@ -38,13 +39,14 @@ PAUSE_S = 30.0
 ROOM = 64 << 20
 """What is made at once for somebody who met a full disk; a twentieth of a small disk."""
 ROOM_SHARE = 20
+TIGHT, TIGHT_SHARE = 1 << 30, 10
+"""With less room than this, or one part in that many of a small disk, files are opened for writing in a way that lets
+us make room. A writer of 2 GB/s uses up so much between two looks."""
 NOTHING_S = 2.0
 """So long everybody who meets a full disk is refused without a walk, after one that found nothing."""
 MOTION_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 3.2)
 """Pauses after which it is tried again, as long as files are about to become such as may be released: what is exported
 or was just loaded is in a moment. An application that fills the disk waits for its own exports so."""
-STUB_BLOCKS = 128
-"""A stub that takes more (of 512 bytes) holds data that was read since; fewer are not worth it."""
 RESERVE_S = 5.0
 """How often what is allocated ahead is made whole again."""
 
@@ -85,12 +87,15 @@ class Watermark:
         self._shared = shared
         self._served = served
         self._turn = trio.Lock()
+        self._uses = LastUses(shared)
         self._reserve = Reserve(shared.settings.state_dir / "reserve")
         self._nothing_until = 0.0
         self._freed_at = 0.0
         """When somebody who met a full disk was last helped."""
         self._is_said = False
+        self._was_tight = False
         shared.make_room = self.make_room
+        shared.is_tight = self.is_tight
 
     async def keep_reserves(self) -> None:
         """Have what is needed to go on when the disk is full, for ever."""
@@ -100,6 +105,36 @@ class Watermark:
                 if not self._shared.eager:
                     await self._of_reserve(self._reserve.take)
             await trio.sleep(RESERVE_S)
+
+    def _left(self) -> tuple[int, int]:
+        """(bytes that are free, bytes below which that is little)."""
+        disk = os.fstatvfs(self._shared.tree.root_fd)
+        return disk.f_bavail * disk.f_frsize, min(TIGHT, disk.f_blocks * disk.f_frsize // TIGHT_SHARE)
+
+    def is_tight(self) -> bool:
+        """See `Shared.is_tight`. Also tells the front, which keeps what it found out, when that has changed."""
+        if self._shared.eager:
+            return False
+        free, little = self._left()
+        if (free < little) is not self._was_tight:
+            self._was_tight = free < little
+            self._shared.front.policies_changed()
+        return free < little
+
+    async def make_room_ahead(self) -> None:
+        """While there is little room, make some for those who write past us, for ever."""
+        while not self._shared.eager:
+            await trio.sleep(LOOK_S)
+            if not self.is_tight() or not self._shared.writers:
+                continue
+            async with self._turn:
+                freed = await self._release_until(lambda: self._left()[1] - self._left()[0])
+            if not freed:
+                await trio.sleep(PAUSE_S)
+
+    async def keep_uses(self) -> None:
+        """Remember what is used, for ever."""
+        await self._uses.run()
 
     async def run(self) -> None:
         """Keep the disk below the mark, for ever."""
@@ -226,7 +261,6 @@ class Watermark:
         return sorted(oldest)
 
     async def _oldest(self, served: Served, oldest: list[_Old]) -> list[_Old]:
-        last_use_ns = self._shared.front.last_use_ns
         try:
             async for batch in entries(served, [b""], b""):
                 for entry in batch:
@@ -238,7 +272,7 @@ class Watermark:
                             continue
                     elif local.blocks == 0 or not base.matches_local(local):
                         continue
-                    used_ns = max(idle_since_ns(local), last_use_ns(local.ino))
+                    used_ns = max(idle_since_ns(local), self._uses.used_ns(local.ino))
                     oldest.append(_Old(used_ns, served.id, Candidate(entry.path, local), base.released))
                 if len(oldest) > 2 * CANDIDATES:
                     oldest = heapq.nsmallest(CANDIDATES, oldest)

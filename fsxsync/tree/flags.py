@@ -8,6 +8,8 @@ import os
 from fsxsync.model.flags import XATTRS, Flags
 from fsxsync.tree.beneath import ABSENT, open_pinned, proc_path, shown, tree_error
 
+_NAMES = tuple(os.fsdecode(name) for name in XATTRS)
+_NO_FLAGS = Flags()
 _NONE = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
 """It carries none, can carry none (a symlink), or can't be asked: then only what lies above it counts."""
 
@@ -34,21 +36,14 @@ class FlagReader:
             fd = open_pinned(self._root_fd, path)
         except OSError as error:
             if error.errno in ABSENT:
-                return Flags()
+                return _NO_FLAGS
             raise tree_error(error, f"looking at {shown(path)}") from error
         try:
-            return Flags(*(_has(fd, name) for name in XATTRS))
+            names = os.listxattr(proc_path(fd))
+            return Flags(*(name in names for name in _NAMES)) if names else _NO_FLAGS
         except OSError as error:
+            if error.errno in _NONE:
+                return _NO_FLAGS
             raise tree_error(error, f"looking at {shown(path)}") from error
         finally:
             os.close(fd)
-
-
-def _has(fd: int, name: bytes) -> bool:
-    try:
-        os.getxattr(proc_path(fd), name)
-    except OSError as error:
-        if error.errno in _NONE:
-            return False
-        raise
-    return True

@@ -101,6 +101,32 @@ def unmark(fd: int, dev: int, mark: StubMark, *, mtime_ns: int, atime_ns: int, f
         return identify_fd(fd, dev)
 
 
+def remark(root_fd: int, dev: int, path: bytes, expect: Local, mark: StubMark) -> Local:
+    """Let a stub stand for the same bytes under another etag or key. Blocking, briefly.
+
+    Raises:
+        LocalChanged: its mark is another one now, or went: its data came meanwhile. NoSpace. TreeError.
+    """
+    changed = LocalChanged(f"marking {shown(path)}", "its mark was changed meanwhile")
+    fd = open_write(root_fd, dev, path, expect.ino)
+    try:
+        with translated("marking", path):
+            try:
+                if expect.stub is None or os.getxattr(fd, XATTR) != expect.stub.encode():
+                    raise changed
+                with durable("stub.remark"):
+                    # Replaced, never made: it may be taken off by a worker thread this moment, and on a file with data
+                    # that somebody is let in to write it would say that these are the object's.
+                    os.setxattr(fd, XATTR, mark.encode(), os.XATTR_REPLACE)
+            except OSError as error:
+                if error.errno == errno.ENODATA:
+                    raise changed from error
+                raise
+            return identify_fd(fd, dev)
+    finally:
+        os.close(fd)
+
+
 def set_metadata(
     root_fd: int,
     dev: int,

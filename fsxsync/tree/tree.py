@@ -14,11 +14,12 @@ from fsxsync.errors import BadInput, FsxSyncError, TreeError, TreeMoved
 from fsxsync.model.identity import Local
 from fsxsync.model.stub import RESERVED_PREFIX, StubMark
 from fsxsync.tree import identify as identities
-from fsxsync.tree import releasing, stubs, walk
+from fsxsync.tree import releasing, settle_together, stubs, walk
 from fsxsync.tree.beneath import DIRECTORY, translated
 from fsxsync.tree.flags import FlagReader
 from fsxsync.tree.placing import Places
 from fsxsync.tree.releasing import Releasable
+from fsxsync.tree.settle_together import Arrived
 from fsxsync.tree.staging import INSIDE, NewStub, Staged, Staging, check_xattrs
 
 __all__ = ["NewStub", "Releasable", "Staged", "Tree"]
@@ -178,15 +179,23 @@ class Tree:
         """See `stubs.set_xattrs`."""
         return stubs.set_xattrs(self.root_fd, self.dev, path, expect, wanted)
 
-    def unmark(self, fd: int, mark: StubMark, *, mtime_ns: int, atime_ns: int, flushes: bool = True) -> Local:
+    def unmark(self, fd: int, mark: StubMark, *, mtime_ns: int, atime_ns: int) -> Local:
         """See `stubs.unmark`."""
-        return stubs.unmark(fd, self.dev, mark, mtime_ns=mtime_ns, atime_ns=atime_ns, flushes=flushes)
+        return stubs.unmark(fd, self.dev, mark, mtime_ns=mtime_ns, atime_ns=atime_ns)
 
-    @staticmethod
-    def flush(fd: int) -> None:
-        """Bring one file to the disk. Raises NoSpace, TreeError."""
-        with translated("flushing a file below", b""):
-            os.fsync(fd)
+    def compare_together(self, files: Sequence[Arrived]) -> list[bytes | FsxSyncError]:
+        """See `settle_together.compare`."""
+        return settle_together.compare(self.root_fd, files)
+
+    def unmark_together(
+        self, files: Sequence[Arrived], marks: Sequence[StubMark | None]
+    ) -> list[Local | FsxSyncError | None]:
+        """See `settle_together.unmark`."""
+        return settle_together.unmark(self.root_fd, self.dev, files, marks)
+
+    def remark(self, path: bytes, expect: Local, mark: StubMark) -> Local:
+        """See `stubs.remark`."""
+        return stubs.remark(self.root_fd, self.dev, path, expect, mark)
 
     def flush_all(self) -> None:
         """Bring everything to the disk. Raises NoSpace, TreeError."""

@@ -158,6 +158,9 @@ class FakeHydrator:
     def renamed(self, old: bytes, new: bytes, *, exchanged: bool) -> None:
         self._note("renamed", old, new, exchanged)
 
+    def is_tight(self) -> bool:
+        return False
+
     def may_write(self, path: bytes) -> bool:
         if path in self.bugs:
             raise RuntimeError("a bug in a handler")

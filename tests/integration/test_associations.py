@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.instance import Instance, eventually, instance, keys_of
 from support.moto_server import MotoServer
-from support.proxy import Proxy, refusal
+from support.proxy import Proxy, is_listing, refusal
 
 
 @pytest.fixture(scope="module")
@@ -386,13 +386,13 @@ def test_a_second_association_on_the_same_directory_adopts_what_is_equal(
 # ---------------------------------------------------------------- no mass accident
 
 
-def test_an_emptied_bucket_deletes_nothing_unless_accepted(
-    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
-) -> None:
+def test_an_emptied_bucket_deletes_nothing_unless_accepted(fsx: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:
     put(s3, bucket, *(f"{number:02}" for number in range(15)))
-    fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "1")
-    for key in keys_of(s3, bucket):
-        s3.delete_object(Bucket=bucket, Key=key)
+    fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url, "--poll", "1")
+    fsx.settle()
+    with proxy.holding(is_listing):  # who saw some of them gone would believe it, and then the rest
+        for key in keys_of(s3, bucket):
+            s3.delete_object(Bucket=bucket, Key=key)
     becomes(fsx, "/d", "MISCONFIGURED")
     row = rows(fsx)["/d"]
     assert "15 objects were known" in row["failure"]

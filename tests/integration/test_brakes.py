@@ -8,12 +8,13 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 from support.instance import Instance, eventually, instance, keys_of
 from support.moto_server import MotoServer
-from support.proxy import Answer, Proxy, Request, refusal
+from support.proxy import Answer, Proxy, Request, is_listing, refusal
 
 MANY = 210
 """More than half of these are more than a hundred."""
@@ -51,12 +52,10 @@ def becomes(made: Instance, state: str) -> None:
     eventually(lambda: row(made)["state"] == state, 60)
 
 
-def remove(s3: Any, bucket: str, keys: list[str]) -> None:
-    s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys]})
-
-
-def is_listing(request: Request) -> bool:
-    return request.method == "GET" and "list-type=2" in request.query
+def remove(s3: Any, proxy: Proxy, bucket: str, keys: list[str]) -> None:
+    """All at once for who lists: a few after a few are no accident."""
+    with proxy.holding(is_listing):
+        s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys]})
 
 
 # ---------------------------------------------------------------- here
@@ -114,9 +113,9 @@ def test_a_refused_scan_goes_on_when_a_person_says_so(fsx: Instance, moto: MotoS
 
 
 def test_consent_to_what_is_gone_here_is_none_to_what_is_gone_there(
-    fsx: Instance, moto: MotoServer, s3: Any, full: str
+    fsx: Instance, proxy: Proxy, s3: Any, full: str
 ) -> None:
-    fsx.associate(moto, f"s3://{full}/", "/d", "--poll", "1")
+    fsx.ok("associate", f"s3://{full}/", "/d", "--endpoint-url", proxy.url, "--poll", "1")
     fsx.settle()
     assert fsx.stop() == 0
     for name in NAMES[:110]:
@@ -129,7 +128,7 @@ def test_consent_to_what_is_gone_here_is_none_to_what_is_gone_there(
     fsx.settle()
     assert keys_of(s3, full) == NAMES[110:]
 
-    remove(s3, full, NAMES[110:])
+    remove(s3, proxy, full, NAMES[110:])
 
     becomes(fsx, "MISCONFIGURED")
     assert "the listing is empty" in row(fsx)["failure"]
@@ -194,10 +193,10 @@ def test_a_persons_rm_is_none_either_if_the_daemon_ended_before_it_was_through(
 # ---------------------------------------------------------------- there
 
 
-def test_a_listing_that_lacks_half_deletes_no_file(fsx: Instance, moto: MotoServer, s3: Any, full: str) -> None:
-    fsx.associate(moto, f"s3://{full}/", "/d", "--poll", "1")
+def test_a_listing_that_lacks_half_deletes_no_file(fsx: Instance, proxy: Proxy, s3: Any, full: str) -> None:
+    fsx.ok("associate", f"s3://{full}/", "/d", "--endpoint-url", proxy.url, "--poll", "1")
     fsx.settle()
-    remove(s3, full, NAMES[:110])
+    remove(s3, proxy, full, NAMES[:110])
     becomes(fsx, "MISCONFIGURED")
     assert "110 of 210 known objects are missing" in row(fsx)["failure"]
     assert sorted(os.listdir(fsx.directory / "d")) == NAMES
@@ -211,6 +210,34 @@ def test_a_listing_that_lacks_half_deletes_no_file(fsx: Instance, moto: MotoServ
     becomes(fsx, "AVAILABLE")
     fsx.settle()
     assert sorted(os.listdir(fsx.directory / "d")) == NAMES[110:]
+
+
+def test_consent_holds_until_what_it_was_given_for_is_gone(fsx: Instance, proxy: Proxy, s3: Any, full: str) -> None:
+    """Deletes take their time, and listings that come meanwhile find the same."""
+    fsx.ok("associate", f"s3://{full}/", "/d", "--endpoint-url", proxy.url, "--poll", "1")
+    fsx.settle()
+    remove(s3, proxy, full, NAMES)
+    becomes(fsx, "MISCONFIGURED")
+
+    asked, answered = Event(), Event()
+
+    def before_a_delete(request: Request) -> None:
+        if request.method == "HEAD":
+            asked.set()
+            answered.wait()
+
+    proxy.rule = before_a_delete
+    try:
+        fsx.ok("association", "update", "/d", "--accept-deletes")
+        assert asked.wait(60)
+        before = len(proxy.requests)
+        eventually(lambda: sum(map(is_listing, proxy.requests[before:])) > 1)
+        assert row(fsx)["state"] == "AVAILABLE"
+    finally:
+        answered.set()
+    fsx.settle()
+    assert os.listdir(fsx.directory / "d") == []
+    assert row(fsx)["state"] == "AVAILABLE"
 
 
 def test_a_revoked_permission_to_list_deletes_nothing_and_heals(

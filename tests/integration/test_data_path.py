@@ -219,7 +219,7 @@ def older_kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_older_kernel_serves_without(
     tmp_path: Path, older_kernel: Path, moto: MotoServer, s3: Any, bucket: str
 ) -> None:
-    with instance(tmp_path, LD_PRELOAD=str(older_kernel)) as made:
+    with instance(tmp_path, program=PROGRAM, LD_PRELOAD=str(older_kernel)) as made:
         path, why = data_path(made)
         assert path == "fuse"
         assert why.startswith("no passthrough: the kernel can't: it needs Linux 6.9 or later")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from support.instance import Instance, keys_of
 from support.moto_server import MotoServer
 
 PART = 5 << 20
-LARGE = b"".join(number.to_bytes(4, "big") for number in range(2 * PART // 4))
+LARGE = array("I", range(2 * PART // 4)).tobytes()
 
 
 def objects(s3: Any, bucket: str) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.instance import Instance, eventually, instance, keys_of
+from support.instance import PROGRAM, Instance, eventually, instance, keys_of
 from support.moto_server import MotoServer
 from support.proxy import Answer, Proxy, Request, refusal
 
@@ -301,7 +301,8 @@ def test_no_secret_is_told(tmp_path: Path) -> None:
 
     secrets = {"AWS_ACCESS_KEY_ID": ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": TOKEN}
     words = [word.encode() for word in (SECRET, TOKEN, "recognisable5ignature", "recognisable-token")]
-    with Proxy(None, rule=rule) as store, instance(tmp_path, FSXSYNC_LOG_LEVEL="DEBUG", **secrets) as made:
+    logging = {"FSXSYNC_LOG_LEVEL": "DEBUG"}
+    with Proxy(None, rule=rule) as store, instance(tmp_path, program=PROGRAM, **logging, **secrets) as made:
         options = ("--endpoint-url", store.url, "--poll", "1")
         said = [made.run("associate", "s3://bucket/r/", "/r", *options, "--read-only")]
         (made.directory / "f").write_text("x")

@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from support.instance import Instance, eventually, instance
+from support.instance import PROGRAM, Instance, eventually, instance
 
 from fsxsync.config import Settings, load
 
@@ -22,7 +22,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 @pytest.fixture
 def stopped(tmp_path: Path) -> Iterator[Instance]:
-    with instance(tmp_path, start=False) as made:
+    with instance(tmp_path, start=False, program=PROGRAM) as made:
         made.directory.mkdir()
         yield made
 
@@ -41,7 +41,9 @@ def test_a_service_manager_is_told(tmp_path: Path, *, mounted: bool) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(address))
         manager.settimeout(30)
-        with instance(tmp_path, mounted=mounted, NOTIFY_SOCKET=str(address), WATCHDOG_USEC="400000") as made:
+        with instance(
+            tmp_path, mounted=mounted, program=PROGRAM, NOTIFY_SOCKET=str(address), WATCHDOG_USEC="400000"
+        ) as made:
             told = [manager.recv(100) for _ in range(4)]
             assert sorted(told) == [b"READY=1", *[b"WATCHDOG=1"] * 3]
             assert made.stop() == 0
@@ -106,7 +108,7 @@ def test_in_the_background_once_all_is_ready(stopped: Instance) -> None:
 
 
 def test_a_watch_in_the_background(tmp_path: Path) -> None:
-    with instance(tmp_path, mounted=False, start=False) as made:
+    with instance(tmp_path, mounted=False, start=False, program=PROGRAM) as made:
         made.directory.mkdir()
         made.ok("watch", made.directory, "--daemon")
         pid = made.status()["pid"]
@@ -165,3 +167,27 @@ def test_unmounted_from_outside_ends_the_daemon(fsx: Instance) -> None:
     assert daemon is not None
     eventually(lambda: daemon.poll() is not None)
     assert daemon.returncode == 0
+
+
+_ENDS = """
+import signal, trio
+from fsxsync.daemon.main import _end_on_signal
+async def main():
+    ending = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_end_on_signal, ending)
+        await trio.testing.wait_all_tasks_blocked()
+        signal.raise_signal(signal.SIGTERM)
+        await ending.wait()
+        nursery.cancel_scope.cancel()
+    signal.raise_signal(signal.SIGTERM)
+    print("unmounts")
+import trio.testing
+trio.run(main)
+"""
+
+
+def test_told_to_end_again_while_it_ends_it_still_unmounts() -> None:
+    """systemd after ``ExecStop=``, or an impatient Ctrl-C: the signal that came second had its own effect."""
+    done = subprocess.run([sys.executable, "-c", _ENDS], capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout) == (0, "unmounts\n"), done.stderr

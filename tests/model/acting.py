@@ -31,8 +31,7 @@ from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from model.daemons import Daemon
-from support.forked import DiedAtOnceError
-from support.instance import eventually
+from support.instance import DiedAtOnceError, eventually
 from support.moto_server import MotoServer
 
 from fsxsync.control.client import Client
@@ -276,8 +275,7 @@ class Acting:
             return
         daemon.send_signal(signal.SIGSTOP)
         try:
-            # Z: it died meanwhile
-            eventually(lambda: Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZ")
+            eventually(lambda: _stands_still(daemon.pid))
             with self.store.still():
                 yield
         finally:
@@ -710,6 +708,14 @@ def _md5(content: bytes) -> str:
 
 def shown(content: bytes) -> tuple[bytes, int]:
     return content[:40], len(content)
+
+
+def _stands_still(pid: int) -> bool:
+    """Also where it died meanwhile, whether somebody has waited for it or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZ"
+    except FileNotFoundError:
+        return True
 
 
 def _inode(path: Path) -> int | None:

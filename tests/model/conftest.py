@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from model.daemons import Daemons
+from support import forked
 from support.forked import ForkServer
 from support.moto_server import MotoServer
 
@@ -20,9 +21,8 @@ def moto() -> Iterator[MotoServer]:
 
 
 @pytest.fixture(scope="session")
-def fork_server() -> Iterator[ForkServer]:
-    with ForkServer() as server:
-        yield server
+def fork_server() -> ForkServer:
+    return forked.fork_server()
 
 
 @pytest.fixture(scope="module")

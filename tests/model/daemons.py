@@ -12,8 +12,8 @@ from pathlib import Path
 
 from model.faulty_store import FaultyStore
 from support.crashing import CrashControl
-from support.forked import ForkedInstance, ForkServer
-from support.instance import bucket_with_events
+from support.forked import ForkServer
+from support.instance import Instance, bucket_with_events
 from support.moto_server import MotoServer
 
 DISK_BYTES = 192 << 20
@@ -31,7 +31,7 @@ SETTINGS = {
 class Daemon:
     """One daemon and all that may go wrong around it."""
 
-    made: ForkedInstance
+    made: Instance
     store: FaultyStore
     crash: CrashControl
     moto: MotoServer
@@ -103,7 +103,7 @@ class Daemons:
             if self._own_disk:
                 small_disk(base)
             crash = CrashControl(self._base / f"{base.name}.crash")
-            made = ForkedInstance(base, mounted=way != "watch", env=SETTINGS | crash.env, server=self._server)
+            made = Instance(base, mounted=way != "watch", env=SETTINGS | crash.env, server=self._server)
             store = FaultyStore(self.moto.url, self.moto.client("s3")).__enter__()
             daemon = self._kept[way] = Daemon(made, store, crash, self.moto)
             daemon.renew_queue()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -134,8 +135,9 @@ def plan_of(seed: int, *, length: int = LENGTH, trouble: float = 0.18) -> Plan:
     return Plan(seed, way, rng.random() < 0.85, (*steps, Step("settle_and_read")))
 
 
-def run(plan: Plan, daemons: Daemons) -> None:
-    """Do what the plan says, and look at the promises.
+def run(plan: Plan, daemons: Daemons, *, keep: Path | None = None) -> None:
+    """Do what the plan says, and look at the promises. ``keep``: a directory for the daemon's event log and catalog, as
+    they were when one did not hold.
 
     Raises:
         AssertionError: one does not hold. Whatever else went wrong.
@@ -147,8 +149,17 @@ def run(plan: Plan, daemons: Daemons) -> None:
             getattr(world, step.name)(**step.arguments)
         world.end()
     except BaseException:
+        if keep is not None and world is not None:
+            _keep(world.made.state_dir, keep)
         daemons.drop(plan.way)
         raise
+
+
+def _keep(state: Path, into: Path) -> None:
+    shutil.rmtree(into, ignore_errors=True)
+    into.mkdir(parents=True)
+    for file in [*state.glob("catalog.db*"), *state.glob("events*")]:
+        shutil.copy(file, into)
 
 
 def shorten(plan: Plan, daemons: Daemons, *, minutes: float, tries: int = 2) -> Plan:

@@ -38,13 +38,14 @@ def _daemons(stack: ExitStack) -> Daemons:
     return daemons
 
 
-def _work(seeds: Any, results: Any, deadline: float) -> None:
+def _work(seeds: Any, results: Any, deadline: float, into: Path) -> None:
     import faulthandler  # noqa: PLC0415
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    soak_pid = os.getppid()
     with ExitStack() as stack:
         daemons = _daemons(stack)
-        while time.time() < deadline:
+        while time.time() < deadline and os.getppid() == soak_pid:  # whoever ends the soak ends its worlds
             try:
                 seed = seeds.get_nowait()
             except queue.Empty:
@@ -53,7 +54,7 @@ def _work(seeds: Any, results: Any, deadline: float) -> None:
             faulthandler.dump_traceback_later(HANGS_S)
             began = time.monotonic()
             try:
-                run(plan, daemons)
+                run(plan, daemons, keep=into / f"seed-{seed}")
             except Exception:  # noqa: BLE001  whatever it was, the next seed has its turn
                 results.put((seed, len(plan.steps), traceback.format_exc()))
             else:
@@ -72,7 +73,7 @@ def soak(minutes: float, first: int, workers: int, into: Path) -> int:
     for seed in range(first, first + int(minutes * 60) * workers):
         seeds.put(seed)
     time.sleep(0.2)  # a queue's feeder is a thread
-    processes = [context.Process(target=_work, args=(seeds, results, deadline)) for _ in range(workers)]
+    processes = [context.Process(target=_work, args=(seeds, results, deadline, into)) for _ in range(workers)]
     for process in processes:
         process.start()
     began, steps, worlds, failed, last = time.monotonic(), 0, 0, 0, first
@@ -130,7 +131,7 @@ def main() -> None:
             return
         for attempt in range(given.times):
             print(f"attempt {attempt + 1}", flush=True)
-            run(plan, daemons)
+            run(plan, daemons, keep=chosen.with_suffix(""))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.forked import ForkedInstance, ForkServer
+from support.forked import ForkServer
 from support.instance import Instance, bucket_with_events, keys_of
 from support.moto_server import MotoServer
 
@@ -106,7 +106,7 @@ def random_tree(directory: Path, rng: random.Random, files: int = FILES) -> dict
 def linked(
     request: pytest.FixtureRequest, moto: MotoServer, fork_server: ForkServer, tmp_path: Path
 ) -> Iterator[Linked]:
-    made = ForkedInstance(tmp_path, mounted=request.param == "mount", server=fork_server)
+    made = Instance(tmp_path, mounted=request.param == "mount", server=fork_server)
     try:
         made.start()
         yield Linked(made, moto)

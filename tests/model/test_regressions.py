@@ -215,3 +215,41 @@ def test_a_directory_that_an_import_made_again_lost_sight_of_its_marker(versione
     world.put("g/a", 60)
     world.settle()
     world.settle_and_read()
+
+
+def test_two_names_of_a_released_file_told_its_mark_their_versions_in_turns(versioned: World) -> None:
+    """For ever; and whoever read it meanwhile asked for one name's version under the other one's key."""
+    world = versioned
+    world.put("a", 60)
+    world.settle()
+    world.link("a", "b")
+    world.settle_and_read()
+
+
+def test_what_was_lost_at_a_path_stayed_reported_when_a_file_was_renamed_there(versioned: World) -> None:
+    world = versioned
+    world.write("c", 80)
+    world.put("a", 60)
+    world.settle()
+    world.stop()
+    world.rename("a", "b")
+    world.put("a", 70)
+    world.settle()
+    assert world.client.status()["associations"][0]["errors"] == 1
+    world.rename("c", "b")
+    world.settle_and_read()
+
+
+def test_an_object_that_changed_while_a_crash_kept_its_loaded_file_from_being_written_down_was_left_there(
+    versioned: World,
+) -> None:
+    """The mark was off and the row said released: as if somebody had stripped it. Nothing was imported any more."""
+    world = versioned
+    world.put("a", 70_000)
+    world.settle()
+    world.crash.arm(1, "stub.unmark:after")
+    world.read("a")
+    eventually(lambda: not world.is_up)
+    world.put("a", 100)
+    world.settle()
+    world.settle_and_read()

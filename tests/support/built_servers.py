@@ -17,11 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, ClassVar, Self
 
-import boto3
 import pytest
 from botocore.config import Config
 from support.certificates import Authority
-from support.moto_server import ENVIRONMENT, REGION, clean_environment
+from support.moto_server import ENVIRONMENT, REGION, clean_environment, session
 
 from fsxsync.model.association import Access
 
@@ -131,7 +130,7 @@ class BuiltServer:
         """A boto3 client of this server, as somebody else would use it. Skips a test that needs more than S3."""
         if service != "s3":
             pytest.skip(f"{self.name} has no {service.upper()}")
-        return boto3.session.Session().client(
+        return session().client(
             service,
             endpoint_url=self.url,
             region_name=REGION,

@@ -144,6 +144,9 @@ class CountingFront:
     def last_use_ns(self, ino: int) -> int:
         return self.used_ns.get(ino, 0)
 
+    def take_uses(self) -> dict[int, int]:
+        return dict(self.used_ns)
+
 
 @dataclass
 class Reader:

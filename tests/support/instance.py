@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from support.forked import Forked, ForkServer, fork_server, wait_for_line
 from support.moto_server import MotoServer, clean_environment
 
 PROGRAM = [sys.executable, "-c", "from fsxsync.cli.main import main; main()"]
@@ -39,6 +42,10 @@ class Done:
         return json.loads(self.out)
 
 
+class DiedAtOnceError(AssertionError):
+    """The daemon ended before it served."""
+
+
 @dataclass
 class Instance:
     """One state directory and its daemon. ``directory`` is the mount point, or the watched directory."""
@@ -46,12 +53,13 @@ class Instance:
     base: Path
     mounted: bool = True
     env: Mapping[str, str] = field(default_factory=dict)
-    daemon: subprocess.Popen[bytes] | None = None
+    daemon: subprocess.Popen[bytes] | Forked | None = None
     log: IO[bytes] | None = None
-    drain: subprocess.Popen[bytes] | None = None
     program: Sequence[str] = tuple(PROGRAM)
     options: Sequence[str | Path] = ()
     """Of the command that starts the daemon."""
+    server: ForkServer | None = None
+    """Daemon and commands are forked from there, not started as ``program``."""
 
     @property
     def directory(self) -> Path:
@@ -71,6 +79,11 @@ class Instance:
 
     def run(self, *arguments: str | Path, timeout: float = 300) -> Done:
         """Run a command, whatever comes of it."""
+        if self.server is not None:
+            with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+                words = list(map(str, arguments))
+                code = self.server.start(words, self.environment(), stdout=out, stderr=err).run_out(timeout)
+                return Done(code, *(whole(one).decode() for one in (out, err)))
         done = subprocess.run(  # noqa: S603
             [*self.program, *map(str, arguments)],
             env=self.environment(),
@@ -92,34 +105,39 @@ class Instance:
         """Start the daemon; returns when it serves."""
         with suppress(FileExistsError):  # also where a killed daemon's mount is, which can't be looked at
             self.directory.mkdir(parents=True)
-        self.log = self.log or tempfile.TemporaryFile()  # noqa: SIM115  one for all starts
-        command = "mount" if self.mounted else "watch"
-        self.daemon = subprocess.Popen(  # noqa: S603
-            [*self.program, command, str(self.directory), *map(str, self.options)],
-            env=self.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert self.daemon.stderr is not None
-        early: list[bytes] = []
-        for line in self.daemon.stderr:
-            if line == b"ready\n":
-                break
-            early.append(line)
+        if self.log is None:  # one for all starts
+            self.log = tempfile.TemporaryFile()  # noqa: SIM115
+            # Several write to it, and a test that reads it moves the place where all of them are.
+            fcntl.fcntl(self.log, fcntl.F_SETFL, fcntl.fcntl(self.log, fcntl.F_GETFL) | os.O_APPEND)
+        begin = os.fstat(self.log.fileno()).st_size
+        words = ["mount" if self.mounted else "watch", str(self.directory), *map(str, self.options)]
+        if self.server is not None:
+            self.daemon = self.server.start(words, self.environment(), stdout=self.log, stderr=self.log, session=True)
         else:
-            raise AssertionError(f"the daemon did not start: {b''.join(early).decode()}")
-        # From now on into a file: a full pipe would stop the daemon.
-        self.drain = subprocess.Popen(["cat"], stdin=self.daemon.stderr, stdout=self.log)  # noqa: S607
-        self.daemon.stderr.close()
+            self.daemon = subprocess.Popen(  # noqa: S603
+                [*self.program, *words],
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=self.log,
+                stderr=self.log,
+                start_new_session=True,
+            )
+        instead = wait_for_line(self.log, b"ready", begin, self.daemon)
+        if instead is not None:
+            code, self.daemon = self.daemon.returncode, None
+            raise DiedAtOnceError(f"the daemon ended with {code}: {instead.decode('utf-8', 'replace')}")
+
+    def is_alive(self) -> bool:
+        """The daemon runs; one that died meanwhile is forgotten."""
+        if self.daemon is not None and self.daemon.poll() is not None:
+            self.daemon = None
+        return self.daemon is not None
 
     def said(self) -> str:
         """What the daemon wrote to its log so far."""
         if self.log is None:
             return ""
-        self.log.seek(0)
-        return self.log.read().decode("utf-8", "replace")[-4000:]
+        return whole(self.log).decode("utf-8", "replace")[-4000:]
 
     def kill(self) -> None:
         """``kill -9``."""
@@ -138,8 +156,6 @@ class Instance:
         """Wait for the end of a daemon that was told to end; the exit code."""
         assert self.daemon is not None
         code = self.daemon.wait(60)
-        if self.drain is not None:
-            self.drain.wait(60)
         self.daemon = None
         return code
 
@@ -148,8 +164,6 @@ class Instance:
         if self.daemon is not None and self.daemon.poll() is None:
             self.daemon.kill()
             self.daemon.wait()
-        if self.drain is not None:
-            self.drain.wait()
         subprocess.run(  # noqa: S603
             ["umount", "-l", "-q", str(self.directory)],  # noqa: S607
             check=False,
@@ -178,18 +192,30 @@ class Instance:
         return found
 
 
+def whole(file: IO[bytes]) -> bytes:
+    """All that it holds, wherever its writers are."""
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+
+
 @contextmanager
 def instance(
     base: Path,
     *,
     mounted: bool = True,
     start: bool = True,
-    program: Sequence[str] = PROGRAM,
+    program: Sequence[str] | None = None,
     options: Sequence[str | Path] = (),
     **env: str,
 ) -> Iterator[Instance]:
-    """An instance below ``base``, running; ended and unmounted with the block."""
-    made = Instance(base, mounted=mounted, env=env, program=program, options=options)
+    """An instance below ``base``, running; ended and unmounted with the block.
+
+    ``program`` is what is started, for tests of what a process is from its beginning; without one it is forked.
+    """
+    made = Instance(base, mounted=mounted, env=env, options=options)
+    if program is None:
+        made.server = fork_server()
+    else:
+        made.program = program
     try:
         if start:
             made.start()

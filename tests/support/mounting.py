@@ -20,13 +20,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, NoReturn, Self
 
 import trio
 from fakes.hydrator import FakeHydrator
+from support.forked import Forked, fork_server
 
 from fsxsync import _core, errors
 from fsxsync.mount import session as mount_session
@@ -58,28 +60,40 @@ class Mounted:
         for made in (self.tree, self.path, self.state_dir):
             made.mkdir(exist_ok=True)
         self._arguments = [self.tree, self.path, self.state_dir, attr_timeout_s, int(allow_other), passthrough]
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
+        self._questions: IO[str] | None = None
+        self._answers: IO[str] | None = None
         self._log: IO[bytes] | None = None
         self.expected_log = ""
         """What the server's log must hold; with nothing expected it must be empty."""
         self._expected_code = 0
 
     @property
-    def process(self) -> subprocess.Popen[str]:
+    def process(self) -> subprocess.Popen[bytes] | Forked:
         assert self._process is not None
         return self._process
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile()
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [*self._prefix, sys.executable, "-m", "support.mounting", *map(str, self._arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=environment,
-            text=True,
-        )
+        (asked, questions), (answers, answered) = os.pipe(), os.pipe()
+        self._questions, self._answers = open(questions, "w"), open(answers)
+        words = list(map(str, self._arguments))
+        try:
+            if not self._prefix:
+                self._process = fork_server().start(
+                    words, os.environ, stdin=asked, stdout=answered, stderr=self._log, module="support.mounting"
+                )
+            else:
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
+                    [*self._prefix, sys.executable, "-m", "support.mounting", *words],
+                    stdin=asked,
+                    stdout=answered,
+                    stderr=self._log,
+                    env=os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])},
+                )
+        finally:
+            os.close(asked)
+            os.close(answered)
         try:
             self._answer()
         except BaseException:
@@ -100,11 +114,16 @@ class Mounted:
     def _end(self) -> str:
         process, log = self.process, self._log
         assert log is not None
+        assert self._questions is not None
+        assert self._answers is not None
+        with suppress(BrokenPipeError):  # what it could not be asked any more
+            self._questions.close()  # its standard input, which ends it
         try:
-            process.communicate(timeout=20)  # closes its standard input, which ends it
+            process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()
+            process.wait()
+        self._answers.close()
         try:
             _core.umount2(os.fsencode(self.path), _core.MNT_DETACH)
             left = "it stayed mounted\n"
@@ -123,14 +142,14 @@ class Mounted:
     # ------------------------------------------------------------- the hydrator
 
     def ask(self, what: str, **arguments: Any) -> Any:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"what": what, **arguments}) + "\n")
-        self.process.stdin.flush()
+        assert self._questions is not None
+        self._questions.write(json.dumps({"what": what, **arguments}) + "\n")
+        self._questions.flush()
         return self._answer()
 
     def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        assert self._answers is not None
+        line = self._answers.readline()
         if not line:
             raise RuntimeError("the server of the mount ended")
         return json.loads(line)
@@ -290,11 +309,15 @@ async def _serve(
         nursery.cancel_scope.cancel()
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> NoReturn:
     os.umask(0)
     sys.setswitchinterval(0.001)
-    tree, mountpoint, state_dir, timeout, others, passthrough = sys.argv[1:]
+    tree, mountpoint, state_dir, timeout, others, passthrough = arguments
     trio.run(
         partial(_serve, Path(tree), Path(mountpoint), Path(state_dir), float(timeout), bool(int(others)), passthrough)
     )
     os._exit(0)  # a thread may still wait for standard input
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

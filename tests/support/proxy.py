@@ -18,7 +18,7 @@ import socket
 import ssl
 import threading
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -73,6 +73,10 @@ def refusal(status: int, code: str, message: str = "refused") -> Answer:
     return Answer(status, f'<?xml version="1.0" encoding="UTF-8"?>{text}'.encode())
 
 
+def is_listing(request: Request) -> bool:
+    return request.method == "GET" and "list-type=2" in request.query
+
+
 Rule = Callable[[Request], Answer | Cut | Garbled | Unconditional | None]
 
 
@@ -102,6 +106,26 @@ class Proxy:
         self._server.server_close()
         self._server.hang_up()
         self._thread.join()
+
+    @contextlib.contextmanager
+    def holding(self, which: Callable[[Request], bool]) -> Iterator[None]:
+        """Within the block such requests wait, and none is under way: it begins when one of them is held. For those
+        that one client sends one after the other, as the listings of an association."""
+        before, came, over = self.rule, threading.Event(), threading.Event()
+
+        def rule(request: Request) -> Answer | Cut | Garbled | Unconditional | None:
+            if which(request):
+                came.set()
+                over.wait()
+            return before(request) if before is not None else None
+
+        self.rule = rule
+        try:
+            assert came.wait(60), "no such request came"
+            yield
+        finally:
+            self.rule = before
+            over.set()
 
     def gets(self, path: str) -> list[Request]:
         """GET requests of one object so far; listings have a query and another path."""

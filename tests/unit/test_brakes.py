@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from fsxsync.catalog.changelog import Entry
 from fsxsync.model.identity import base_of
 from fsxsync.sync.brakes import implausible_listing, implausible_scan
 from fsxsync.sync.look import Next, look
+from fsxsync.sync.served import nobody_watches
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,10 @@ async def test_no_object_goes_before_a_scan_was_believed(world: World) -> None:
         assert await world.store.head("f") is None
 
 
-async def test_the_object_of_a_released_file_stays_while_nobody_knows_where_the_file_went(world: World) -> None:
+@pytest.mark.parametrize("by", ["nothing", "a new file"])
+async def test_the_object_of_a_released_file_stays_while_nobody_knows_where_the_file_went(
+    world: World, by: str
+) -> None:
     """It was renamed behind the mount, and an event sets a look off before inotify's record of that is read."""
     path = world.stub("f", b"small")
     local, remote = world.tree.identify(b"f"), await world.store.head("f")
@@ -74,6 +79,8 @@ async def test_the_object_of_a_released_file_stays_while_nobody_knows_where_the_
     assert remote is not None
     world.catalog.files.put(base_of("dra-1", b"f", local, remote))
     path.rename(path.with_name("g"))
+    if by == "a new file":
+        path.write_bytes(b"other")
     seen = Entry("dra-1", b"f", False, True, None, 0, 0, 1, 0, None, None, "")
     async with world.daemon() as daemon:
 
@@ -84,5 +91,40 @@ async def test_the_object_of_a_released_file_stays_while_nobody_knows_where_the_
 
         outcome = await look(daemon.served, seen)
 
-        assert (outcome.next, outcome.reason) == (Next.LATER, "the file may have moved")
-        assert await world.store.head("f") is not None
+        assert outcome.next is Next.LATER
+        reason = "the file may have moved" if by == "nothing" else "the object is still to be copied to b'g'"
+        assert outcome.reason == reason
+        assert await world.store.head("f") == remote
+
+
+async def test_names_that_a_file_had_in_between_do_not_wait_for_each_other(world: World) -> None:
+    """Renamed to and fro, a to b to a to b to c: hints of both a and b named its inode, and neither went, for ever."""
+    at_c = world.stub("c", b"small")
+    local, remote = world.tree.identify(b"c"), await world.store.head("c")
+    assert local is not None
+    assert remote is not None
+    world.catalog.files.put(base_of("dra-1", b"c", local, remote))
+    for name in ("a", "b"):
+        world.stub(name, b"small").unlink()
+        before = await world.store.head(name)
+        assert before is not None
+        world.catalog.files.put(base_of("dra-1", name.encode(), local, before))
+    async with world.daemon() as daemon:
+        for name in (b"a", b"b"):
+            daemon.served.add_hint(name, local=True, ino=local.ino)
+        seen = Entry("dra-1", b"a", False, True, None, 0, 0, 1, 0, None, None, "")
+
+        async def rename_meanwhile() -> None:
+            daemon.served.add_hint(b"b", local=True, ino=local.ino)
+
+        daemon.shared.take_in_tree = rename_meanwhile
+        outcome = await look(daemon.served, seen)
+        assert (outcome.next, outcome.reason) == (Next.LATER, "the file was renamed meanwhile")
+        assert await world.store.head("a") is not None
+        daemon.shared.take_in_tree = nobody_watches
+        for name in ("a", "b"):
+            await look(daemon.served, replace(seen, path=name.encode()))
+            assert await world.store.head(name) is None
+
+    assert await world.store.head("c") is not None
+    assert at_c.exists()

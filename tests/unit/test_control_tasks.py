@@ -18,6 +18,7 @@ from fsxsync.control.client import Client
 from fsxsync.control.peer import uid_of
 from fsxsync.control.protocol import DaemonError
 from fsxsync.control.server import serve_control
+from fsxsync.control.task_operations import OPEN_MOST
 from fsxsync.model.task import Order, TaskType
 from fsxsync.telemetry.eventlog import EventLog
 
@@ -92,8 +93,11 @@ async def test_other_users_release_and_restore_what_they_own_and_nothing_else(
     assert world.tasks.orders[-1].owner_uid == SOMEBODY
     assert (await world.ask(client.task, made["id"]))["id"] == made["id"]
     assert (await world.ask(client.cancel_task, made["id"]))["lifecycle"] == "CANCELING"
-    await world.ask(client.status)
+    assert await world.ask(client.where) == {"mount": None, "tree": None}
     for refused in (
+        client.status,
+        partial(lambda: list(client.states([b"d"], recursive=True))),
+        partial(client.create_task, {"type": "RESTORE_DATA", "paths": ["d"], "report": "s3://bucket/r"}),
         partial(client.create_task, {"type": "EXPORT_TO_REPOSITORY", "paths": ["d"]}),
         partial(client.task, roots["id"]),
         partial(client.cancel_task, roots["id"]),
@@ -103,3 +107,9 @@ async def test_other_users_release_and_restore_what_they_own_and_nothing_else(
         client.stop,
     ):
         assert await world.code(refused) == "AccessDenied"
+    for number in range(OPEN_MOST):
+        await world.ask(client.create_task, {"type": "RESTORE_DATA", "paths": [f"d/{number}"]})
+    assert (
+        await world.code(client.create_task, {"type": "RESTORE_DATA", "paths": ["d/more"]})
+        == "DataRepositoryTaskExecuting"
+    )

@@ -26,7 +26,7 @@ SIZE = CHUNK * COUNT - 777
 def body(version: int) -> bytes:
     """No byte is zero, and no version has a byte of another's at the same place."""
     rest = random.Random(7).randbytes(SIZE)  # noqa: S311  the same in each run
-    return bytes(1 + (byte + 37 * version) % 255 for byte in rest)
+    return rest.translate(bytes(1 + (byte + 37 * version) % 255 for byte in range(256)))
 
 
 BODIES = [body(version) for version in range(7)]

@@ -1,4 +1,4 @@
-"""A look and the loading of the same file, at the same moment: neither undoes what the other wrote."""
+"""A look and what happens at the same moment: neither undoes or misses what the other did."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from support.hydrating import World, is_stub
 from fsxsync.catalog.changelog import Entry
 from fsxsync.model.identity import Remote, base_of
 from fsxsync.model.stub import XATTR
+from fsxsync.ports import ObjectHeaders
 from fsxsync.sync.acting import Next
 from fsxsync.sync.look import look
 from fsxsync.tree.tree import Tree
@@ -126,3 +127,95 @@ async def test_a_mark_that_outlived_the_object_it_names_is_mended_when_a_reader_
         with daemon.reader("f") as reader:
             await daemon.hydrator.open_for_read(reader.path, reader.fd)
             assert await reader.read(0, 5) == b"small"
+
+
+async def test_what_another_name_did_while_the_first_object_of_a_name_was_made_is_not_missed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """inotify tells of a change under one name of a file, and the others are found by their rows."""
+    path = await released_file(world)
+    os.link(path, path.with_name("g"))
+    copy = world.store.copy
+
+    async def changed_meanwhile(*arguments: Any, **named: Any) -> Any:
+        written = await copy(*arguments, **named)
+        path.chmod(0o600)
+        return written
+
+    monkeypatch.setattr(world.store, "copy", changed_meanwhile)
+    async with world.daemon() as daemon:
+        outcome = await look(daemon.served, replace(TOLD, path=b"g", local=True, remote=False))
+
+        row = world.catalog.files.get("dra-1", b"g")
+        assert row is not None
+        assert row.mode != 0o600
+        assert (outcome.next, outcome.local) == (Next.AGAIN, True)
+
+
+async def test_a_file_that_is_back_while_its_object_is_deleted_is_not_missed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its directory was renamed away and back, which moves none of its times: it is what the row knows, as long as
+    there is one, so that nothing was hinted at; then it was in the tree and nowhere else."""
+    gone, back = world.base / "tree/gone", world.base / "tree/d"
+    gone.mkdir()
+    (gone / "f").write_bytes(b"bytes")
+    gone.rename(back)
+    world.put("d/f", b"bytes")
+    local, remote = world.tree.identify(b"d/f"), await world.store.head("d/f")
+    assert local is not None
+    assert remote is not None
+    row = base_of("dra-1", b"d/f", local, remote)
+    world.catalog.files.put(row)
+    back.rename(gone)
+    delete = world.store.delete
+
+    async def back_meanwhile(*arguments: Any, **named: Any) -> None:
+        await delete(*arguments, **named)
+        gone.rename(back)
+
+    monkeypatch.setattr(world.store, "delete", back_meanwhile)
+    async with world.daemon() as daemon:
+        outcome = await look(daemon.served, replace(TOLD, path=b"d/f", local=True, remote=False))
+
+        here = world.tree.identify(b"d/f")
+        assert here is not None
+        assert row.matches_local(here)
+        assert world.catalog.files.get("dra-1", b"d/f") is None
+        assert (outcome.next, outcome.local) == (Next.AGAIN, True)
+
+
+async def test_a_file_that_is_back_while_another_one_is_exported_is_not_missed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two directories changed places, and back."""
+    one, other, third = (world.base / "tree" / name for name in ("one", "other", "third"))
+    for directory in (one, other):
+        directory.mkdir()
+        (directory / "f").symlink_to(directory.name)
+    local = world.tree.identify(b"one/f")
+    assert local is not None
+    await world.store.put("one/f", b"one", ObjectHeaders(posix=local.posix, kind=local.kind), replaces=None)
+    world.catalog.files.put(base_of("dra-1", b"one/f", local, await world.store.head("one/f")))
+
+    def change_places() -> None:
+        one.rename(third)
+        other.rename(one)
+        third.rename(other)
+
+    change_places()
+    put = world.store.put
+
+    async def back_meanwhile(*arguments: Any, **named: Any) -> Any:
+        written = await put(*arguments, **named)
+        change_places()
+        return written
+
+    monkeypatch.setattr(world.store, "put", back_meanwhile)
+    async with world.daemon() as daemon:
+        outcome = await look(daemon.served, replace(TOLD, path=b"one/f", local=True, remote=False))
+
+        row = world.catalog.files.get("dra-1", b"one/f")
+        assert row is not None
+        assert row.target == b"other"
+        assert (outcome.next, outcome.local) == (Next.AGAIN, True)

@@ -165,6 +165,21 @@ def test_a_stub_whose_mark_was_stripped_is_damaged_and_not_exported_as_zeros() -
     assert reconcile(base, stripped, remote, Policy(), same_bytes=False).verdict is V.DAMAGED
     assert reconcile(base, stripped, remote, Policy(), same_bytes=None).verdict is V.DAMAGED
     assert reconcile(base, stripped, remote, Policy(), same_bytes=True).verdict is V.ADOPT
+    assert reconcile(base, stripped, None, Policy()).verdict is V.DAMAGED
+    assert reconcile(base, stripped, remote_of(TWO), Policy(), same_bytes=False).verdict is V.DAMAGED
+
+
+def test_a_file_that_was_loaded_and_not_written_down_is_known_by_its_digest() -> None:
+    """A crash came between its mark and its row."""
+    base, local, remote = sides(ONE, ONE, ONE, is_stub=True)
+    assert base is not None
+    assert local is not None
+    base = replace(base, content_hash=b"d" * 16)
+    loaded = replace(local, stub=None, content_hash=b"d" * 16, ctime_ns=999)
+
+    assert reconcile(base, loaded, remote, Policy()).verdict is V.REFRESH
+    assert reconcile(base, loaded, remote_of(TWO), Policy(), same_bytes=False).verdict is V.IMPORT
+    assert reconcile(base, loaded, None, Policy()).verdict is V.IMPORT_DELETE
 
 
 def directory(base: Base, **changes: object) -> tuple[Base, Local]:

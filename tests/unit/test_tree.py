@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fsxsync import _core
 from fsxsync.errors import LocalChanged, NoUserXattrs, PathEscapes, TreeMoved
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
-from fsxsync.tree import placing
+from fsxsync.tree import placing, stubs
 from fsxsync.tree.staging import Note
 from fsxsync.tree.tree import Releasable, Staged, Tree
 
@@ -588,6 +589,27 @@ def test_settling_takes_the_mark_last(tree: Tree) -> None:
     with pytest.raises(LocalChanged):
         tree.unmark(fd, MARK, mtime_ns=1, atime_ns=1)
     os.close(fd)
+
+
+def test_a_mark_is_replaced_and_never_made(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its data comes while its object is copied: the mark goes before it is asked for, or right after. On a file with
+    data it would say that whatever is written from then on is the object's."""
+    other = StubMark(etag=MARK.etag, size=MARK.size, key="other")
+    tree.place(stub(tree), b"f")
+    local, file = seen(tree, b"f"), tmp_path / "tree/f"
+    assert tree.remark(b"f", local, other).stub == other
+    local = seen(tree, b"f")
+
+    @contextmanager
+    def taken_off_meanwhile(_point: str) -> Iterator[None]:
+        os.removexattr(file, XATTR)
+        yield
+
+    monkeypatch.setattr(stubs, "durable", taken_off_meanwhile)
+    for _ in ("right after it was seen", "before"):
+        with pytest.raises(LocalChanged):
+            tree.remark(b"f", local, MARK)
+        assert os.listxattr(file) == []
 
 
 def test_a_name_is_durable_when_its_directory_was_synced(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,84 @@
+"""Settling (`stubs.unmark`) many files at a time: the disk is waited for twice in all, not twice for each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fsxsync import _core
+from fsxsync.errors import FsxSyncError, LocalChanged
+from fsxsync.model.identity import Local
+from fsxsync.model.stub import StubMark
+from fsxsync.tree import stubs
+from fsxsync.tree.beneath import translated
+from fsxsync.tree.identify import hash_file
+
+
+class Garbled(LocalChanged):
+    """What lies on the disk is not what was written there."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"loading {key}", "its bytes are not those that came from the store")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A stub of ``size`` bytes that are all here; ``crc`` is their CRC64NVME as they came, times are the object's."""
+
+    fd: int
+    size: int
+    key: str
+    mtime_ns: int
+    atime_ns: int
+    crc: int
+
+
+def compare(root_fd: int, files: Sequence[Arrived]) -> list[bytes | FsxSyncError]:
+    """The XXH3-128 of each, whose bytes are durable then; or what is wrong with it, `Garbled` for one. Blocking.
+
+    Raises:
+        NoSpace. TreeError: not all of it may be durable.
+    """
+    digests = [_compared(file) for file in files]
+    _flush(root_fd, files)
+    return digests
+
+
+def _compared(file: Arrived) -> bytes | FsxSyncError:
+    try:
+        digest, crc = hash_file(file.fd, file.size)
+    except FsxSyncError as error:
+        return error
+    return digest if crc == file.crc else Garbled(file.key)
+
+
+def unmark(
+    root_fd: int, dev: int, files: Sequence[Arrived], marks: Sequence[StubMark | None]
+) -> list[Local | FsxSyncError | None]:
+    """As `stubs.unmark` for each that has a mark here, after `compare`: its state, or why it stays a stub. Blocking.
+
+    Raises:
+        NoSpace. TreeError: not all of it may be durable.
+    """
+    states: list[Local | FsxSyncError | None] = []
+    for file, mark in zip(files, marks, strict=True):
+        if mark is None:
+            states.append(None)
+            continue
+        try:
+            states.append(
+                stubs.unmark(file.fd, dev, mark, mtime_ns=file.mtime_ns, atime_ns=file.atime_ns, flushes=False)
+            )
+        except FsxSyncError as error:
+            states.append(error)
+    _flush(root_fd, files)
+    return states
+
+
+def _flush(root_fd: int, files: Sequence[Arrived]) -> None:
+    with translated("flushing", b""):
+        if len(files) == 1:
+            os.fsync(files[0].fd)  # a flush of everything may have to wait for what others write (DESIGN §5)
+        else:
+            _core.syncfs(root_fd)

@@ -1,0 +1,61 @@
+"""A released file that was renamed to where its object can't follow: its data comes here before the object goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from support.hydrating import World, is_stub
+
+from fsxsync.catalog.changelog import Entry
+from fsxsync.errors import TypeClash
+from fsxsync.model.association import Event, Policy
+from fsxsync.model.identity import Kind, Posix, base_of
+from fsxsync.ports import ObjectHeaders
+from fsxsync.sync.look import look
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+def told(path: bytes) -> Entry:
+    return Entry("dra-1", path, True, True, None, 0, 0, 1, 0, None, None, "")
+
+
+@pytest.mark.parametrize(
+    ("there", "policy"),
+    [
+        ("g/", Policy()),
+        ("g", Policy(imports=frozenset())),
+        ("", Policy(exports=frozenset({Event.DELETED}))),
+    ],
+    ids=["a directory of that name", "a conflict that a person decides", "new files are not exported"],
+)
+async def test_a_released_file_is_loaded_where_its_object_can_not_follow(
+    world: World, there: str, policy: Policy
+) -> None:
+    path = world.stub("f", b"small")
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    assert remote is not None
+    world.catalog.files.put(base_of("dra-1", b"f", local, remote))
+    if there:
+        kind = Kind.DIRECTORY if there.endswith("/") else Kind.FILE
+        await world.store.put(there, b"", ObjectHeaders(posix=Posix(), kind=kind), replaces=None)
+    renamed = path.with_name("g")
+    path.rename(renamed)
+    async with world.daemon() as daemon:
+        for _ in range(2):
+            with suppress(TypeClash):
+                await look(daemon.served, told(b"g"), policy=policy)
+        await look(daemon.served, told(b"f"), policy=policy)
+
+        assert await world.store.head("f") is None
+        assert not is_stub(renamed)
+        assert renamed.read_bytes() == b"small"
