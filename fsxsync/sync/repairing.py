@@ -16,13 +16,14 @@ from dataclasses import replace
 import trio
 
 from fsxsync.catalog.changelog import Entry
-from fsxsync.errors import FsxSyncError, LocalChanged
-from fsxsync.model.association import Event
+from fsxsync.errors import FsxSyncError, LocalChanged, TreeMoved
+from fsxsync.model.association import Event, Lifecycle
 from fsxsync.model.finding import Finding, Rule
 from fsxsync.model.identity import Local
 from fsxsync.sync import releaser
 from fsxsync.sync.loading import first_leaf
 from fsxsync.sync.pairs import Pair
+from fsxsync.sync.rescan import check_directory
 from fsxsync.sync.served import Served, Shared
 from fsxsync.tree.attributes import take_off
 
@@ -84,7 +85,7 @@ class Repairer:
             what = "the attribute was taken off"
         if rules & set(_LEFT) or pair.served is None:
             return what
-        if rules == {Rule.RESERVED_ATTRIBUTE}:
+        if rules == {Rule.RESERVED_ATTRIBUTE} or self._why_not_served(pair.served):
             return what
         if Rule.ROW_WITHOUT_FILE in rules:
             return self._bring_back(pair)
@@ -97,6 +98,19 @@ class Repairer:
             return self._export_anew(pair) if pair.local is not None and pair.local.stub is None else ""
         self._hint(pair)
         return _LOOKED
+
+    @staticmethod
+    def _why_not_served(served: Served) -> str:
+        """'' if it is, in the directory that is known: else everything would look broken that lies elsewhere now
+        (DESIGN §3.6)."""
+        association = served.association
+        if association.lifecycle is not Lifecycle.AVAILABLE:
+            return f"the association is {association.lifecycle.value}: {association.failure or 'wait until it is not'}"
+        try:
+            check_directory(served)
+        except TreeMoved as error:
+            return str(error)
+        return ""
 
     async def _is_gone(self, pair: Pair) -> bool:
         """The row knows an object, and it is not there any more. False where nobody can tell: the look will meet the
@@ -209,6 +223,8 @@ class Repairer:
         """What a look met; '' if nothing, or if it is still to come: what was done here is a change like any other."""
         if pair.served is None:
             return ""
+        if why := self._why_not_served(pair.served):
+            return why
         if error := next((entry.last_error for entry in _entries(pair.served, pair.path) if entry.last_error), ""):
             return error
         problems = self._shared.catalog.problems.get(pair.served.id, pair.path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.instance import Done, Instance
+from support.instance import Done, Instance, eventually, keys_of
 from support.moto_server import MotoServer
 
 from fsxsync import _core
@@ -390,6 +390,29 @@ def test_a_file_that_is_missing_comes_back_and_no_object_goes(
     assert (linked / "removed").read_bytes() == b"removed"
     assert (linked / "never was").read_bytes() == b"someone else's"
     assert s3.get_object(Bucket=bucket, Key="never was")["Body"].read() == b"someone else's"
+
+
+def test_nothing_is_repaired_where_the_directory_is_another_one(
+    fsx: Instance, linked: Path, s3: Any, bucket: str
+) -> None:
+    """As when a disk below the tree is not mounted."""
+    fsx.stop()
+    elsewhere = fsx.state_dir / "elsewhere"
+    (fsx.tree / "d").rename(elsewhere)
+    (fsx.tree / "d").mkdir()
+    fsx.start()
+    eventually(lambda: fsx.status()["associations"][0]["state"] == "MISCONFIGURED")
+
+    done = fsx.run("check", "--repair")
+    assert "repaired:" not in done.out
+    assert keys_of(s3, bucket) == ["new", "old"]
+    fsx.stop()
+    (fsx.tree / "d").rmdir()
+    elsewhere.rename(fsx.tree / "d")
+    fsx.start()
+    fsx.settle()
+    assert broken(fsx) == {}
+    assert (linked / "new").read_bytes() == b"new bytes" * 1000
 
 
 def test_stubs_are_made_whole(fsx: Instance, linked: Path, s3: Any, bucket: str) -> None:
