@@ -172,8 +172,14 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
 
 
 def remark(served: Served, path: bytes, local: Local, mark: StubMark) -> Local:
-    """Let a stub stand for the same bytes under another etag or key (a copy made them). Raises as `stubs.remark`."""
-    return local if local.stub == mark else served.shared.tree.remark(served.tree_path(path), local, mark)
+    """Let a stub stand for the same bytes under another etag or key (a copy made them). Raises as `stubs.remark`.
+
+    Returns the file with mode and owner as judged: what was set meanwhile is a change to be exported.
+    """
+    if local.stub == mark:
+        return local
+    now = served.shared.tree.remark(served.tree_path(path), local, mark)
+    return replace(now, mode=local.mode, uid=local.uid, gid=local.gid)
 
 
 async def export_delete(served: Served, path: bytes, action: Action) -> None:

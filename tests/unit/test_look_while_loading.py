@@ -219,3 +219,28 @@ async def test_a_file_that_is_back_while_another_one_is_exported_is_not_missed(
         assert row is not None
         assert row.target == b"other"
         assert (outcome.next, outcome.local) == (Next.AGAIN, True)
+
+
+async def test_a_mode_that_is_set_while_the_one_before_is_exported_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark of a released file gets the copy's version, and the file was looked at once more then."""
+    world = World(tmp_path, versioned=True)
+    path = await released_file(world)
+    path.chmod(0o755)
+    copy = world.store.copy
+
+    async def set_meanwhile(*arguments: Any, **named: Any) -> Any:
+        written = await copy(*arguments, **named)
+        path.chmod(0o640)
+        return written
+
+    monkeypatch.setattr(world.store, "copy", set_meanwhile)
+    async with world.daemon() as daemon:
+        outcome = await look(daemon.served, replace(TOLD, local=True, remote=False))
+
+        row = world.catalog.files.get("dra-1", b"f")
+        assert row is not None
+        assert row.mode == 0o755
+        assert (outcome.next, outcome.local) == (Next.AGAIN, True)
+    world.close()
