@@ -53,6 +53,7 @@ POINTS = frozenset(
         "catalog.tasks",
         "catalog.upload_parts",
         "catalog.uploads",
+        "catalog.uses",
         # the staging directory
         "staging.make",
         "staging.write-note",
