@@ -227,7 +227,7 @@ async def test_a_failure_is_the_readers_and_the_next_one_tries_again(world: Worl
             assert await reader.read(*span(5)) == BODY[5 * CHUNK : 6 * CHUNK]
 
     events = (world.base / "events.jsonl").read_text().splitlines()
-    assert len([line for line in events if "S3AccessDenied" in line]) == 1
+    assert len([line for line in events if "S3RestoreAccessDenied" in line]) == 1
 
 
 # ---------------------------------------------------------------- ending
