@@ -221,10 +221,14 @@ async def mark_empty(served: Served, row: Base, local: Local) -> Refusal | None:
 
 
 def _to_try_again(served: Served, one: Candidate, why: Refusal | None) -> Candidate | None:
-    """The file as it is now, if it may soon be released, or was judged by what it was before its data had come."""
+    """The file as it is now, if it may soon be released: it is in use, a look that refreshes its row is to come, or it
+    was judged by what it was before its data had come."""
     if why is None or (now := _now(served, one.path)) is None:
         return None
-    return Candidate(one.path, now) if why.code == "ResourceBusy" or now.ctime_ns != one.local.ctime_ns else None
+    changelog = served.shared.catalog.changelog
+    is_soon = why.code == "ResourceBusy" or now.ctime_ns != one.local.ctime_ns
+    is_soon = is_soon or any(entry.path == one.path for entry in changelog.pending(served.id, one.path, 1))
+    return Candidate(one.path, now) if is_soon else None
 
 
 async def _release_slices(

@@ -90,6 +90,8 @@ class Watermark:
         self._uses = LastUses(shared)
         self._reserve = Reserve(shared.settings.state_dir / "reserve")
         self._nothing_until = 0.0
+        self._busy: set[int] = set()
+        """Files that the last walk left because they were open: once one of them is not, another walk may find more."""
         self._freed_at = 0.0
         """When somebody who met a full disk was last helped."""
         self._is_said = False
@@ -161,7 +163,7 @@ class Watermark:
         async with self._turn:
             if self._freed_at > since:
                 return True  # he was too early for it: of the chunks of a file several fail at once
-            if trio.current_time() < self._nothing_until:
+            if trio.current_time() < self._nothing_until and all(map(self._is_open, self._busy)):
                 return False
             for pause_s in (0.0, *MOTION_S):
                 if pause_s and not self._is_in_motion():
@@ -196,6 +198,9 @@ class Watermark:
         except OSError as error:
             log.debug("the reserve is not whole", extra={"error": str(error)})
 
+    def _is_open(self, ino: int) -> bool:
+        return self._shared.front.open_handles(ino) > 0
+
     def _is_in_motion(self) -> bool:
         """There are files that can't be released yet, but soon."""
         changelog = self._shared.catalog.changelog
@@ -214,6 +219,7 @@ class Watermark:
     async def _release_until(self, needed: Callable[[], int]) -> bool:
         """Release as long as bytes are ``needed``. False: nothing could be released."""
         has_freed = False
+        self._busy.clear()
         oldest = await self._oldest_of_all()
         oldest.reverse()
         while oldest and (left := needed()) > 0:
@@ -249,6 +255,7 @@ class Watermark:
                 if old.is_stub
             ]
             outcomes = await release(served, [old.candidate for old in part if not old.is_stub])
+            self._busy.update(ino for ino in (old.candidate.local.ino for old in part) if self._is_open(ino))
         except FsxSyncError as error:
             log.warning("release by watermark failed", extra={"association": association, "error": str(error)})
             return False

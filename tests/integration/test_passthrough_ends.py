@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.applications import GONE, Applications
-from support.instance import Instance, instance
+from support.instance import Instance, eventually, instance
 from support.moto_server import MotoServer
 from support.proxy import Proxy, Request, refusal
 
@@ -34,12 +34,13 @@ class Gate:
     """A proxy's rule: downloads wait until it is opened, and fail then."""
 
     def __init__(self) -> None:
-        self.reached = threading.Semaphore(0)
+        self.waiting: set[str] = set()
+        """Objects whose download waits."""
         self.opened = threading.Event()
 
     def __call__(self, request: Request) -> Any:
         if request.method == "GET" and "slow" in request.path and not self.opened.is_set():
-            self.reached.release()
+            self.waiting.add(request.path)
             self.opened.wait(120)
             return refusal(503, "SlowDown")
         return None
@@ -76,8 +77,7 @@ def busy(fsx: Instance, moto: MotoServer, s3: Any, bucket: str, gate: Gate) -> I
         programs.start("wait_for_bytes", d / "slow-large")
         programs.start("wait_for_open", d / "slow-small")
         programs.start("wait_for_writing", d / "slow-writer")
-        for _ in range(3):
-            assert gate.reached.acquire(timeout=60)
+        eventually(lambda: len(gate.waiting) == 3)
         assert len(programs.running()) == 9
         yield programs
         proxy.rule = None

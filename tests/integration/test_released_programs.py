@@ -53,7 +53,7 @@ def same(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("options", ["-cf", "-cSf"])
-def test_tar(released: Path, tmp_path: Path, options: str) -> None:
+def test_tar_of_a_released_tree(released: Path, tmp_path: Path, options: str) -> None:
     subprocess.run(["tar", options, tmp_path / "t.tar", "-C", released, "."], check=True)
     (tmp_path / "copy").mkdir()
     subprocess.run(["tar", "-xf", tmp_path / "t.tar", "-C", tmp_path / "copy"], check=True)
@@ -61,23 +61,23 @@ def test_tar(released: Path, tmp_path: Path, options: str) -> None:
 
 
 @pytest.mark.parametrize("sparse", ["auto", "always"])
-def test_cp(released: Path, tmp_path: Path, sparse: str) -> None:
+def test_cp_of_a_released_tree(released: Path, tmp_path: Path, sparse: str) -> None:
     subprocess.run(["cp", "-a", f"--sparse={sparse}", released, tmp_path / "copy"], check=True)
     same(tmp_path / "copy")
 
 
 @pytest.mark.parametrize("options", [["-a"], ["-aS", "--checksum"]])
-def test_rsync(released: Path, tmp_path: Path, options: list[str]) -> None:
+def test_rsync_of_a_released_tree(released: Path, tmp_path: Path, options: list[str]) -> None:
     subprocess.run(["rsync", *options, f"{released}/", tmp_path / "copy"], check=True)
     same(tmp_path / "copy")
 
 
-def test_grep(released: Path) -> None:
+def test_grep_of_a_released_tree(released: Path) -> None:
     found = subprocess.run(["grep", "-rlac", "needle", "."], cwd=released, check=True, capture_output=True, text=True)
     assert sorted(found.stdout.split()) == ["./large", "./small", "./sub/other", "./zeros"]
 
 
-def test_file(released: Path) -> None:
+def test_file_of_a_released_tree(released: Path) -> None:
     told = subprocess.run(["file", "-b", *BODIES], cwd=released, check=True, capture_output=True, text=True)
     kinds = dict(zip(BODIES, told.stdout.splitlines(), strict=True))
     assert (kinds["small"].partition(",")[0], kinds["sub/other"], kinds["empty"]) == (
@@ -87,7 +87,7 @@ def test_file(released: Path) -> None:
     )
 
 
-def test_md5sum(released: Path) -> None:
+def test_md5sum_of_a_released_tree(released: Path) -> None:
     sums = "".join(f"{hashlib.md5(body).hexdigest()}  {name}\n" for name, body in BODIES.items())  # noqa: S324
     subprocess.run(["md5sum", "-c", "--quiet"], cwd=released, input=sums, text=True, check=True)
 
@@ -113,7 +113,7 @@ def test_seeking_finds_no_hole_where_the_object_has_data(tier: Tiering, released
                 assert os.pread(stream.fileno(), 10, 4 * CHUNK) == BODIES["large"][4 * CHUNK : 4 * CHUNK + 10]
 
 
-def test_getfattr(tier: Tiering, released: Path) -> None:
+def test_getfattr_of_a_released_tree(tier: Tiering, released: Path) -> None:
     def told(word: str) -> str:
         command = ["getfattr", "--only-values", "-n", f"user.fsxsync.{word}", "large"]
         done = subprocess.run(command, cwd=released, check=False, capture_output=True, text=True)

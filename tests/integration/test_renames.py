@@ -20,7 +20,7 @@ from support.moto_server import MotoServer
 from support.proxy import Proxy, Request, refusal
 
 MIB = 1 << 20
-ENTRIES = int(os.environ.get("FSXSYNC_RENAME_ENTRIES", "300"))
+ENTRIES = int(os.environ.get("FSXSYNC_RENAME_ENTRIES", "150"))
 IN_PARTS = """
 from fsxsync.repository import copying
 copying.COPY_MAX = copying.PART = 5 << 20
@@ -517,3 +517,29 @@ def test_an_archived_object_whose_file_was_renamed_is_not_deleted(
     fsx.settle()
     assert "p/a" in keys_of(s3, bucket, "p/")
     assert (fsx.tree / "d/b").exists()
+
+
+@pytest.mark.parametrize(("mounted", "released"), [(True, True), (True, False), (False, False)])
+def test_files_that_changed_places_and_went_do_not_wait_for_each_other(
+    tmp_path: Path, moto: MotoServer, s3: Any, bucket: str, *, mounted: bool, released: bool
+) -> None:
+    with instance(tmp_path, mounted=mounted, FSXSYNC_EXPORT_DELAY_S="1") as made:  # so that both are looked at together
+        d = made.directory / "d"
+        d.mkdir(parents=True, exist_ok=True)
+        made.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")
+        for name in ("one", "other"):
+            (d / name).write_text(name)
+        made.settle()
+        if released:
+            made.ok("release", d / "one", d / "other")
+        (d / "one").rename(d / "aside")
+        (d / "other").rename(d / "one")
+        (d / "aside").rename(d / "other")
+        eventually(lambda: made.status()["associations"][0]["pending_exports"] >= 2)  # each with the other's inode
+
+        for name in ("one", "other"):
+            (d / name).rename(d / "last")
+        (d / "last").unlink()
+
+        made.settle()
+        assert keys_of(s3, bucket) == []

@@ -78,7 +78,7 @@ def test_who_meets_a_full_disk_gets_room_if_anything_can_be_released(
     small_disk: Path, moto: MotoServer, s3: Any, bucket: str
 ) -> None:
     with instance(small_disk) as made:
-        large = os.urandom(24 * MIB)
+        large = os.urandom(40 * MIB)
         for name in ("one", "two", "three"):
             s3.put_object(Bucket=bucket, Key=name, Body=large)
         made.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")
@@ -146,9 +146,10 @@ def test_who_writes_to_a_nearly_full_disk_gets_room_too(
             bodies[name] = os.urandom(8 * MIB if left > 24 * MIB else 2 * MIB)
             (d / name).write_bytes(bodies[name])
         made.settle(d)
-        # One that is there, and one that is made: neither is written past the daemon.
-        for name in ("there", "new"):
-            bodies[name] = os.urandom(25 * MIB)
+        # One that is there, and some that are made: none is written past the daemon, unless it has made room before
+        # (of a tenth of the disk).
+        for name in ("there", "new", "next", "last"):
+            bodies[name] = os.urandom(10 * MIB)
             (d / name).write_bytes(bodies[name])
         made.settle(d)
         # Who opened it while there was room writes past the daemon, which makes room ahead of him.
@@ -207,6 +208,7 @@ def test_flags_keep_files_here_or_from_the_repository(fsx: Instance, moto: MotoS
     fsx.settle()
     assert (d / "secret" / "moved").read_bytes() == b"moved"
     os.removexattr(d / "plain", "user.fsxsync.norelease")
+    fsx.settle()
     fsx.ok("release", d / "plain")
     assert (d / "plain").read_bytes() == b"plain"
 

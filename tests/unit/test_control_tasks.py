@@ -107,7 +107,7 @@ async def test_other_users_release_and_restore_what_they_own_and_nothing_else(
         client.stop,
     ):
         assert await world.code(refused) == "AccessDenied"
-    for number in range(OPEN_MOST):
+    for number in range(OPEN_MOST - 1):  # one is being cancelled
         await world.ask(client.create_task, {"type": "RESTORE_DATA", "paths": [f"d/{number}"]})
     assert (
         await world.code(client.create_task, {"type": "RESTORE_DATA", "paths": ["d/more"]})
