@@ -1,5 +1,5 @@
-"""Data repository tasks: releasing, restoring and telling the state of many files, against a server that is no
-bottleneck.
+"""Data repository tasks: releasing, restoring, telling the state and the differences of many files, against a server
+that is no bottleneck.
 
 The small files are half as many as ``--objects`` says. What is restored is a tenth of these, 64 KiB each, and compared
 with the transfer engine's own download of the same.
@@ -10,15 +10,22 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from support.instance import Instance
+
 from bench.harness import Report, cpu_s, daemon_pid, memory_mib, running, stopwatch, timed
 from bench.objects import BUCKET, etag_of, key_of
 from bench.server import StaticServer
 from bench.transfer_ import MEMORY, THREADS, child
 from bench.transfer_child import Task
+from fsxsync.repository.listing import fetch_page, read_fast
 
 RELEASES_PER_S = 10_000
 STATE_S_PER_100_000 = 3.0
 RESTORE_SHARE = 0.9
+DIFF_SHARE = 1.2
 SMALL, LARGE = 1024, 64 * 1024
 
 
@@ -42,7 +49,26 @@ def _release(report: Report, count: int) -> None:
         report.add(case, "daemon's processor", "us/file", (cpu_s(pid) - before) / count * 1e6)
         told_s = timed(lambda: fsx.ok("state", "-r", "--json", place, timeout=3600))
         report.add(case, "state -r", "s", told_s, goal=STATE_S_PER_100_000 * count / 100_000)
+        _diff(report, case, fsx, server)
         report.add(case, "highest Rss", "MiB", memory_mib(pid)["Peak"])
+
+
+def _diff(report: Report, case: str, fsx: Instance, server: StaticServer) -> None:
+    """Both sides are equal: what `diff` does beside the listing has to hide behind it."""
+    alone, whole = [], []
+    for _ in range(3):  # in turns: other programs slow both down
+        alone.append(timed(lambda: _list(server.url)))
+        whole.append(timed(lambda: fsx.ok("diff", fsx.directory / "d", timeout=3600)))
+    report.add(case, "diff", "s", min(whole), listing=min(alone), goal=DIFF_SHARE * min(alone))
+
+
+def _list(url: str) -> None:
+    """As fast as we can."""
+    client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", config=Config(signature_version=UNSIGNED))
+    read_fast(client)
+    more: dict[str, str] = {}
+    while (page := fetch_page(client, Bucket=BUCKET, **more)).is_truncated:
+        more = {"ContinuationToken": page.token or ""}
 
 
 def _restore(report: Report, count: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 import click
 
@@ -12,8 +13,10 @@ from fsxsync.cli.context import Instance
 from fsxsync.cli.hostpaths import tree_paths
 from fsxsync.cli.output import documents
 from fsxsync.control.client import Document
+from fsxsync.control.documents import of_finding
 from fsxsync.control.protocol import DaemonError
-from fsxsync.errors import FsxSyncError
+from fsxsync.errors import FsxSyncError, NoDaemon
+from fsxsync.model.finding import Finding
 from fsxsync.telemetry.log import escape
 
 ADVICE = "'fsxsync events --level WARN' may say how it came to this; see docs/OPERATIONS.md, Checking"
@@ -35,6 +38,8 @@ def check(instance: Instance, /, paths: Sequence[str], *, verify: bool, repair: 
     """Compare the tree with the catalog and the stubs, below PATH (without: everywhere). Changes nothing without
     --repair.
 
+    Also where no daemon runs; then what was changed since it ended is left out. --repair needs one.
+
     Prints a line for each broken rule, and ends with exit code 1 if there is any. Files that are changed, open or
     being loaded just now are left out. With --verify, every file that is here is read and compared with what was
     synced, and with its object's checksum. --json prints a list with an object for each broken rule.
@@ -49,14 +54,10 @@ def check(instance: Instance, /, paths: Sequence[str], *, verify: bool, repair: 
       fsxsync check --repair
       fsxsync check --verify --json /fsx/datasets | jq -r '.[].path'
     """
-    client = instance.client
-    status = client.status()
-    root = os.path.realpath(status["mount"] or status["tree"])
     tally: Document = {}
-    findings = (
-        _shown(finding, root, repair=repair)
-        for finding in _findings(client.check(tree_paths(paths, status), verify=verify, repair=repair), tally)
-    )
+    status, lines = _asked(instance, paths, verify=verify, repair=repair)
+    root = os.path.realpath(status["mount"] or status["tree"])
+    findings = (_shown(finding, root, repair=repair) for finding in _findings(lines, tally))
     if as_json:
         documents(findings)
     else:
@@ -67,6 +68,32 @@ def check(instance: Instance, /, paths: Sequence[str], *, verify: bool, repair: 
         rules = "a rule is" if broken == 1 else f"{broken} rules are"
         raise RulesBroken(f"{rules} broken", told)
     click.echo(told, err=as_json)  # --json: nothing else on stdout
+
+
+def _asked(
+    instance: Instance, paths: Sequence[str], *, verify: bool, repair: bool
+) -> tuple[Document, Iterator[Document]]:
+    """What a daemon says of itself and of these paths, or we where none runs."""
+    from fsxsync.daemon.offline import tree_of  # noqa: PLC0415 - a daemon's imports take a while
+
+    try:
+        status = instance.client.status()
+    except NoDaemon as error:
+        if repair:
+            raise NoDaemon(
+                "check --repair", "no daemon runs, and what is repaired is exported or imported by it"
+            ) from error
+        status = {"mount": None, "tree": str(tree_of(instance.state_dir))}
+        return status, _offline(instance, tree_paths(paths, status), verify=verify)
+    return status, instance.client.check(tree_paths(paths, status), verify=verify, repair=repair)
+
+
+def _offline(instance: Instance, asked: Sequence[bytes], *, verify: bool) -> Iterator[Document]:
+    """As the daemon's own lines."""
+    from fsxsync.daemon.offline import check_offline  # noqa: PLC0415 - the same
+
+    for told in check_offline(instance.state_dir, asked or [b""], verify=verify):
+        yield {"finding": of_finding(told)} if isinstance(told, Finding) else {"tally": asdict(told)}
 
 
 def _shown(finding: Document, root: str, *, repair: bool) -> Document:

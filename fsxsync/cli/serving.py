@@ -36,7 +36,9 @@ API = click.option("--api-listen", metavar="HOST:PORT", help="Serve the FSx API 
 
 @click.command(short_help="Serve the tree at a mount point.")
 @click.argument("mountpoint", type=click.Path(path_type=Path))
-@click.option("--allow-other", is_flag=True, help="Let other users use the mount.")
+@click.option(
+    "--allow-other", is_flag=True, help="Let other users use the mount, and release and restore what they own."
+)
 @DAEMON
 @CONFIG
 @METRICS

@@ -32,6 +32,8 @@ BATCH = 200
 """Entries that one hop to a worker thread looks at; other tasks run between two."""
 SETTLE_S = 30.0
 """How long changes may take to come to the changelog; what looks broken after that is not judged."""
+_SEEN_AT_START = frozenset({Rule.ROW_WITHOUT_FILE, Rule.FILE_WITHOUT_ROW, Rule.UNSEEN_CHANGE})
+"""What also a change looks like that was made while no daemon ran."""
 _STAYS = frozenset({"not-exportable", "refused"})
 Broken = tuple[Pair, list[Finding]]
 _STARTING = frozenset({Lifecycle.CREATING, Lifecycle.DELETING})
@@ -39,7 +41,7 @@ _STARTING = frozenset({Lifecycle.CREATING, Lifecycle.DELETING})
 
 class Checker:
     """One check. ``settle`` returns when all that was done in the tree is in the changelog; ``is_scanned`` says of an
-    association that its tree was compared with the catalog since the daemon started."""
+    association that its tree was compared with the catalog since the daemon started. ``is_offline``: none runs."""
 
     def __init__(
         self,
@@ -50,11 +52,13 @@ class Checker:
         is_scanned: Callable[[str], bool],
         verify: bool,
         repair: bool = False,
+        is_offline: bool = False,
     ) -> None:
         self._shared = shared
         self._served = sorted(served.values(), key=lambda one: _directory(one.association.directory))
         self._settle = settle
         self._is_scanned = is_scanned
+        self._is_offline = is_offline
         self._tally = Tally()
         self._verifier = Verifier(shared, self._tally, is_busy=self._is_busy, repairs=repair) if verify else None
         self._repairer = Repairer(shared, see=self._now, judge=self._judge_now) if repair else None
@@ -78,7 +82,7 @@ class Checker:
                     alone = [pair for pair in batch if pair.seen is None]
                     for finding in await self._repairer.repair(await self._look_again(alone) if alone else []):
                         yield self._told(finding)
-        if b"" in tree_paths:
+        if b"" in tree_paths and not self._is_offline:  # the next start clears them or puts them back
             for finding in await trio.to_thread.run_sync(self._leftovers):
                 yield self._told(finding if self._repairer is None else replace(finding, repair=LEFTOVER))
         yield self._tally
@@ -203,7 +207,9 @@ class Checker:
                 or self._is_written(now)
             )
             findings = self._judge(now, pending=pending)
-            if pending and not findings:
+            if self._is_offline:
+                findings = [finding for finding in findings if finding.rule not in _SEEN_AT_START]
+            if (pending or self._is_offline) and not findings:
                 self._tally.skipped += 1
             if findings:
                 found.append((now, findings))

@@ -124,10 +124,7 @@ class Engine:
 
     def _start(self, association: Association) -> Service:
         assert self._nursery is not None
-        store = self._open_store(
-            association.bucket, association.access, None, self._shared.counts[association.id].requests
-        )
-        served = Served(shared=self._shared, association=association, store=store)
+        served = self.served_alone(association)
         reader = self._readers.take(association, self._nursery)
         service = Service(served, self.intake, reader=reader, routes=self._routes, watch=self._watch)
         self._served[association.id] = served
@@ -135,6 +132,12 @@ class Engine:
         self._shared.front.policies_changed()
         self._nursery.start_soon(service.run, name=f"association {association.id}")
         return service
+
+    def served_alone(self, association: Association) -> Served:
+        """An association with its store, and nothing that would bring anything over."""
+        requests = self._shared.counts[association.id].requests
+        store = self._open_store(association.bucket, association.access, None, requests)
+        return Served(shared=self._shared, association=association, store=store)
 
     async def _watch(self, directory: bytes) -> None:
         self.watcher.add_root(directory)

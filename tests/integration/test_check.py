@@ -309,9 +309,36 @@ def test_paths_that_are_no_paths(fsx: Instance, linked: Path) -> None:
         assert why in done.err
 
 
-def test_without_a_daemon_check_says_so(fsx: Instance, linked: Path) -> None:
+def test_without_a_daemon(fsx: Instance, linked: Path, s3: Any, bucket: str, tmp_path: Path) -> None:
+    for name in ("stripped", "version", "gone"):
+        s3.put_object(Bucket=bucket, Key=name, Body=b"0123456789")
+    (linked / "own").write_bytes(b"12345678")
+    fsx.settle()
     fsx.stop()
-    assert fsx.run("check").code == 3
+    here = fsx.tree / "d"
+    assert counted(fsx.run("check")) == {"checked": 7, "skipped": 0}
+
+    (here / "new").write_bytes(b"changed while nobody watched")
+    (here / "made").write_bytes(b"so was this")
+    (here / "gone").unlink()
+    assert counted(fsx.run("check")) == {"checked": 8, "skipped": 3}
+    assert fsx.run("check", "--repair").code == 3
+
+    os.removexattr(here / "stripped", XATTR)
+    mark = StubMark.decode(os.getxattr(here / "version", XATTR))
+    os.setxattr(here / "version", XATTR, replace(mark, etag="e0").encode())
+    before = (here / "own").stat()
+    flip(here / "own")
+    os.utime(here / "own", ns=(before.st_atime_ns, before.st_mtime_ns))
+    execute(fsx, "UPDATE files SET ctime_ns = ? WHERE sort_key = ?", (here / "own").stat().st_ctime_ns, b"own")
+    done = fsx.run("check", "--verify", "--json", here)
+    assert done.code == 1
+    assert {os.path.relpath(one["path"], here): one["rule"] for one in json.loads(done.out)} == {
+        "stripped": "released-without-mark",
+        "version": "stub-version",
+        "own": "local-damaged",
+    }
+    assert replace(fsx, base=tmp_path / "elsewhere", server=None).run("check").code == 3
 
 
 def test_a_directory_in_watch_mode_is_checked(watched: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:

@@ -91,6 +91,11 @@ def test_who_meets_a_full_disk_gets_room_if_anything_can_be_released(
         made.ok("state", "--set", "norelease", d)
         assert sum(readable(d / name, large) for name in ("one", "two", "three")) < 3
         assert "NoDiskSpace" in made.ok("events", "--json").out
+        refused = made.run("restore", "--json", d)
+        shown = made.ok("task", "show", refused.json["id"], "--json").json
+        # FSx's reports have no code for it.
+        assert (refused.code, {row["code"] for row in shown["failures"]}) == (1, {"InternalError"})
+        assert all("MiB are free" in row["message"] for row in shown["failures"])
         made.ok("state", "--clear", "norelease", d)
         eventually(lambda: readable(d / "three", large))
 
