@@ -13,7 +13,6 @@ from fsxsync.cli.context import Instance
 from fsxsync.cli.hostpaths import tree_paths
 from fsxsync.cli.output import documents
 from fsxsync.control.client import Document
-from fsxsync.control.documents import of_finding
 from fsxsync.control.protocol import DaemonError
 from fsxsync.errors import FsxSyncError, NoDaemon
 from fsxsync.model.finding import Finding
@@ -74,11 +73,11 @@ def _asked(
     instance: Instance, paths: Sequence[str], *, verify: bool, repair: bool
 ) -> tuple[Document, Iterator[Document]]:
     """What a daemon says of itself and of these paths, or we where none runs."""
-    from fsxsync.daemon.offline import tree_of  # noqa: PLC0415 - a daemon's imports take a while
-
     try:
         status = instance.client.status()
     except NoDaemon as error:
+        from fsxsync.daemon.offline import tree_of  # noqa: PLC0415 - a daemon's imports take a while
+
         if repair:
             raise NoDaemon(
                 "check --repair", "no daemon runs, and what is repaired is exported or imported by it"
@@ -90,7 +89,8 @@ def _asked(
 
 def _offline(instance: Instance, asked: Sequence[bytes], *, verify: bool) -> Iterator[Document]:
     """As the daemon's own lines."""
-    from fsxsync.daemon.offline import check_offline  # noqa: PLC0415 - the same
+    from fsxsync.control.documents import of_finding  # noqa: PLC0415 - the same
+    from fsxsync.daemon.offline import check_offline  # noqa: PLC0415
 
     for told in check_offline(instance.state_dir, asked or [b""], verify=verify):
         yield {"finding": of_finding(told)} if isinstance(told, Finding) else {"tally": asdict(told)}

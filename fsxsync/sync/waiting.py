@@ -105,9 +105,10 @@ class Waiter:
         return tuple(items[:SHOWN])
 
     async def drain(self, timeout_s: float) -> int:
-        """Wait for local changes to be exported; how many are left."""
-        with trio.move_on_after(timeout_s):
+        """Wait for local changes to be exported; how many are left, also of those made a moment ago."""
+        with trio.move_on_after(max(timeout_s, COUNT_S)):
             await self.settle_local()
+        with trio.move_on_after(timeout_s):
             while self._local_left() > 0:  # noqa: ASYNC110  as above
                 await trio.sleep(LOOK_EVERY_S)
         return self._local_left()
@@ -132,3 +133,7 @@ def pending_item(served: Served, path: bytes, entry: Entry) -> PendingItem:
         error=entry.last_error,
         waiting_for=entry.waiting_for or ("" if served.association.failure == "" else served.association.failure),
     )
+
+
+COUNT_S = 5.0
+"""How long it may take to learn of what was done in the tree before the daemon ends."""

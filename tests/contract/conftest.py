@@ -236,7 +236,7 @@ def make_built_world(environment: None, tmp_path_factory: pytest.TempPathFactory
             stack.enter_context(pytest.MonkeyPatch.context()).setenv("AWS_CA_BUNDLE", str(server.bundle))
         loop = stack.enter_context(Loop(ca_bundle=None if server.bundle is None else str(server.bundle)))
         client = stack.enter_context(closing(server.client("s3")))
-        connection = stack.enter_context(closing(Connection(lambda: _client(server.access))))
+        connection = stack.enter_context(closing(Connection(lambda: _client(server.access, Requests()))))
         yield worlds_on(server, loop, connection, client)
 
 
