@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyte
+import pytest
 from support.instance import Instance, eventually
 from support.moto_server import MotoServer
 
@@ -93,7 +94,10 @@ def test_top_shows_what_the_daemon_does(fsx: Instance, moto: MotoServer, s3: Any
             eventually(lambda: shown.shows("open for writing 1"))
         s3.delete_bucket(Bucket=bucket)
         (fsx.directory / "first/other").write_bytes(b"x")
-        eventually(lambda: shown.shows("/first", "MISCONFIGURED"))
+        try:
+            eventually(lambda: shown.shows("/first", "MISCONFIGURED"))
+        except AssertionError:
+            pytest.fail(f"{shown.lines}\n{fsx.ok('status', '--json').out}\n{fsx.said()}")
         eventually(lambda: shown.shows("ERRORS"))
         (row,) = [line for line in shown.lines if line.startswith("/first ")]
         assert int(row.split()[2]) > 0
