@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 """Of what is printed where there is no terminal."""
+HEIGHT = 24
 _QUIT = frozenset(b"qQ\x03\x04")
 
 
@@ -96,7 +97,11 @@ def _watch(client: Client, told: Document, interval_s: float) -> None:
 
 
 def _draw(live: Live, told: Document, note: str) -> None:
-    size = live.console.size
+    from rich.console import ConsoleDimensions  # noqa: PLC0415
+
+    # Asked of the terminal each time: rich would believe COLUMNS and LINES, which no resize changes.
+    width, height = os.get_terminal_size(sys.stdout.fileno())
+    live.console.size = size = ConsoleDimensions(width or WIDTH, height or HEIGHT)
     lines = frame(told, width=size.width, height=size.height, now_s=time.time(), note=note)
     live.update(_group(lines), refresh=True)
 

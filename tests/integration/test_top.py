@@ -32,7 +32,7 @@ class Terminal:
         self.before = termios.tcgetattr(inner)
         self.program = subprocess.Popen(  # noqa: S603
             [*fsx.program, *arguments],
-            env={**fsx.environment(), "TERM": "xterm-256color", **env},
+            env={**fsx.environment(), "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24", **env},
             stdin=inner,
             stdout=inner,
             stderr=inner,
