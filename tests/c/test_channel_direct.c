@@ -73,6 +73,30 @@ ask(struct world *world, uint32_t opcode, const void *body, size_t size)
     return fsx_direct_answer(&world->direct, request, sizeof head + size, room);
 }
 
+static void
+ask_about(struct world *world, int number)
+{
+    struct fuse_create_in create = {.flags = O_WRONLY, .mode = 0644};
+    struct fuse_getattr_in getattr = {0};
+    struct fuse_release_in release = {.fh = 7};
+    char name[32], body[64];
+    int length = snprintf(name, sizeof name, "f%d", number) + 1;
+
+    if (ask(world, FUSE_LOOKUP, name, (size_t)length)) {
+        atomic_fetch_add(faccessat(world->fd, name, F_OK, 0) == 0 ? &world->met : &world->passed,
+                         1);
+    }
+    memcpy(body, &create, sizeof create);
+    memcpy(body + sizeof create, name, (size_t)length);
+    if (ask(world, FUSE_CREATE, body, sizeof create + (size_t)length)) {
+        atomic_fetch_add(&world->created, 1);
+    }
+    (void)ask(world, FUSE_GETATTR, &getattr, sizeof getattr);
+    if (ask(world, FUSE_RELEASE, &release, sizeof release)) {
+        atomic_fetch_add(&world->released, 1);
+    }
+}
+
 static void *
 ask_all(void *argument)
 {
@@ -80,27 +104,7 @@ ask_all(void *argument)
     unsigned int seed = (unsigned int)(uintptr_t)&seed;
 
     for (int i = 0; i < ROUNDS; i++) {
-        struct fuse_create_in create = {.flags = O_WRONLY, .mode = 0644};
-        struct fuse_getattr_in getattr = {0};
-        struct fuse_release_in release = {.fh = 7};
-        char name[32], body[64];
-        int length = snprintf(name, sizeof name, "f%d", rand_r(&seed) % FILES) + 1;
-
-        if (ask(world, FUSE_LOOKUP, name, (size_t)length)) {
-            char path[64];
-            (void)snprintf(path, sizeof path, "%s", name);
-            atomic_fetch_add(
-                faccessat(world->fd, path, F_OK, 0) == 0 ? &world->met : &world->passed, 1);
-        }
-        memcpy(body, &create, sizeof create);
-        memcpy(body + sizeof create, name, (size_t)length);
-        if (ask(world, FUSE_CREATE, body, sizeof create + (size_t)length)) {
-            atomic_fetch_add(&world->created, 1);
-        }
-        (void)ask(world, FUSE_GETATTR, &getattr, sizeof getattr);
-        if (ask(world, FUSE_RELEASE, &release, sizeof release)) {
-            atomic_fetch_add(&world->released, 1);
-        }
+        ask_about(world, rand_r(&seed) % FILES);
     }
     return NULL;
 }
@@ -166,6 +170,7 @@ test_many_at_once(void)
     world.direct.device = -1;
     assert(fsx_direct_open(&world.direct, open("/dev/null", O_WRONLY | O_CLOEXEC), "user.x") == 0);
     assert(fsx_tables_switch_on(&world.direct.tables, root, 1000000000, ".hidden") == 0);
+    assert(fsx_tables_serve(&world.direct.tables, world.directory, world.fd, true));
     assert(pthread_create(&changer, NULL, change_all, &world) == 0);
     for (int i = 0; i < ASKERS; i++) {
         assert(pthread_create(&askers[i], NULL, ask_all, &world) == 0);
@@ -177,9 +182,17 @@ test_many_at_once(void)
     atomic_store(&world.is_done, true);
     pthread_join(changer, NULL);
     learn(&world, &created, &released);
-    assert(created == FILES && atomic_load(&world.created) == FILES);
+    assert(created <= FILES && atomic_load(&world.created) == created);
     assert(released == ASKERS * ROUNDS && atomic_load(&world.released) == released);
-    assert(atomic_load(&world.met) > 0);
+    /* The scheduler may have let the askers come only while the directory was not served, or while
+     * nobody learned. All is asked for twice now that nothing stands in the way: made, then met. */
+    for (int i = 0; i < 2 * FILES; i++) {
+        ask_about(&world, i % FILES);
+    }
+    learn(&world, &created, &released);
+    assert(created == FILES && atomic_load(&world.created) == FILES);
+    assert(released == ASKERS * ROUNDS + 2 * FILES && atomic_load(&world.released) == released);
+    assert(atomic_load(&world.met) >= FILES);
     assert(world.direct.tables.opened.count == 0);
     for (int i = 0; i < FILES; i++) {
         char name[32];
