@@ -10,6 +10,8 @@ int fsx_hashing_exec(PyObject *module);
 int fsx_syscalls_exec(PyObject *module);
 int fsx_getdents_exec(PyObject *module);
 int fsx_stub_exec(PyObject *module);
+int fsx_look_exec(PyObject *module);
+int fsx_release_exec(PyObject *module);
 int fsx_transfer_exec(PyObject *module);
 int fsx_channel_exec(PyObject *module);
 int fsx_channel_mount_exec(PyObject *module);

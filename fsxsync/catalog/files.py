@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from fsxsync.catalog.connection import Connection, Row
 from fsxsync.catalog.numbers import Numbers
-from fsxsync.model.identity import Base, Kind, Posix
+from fsxsync.model.identity import Base, Kind, Local, Posix
 
 KINDS = (Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK, Kind.OTHER)
 """Index = value of the column ``kind``: append only."""
@@ -33,6 +33,8 @@ _KNOWN = """SELECT sort_key, etag, remote_size, last_modified_ns FROM files WHER
 _BY_INODE = f"{_SELECT} WHERE ino = ?"
 _PUT = f"""INSERT INTO files ({_COLUMNS}) VALUES ({_MARKS})
     ON CONFLICT (association, sort_key) DO UPDATE SET {_SET}"""  # noqa: S608
+_SET_LOCAL = """UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = ?, mode = ?, uid = ?, gid = ?, released = ?
+    WHERE association = ? AND sort_key = ? AND ino = ?"""
 _DELETE_ONE = "DELETE FROM files WHERE association = ? AND sort_key = ?"
 _DELETE = "DELETE FROM files WHERE association = ? AND sort_key IN (?, ?)"
 _DELETE_ALL = "DELETE FROM files WHERE association = ?"
@@ -120,6 +122,29 @@ class Files:
             rows = {(base.association, base.path): row for base in bases if (row := self._row(base)) is not None}
             self._connection.run_many(_DELETE_ONE, [_other_form(row) for row in rows.values()])
             self._connection.run_many(_PUT, rows.values())
+
+    def set_local_many(self, association: str, states: Iterable[tuple[bytes, Local]]) -> None:
+        """As `Base.with_local` for the rows of files by their paths; one that is of another inode stays as it is."""
+        number = self._numbers.get(association)
+        with self._connection.transaction():
+            self._connection.run_many(
+                _SET_LOCAL,
+                [
+                    (
+                        local.size,
+                        local.mtime_ns,
+                        local.ctime_ns,
+                        local.mode,
+                        local.uid,
+                        local.gid,
+                        local.stub is not None,
+                        number,
+                        path,
+                        signed(local.ino),
+                    )
+                    for path, local in states
+                ],
+            )
 
     def delete(self, association: str, path: bytes) -> None:
         """Forget a path; not what lies below it."""
@@ -230,27 +255,19 @@ class Files:
 
     def _base(self, row: Row) -> Base:
         kind = KINDS[row[2]]
-        return Base(
-            association=self._numbers.id_of(row[0]),
-            path=row[1][:-1] if kind is Kind.DIRECTORY else row[1],
-            kind=kind,
-            ino=unsigned(row[3]),
-            size=row[4],
-            mtime_ns=row[5],
-            ctime_ns=row[6],
-            mode=row[7],
-            uid=row[8],
-            gid=row[9],
-            etag=row[10],
-            remote_size=row[11],
-            last_modified_ns=row[12],
-            version_id=row[13],
-            posix=Posix(row[14], row[15], row[16], row[17], row[18], row[24]),
-            posix_known=bool(row[19]),
-            storage_class=row[20],
-            released=bool(row[21]),
-            content_hash=row[22],
-            target=row[23],
+        return Base._make(
+            (
+                self._numbers.id_of(row[0]),
+                row[1][:-1] if kind is Kind.DIRECTORY else row[1],
+                kind,
+                unsigned(row[3]),
+                *row[4:14],
+                Posix._make((*row[14:19], row[24])),
+                bool(row[19]),
+                row[20],
+                bool(row[21]),
+                *row[22:24],
+            )
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 XATTR = b"user.fsxsync.stub"
 RESERVED_PREFIX = b"user.fsxsync."
 _VERSION = 1
+_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +25,14 @@ class StubMark:
     version_id: str | None = None
 
     def encode(self) -> bytes:
-        return json.dumps(
-            {
-                "v": _VERSION,
-                "etag": self.etag,
-                "size": self.size,
-                "key": self.key,
-                "version_id": self.version_id,
-            },
-            separators=(",", ":"),
-            ensure_ascii=False,
-        ).encode()
+        document = {
+            "v": _VERSION,
+            "etag": self.etag,
+            "size": self.size,
+            "key": self.key,
+            "version_id": self.version_id,
+        }
+        return _JSON.encode(document).encode()
 
     @classmethod
     def decode(cls, raw: bytes) -> StubMark:

@@ -24,7 +24,7 @@ def as_own(served: Served, path: bytes, base: Base | None, local: Local | None) 
         return local
     for row in served.shared.other_names(local.ino, served.id, path):
         if row.association == served.id and row.released and row.etag == mark.etag:
-            return replace(local, stub=_mark_for(served, base, mark))
+            return local._replace(stub=_mark_for(served, base, mark))
     return local
 
 
@@ -76,7 +76,7 @@ def is_loading(shared: Shared, ino: int, mark: StubMark, content_hash: bytes) ->
     """The data of a file is here, and its mark is about to go: let the row of each name say which bytes these are."""
     for row in shared.catalog.files.by_inode(ino):
         if row.released and row.etag == mark.etag and row.content_hash != content_hash:
-            shared.catalog.files.put(replace(row, content_hash=content_hash))
+            shared.catalog.files.put(row._replace(content_hash=content_hash))
 
 
 def loaded(shared: Shared, association: str, path: bytes, local: Local, content_hash: bytes) -> None:
@@ -87,6 +87,6 @@ def loaded(shared: Shared, association: str, path: bytes, local: Local, content_
             continue
         now = shared.tree.identify(served.tree_path(row.path))
         if now is not None and now.stub is None and (now.ino, now.size) == (row.ino, row.size):
-            as_is = replace(now, mode=row.mode, uid=row.uid, gid=row.gid)  # set meanwhile: a change to be exported
-            shared.catalog.files.put(replace(row.with_local(as_is), content_hash=content_hash, released=False))
+            as_is = now._replace(mode=row.mode, uid=row.uid, gid=row.gid)  # set meanwhile: a change to be exported
+            shared.catalog.files.put(row.with_local(as_is)._replace(content_hash=content_hash, released=False))
             served.add_hint(row.path, local=True)

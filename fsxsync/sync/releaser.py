@@ -54,8 +54,10 @@ class _Moment:
     is_any_pending: bool
 
 
-def _moment(served: Served) -> _Moment:
-    return _Moment(served.shared.tree.flags(), served.shared.catalog.changelog.count(served.id)[0] > 0)
+def _moment(served: Served, candidates: Sequence[Candidate]) -> _Moment:
+    flags = served.shared.tree.flags()
+    flags.read([served.tree_path(one.path) for one in candidates])
+    return _Moment(flags, served.shared.catalog.changelog.count(served.id)[0] > 0)
 
 
 def _use_of(served: Served, path: bytes, local: Local, names: Sequence[Base], moment: _Moment) -> Use:
@@ -116,10 +118,9 @@ def _refuse_drop(served: Served, one: Candidate, base: Base, seen: Seen | None, 
 
 
 async def _release_stubs(
-    served: Served, candidates: Sequence[Candidate], *, acts: bool = True
+    served: Served, candidates: Sequence[Candidate], rows: Mapping[bytes, Base], *, acts: bool = True
 ) -> dict[bytes, Refusal | None]:
     """What becomes of those that are stubs: what was loaded of them goes again."""
-    rows = served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
     stubs = [one for one in candidates if _stands_for(served, one, rows.get(one.path))]
     outcomes: dict[bytes, Refusal | None] = {one.path: None for one in stubs}
     partly = [one for one in stubs if not is_released(rows[one.path], one.local)]
@@ -198,8 +199,10 @@ async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     for pause_s in (0.0, *BUSY_S):
         if pause_s:
             await trio.sleep(pause_s)
-        stubs = await _release_stubs(served, left)
-        decided, seen = await _survey(served, [one for one in left if one.path not in stubs])
+        rows = _rows(served, left)
+        if stubs := await _release_stubs(served, left, rows):
+            rows = _rows(served, left)
+        decided, seen = await _survey(served, [one for one in left if one.path not in stubs], rows)
         decided |= stubs
         outcomes |= decided
         undecided = [one for one in left if one.path not in decided]
@@ -260,6 +263,10 @@ async def _together(acts: Iterable[Callable[[], Awaitable[None]]]) -> None:
         raise first_leaf(failures) from None
 
 
+def _rows(served: Served, candidates: Sequence[Candidate]) -> Mapping[bytes, Base]:
+    return served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
+
+
 def _now(served: Served, path: bytes) -> Local | None:
     return served.shared.tree.identify(served.tree_path(path))
 
@@ -270,21 +277,21 @@ async def foresee(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     Raises:
         RepositoryError: the objects can't be looked at.
     """
-    stubs = await _release_stubs(served, candidates, acts=False)
-    decided, seen = await _survey(served, [one for one in candidates if one.path not in stubs])
+    stubs = await _release_stubs(served, candidates, _rows(served, candidates), acts=False)
+    others = [one for one in candidates if one.path not in stubs]
+    decided, seen = await _survey(served, others, _rows(served, others))
     decided |= stubs
     refused, chosen = _choose(served, [one for one in candidates if one.path not in decided], seen)
     return decided | refused | {names[0].path: None for _, names in chosen}
 
 
 async def _survey(
-    served: Served, candidates: Sequence[Candidate]
+    served: Served, candidates: Sequence[Candidate], known: Mapping[bytes, Base]
 ) -> tuple[dict[bytes, Refusal | None], dict[bytes, Seen | None]]:
     """What is decided already, and the objects of all others."""
     decided: dict[bytes, Refusal | None] = {}
     asked: dict[bytes, Base] = {}
-    moment = _moment(served)
-    known = served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
+    moment = _moment(served, candidates)
     for one in candidates:
         base = known.get(one.path)
         if is_released(base, one.local) or (base is not None and _go_on(served, one, base)):
@@ -305,8 +312,8 @@ def _choose(
     """Why not, and what may be released now, with the rows of all its names. No await."""
     refused: dict[bytes, Refusal | None] = {}
     chosen: list[tuple[Releasable, list[Base]]] = []
-    moment = _moment(served)
-    rows = served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
+    moment = _moment(served, candidates)
+    rows = _rows(served, candidates)
     for one in candidates:
         names, why = _judge(served, one, rows.get(one.path), moment)
         if why is None:
@@ -346,13 +353,13 @@ async def _punch(served: Served, chosen: Sequence[tuple[Releasable, list[Base]]]
             served.shared.releasing |= places
             try:
                 states = await trio.to_thread.run_sync(tree.release, files)
-                rows = (
-                    row.with_local(state)
+                changed = (
+                    (row.path, state)
                     for (_, names), state in zip(taken, states, strict=True)
                     if isinstance(state, Local)
                     for row in names
                 )
-                served.shared.catalog.files.put_many(rows)
+                served.shared.catalog.files.set_local_many(served.id, changed)
             finally:
                 served.shared.releasing -= places
     finally:

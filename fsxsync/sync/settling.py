@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 import trio
@@ -168,8 +167,8 @@ class Settler:
         base = catalog.files.get(served.id, path)
         if base is not None and base.ino == local.ino and base.etag == hydration.mark.etag:
             # A mode or owner that was set meanwhile is a change to be exported, not a part of the loading.
-            row = base.with_local(replace(local, mode=base.mode, uid=base.uid, gid=base.gid))
-            catalog.files.put(replace(row, content_hash=digest, released=False))
+            row = base.with_local(local._replace(mode=base.mode, uid=base.uid, gid=base.gid))
+            catalog.files.put(row._replace(content_hash=digest, released=False))
             if (base.mode, base.uid, base.gid) != (local.mode, local.uid, local.gid):
                 served.add_hint(path, local=True)
         else:

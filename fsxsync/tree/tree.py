@@ -118,6 +118,10 @@ class Tree:
         """What stands at the path, no symlink followed; None if nothing does. Raises TreeError."""
         return self._places.identify(path)
 
+    def identify_many(self, paths: Sequence[bytes]) -> dict[bytes, Local | None]:
+        """The same for many paths at a time."""
+        return dict(zip(paths, self._places.identify_many(paths), strict=True))
+
     def identify_fd(self, fd: int) -> Local:
         """The same for an open descriptor."""
         return identities.identify_fd(fd, self.dev)
