@@ -24,7 +24,7 @@ from fsxsync.sync.acting import DONE, Next, Outcome, act
 from fsxsync.sync.carrying import as_carried, with_xattrs
 from fsxsync.sync.digests import content_hash, same_bytes
 from fsxsync.sync.excluded import forget, is_left_out, takes_no_part
-from fsxsync.sync.journal import forget_problems
+from fsxsync.sync.journal import asks_repository, forget_problems, forget_refuted
 from fsxsync.sync.leaving import leave
 from fsxsync.sync.reconcile import QUIET, Delta, Verdict, local_delta, needs_digest, reconcile
 from fsxsync.sync.renames import base_as_remote
@@ -58,6 +58,7 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     links.stand_alone(served, path, base)
     local = shared.tree.identify(served.tree_path(path))
     local = links.name_own_object(served, base, local) if entry.remote else local
+    forget_refuted(served, path, base, local)
     if is_left_out(served, path, base, local):  # also where it was let through when the hint came
         await leave(served, path, base, local)
         return _made_way(served, path, base, local)
@@ -161,7 +162,9 @@ async def _settle(  # noqa: C901
     policy = policy or served.association.policy
     if await _moved_here(served, path, base, local):
         return Outcome(Next.AGAIN, local=True, remote=entry.remote)
-    hinted = entry.remote or entry.attempts > 0  # after a failure the row's knowledge is no longer enough
+    # After a failure, or where something is wrong with the object, the row's knowledge is no longer enough.
+    hinted = entry.remote or entry.attempts > 0 or asks_repository(served, path)
+    is_clash = conflicts.is_clash(served, path)  # before an action forgets it
     if served.filters.leaves_out(base, local, None):
         return _leave_size(served, path, base, local)
     if base is None and local is not None and not hinted and await _follow(served, path, local, policy):
@@ -192,12 +195,12 @@ async def _settle(  # noqa: C901
     if action.verdict in _UNCHECKED and _moved_on(served, path, base, local):
         return Outcome(Next.AGAIN, local=True, remote=hinted)
     try:
-        outcome = await act(served, path, action)
+        outcome = await act(served, path, action, seen=hinted)
     except TypeClash:
         conflicts.note_clash(served, path, remote)
         raise
     if hinted and outcome.next is Next.DONE and local is not None:
-        await _refuse_other_form(served, path, local)
+        await _refuse_other_form(served, path, local, is_clash=is_clash)
     if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
         return Outcome(Next.AGAIN, remote=True)
     return outcome
@@ -314,7 +317,7 @@ def _same_form(served: Served, path: bytes, local: Local | None, remote: Remote 
     return None
 
 
-async def _refuse_other_form(served: Served, path: bytes, local: Local) -> None:
+async def _refuse_other_form(served: Served, path: bytes, local: Local, *, is_clash: bool) -> None:
     """Of the keys ``a`` and ``a/`` only one can be in the tree. A directory may have an object ``a`` beside it at any
     time; that a file has a marker beside it is worth a request only where somebody saw one.
 
@@ -322,7 +325,7 @@ async def _refuse_other_form(served: Served, path: bytes, local: Local) -> None:
         TypeClash: there are both.
     """
     is_directory = local.kind is Kind.DIRECTORY
-    is_suspect = path in served.markers_beside_files or conflicts.is_clash(served, path)
+    is_suspect = is_clash or path in served.markers_beside_files
     if not is_directory and not is_suspect:
         return
     remote = await served.store.head(served.key(path, Kind.FILE if is_directory else Kind.DIRECTORY))

@@ -14,7 +14,7 @@ from fsxsync.model.stub import StubMark
 from fsxsync.sync import links
 from fsxsync.sync.hydration import Hydration, damaged_object
 from fsxsync.sync.integrity import checksums_of, fits
-from fsxsync.sync.journal import record_problem
+from fsxsync.sync.journal import DAMAGED_OBJECT, record_problem
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.together import Together
@@ -23,8 +23,6 @@ from fsxsync.tree.settle_together import Arrived, Garbled
 
 log = logging.getLogger(__name__)
 
-DAMAGED = "damaged-object"
-"""Kind of the problem of a path whose object's bytes don't fit its own checksum."""
 SETTLED_AT_ONCE = 64
 TRIES = 2
 """Bytes that are wrong are loaded once more: they may have been damaged on their way."""
@@ -56,7 +54,7 @@ class Settler:
         if (place := self._place(tree_path)) is None:
             return False
         served, path = place
-        return any(problem.kind == DAMAGED for problem in self._shared.catalog.problems.get(served.id, path))
+        return any(problem.kind == DAMAGED_OBJECT for problem in self._shared.catalog.problems.get(served.id, path))
 
     async def settle(self, hydration: Hydration) -> bool:
         """Compare the bytes, write down what they are, make them durable, take the mark off, write the row, in this
@@ -136,7 +134,7 @@ class Settler:
         if place is None or not isinstance(damage, ObjectDamaged):
             self.tell(hydration, damage)
         else:
-            record_problem(*place, DAMAGED, str(damage), damage.code)
+            record_problem(*place, DAMAGED_OBJECT, str(damage), damage.code)
 
     def tell(self, hydration: Hydration, error: FsxSyncError) -> None:
         """One line in the event log."""
@@ -161,7 +159,7 @@ class Settler:
         served.counts.restored += 1
         served.counts.restored_bytes += hydration.mark.size
         catalog = self._shared.catalog
-        catalog.problems.clear(served.id, path, [DAMAGED, "lost"])
+        catalog.problems.clear(served.id, path, [DAMAGED_OBJECT, "lost"])
         if local.nlink > 1:
             links.loaded(self._shared, served.id, path, local, digest)
         base = catalog.files.get(served.id, path)

@@ -202,3 +202,31 @@ def test_a_directory_grown_there_and_made_a_file_here(fsx: Instance, moto: MotoS
     assert files(fsx) == {"x": b"a file"}
     assert objects(s3, bucket) == {"x": b"a file", "x/more": b"more"}
     assert conflicts(fsx) == [("x/more", "clash")]
+
+
+def test_a_clash_stays_reported_as_long_as_it_is_one(linked: Instance, s3: Any, bucket: str) -> None:
+    """Whatever else is done to the file, and whoever looks without asking for the marker."""
+    with_marker, below = linked.directory / "d/x", linked.directory / "d/y"
+    with_marker.write_bytes(b"a file")
+    below.write_bytes(b"a file")
+    linked.settle()
+    s3.put_object(Bucket=bucket, Key="x/", Body=b"")
+    s3.put_object(Bucket=bucket, Key="y/below", Body=b"below")
+    linked.settle()
+    said = [("x", "clash"), ("y/below", "clash")]
+    assert conflicts(linked) == said
+    with_marker.write_bytes(b"written")
+    linked.settle()
+    assert conflicts(linked) == said
+    with_marker.chmod(0o600)
+    linked.settle()
+    linked.stop()
+    linked.start()
+    linked.settle()
+    assert conflicts(linked) == said
+    assert linked.status()["associations"][0]["errors"] == 2
+    s3.delete_object(Bucket=bucket, Key="x/")
+    s3.delete_object(Bucket=bucket, Key="y/below")
+    linked.settle()
+    assert conflicts(linked) == []
+    assert linked.status()["associations"][0]["errors"] == 0

@@ -253,3 +253,71 @@ def test_an_object_that_changed_while_a_crash_kept_its_loaded_file_from_being_wr
     world.put("a", 100)
     world.settle()
     world.settle_and_read()
+
+
+@pytest.fixture
+def behind(daemons: Daemons) -> Iterator[World]:
+    with _world("behind", daemons, versioned=False) as made:
+        yield made
+
+
+def test_what_was_lost_stayed_reported_when_it_was_gone_or_had_moved(behind: World) -> None:
+    """Neither row nor file is left at the path then, so that nothing was news there."""
+    world = behind
+    names = ["a", "b", "d/a", "d/b", "g/a"]
+    for name in names:
+        world.put(name, 60)
+    world.settle()
+    world.stop()
+    for name in names:
+        world.rename(name, f"{name}-lost")
+        world.put(name, 70)
+    world.settle()  # and as many errors are told as files lost
+    assert world.client.status()["associations"][0]["errors"] == len(names)
+    world.unlink("a-lost")
+    world.rename("d", "e")
+    world.settle()
+    assert world.client.status()["associations"][0]["errors"] == len(names) - 1
+    world.stop()
+    world.unlink("b-lost")
+    world.unlink("e/a-lost")
+    world.rename("e/b-lost", "e/moved")
+    world.settle()
+    world.rmtree("g")
+    world.settle()
+    assert world.client.status()["associations"][0]["errors"] == 1
+    world.unlink("e/moved")
+    world.settle()
+
+
+def test_what_can_not_be_exported_stayed_reported_when_it_was_gone(behind: World) -> None:
+    os.mkfifo(behind.behind / "pipe")
+    eventually(lambda: behind.client.status()["associations"][0]["not_exportable"] == 1)
+    (behind.behind / "pipe").unlink()
+    eventually(lambda: behind.client.status()["associations"][0]["not_exportable"] == 0)
+    behind.settle()
+
+
+def test_an_object_that_came_back_as_it_was_left_its_file_reported_lost(daemons: Daemons) -> None:
+    """Row and object agree then, as they did before: nothing seemed to have happened."""
+    world = World(daemons.get("behind"), daemons.moto, "behind", options={"import": ["new", "changed"]})
+    key, body = {"Bucket": world.bucket, "Key": world.prefix + "a"}, b"the only copy"
+
+    def lost() -> int:
+        world.deliver()
+        assert world.client.wait(world.name.encode(), 30) == []
+        return int(world.client.status()["associations"][0]["lost"])
+
+    try:
+        world.s3.put_object(**key, Body=body)
+        assert lost() == 0
+        world.s3.delete_object(**key)
+        assert lost() == 1
+        world.chmod("a", 0o600)
+        assert lost() == 1
+        world.s3.put_object(**key, Body=body)
+        assert lost() == 0
+        world.end()
+    except BaseException:
+        daemons.drop("behind")
+        raise
