@@ -18,7 +18,7 @@ from fsxsync.model.flags import Flags
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.keys import key_of, path_of
 from fsxsync.ports import ObjectHint
-from fsxsync.sync import ignoring
+from fsxsync.sync import conflicts, ignoring
 from fsxsync.sync.excluded import is_left_out, leave_unseen
 from fsxsync.sync.filters import IGNORE_FILE
 from fsxsync.sync.served import Served, Shared
@@ -148,6 +148,7 @@ class Intake:
         if local is not None and local.kind is Kind.FILE and local.nlink > 1:
             yield from self._other_names(served, path, local)
         if base is None and local is None and not self._is_open(served, path):
+            conflicts.look_again_below(served, path)  # nobody knew it, but it may have been in the way
             return
         if is_left_out(served, path, base, local) and not leave_unseen(served, path, base, local):
             return

@@ -61,7 +61,7 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     forget_refuted(served, path, base, local)
     if is_left_out(served, path, base, local):  # also where it was let through when the hint came
         await leave(served, path, base, local)
-        return _made_way(served, path, base, local)
+        return _made_way(served, path, local)
     if local is not None and local.kind is not Kind.DIRECTORY and shared.is_written(local.ino):
         return Outcome(Next.LATER, "open for writing")
     if (
@@ -92,7 +92,7 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
         return outcome
     if _moved_on_unseen(served, path, base, local):
         return Outcome(Next.AGAIN, local=True)
-    return _made_way(served, path, base, local)
+    return _made_way(served, path, local)
 
 
 async def _loaded_if_moved(served: Served, path: bytes, policy: Policy | None, outcome: Outcome) -> Outcome:
@@ -116,13 +116,12 @@ async def _loaded_if_moved(served: Served, path: bytes, policy: Policy | None, o
     return Outcome(Next.AGAIN, local=True)
 
 
-def _made_way(served: Served, path: bytes, base: Base | None, local: Local | None) -> Outcome:
+def _made_way(served: Served, path: bytes, local: Local | None) -> Outcome:
     """Where nothing stands at the path: that decides on a copy which lay there, and what waited for the name may
     come."""
     if local is None:
         conflicts.close_copy_if_gone(served, path)
-        if base is not None:
-            conflicts.look_again_below(served, path)
+        conflicts.look_again_below(served, path)
     return DONE
 
 
