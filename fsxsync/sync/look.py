@@ -163,7 +163,8 @@ async def _settle(  # noqa: C901
         return Outcome(Next.AGAIN, local=True, remote=entry.remote)
     # After a failure, or where something is wrong with the object, the row's knowledge is no longer enough.
     hinted = entry.remote or entry.attempts > 0 or asks_repository(served, path)
-    is_clash = conflicts.is_clash(served, path)  # before an action forgets it
+    # Asked before an action forgets it. What stands here and was never synced may be the news, or an object.
+    is_suspect = base is None or conflicts.is_clash(served, path)
     if served.filters.leaves_out(base, local, None):
         return _leave_size(served, path, base, local)
     if base is None and local is not None and not hinted and await _follow(served, path, local, policy):
@@ -176,7 +177,6 @@ async def _settle(  # noqa: C901
     remote = as_carried(served, remote)
     if decision is not None:
         decision.check(path, local, remote)
-    remote = _same_form(served, path, local, remote)
     known: bool | None = None
     if local is not None:
         local = await _read_closer(served, path, base, local)
@@ -199,7 +199,7 @@ async def _settle(  # noqa: C901
         conflicts.note_clash(served, path, remote)
         raise
     if hinted and outcome.next is Next.DONE and local is not None:
-        await _refuse_other_form(served, path, local, is_clash=is_clash)
+        await _refuse_other_form(served, path, local, is_suspect=is_suspect)
     if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
         return Outcome(Next.AGAIN, remote=True)
     return outcome
@@ -300,23 +300,12 @@ async def _see_remote(
         return remote, hinted and base is not None and local is None
     if base is not None:
         return None, hinted and not base.is_implied
+    if local is not None:
+        return None, False  # the other form is no version of what stands here (`_refuse_other_form`)
     return await served.store.head(served.key(path, kinds[1])), False
 
 
-def _same_form(served: Served, path: bytes, local: Local | None, remote: Remote | None) -> Remote | None:
-    """The object, unless it is of the other form and a filter leaves it out.
-
-    Raises:
-        TypeClash: it is of the other form.
-    """
-    if local is None or remote is None or (local.kind is Kind.DIRECTORY) == (remote.kind is Kind.DIRECTORY):
-        return remote
-    if not takes_no_part(served, path, None, None, remote):
-        _refuse(served, path, local, remote)
-    return None
-
-
-async def _refuse_other_form(served: Served, path: bytes, local: Local, *, is_clash: bool) -> None:
+async def _refuse_other_form(served: Served, path: bytes, local: Local, *, is_suspect: bool) -> None:
     """Of the keys ``a`` and ``a/`` only one can be in the tree. A directory may have an object ``a`` beside it at any
     time; that a file has a marker beside it is worth a request only where somebody saw one.
 
@@ -324,7 +313,7 @@ async def _refuse_other_form(served: Served, path: bytes, local: Local, *, is_cl
         TypeClash: there are both.
     """
     is_directory = local.kind is Kind.DIRECTORY
-    is_suspect = is_clash or path in served.markers_beside_files
+    is_suspect = is_suspect or path in served.markers_beside_files
     if not is_directory and not is_suspect:
         return
     remote = await served.store.head(served.key(path, Kind.FILE if is_directory else Kind.DIRECTORY))

@@ -197,6 +197,10 @@ class Acting:
 
     def _keep(self, content: bytes) -> None:
         self._know(content)
+        self._hold(content)
+
+    def _hold(self, content: bytes) -> None:
+        """It must not be lost from now on; the empty file is nothing that could be."""
         if content:
             self.must.add(content)
 
@@ -355,8 +359,8 @@ class Acting:
         self.must.discard(content)  # until it is written
         if not self._do_write(path, content):
             self.parts.add(content)
-        elif content:
-            self.must.add(content)
+        else:
+            self._hold(content)
             self._brought(path, content)
 
     def _do_write(self, path: str, content: bytes) -> bool:
@@ -393,7 +397,7 @@ class Acting:
                 self._drop(Thing("file", old))
             if old:
                 self._keep(old + more)
-                self._brought(path, old + more)
+            self._brought(path, old + more)
 
         started: list[bytes] = []
         if not self._work(act):
@@ -426,8 +430,8 @@ class Acting:
         self.must.discard(content)
         if not self._work(lambda root: _replace(root / path, content), path):
             self.parts.add(content)
-        elif content:
-            self.must.add(content)
+        else:
+            self._hold(content)
             self._brought(path, content)
 
     @step
@@ -442,7 +446,7 @@ class Acting:
             _rename_or_remove(beside, root / path)
 
         if self._work(act, path):
-            self.must.add(target)
+            self._hold(target)
             self._brought(path, target)
 
     @step
@@ -556,7 +560,7 @@ class Acting:
 
         before = [(path, look(path)) for look in (self.local, self.remote)]
         if self._do(act, before):
-            self.must.add(content)
+            self._hold(content)
             self._brought(path, content)
 
     @step
@@ -579,8 +583,8 @@ class Acting:
         other.join()
         if not done:
             self.parts.add(ours)
-        elif ours:
-            self.must.add(ours)
+        else:
+            self._hold(ours)
             self._brought(path, ours)
         self._drop(replaced[0])
 

@@ -321,3 +321,31 @@ def test_an_object_that_came_back_as_it_was_left_its_file_reported_lost(daemons:
     except BaseException:
         daemons.drop("behind")
         raise
+
+
+def test_what_was_made_beside_an_object_of_the_other_form_stayed_here_alone(behind: World) -> None:
+    """The object was taken for the other version of the same path, and so nothing was exported."""
+    world = behind
+    world.stop()
+    world.mkdir("d")
+    world.put("d", 60)
+    world.write("a", 60)
+    world.put_marker("a")
+    world.settle()
+    assert set(world.objects()) == {"anchor", "a", "a/", "d", "d/"}
+
+
+def test_what_waited_for_the_name_of_a_file_that_nobody_knew_waited_for_ever(daemons: Daemons) -> None:
+    world = World(daemons.get("behind"), daemons.moto, "behind", options={"max_size": 1000})
+    try:
+        world.write("a", 2000)
+        world.put("a/x", 60)
+        world.deliver()
+        assert world.client.wait(world.name.encode(), 30) == []
+        assert world.client.status()["associations"][0]["errors"] == 1
+        world.unlink("a")
+        world.settle_and_read()
+        world.end()
+    except BaseException:
+        daemons.drop("behind")
+        raise

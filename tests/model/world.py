@@ -41,8 +41,13 @@ class World(Acting):
         for _ in range(3):
             try:
                 return self.client.wait(self.name.encode(), WAIT_S)
-            except NoDaemon:
+            except NoDaemon as error:
                 if not self.was_full:
+                    assert self.made.daemon is not None
+                    code = self.made.daemon.wait(60)
+                    error.add_note(
+                        f"it ended with {code}, at moment {self.crash.seen()[-1:]}; deaths {self.crash.deaths}"
+                    )
                     raise
                 assert self.made.daemon is not None
                 self.made.daemon.wait(60)
