@@ -75,12 +75,7 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     if base is None and local is not None and local.kind is Kind.OTHER:
         raise_not_exportable(served, path)
     if base is not None and local is not None and (base.kind is Kind.DIRECTORY) != (local.kind is Kind.DIRECTORY):
-        # File here, directory there: the old key goes first, then the path is new.
-        outcome = await _settle(served, path, base, None, entry, policy=policy)
-        if outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) != base:
-            conflicts.look_again_below(served, path)
-            return replace(outcome, local=True, next=Next.AGAIN)
-        return outcome
+        return await _part_with(served, path, base, entry, policy)
     try:
         outcome = await _settle(served, path, base, local, entry, decision, policy)
     except (KeyRefused, ObjectEncrypted, TypeClash):  # that is all there is to be done about the path
@@ -93,6 +88,21 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     if _moved_on_unseen(served, path, base, local):
         return Outcome(Next.AGAIN, local=True)
     return _made_way(served, path, local)
+
+
+async def _part_with(served: Served, path: bytes, base: Base, entry: Entry, policy: Policy | None) -> Outcome:
+    """A file stood here and a directory does now, or the other way round: the old key goes first, then the path is new.
+    If its object was changed, it stays, and clashes with what is new here like any other."""
+    files = served.shared.catalog.files
+    try:
+        outcome = await _settle(served, path, base, None, entry, policy=policy)
+    except TypeClash:
+        files.delete(served.id, path)
+        outcome = Outcome(Next.DONE, remote=True)
+    if outcome.next is not Next.DONE or files.get(served.id, path) == base:
+        return outcome
+    conflicts.look_again_below(served, path)
+    return replace(outcome, local=True, next=Next.AGAIN)
 
 
 async def _loaded_if_moved(served: Served, path: bytes, policy: Policy | None, outcome: Outcome) -> Outcome:

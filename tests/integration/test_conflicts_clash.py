@@ -183,7 +183,12 @@ def test_a_file_edited_there_and_made_a_directory_here(fsx: Instance, moto: Moto
     fsx.settle()
 
     assert files(fsx) == {"x/below": b"below"}
-    assert objects(s3, bucket) == {"x": b"edited", "x/below": b"below"}
+    assert objects(s3, bucket) == {"x": b"edited", "x/": b"", "x/below": b"below"}
+    assert conflicts(fsx) == [("x", "clash")]
+
+    s3.put_object(Bucket=bucket, Key="x/more/there", Body=b"more")
+    fsx.settle()
+    assert files(fsx) == {"x/below": b"below", "x/more/there": b"more"}
     assert conflicts(fsx) == [("x", "clash")]
 
 
