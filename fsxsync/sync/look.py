@@ -173,8 +173,7 @@ async def _settle(  # noqa: C901
         return Outcome(Next.AGAIN, local=True, remote=entry.remote)
     # After a failure, or where something is wrong with the object, the row's knowledge is no longer enough.
     hinted = entry.remote or entry.attempts > 0 or asks_repository(served, path)
-    # Asked before an action forgets it. What stands here and was never synced may be the news, or an object.
-    is_suspect = base is None or conflicts.is_clash(served, path)
+    is_clash = conflicts.is_clash(served, path)  # asked before an action forgets it
     if served.filters.leaves_out(base, local, None):
         return _leave_size(served, path, base, local)
     if base is None and local is not None and not hinted and await _follow(served, path, local, policy):
@@ -209,7 +208,8 @@ async def _settle(  # noqa: C901
         conflicts.note_clash(served, path, remote)
         raise
     if hinted and outcome.next is Next.DONE and local is not None:
-        await _refuse_other_form(served, path, local, is_suspect=is_suspect)
+        await _refuse_other_form(served, path, local, is_suspect=base is None or is_clash)
+    other_form = other_form or (is_clash and base is not None and local is None)
     if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
         return Outcome(Next.AGAIN, remote=True)
     return outcome

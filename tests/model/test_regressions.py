@@ -349,3 +349,14 @@ def test_what_waited_for_the_name_of_a_file_that_nobody_knew_waited_for_ever(dae
     except BaseException:
         daemons.drop("behind")
         raise
+
+
+def test_an_object_waited_for_ever_for_the_name_of_a_directory_that_its_keys_alone_had_made(behind: World) -> None:
+    world = behind
+    world.put("d/e/a", 60)
+    world.settle()
+    world.put("d", 70)
+    world.settle()
+    world.rename("d", "g")
+    world.settle()
+    assert set(world.objects()) == {"anchor", "d", "g/", "g/e/", "g/e/a"}
