@@ -16,7 +16,7 @@ from fsxsync.sync import releaser
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.releaser import Candidate
 from fsxsync.sync.served import Served
-from fsxsync.sync.task_stages import Batch, Done, Entry, Going, entries, failure_of
+from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, entries, failure_of
 
 LOADS = 48
 """Files that are loaded at the same time. What moves of them has its own limit, below that of foreground reads."""
@@ -24,6 +24,8 @@ LOADS = 48
 
 class DataStage:
     """Regular files at and below paths, those of one owner where the task is for one."""
+
+    batch_size = BATCH
 
     def __init__(self, served: Served, unders: Sequence[bytes], task: Task) -> None:
         self.served = served
@@ -41,7 +43,7 @@ class DataStage:
 
     async def batches(self, after: bytes) -> AsyncGenerator[Batch, None]:
         owner = self._task.order.owner_uid
-        async for found in entries(self.served, self._unders, after):
+        async for found in entries(self.served, self._unders, after, self.batch_size):
             batch = Batch(after=found[-1].key)
             for entry in found:
                 local = entry.local
@@ -69,6 +71,9 @@ class DataStage:
 
 class ReleaseStage(DataStage):
     """RELEASE_DATA_FROM_FILESYSTEM."""
+
+    batch_size = 4 * BATCH
+    """No data moves: a batch takes no longer for it, and objects are looked up and marks made durable for more."""
 
     def _is_wanted(self, local: Local) -> bool:
         return is_idle(local, created_ns=self._task.created_ns, idle_ns=self._task.order.idle_ns)
