@@ -142,31 +142,34 @@ class StubHydrator(FrontHints):
             mark = mark_of(fd)
             if mark is None:
                 return None
-            hydration = self._active[ino] = self._opened(path, fd, ino, mark)
-            self._shared.hydrating.add(ino)
-        if hydration.settling is None:
+            try:
+                own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+            except PermissionError:
+                own = self._shared.tree.open_write(path, ino)
+            hydration = self._begun(path, own, ino, mark)
+        elif hydration.settling is None:
             hydration.refresh_mark()
         hydration.path = path
         hydration.is_patient = False
         hydration.last_use = trio.current_time()
         return hydration
 
-    def _opened(self, path: bytes, fd: int, ino: int, mark: StubMark) -> Hydration:
-        served = self._owner_of(path)
+    def _begun(self, path: bytes, own: int, ino: int, mark: StubMark) -> Hydration:
+        """What loads the stub behind ``own``, which it takes over, from now on."""
         try:
-            own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
-        except PermissionError:
-            own = self._shared.tree.open_write(path, ino)
-        try:
+            served = self._owner_of(path)
             row = self._memory.recall(ino, mark)
             hydration = open_hydration(
                 own, path, mark, served.store, chunk_size=self._chunk_size(mark.size), claims=row.crcs if row else {}
             )
             hydration.counts = served.counts
             hydration.suspect = self._settler.is_suspect(path)
+            hydration.last_use = trio.current_time()
         except BaseException:
             os.close(own)
             raise
+        self._active[ino] = hydration
+        self._shared.hydrating.add(ino)
         return hydration
 
     @asynccontextmanager
@@ -211,14 +214,31 @@ class StubHydrator(FrontHints):
         if hydration is not None:
             await self._load_whole(hydration)
 
-    async def restore(self, path: bytes, fd: int) -> None:
-        """As `make_resident`, for somebody who asked for it beforehand: whoever waits in a read goes first."""
-        ino = os.fstat(fd).st_ino
-        is_new = ino not in self._active
-        hydration = self._hydration(path, fd)
-        if hydration is not None:
-            hydration.is_patient = is_new
-            await self._load_whole(hydration, Priority.BACKGROUND)
+    async def restore(self, path: bytes) -> int:
+        """As `make_resident`, for somebody who asked for it beforehand: whoever waits in a read goes first. Returns the
+        size of what was no ordinary file before.
+
+        Raises:
+            LocalChanged: another file took its place. FsxSyncError: it can't be loaded.
+        """
+        opened = self._shared.tree.open_stub(path)
+        if opened is None:
+            return 0
+        fd, local = opened
+        assert local.stub is not None
+        hydration: Hydration | None
+        if local.ino in self._active:  # somebody loads it already, or did a moment ago
+            try:
+                hydration = self._hydration(path, fd)
+            finally:
+                os.close(fd)
+        else:
+            hydration = self._begun(path, fd, local.ino, local.stub)
+            hydration.is_patient = True
+        if hydration is None:
+            return 0
+        await self._load_whole(hydration, Priority.BACKGROUND)
+        return local.size
 
     async def _load_whole(self, hydration: Hydration, priority: Priority = Priority.FOREGROUND) -> None:
         """On return the file is an ordinary one, whose bytes were compared with the object's."""

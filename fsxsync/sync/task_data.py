@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, Sequence
 
 import trio
 
-from fsxsync.errors import FsxSyncError, LocalChanged, ObjectArchived
+from fsxsync.errors import FsxSyncError, ObjectArchived
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.release import Refusal, is_idle
 from fsxsync.model.task import Failure, Task
@@ -153,22 +152,8 @@ class RestoreStage(DataStage):
         return failure_of(self.served, path, error)
 
     async def _load(self, path: bytes) -> int:
-        """How many bytes came. A file that moves on meanwhile is looked at again."""
-        tree, tree_path = self.served.shared.tree, self.served.tree_path(path)
-        for _ in range(5):
-            local = tree.identify(tree_path)
-            if local is None or local.stub is None:
-                return 0
-            try:
-                fd = tree.open_read(tree_path, local)
-            except LocalChanged:
-                continue
-            try:
-                await self._hydrator.restore(tree_path, fd)
-            finally:
-                os.close(fd)
-            return local.size
-        raise LocalChanged(f"restoring {tree_path!r}", "it changes all the time")
+        """How many bytes came."""
+        return await self._hydrator.restore(self.served.tree_path(path))
 
     async def plan(self, batch: Batch) -> AsyncGenerator[Planned, None]:
         for entry in batch.todo:
