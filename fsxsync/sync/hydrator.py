@@ -13,18 +13,15 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from fsxsync.crashpoint import durable
 from fsxsync.errors import (
     FsxSyncError,
     LocalChanged,
     NoSpace,
     ObjectArchived,
-    ObjectChanged,
-    ObjectDamaged,
     ObjectMissing,
 )
 from fsxsync.model.parts import chunk_size_for
-from fsxsync.model.stub import XATTR, StubMark
+from fsxsync.model.stub import StubMark
 from fsxsync.ports import Priority
 from fsxsync.sync.archives import may_ask, until_readable
 from fsxsync.sync.counting import counted
@@ -36,6 +33,7 @@ from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.readahead import WINDOW_MAX, Wish, choose
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.settling import Settler
+from fsxsync.tree.stub_data import cut
 
 
 class StubHydrator(FrontHints):
@@ -62,7 +60,7 @@ class StubHydrator(FrontHints):
         self._nursery: trio.Nursery | None = None
         self._memory = PartialMemory(shared.catalog, shared.tree, self._chunk_size, boot_id)
         self._settler = Settler(shared, served_for, self._memory)
-        self._idle = IdleData(shared, self._memory, self._active, forget=self._forget, report=self._report)
+        self._idle = IdleData(shared, self._memory, self._active, forget=self._forget, report=self._settler.report)
         shared.let_go = self.let_go
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -257,13 +255,7 @@ class StubHydrator(FrontHints):
         if hydration is not None:
             await self._end(hydration)
         self._memory.forget(ino)
-        # Cut first: a crash in between leaves a mark on an empty file, which is imported again; the other order
-        # would leave a file of zeros without a mark (DESIGN §3.4).
-        with durable("stub.cut"):
-            os.ftruncate(fd, 0)
-        if self.is_stub(fd):
-            with durable("stub.unmark"):
-                os.removexattr(fd, XATTR)
+        cut(fd)
 
     # ------------------------------------------------------------- downloads
 
@@ -357,7 +349,7 @@ class StubHydrator(FrontHints):
         else:
             # Nobody asks again for what failed; a reader that needs it does, and gets the error itself.
             self._wanting.pop(hydration.ino, None)
-            self._report(hydration, error)
+            self._settler.report(hydration, error)
         self._ask_ahead()
 
     def _ask_ahead(self) -> None:
@@ -379,23 +371,6 @@ class StubHydrator(FrontHints):
                 wishes.append(Wish(Priority.PRELOAD if ahead else Priority.BACKGROUND, hydration.ahead, ino))
         return wishes
 
-    def _report(self, hydration: Hydration, error: FsxSyncError) -> None:
-        if isinstance(error, ObjectDamaged):
-            self._settler.condemn(hydration, error)
-            return
-        served = self._served_for(hydration.path)
-        if isinstance(error, ObjectChanged | ObjectMissing) and served is not None:
-            # The object moved on: the path gets a new stub; whoever has this one open is told (ESTALE, ENOENT).
-            path = served.association.relative(hydration.path)
-            if path:
-                served.add_hint(path, remote=True)
-        if isinstance(error, ObjectArchived) and served is not None and may_ask(served):
-            return  # who waits for it says so
-        if isinstance(error, LocalChanged) or hydration.reported == str(error):
-            return
-        hydration.reported = str(error)  # many chunks fail for one reason
-        self._settler.tell(hydration, error)
-
     # ------------------------------------------------------------- the end of it
 
     def _settle_if_complete(self, hydration: Hydration) -> None:
@@ -416,7 +391,7 @@ class StubHydrator(FrontHints):
             hydration.failure = error
             if hydration.is_complete:
                 hydration.settled.set()  # all bytes are here and right, only the mark stays
-            self._report(hydration, error)
+            self._settler.report(hydration, error)
         finally:
             self._shared.settling -= 1
             if hydration.settled.is_set():

@@ -8,10 +8,11 @@ from functools import partial
 
 import trio
 
-from fsxsync.errors import FsxSyncError, ObjectArchived, ObjectDamaged
+from fsxsync.errors import FsxSyncError, LocalChanged, ObjectArchived, ObjectChanged, ObjectDamaged, ObjectMissing
 from fsxsync.model.identity import Local
 from fsxsync.model.stub import StubMark
 from fsxsync.sync import links
+from fsxsync.sync.archives import may_ask
 from fsxsync.sync.hydration import Hydration, damaged_object
 from fsxsync.sync.integrity import checksums_of, fits
 from fsxsync.sync.journal import record_problem
@@ -144,6 +145,24 @@ class Settler:
             self.tell(hydration, damage)
         else:
             record_problem(*place, DAMAGED, str(damage), damage.code)
+
+    def report(self, hydration: Hydration, error: FsxSyncError) -> None:
+        """A chunk did not come, or what came could not be kept."""
+        if isinstance(error, ObjectDamaged):
+            self.condemn(hydration, error)
+            return
+        served = self._served_for(hydration.path)
+        if isinstance(error, ObjectChanged | ObjectMissing) and served is not None:
+            # The object moved on: the path gets a new stub; whoever has this one open is told (ESTALE, ENOENT).
+            path = served.association.relative(hydration.path)
+            if path:
+                served.add_hint(path, remote=True)
+        if isinstance(error, ObjectArchived) and served is not None and may_ask(served):
+            return  # who waits for it says so
+        if isinstance(error, LocalChanged) or hydration.reported == str(error):
+            return
+        hydration.reported = str(error)  # many chunks fail for one reason
+        self.tell(hydration, error)
 
     def tell(self, hydration: Hydration, error: FsxSyncError) -> None:
         """One line in the event log."""

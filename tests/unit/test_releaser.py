@@ -20,6 +20,7 @@ from fsxsync.model.release import Refusal
 from fsxsync.sync import releaser
 from fsxsync.sync.acting import Next
 from fsxsync.sync.look import look
+from fsxsync.sync.objects_seen import see_objects
 from fsxsync.sync.releaser import Candidate, release
 
 BODY = b"what the application wrote" * 5000
@@ -244,7 +245,7 @@ async def test_objects_are_looked_up_one_by_one_or_in_a_listing(world: World, co
     del world.store.objects["f000"]
     world.store.outside_put("f002", b"replaced")
     async with world.daemon() as daemon:
-        seen = await releaser.see_objects(daemon.served, rows)
+        seen = await see_objects(daemon.served, rows)
 
     assert set(seen) == {row.path for row in rows}
     assert seen[b"f000"] is None
