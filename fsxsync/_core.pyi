@@ -84,6 +84,16 @@ def punch_released(
     xattr: bytes, files: Sequence[tuple[int, bool, int, int]], deadline_s: float, /
 ) -> list[tuple[int, int, _Status | None]]: ...
 
+# hydrate.c
+UNMARK_DONE: int
+UNMARK_OTHER: int
+UNMARK_FAILED: int
+
+def open_marked(root_fd: int, path: bytes, xattr: bytes, /) -> tuple[int, _Status, bytes | None] | None: ...
+def unmark_many(
+    xattr: bytes, files: Sequence[tuple[int, bytes, int, int, int]], /
+) -> list[tuple[int, int, _Status | None]]: ...
+
 # transfer.c
 TRANSFER_OK: int
 TRANSFER_HTTP: int

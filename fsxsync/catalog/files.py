@@ -35,6 +35,9 @@ _PUT = f"""INSERT INTO files ({_COLUMNS}) VALUES ({_MARKS})
     ON CONFLICT (association, sort_key) DO UPDATE SET {_SET}"""  # noqa: S608
 _SET_LOCAL = """UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = ?, mode = ?, uid = ?, gid = ?, released = ?
     WHERE association = ? AND sort_key = ? AND ino = ?"""
+_SET_LOADED = """UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = ?, released = 0, content_hash = ?
+    WHERE association = ? AND sort_key = ? AND ino = ?"""
+_SET_HASH = "UPDATE files SET content_hash = ? WHERE association = ? AND sort_key = ? AND ino = ?"
 _DELETE_ONE = "DELETE FROM files WHERE association = ? AND sort_key = ?"
 _DELETE = "DELETE FROM files WHERE association = ? AND sort_key IN (?, ?)"
 _DELETE_ALL = "DELETE FROM files WHERE association = ?"
@@ -146,6 +149,27 @@ class Files:
                 ],
             )
 
+    def set_loaded_many(self, association: str, loaded: Iterable[tuple[bytes, Local, bytes]]) -> None:
+        """The data of files is here now, by their paths, with the XXH3-128 of each. Mode and owner of the rows stay:
+        what was set of these meanwhile is a change to be exported."""
+        number = self._numbers.get(association)
+        with self._connection.transaction():
+            self._connection.run_many(
+                _SET_LOADED,
+                [
+                    (local.size, local.mtime_ns, local.ctime_ns, digest, number, path, signed(local.ino))
+                    for path, local, digest in loaded
+                ],
+            )
+
+    def set_hash_many(self, hashes: Iterable[tuple[Base, bytes]]) -> None:
+        """The content hash of rows that are files'."""
+        with self._connection.transaction():
+            self._connection.run_many(
+                _SET_HASH,
+                [(digest, self._numbers.get(row.association), row.path, signed(row.ino)) for row, digest in hashes],
+            )
+
     def delete(self, association: str, path: bytes) -> None:
         """Forget a path; not what lies below it."""
         self._connection.run(_DELETE, (self._numbers.get(association), path, path + b"/"))
@@ -192,6 +216,15 @@ class Files:
     def by_inode(self, ino: int) -> list[Base]:
         """Rows of every association whose local side was that host inode."""
         return [self._base(row) for row in self._connection.rows(_BY_INODE, (signed(ino),))]
+
+    def by_inode_many(self, inodes: Sequence[int]) -> list[Base]:
+        """The same for many."""
+        found: list[Base] = []
+        for start in range(0, len(inodes), _AT_ONCE):
+            part = [signed(ino) for ino in inodes[start : start + _AT_ONCE]]
+            sql = f"{_SELECT} WHERE ino IN ({', '.join('?' * len(part))})"
+            found += (self._base(row) for row in self._connection.rows(sql, part))
+        return found
 
     def children_exist(self, association: str, path: bytes) -> bool:
         """There is a row strictly below the directory."""

@@ -6,6 +6,7 @@ before a stub becomes visible and removed only after the data is on disk.
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 
@@ -34,10 +35,14 @@ class StubMark:
         }
         return _JSON.encode(document).encode()
 
-    @classmethod
-    def decode(cls, raw: bytes) -> StubMark:
-        """Read a mark. An unreadable one still means "no data here": it decodes to a mark that matches nothing."""
-        unreadable = cls(etag="", size=-1, key="")
+    @staticmethod
+    @functools.lru_cache(maxsize=4096)
+    def decode(raw: bytes) -> StubMark:
+        """Read a mark. An unreadable one still means "no data here": it decodes to a mark that matches nothing.
+
+        Remembered for as many files as are worked on at a time: each is looked at several times meanwhile.
+        """
+        unreadable = StubMark(etag="", size=-1, key="")
         try:
             document = json.loads(raw)
             if document["v"] != _VERSION:
@@ -45,7 +50,7 @@ class StubMark:
             etag, size, key = document["etag"], document["size"], document["key"]
             version_id = document.get("version_id")
             is_sound = _is_size(size) and all(map(_is_text, (etag, key, version_id or "")))
-            return cls(etag, size, key, version_id or None) if is_sound else unreadable
+            return StubMark(etag, size, key, version_id or None) if is_sound else unreadable
         except (ValueError, KeyError, TypeError, RecursionError):  # anybody who may write to the file may have set it
             return unreadable
 

@@ -6,6 +6,7 @@ the mark stands for each of them, as long as it does not outlive the one that it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from fsxsync.errors import LocalChanged
@@ -72,11 +73,16 @@ def _remark(served: Served, row: Base, local: Local) -> None:
         served.add_hint(row.path, local=True)
 
 
-def is_loading(shared: Shared, ino: int, mark: StubMark, content_hash: bytes) -> None:
-    """The data of a file is here, and its mark is about to go: let the row of each name say which bytes these are."""
-    for row in shared.catalog.files.by_inode(ino):
+def are_loading(shared: Shared, arrived: Mapping[int, tuple[StubMark, bytes]]) -> None:
+    """The data of files is here, and their marks are about to go: let the rows of all their names say which bytes these
+    are. ``arrived``: inode -> (mark, XXH3-128)."""
+    known: list[tuple[Base, bytes]] = []
+    for row in shared.catalog.files.by_inode_many(list(arrived)):
+        mark, content_hash = arrived[row.ino]
         if row.released and row.etag == mark.etag and row.content_hash != content_hash:
-            shared.catalog.files.put(row._replace(content_hash=content_hash))
+            known.append((row, content_hash))
+    if known:
+        shared.catalog.files.set_hash_many(known)
 
 
 def loaded(shared: Shared, association: str, path: bytes, local: Local, content_hash: bytes) -> None:

@@ -147,6 +147,10 @@ class Tree:
         """See `stubs.open_write`."""
         return stubs.open_write(self.root_fd, self.dev, path, expect_ino)
 
+    def open_stub(self, path: bytes) -> tuple[int, Local] | None:
+        """See `stubs.open_stub`."""
+        return stubs.open_stub(self.root_fd, self.dev, path)
+
     def set_metadata(
         self,
         path: bytes,
