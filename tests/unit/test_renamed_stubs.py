@@ -31,11 +31,10 @@ def told(path: bytes) -> Entry:
 @pytest.mark.parametrize(
     ("there", "policy"),
     [
-        ("g/", Policy()),
         ("g", Policy(imports=frozenset())),
         ("", Policy(exports=frozenset({Event.DELETED}))),
     ],
-    ids=["a directory of that name", "a conflict that a person decides", "new files are not exported"],
+    ids=["a conflict that a person decides", "new files are not exported"],
 )
 async def test_a_released_file_is_loaded_where_its_object_can_not_follow(
     world: World, there: str, policy: Policy
@@ -46,8 +45,7 @@ async def test_a_released_file_is_loaded_where_its_object_can_not_follow(
     assert remote is not None
     world.catalog.files.put(base_of("dra-1", b"f", local, remote))
     if there:
-        kind = Kind.DIRECTORY if there.endswith("/") else Kind.FILE
-        await world.store.put(there, b"", ObjectHeaders(posix=Posix(), kind=kind), replaces=None)
+        await world.store.put(there, b"", ObjectHeaders(posix=Posix(), kind=Kind.FILE), replaces=None)
     renamed = path.with_name("g")
     path.rename(renamed)
     async with world.daemon() as daemon:
@@ -59,3 +57,24 @@ async def test_a_released_file_is_loaded_where_its_object_can_not_follow(
         assert await world.store.head("f") is None
         assert not is_stub(renamed)
         assert renamed.read_bytes() == b"small"
+
+
+async def test_the_object_of_a_released_file_follows_it_to_where_a_directorys_marker_is(world: World) -> None:
+    path = world.stub("f", b"small")
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    assert remote is not None
+    world.catalog.files.put(base_of("dra-1", b"f", local, remote))
+    await world.store.put("g/", b"", ObjectHeaders(posix=Posix(), kind=Kind.DIRECTORY), replaces=None)
+    path.rename(path.with_name("g"))
+    async with world.daemon() as daemon:
+        for _ in range(2):
+            with pytest.raises(TypeClash):
+                await look(daemon.served, told(b"g"))
+        await look(daemon.served, told(b"f"))
+
+        copied = await world.store.head("g")
+        assert copied is not None
+        assert copied.etag == remote.etag
+        assert await world.store.head("g/") is not None
+        assert await world.store.head("f") is None
