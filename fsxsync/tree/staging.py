@@ -8,6 +8,7 @@ taken out of the tree to be checked; for a moment it may be the only copy of wha
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -21,7 +22,7 @@ from fsxsync.crashpoint import durable
 from fsxsync.errors import NoUserXattrs, TreeError
 from fsxsync.model.identity import Local
 from fsxsync.model.stub import RESERVED_PREFIX, XATTR, StubMark
-from fsxsync.tree.beneath import DIRECTORY, translated
+from fsxsync.tree.beneath import DIRECTORY, translated, tree_error
 from fsxsync.tree.identify import identify_fd, local_of
 from fsxsync.tree.xattrs import write_xattrs
 
@@ -263,12 +264,14 @@ def check_xattrs(fd: int, root: Path) -> None:
     """Files here can carry the stub mark.
 
     Raises:
-        NoUserXattrs
+        NoUserXattrs, NoSpace
     """
     try:
         os.setxattr(fd, _PROBE, b"1")
         os.removexattr(fd, _PROBE)
     except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:  # it could, if the disk were not full
+            raise tree_error(error, f"{root} can't be marked") from error
         raise NoUserXattrs(
             f"{root} can't hold the tree",
             f"its file system has no user extended attributes ({error.strerror})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsxsync import _core
-from fsxsync.errors import LocalChanged, NoUserXattrs, PathEscapes, TreeMoved
+from fsxsync.errors import LocalChanged, NoSpace, NoUserXattrs, PathEscapes, TreeMoved
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree import placing, stubs
@@ -528,12 +529,17 @@ def test_a_new_catalog_takes_the_tree_as_it_is(tmp_path: Path) -> None:
     again.close()
 
 
-def test_no_user_xattrs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "error", "advice"), [(errno.ENOTSUP, NoUserXattrs, "ext4"), (errno.ENOSPC, NoSpace, "free some space")]
+)
+def test_a_tree_that_takes_no_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception], advice: str
+) -> None:
     def refuse(*_args: object, **_more: object) -> None:
-        raise OSError(95, "Operation not supported")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "setxattr", refuse)
-    with pytest.raises(NoUserXattrs, match="ext4"):
+    with pytest.raises(error, match=advice):
         open_tree(tmp_path)
 
 
