@@ -204,7 +204,8 @@ class Settler:
             if local.nlink > 1:
                 links.loaded(self._shared, served.id, path, local, digest)
             base = rows.get(path)
-            if base is None or (base.ino, base.etag) != (local.ino, hydration.mark.etag):
+            is_known = base is not None and (base.etag == hydration.mark.etag or base.content_hash == digest)
+            if base is None or base.ino != local.ino or not is_known:
                 served.add_hint(path, local=True)
                 continue
             known.append((path, local, digest))

@@ -360,3 +360,20 @@ def test_an_object_waited_for_ever_for_the_name_of_a_directory_that_its_keys_alo
     world.rename("d", "g")
     world.settle()
     assert set(world.objects()) == {"anchor", "d", "g/", "g/e/", "g/e/a"}
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_two_names_of_a_released_file_whose_objects_have_two_etags_were_damaged_when_it_was_loaded(
+    versioned: World, name: str
+) -> None:
+    """One was uploaded in parts, the other is a copy of it: the mark named one version, the row of the other name
+    another one, and what was loaded seemed to be neither's."""
+    world = versioned
+    world.put_parts("a", [100, 50])
+    world.settle()
+    world.link("a", "b")
+    world.settle()
+    world.stop()  # or the daemon may remember the other name
+    world.start()
+    world.read(name)
+    world.settle_and_read()
