@@ -247,7 +247,7 @@ class Intake:
             ):
                 served.counts.echoes_dropped += 1
                 continue
-            if is_directory and not hint.is_removal and base is not None and base.kind is not Kind.DIRECTORY:
+            if is_directory and not hint.is_removal and (base is None or base.kind is not Kind.DIRECTORY):
                 served.markers_beside_files.add(path)
             if hint.is_removal and not hint.is_purge and base is None and not self._is_pending(served, path):
                 # Our own delete, most of the time. Should the object be there again, its creation tells of it.

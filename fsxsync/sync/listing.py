@@ -153,7 +153,7 @@ def _compare(served: Served, intake: Intake, rows: _Rows, listed: Listed, progre
     is_let_through = filters.lists(is_directory, listed.size)
     if row_here is None:
         if is_let_through:
-            if is_directory and served.shared.catalog.files.get(served.id, path) is not None:
+            if is_directory:  # the file beside it may be as new
                 served.markers_beside_files.add(path)
             _new(filters, path, listed, progress)
         return

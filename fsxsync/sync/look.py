@@ -207,7 +207,7 @@ async def _settle(  # noqa: C901
     except TypeClash:
         conflicts.note_clash(served, path, remote)
         raise
-    if hinted and outcome.next is Next.DONE and local is not None:
+    if hinted and outcome.next is Next.DONE:
         await _refuse_other_form(served, path, local, is_suspect=base is None or is_clash)
     other_form = other_form or (is_clash and base is not None and local is None)
     if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
@@ -315,19 +315,25 @@ async def _see_remote(
     return await served.store.head(served.key(path, kinds[1])), False
 
 
-async def _refuse_other_form(served: Served, path: bytes, local: Local, *, is_suspect: bool) -> None:
+async def _refuse_other_form(served: Served, path: bytes, local: Local | None, *, is_suspect: bool) -> None:
     """Of the keys ``a`` and ``a/`` only one can be in the tree. A directory may have an object ``a`` beside it at any
     time; that a file has a marker beside it is worth a request only where somebody saw one.
 
     Raises:
         TypeClash: there are both.
     """
+    has_marker = path in served.markers_beside_files
+    if local is None:
+        # It was imported this moment: a file before a marker, which is looked for only if there is no file.
+        local = served.shared.tree.identify(served.tree_path(path)) if has_marker else None
+        if local is None or local.kind is Kind.DIRECTORY:
+            served.markers_beside_files.discard(path)
+            return
     is_directory = local.kind is Kind.DIRECTORY
-    is_suspect = is_suspect or path in served.markers_beside_files
-    if not is_directory and not is_suspect:
+    if not is_directory and not is_suspect and not has_marker:
         return
     remote = await served.store.head(served.key(path, Kind.FILE if is_directory else Kind.DIRECTORY))
-    served.markers_beside_files.discard(path)
+    served.markers_beside_files.discard(path)  # not before: who failed to ask asks again
     if remote is None or takes_no_part(served, path, None, None, remote):
         conflicts.close_clash(served, path)
     else:

@@ -377,3 +377,20 @@ def test_two_names_of_a_released_file_whose_objects_have_two_etags_were_damaged_
     world.start()
     world.read(name)
     world.settle_and_read()
+
+
+def test_a_marker_that_came_together_with_an_object_of_its_name_was_not_reported(world: World) -> None:
+    """Both hints are one row of the changelog, and its look found the object."""
+    world.stop()
+    world.put("a", 60)
+    world.put_marker("a")
+    world.lose_events()
+    world.settle()
+    assert world.client.status()["associations"][0]["errors"] == 1
+    world.put("d/b", 60)
+    world.put_marker("d/b")
+    world.settle()
+    assert world.client.status()["associations"][0]["errors"] == 2
+    world.delete("a/")
+    world.delete("d/b")
+    world.settle_and_read()
