@@ -299,7 +299,8 @@ class Acting:
     def remote(self, path: str) -> Thing | None:
         """What the object of a path holds."""
         try:
-            answer = self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path)
+            with self.store.still():  # moto answers 500 if somebody deletes it meanwhile
+                answer = self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path)
         except self.s3.exceptions.NoSuchKey:
             return None
         words = answer["Metadata"].get("file-permissions")
