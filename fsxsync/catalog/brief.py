@@ -51,6 +51,10 @@ class Brief(NamedTuple):
         """See `Base.is_implied`."""
         return self.kind == DIRECTORY and self.etag is None
 
+    def matches_listing(self, etag: str, size: int, last_modified_ns: int) -> bool:
+        """See `Known.matches_listing`."""
+        return self.etag == etag and self.remote_size == size and last_modified_ns <= self.last_modified_ns
+
     def matches(self, found: Shallow) -> bool:
         """See `Base.matches_local`."""
         if self[1:9] == found[:8]:

@@ -21,10 +21,16 @@ def document(value: object) -> None:
 
 def documents(values: Iterable[object]) -> None:
     """One JSON document, a list, written as its elements come: there may be a million of them."""
+    written_documents([json.dumps(value).encode()] for value in values)
+
+
+def written_documents(batches: Iterable[Sequence[bytes]]) -> None:
+    """The same where each element is JSON already."""
     separator = "[\n"
-    for value in values:
-        click.echo(separator + json.dumps(value), nl=False)
-        separator = ",\n"
+    for batch in batches:
+        if batch:
+            click.echo(separator + b",\n".join(batch).decode(), nl=False)
+            separator = ",\n"
     click.echo("[]" if separator == "[\n" else "\n]")
 
 

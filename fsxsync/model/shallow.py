@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from fsxsync.model.identity import KINDS, Kind, Local
 
@@ -27,6 +27,13 @@ class Shallow(NamedTuple):
     blocks: int
     marks: int
     """Bit i: it carries the i-th of the xattrs that were asked for."""
+
+    @classmethod
+    def of(cls, local: Local) -> Self:
+        """As much as a walk would have read of it."""
+        kind = KINDS.index(local.kind)
+        times = (local.mtime_ns, local.ctime_ns, local.mode, local.uid, local.gid)
+        return cls(kind, local.ino, local.size, *times, local.nlink, local.atime_ns, local.blocks, 0)
 
     def local(self) -> Local:
         return Local(KINDS[self.kind], *self[1:11])

@@ -1,14 +1,19 @@
 """Listing pages, fast: boto3 signs, sends and retries; the answer's XML is read here.
 
-boto3's own parser walks the service model for every element: 15,000 keys/s on one core, where this reads
-70,000 (measured). Its client emits ``before-parse`` with the raw answer, and takes what a handler puts beside
-the result.
+boto3's own parser walks the service model for every element, after botocore has parsed all of it once to see that it
+is no error: 13,000 keys/s on one core, where this reads 250,000 (measured). Its client emits ``before-parse`` with the
+raw answer, and takes what a handler puts beside the result.
 """
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_plus
 from xml.parsers import expat
 
@@ -18,11 +23,21 @@ from fsxsync.ports import Listed
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+_FIRST_EVENT = "before-parse.*.ListObjectsV2"
+"""Comes before botocore's ``before-parse.s3.*``, which has every answer parsed: a page in 6 ms."""
 _EVENT = "before-parse.s3.ListObjectsV2"
 _RAW = "FsxsyncRawBody"
 _NOTHING = b"<ListBucketResult/>"
+_HEAD_BYTES = 512
+"""The XML declaration, and the beginning of the element."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIZE_MAX = 2**63 - 1
+_OPEN, _CLOSE, _EMPTY = b"<Contents>", b"</Contents>", b"<Contents/>"
+_TAG = re.compile(rb"</?\w+>")
+_NEEDS_XML = re.compile(rb"[&\x00-\x08\x0b-\x1f]")
+_ORDER = ("Key", "LastModified", "ETag", "Size", "StorageClass")
+"""As in `_Fields`."""
+_NEEDED = frozenset({"Key", "LastModified", "Size"})
 _DAYS_MAX = 2**63 // (86400 * 10**9) - 1
 _LEAVES = frozenset(
     {
@@ -51,6 +66,7 @@ class Page:
 
 def read_fast(client: S3Client) -> None:
     """Let ``client`` hand over the raw bodies of its listings. Once per client, before `fetch_page`."""
+    client.meta.events.register_first(_FIRST_EVENT, _take_whole_listing)
     client.meta.events.register_first(_EVENT, _take_body)
 
 
@@ -64,8 +80,15 @@ def fetch_page(client: S3Client, **params: Any) -> Page:
     return parse_page(answer[_RAW])
 
 
+def _take_whole_listing(response_dict: dict[str, Any], **more: Any) -> None:
+    """One that ends as it should. Anything else may be an error or be cut off: botocore looks, and asks again."""
+    body: bytes = response_dict["body"]
+    if b"<ListBucketResult" in body[:_HEAD_BYTES] and body.rstrip().endswith(b"</ListBucketResult>"):
+        _take_body(response_dict, **more)
+
+
 def _take_body(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_unused: object) -> None:
-    if response_dict["status_code"] == 200:
+    if response_dict["status_code"] == 200 and _RAW not in customized_response_dict:
         customized_response_dict[_RAW] = response_dict["body"]
         response_dict["body"] = _NOTHING
 
@@ -78,17 +101,90 @@ def parse_page(body: bytes) -> Page:
     Raises:
         RepositoryError: the answer is no listing.
     """
-    reader = _Reader()
     try:
-        reader.parse(body)
-        url_encoded = reader.top.get("EncodingType") == "url"
-        return Page(
-            [_listed(fields, url_encoded=url_encoded) for fields in reader.contents],
-            reader.top.get("NextContinuationToken"),
-            is_truncated=reader.top.get("IsTruncated") == "true",
-        )
+        found = _read_alike(body) or _read_each(body)
+        top, url_encoded = found.top, found.top.get("EncodingType") == "url"
+        times_ns: dict[str, int] = {}
+        entries = [_listed(fields, times_ns, url_encoded=url_encoded) for fields in found.contents]
+        return Page(entries, top.get("NextContinuationToken"), is_truncated=top.get("IsTruncated") == "true")
     except (expat.ExpatError, LookupError, ValueError, OverflowError) as error:  # LookupError: its encoding, or a field
         raise RepositoryError("reading a listing", "the store's answer makes no sense") from error
+
+
+class _Fields(NamedTuple):
+    """Of one Contents element, as text."""
+
+    key: str
+    last_modified: str
+    etag: str
+    size: str
+    storage_class: str
+
+
+class _Found(NamedTuple):
+    contents: Sequence[_Fields]
+    top: Mapping[str, str]
+
+
+def _read_each(body: bytes) -> _Found:
+    """Whatever XML has to offer. Raises ExpatError, KeyError, ValueError."""
+    reader = _Reader()
+    reader.parse(body)
+    return _Found([_fields(one) for one in reader.contents], reader.top)
+
+
+def _fields(one: Mapping[str, str]) -> _Fields:
+    return _Fields(one["Key"], one["LastModified"], one.get("ETag", ""), one["Size"], one.get("StorageClass", ""))
+
+
+# ------------------------------------------------------------- pages whose entries are all written alike
+
+
+def _read_alike(body: bytes) -> _Found | None:
+    """The same by one regular expression, ten times as fast, where all entries have the same elements in the same
+    order, and no text in them needs XML to be read. None where that is not so."""
+    start, end = body.find(_OPEN), body.rfind(_CLOSE) + len(_CLOSE)
+    if start < 0 or end < start:
+        return None
+    contents = body[start:end].replace(b"&quot;", b'"')
+    if _NEEDS_XML.search(contents):
+        return None
+    frame = _Reader()
+    try:
+        frame.parse(body[:start] + _EMPTY + body[end:])  # all but the entries, with an empty one where they stood
+    except expat.ExpatError:
+        return None
+    tags = tuple(_TAG.findall(contents, 0, contents.index(_CLOSE) + len(_CLOSE)))
+    pattern, names = _pattern_of(tags)
+    text = contents.decode()
+    rows: list[tuple[str, ...]] = pattern.findall(text)
+    if (
+        frame.contents != [{}]
+        or frame.encoding.lower() != "utf-8"
+        or text.count("<") != len(rows) * len(tags)
+        or len(set(names)) < len(names)
+        or not _NEEDED.issubset(names)
+    ):
+        return None
+    places = [names.index(name) if name in names else len(names) for name in _ORDER]
+    in_order = itemgetter(*places)
+    return _Found([_Fields._make(in_order((*row, ""))) for row in rows], frame.top)
+
+
+@lru_cache(maxsize=64)
+def _pattern_of(tags: tuple[bytes, ...]) -> tuple[re.Pattern[str], list[str]]:
+    """What matches an entry of these tags; the names of its groups, those in `_LEAVES` that stand directly in it."""
+    parts: list[str] = []
+    names: list[str] = []
+    depth = 0
+    for tag, following in itertools.pairwise((*map(bytes.decode, tags), "")):
+        name = tag.strip("</>")
+        depth += -1 if tag.startswith("</") else 1
+        is_leaf = depth == 2 and following == f"</{name}>" and name in _LEAVES
+        if is_leaf:
+            names.append(name)
+        parts += [tag, "([^<]*)" if is_leaf else "[^<]*"]
+    return re.compile("".join(parts[:-1])), names
 
 
 class _Reader:
@@ -100,6 +196,8 @@ class _Reader:
         self._fields = self.top
         self._text: list[str] = []
         self._depth = 0
+        self.encoding = "utf-8"
+        """As declared."""
 
     def parse(self, body: bytes) -> None:
         parser = expat.ParserCreate()
@@ -108,7 +206,11 @@ class _Reader:
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._text.append
         parser.StartDoctypeDeclHandler = _no_doctype
+        parser.XmlDeclHandler = self._declared
         parser.Parse(body, True)
+
+    def _declared(self, _version: str, encoding: str | None, _standalone: int) -> None:
+        self.encoding = encoding or self.encoding
 
     def _start(self, name: str, _attributes: dict[str, str]) -> None:
         self._depth += 1
@@ -131,15 +233,15 @@ def _no_doctype(*_unused: object) -> None:
     raise ValueError("a document type")  # entities that expand without end
 
 
-def _listed(fields: dict[str, str], *, url_encoded: bool) -> Listed:
-    key = fields["Key"]
-    return Listed(
-        key=unquote_plus(key, errors="strict") if url_encoded and ("%" in key or "+" in key) else key,
-        etag=fields.get("ETag", "").strip('"'),
-        size=size_of(fields["Size"]),
-        last_modified_ns=time_ns(datetime.fromisoformat(fields["LastModified"])),
-        storage_class=fields.get("StorageClass") or "STANDARD",
-    )
+def _listed(fields: _Fields, times_ns: dict[str, int], *, url_encoded: bool) -> Listed:
+    """``times_ns``: those that were read already; many objects have been written together."""
+    key, modified, etag, size, storage_class = fields
+    last_modified_ns = times_ns.get(modified)
+    if last_modified_ns is None:
+        last_modified_ns = times_ns[modified] = time_ns(datetime.fromisoformat(modified))
+    if url_encoded and ("%" in key or "+" in key):
+        key = unquote_plus(key, errors="strict")
+    return Listed(key, etag.strip('"'), size_of(size), last_modified_ns, storage_class or "STANDARD")
 
 
 def size_of(text: str) -> int:

@@ -106,7 +106,7 @@ class States:
 
         A walk reads no marks of stubs, but a row that fits says whether there is one: ctime would have moved with it.
         """
-        catalog, start = served.shared.catalog, _start(served.association.directory)
+        catalog, start = served.shared.catalog, served.association.start
         paths = [key[start:].removesuffix(b"/") for key, _ in entries]
         where = (served.id, min(paths), max(paths), NOISY)
         noisy = {*catalog.changelog.between(*where), *catalog.problems.between(*where)}
@@ -150,11 +150,6 @@ def words_of(bits: int) -> tuple[str, ...]:
 
 def _directory_of(entry: Entry) -> bytes:
     return entry[0].removesuffix(b"/").rpartition(b"/")[0]
-
-
-def _start(directory: bytes) -> int:
-    """Where the paths below it begin to be their own."""
-    return len(directory) + 1 if directory else 0
 
 
 def state_of(
