@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from fsxsync.cli.associations import AS_JSON
 from fsxsync.cli.context import Instance
 from fsxsync.cli.hostpaths import tree_paths
-from fsxsync.cli.output import written_documents
+from fsxsync.cli.output import AS_JSON, written_documents
 from fsxsync.control.client import Document
 from fsxsync.control.protocol import DaemonError
 from fsxsync.errors import BadInput, StillPending

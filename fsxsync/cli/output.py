@@ -10,6 +10,7 @@ import click
 
 from fsxsync.telemetry.log import escape
 
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 WIDE = 10_000
 """Columns of a table that no terminal shows: scripts get every cell whole."""
 

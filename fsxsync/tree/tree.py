@@ -134,9 +134,7 @@ class Tree:
         entries = self.walk(directory)
         return iter(lambda: list(itertools.islice(entries, size)), [])
 
-    def entry_batches(
-        self, directory: bytes, size: int = 500, *, marks: Sequence[bytes] = ()
-    ) -> Iterator[list[Entry]]:
+    def entry_batches(self, directory: bytes, size: int = 500, *, marks: Sequence[bytes] = ()) -> Iterator[list[Entry]]:
         """What `walk.entries` gives, in such batches."""
         entries = walk.entries(self.root_fd, self.dev, directory, hidden=self._hidden, marks=marks)
         return iter(lambda: list(itertools.islice(entries, size)), [])
