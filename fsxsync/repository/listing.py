@@ -154,17 +154,13 @@ def _read_alike(body: bytes) -> _Found | None:
         frame.parse(body[:start] + _EMPTY + body[end:])  # all but the entries, with an empty one where they stood
     except expat.ExpatError:
         return None
+    if frame.contents != [{}] or frame.encoding.lower() != "utf-8":
+        return None
     tags = tuple(_TAG.findall(contents, 0, contents.index(_CLOSE) + len(_CLOSE)))
     pattern, names = _pattern_of(tags)
     text = contents.decode()
     rows: list[tuple[str, ...]] = pattern.findall(text)
-    if (
-        frame.contents != [{}]
-        or frame.encoding.lower() != "utf-8"
-        or text.count("<") != len(rows) * len(tags)
-        or len(set(names)) < len(names)
-        or not _NEEDED.issubset(names)
-    ):
+    if text.count("<") != len(rows) * len(tags) or len(set(names)) < len(names) or not _NEEDED.issubset(names):
         return None
     places = [names.index(name) if name in names else len(names) for name in _ORDER]
     in_order = itemgetter(*places)

@@ -134,9 +134,7 @@ def test_a_directory_removed_while_it_is_scanned_ended_the_daemon(
 
     class Racing:
         @staticmethod
-        def read_directory(
-            fd: int, device: int, prefix: bytes, marks: tuple[bytes, ...]
-        ) -> tuple[list[bytes], bytes]:
+        def read_directory(fd: int, device: int, prefix: bytes, marks: tuple[bytes, ...]) -> tuple[list[bytes], bytes]:
             if prefix == b"d/":
                 (tmp_path / "d/f").unlink()
                 (tmp_path / "d").rmdir()
