@@ -12,8 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 from xml.parsers import expat
 
@@ -34,9 +33,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIZE_MAX = 2**63 - 1
 _OPEN, _CLOSE, _EMPTY = b"<Contents>", b"</Contents>", b"<Contents/>"
 _TAG = re.compile(rb"</?\w+>")
-_NEEDS_XML = re.compile(rb"[&\x00-\x08\x0b-\x1f]")
-_ORDER = ("Key", "LastModified", "ETag", "Size", "StorageClass")
-"""As in `_Fields`."""
+_NEEDS_XML = b"&" + bytes({*range(32)} - set(b"\t\n"))
+_COLUMNS = ("Key", "LastModified", "ETag", "Size", "StorageClass")
 _NEEDED = frozenset({"Key", "LastModified", "Size"})
 _DAYS_MAX = 2**63 // (86400 * 10**9) - 1
 _LEAVES = frozenset(
@@ -102,39 +100,37 @@ def parse_page(body: bytes) -> Page:
         RepositoryError: the answer is no listing.
     """
     try:
-        found = _read_alike(body) or _read_each(body)
-        top, url_encoded = found.top, found.top.get("EncodingType") == "url"
-        times_ns: dict[str, int] = {}
-        entries = [_listed(fields, times_ns, url_encoded=url_encoded) for fields in found.contents]
+        columns, top = _read_alike(body) or _read_each(body)
+        entries = _entries(columns, url_encoded=top.get("EncodingType") == "url")
         return Page(entries, top.get("NextContinuationToken"), is_truncated=top.get("IsTruncated") == "true")
     except (expat.ExpatError, LookupError, ValueError, OverflowError) as error:  # LookupError: its encoding, or a field
         raise RepositoryError("reading a listing", "the store's answer makes no sense") from error
 
 
-class _Fields(NamedTuple):
-    """Of one Contents element, as text."""
+def _entries(columns: Mapping[str, Sequence[str]], *, url_encoded: bool) -> list[Listed]:
+    """Column by column: entry by entry it takes three times as long."""
+    keys, modified = columns["Key"], columns["LastModified"]
+    if url_encoded:
+        keys = [unquote_plus(key, errors="strict") if "%" in key or "+" in key else key for key in keys]
+    times_ns = {one: time_ns(datetime.fromisoformat(one)) for one in set(modified)}
+    etags = [one.strip('"') for one in columns["ETag"]]
+    classes = [one or "STANDARD" for one in columns["StorageClass"]]
+    sizes, times = map(size_of, columns["Size"]), map(times_ns.__getitem__, modified)
+    return list(map(Listed._make, zip(keys, etags, sizes, times, classes, strict=True)))
 
-    key: str
-    last_modified: str
-    etag: str
-    size: str
-    storage_class: str
 
-
-class _Found(NamedTuple):
-    contents: Sequence[_Fields]
-    top: Mapping[str, str]
+_Found = tuple[Mapping[str, Sequence[str]], Mapping[str, str]]
+"""(the texts of `_COLUMNS`, element by element; the top of the document)"""
 
 
 def _read_each(body: bytes) -> _Found:
     """Whatever XML has to offer. Raises ExpatError, KeyError, ValueError."""
     reader = _Reader()
     reader.parse(body)
-    return _Found([_fields(one) for one in reader.contents], reader.top)
-
-
-def _fields(one: Mapping[str, str]) -> _Fields:
-    return _Fields(one["Key"], one["LastModified"], one.get("ETag", ""), one["Size"], one.get("StorageClass", ""))
+    columns = {
+        name: [one[name] if name in _NEEDED else one.get(name, "") for one in reader.contents] for name in _COLUMNS
+    }
+    return columns, reader.top
 
 
 # ------------------------------------------------------------- pages whose entries are all written alike
@@ -147,7 +143,7 @@ def _read_alike(body: bytes) -> _Found | None:
     if start < 0 or end < start:
         return None
     contents = body[start:end].replace(b"&quot;", b'"')
-    if _NEEDS_XML.search(contents):
+    if len(contents.translate(None, delete=_NEEDS_XML)) < len(contents):
         return None
     frame = _Reader()
     try:
@@ -162,9 +158,8 @@ def _read_alike(body: bytes) -> _Found | None:
     rows: list[tuple[str, ...]] = pattern.findall(text)
     if text.count("<") != len(rows) * len(tags) or len(set(names)) < len(names) or not _NEEDED.issubset(names):
         return None
-    places = [names.index(name) if name in names else len(names) for name in _ORDER]
-    in_order = itemgetter(*places)
-    return _Found([_Fields._make(in_order((*row, ""))) for row in rows], frame.top)
+    columns = dict.fromkeys(_COLUMNS, ("",) * len(rows)) | dict(zip(names, zip(*rows, strict=True), strict=True))
+    return columns, frame.top
 
 
 @lru_cache(maxsize=64)
@@ -227,17 +222,6 @@ class _Reader:
 
 def _no_doctype(*_unused: object) -> None:
     raise ValueError("a document type")  # entities that expand without end
-
-
-def _listed(fields: _Fields, times_ns: dict[str, int], *, url_encoded: bool) -> Listed:
-    """``times_ns``: those that were read already; many objects have been written together."""
-    key, modified, etag, size, storage_class = fields
-    last_modified_ns = times_ns.get(modified)
-    if last_modified_ns is None:
-        last_modified_ns = times_ns[modified] = time_ns(datetime.fromisoformat(modified))
-    if url_encoded and ("%" in key or "+" in key):
-        key = unquote_plus(key, errors="strict")
-    return Listed(key, etag.strip('"'), size_of(size), last_modified_ns, storage_class or "STANDARD")
 
 
 def size_of(text: str) -> int:
