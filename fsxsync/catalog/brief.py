@@ -18,9 +18,10 @@ _COLUMNS = (
 _SELECT = f"SELECT {_COLUMNS}, NULL FROM files WHERE association = ?"  # noqa: S608  names are ours
 _WITH_BYTES = f"""SELECT {_COLUMNS}, (SELECT resident_bytes FROM partials WHERE released AND partials.ino = files.ino)
     FROM files WHERE association = ?"""  # noqa: S608
+_THESE = f"{_WITH_BYTES} AND sort_key IN"
+_WITHIN = f"{_WITH_BYTES} AND sort_key >= ? AND sort_key <= ? ORDER BY sort_key LIMIT ?"
 _FROM = f"{_SELECT} AND sort_key >= ? ORDER BY sort_key LIMIT ?"
 _BETWEEN = f"{_SELECT} AND sort_key >= ? AND sort_key < ? ORDER BY sort_key LIMIT ?"
-_AT_ONCE = 500
 PAGE = 1000
 
 
@@ -70,14 +71,17 @@ class Briefs:
         self._numbers = numbers
 
     def get_many(self, association: str, sort_keys: Sequence[bytes]) -> dict[bytes, Brief]:
-        """Those of these that have a row, by their sort keys."""
-        found: dict[bytes, Brief] = {}
+        """Those of these that have a row, by their sort keys, which are in order; maybe others that lie between them.
+        As many of them as a batch has."""
+        if not sort_keys:
+            return {}
         number = self._numbers.get(association)
-        for start in range(0, len(sort_keys), _AT_ONCE):
-            part = sort_keys[start : start + _AT_ONCE]
-            sql = f"{_WITH_BYTES} AND sort_key IN ({', '.join('?' * len(part))})"
-            found |= {row[0]: Brief._make(row) for row in self._connection.rows(sql, (number, *part))}
-        return found
+        # A range takes half the time of as many keys, unless it is full of what nobody asked for.
+        most = 2 * len(sort_keys)
+        rows = self._connection.rows(_WITHIN, (number, sort_keys[0], sort_keys[-1], most))
+        if len(rows) == most:
+            rows = self._connection.rows(f"{_THESE} ({', '.join('?' * len(sort_keys))})", (number, *sort_keys))
+        return {row[0]: Brief._make(row) for row in rows}
 
     def iterate(self, association: str, under: bytes = b"") -> Iterator[list[Brief]]:
         """The row of that path and those below it, all of them without one, in pages and in the order of an S3

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import cache
 from itertools import groupby
-
-import trio
 
 from fsxsync.errors import BadInput, NotExportable
 from fsxsync.model.flags import XATTRS, Flags
 from fsxsync.model.identity import KINDS, Base, Kind, Local
 from fsxsync.ports import FileState
+from fsxsync.sync.ahead import ReadAhead
 from fsxsync.sync.intake import exportable_key
 from fsxsync.sync.reconcile import Delta, local_delta
 from fsxsync.sync.served import Served
@@ -75,8 +74,7 @@ class States:
                 raise BadInput(f"/{path.decode('utf-8', 'backslashreplace')}", "no such file or directory")
             yield [self._state(path, local, self._tree.flags())]
             if recursive and local.kind is Kind.DIRECTORY:
-                batches = self._tree.entry_batches(path, BATCH, marks=XATTRS)
-                while batch := await trio.to_thread.run_sync(next, batches, None):
+                async for batch in ReadAhead(self._tree.entry_batches(path, BATCH, marks=XATTRS)):
                     yield self._states_below(batch)
 
     def _state(self, path: bytes, local: Local, flags: FlagReader) -> FileState:
@@ -86,22 +84,19 @@ class States:
         """Of what a walk found, as far as it is there still. No await: what is asked once for all holds for each."""
         states: list[FileState] = []
         flags = self._tree.flags()
-        for directory, inside in groupby(batch, key=_directory_of):
-            entries = list(inside)
-            served = self._served_for(directory)
-            known: Mapping[bytes, FileState] = {}
-            if served is not None:
-                known = self._known(served, directory, entries, flags.of(directory))
-            for key, _ in entries:
+        owner_of = cache(self._served_for)
+        for served, entries in groupby(batch, key=lambda entry: owner_of(_directory_of(entry[0]))):
+            run = list(entries)
+            known = self._known(served, run, flags) if served is not None else {}
+            for key, _ in run:
                 if (state := known.get(key)) is not None:
                     states.append(state)
                 elif (local := self._tree.identify(path := key.removesuffix(b"/"))) is not None:
                     states.append(self._state(path, local, flags))
         return states
 
-    def _known(
-        self, served: Served, directory: bytes, entries: Sequence[Entry], inherited: Flags
-    ) -> dict[bytes, FileState]:
+    @staticmethod
+    def _known(served: Served, entries: Sequence[Entry], flags: FlagReader) -> dict[bytes, FileState]:
         """The states of those that are what the catalog knows of them, and of which there is nothing else to tell.
 
         A walk reads no marks of stubs, but a row that fits says whether there is one: ctime would have moved with it.
@@ -121,7 +116,9 @@ class States:
                 continue
             kind = KINDS[found.kind]
             size = 0 if kind is Kind.DIRECTORY else found.size
-            said = inherited | Flags(*(bool(found.marks >> bit & 1) for bit in range(2))) if found.marks else inherited
+            said = flags.inside(_directory_of(key))
+            if found.marks:
+                said |= Flags(*(bool(found.marks >> bit & 1) for bit in range(len(XATTRS))))
             bits = 0 if row.etag is None else EXISTS | ARCHIVED
             bits |= RELEASED * row.released | NORELEASE * said.norelease | NOARCHIVE * said.noarchive
             exported_as = exportable_key(served, path, kind, said)
@@ -148,8 +145,8 @@ def words_of(bits: int) -> tuple[str, ...]:
     return tuple(word for bit, word in WORDS if bits & bit)
 
 
-def _directory_of(entry: Entry) -> bytes:
-    return entry[0].removesuffix(b"/").rpartition(b"/")[0]
+def _directory_of(key: bytes) -> bytes:
+    return key.removesuffix(b"/").rpartition(b"/")[0]
 
 
 def state_of(

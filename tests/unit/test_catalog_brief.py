@@ -71,5 +71,12 @@ def test_rows_come_in_the_order_and_number_of_all(
     found = [row.sort_key for page in pages for row in page]
     assert found == [catalog.files.sort_key(row) for row in catalog.files.iterate(A, under)]
     assert all(0 < len(page) <= 2 for page in pages)
-    keys = [b"a/", b"a", b"d", b"nowhere"]
-    assert sorted(catalog.briefs.get_many(A, keys)) == [b"a/", b"d"]
+    for keys in (
+        [],
+        [b"a", b"a/"],
+        [b"a/", b"d"],
+        [b"a/", b"a/b/", b"a/b/c", b"d", b"nowhere"],
+    ):  # few rows between, or many
+        rows = catalog.briefs.get_many(A, keys)
+        assert {key for key in keys if key in rows} == set(keys) - {b"a", b"nowhere"}
+        assert all(row.sort_key == key for key, row in rows.items())

@@ -330,6 +330,7 @@ SMALL = {
     "files._SELECT": "the beginning of a statement",
     "brief._SELECT": "the same",
     "brief._WITH_BYTES": "the same",
+    "brief._THESE": "the same",
 }
 
 
