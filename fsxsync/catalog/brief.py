@@ -11,13 +11,13 @@ from fsxsync.catalog.numbers import Numbers
 from fsxsync.model.shallow import DIRECTORY, Shallow
 
 _COLUMNS = (
-    "sort_key, kind, ino, size, mtime_ns, ctime_ns, mode, uid, gid, etag, remote_size, last_modified_ns, version_id,"
-    " released"
+    "sort_key, kind, files.ino, files.size, files.mtime_ns, ctime_ns, mode, uid, gid, files.etag, remote_size,"
+    " last_modified_ns, files.version_id, released"
 )
 # All find their rows by the primary key (association, sort_key), and partials by theirs (ino).
 _SELECT = f"SELECT {_COLUMNS}, NULL FROM files WHERE association = ?"  # noqa: S608  names are ours
-_WITH_BYTES = f"""SELECT {_COLUMNS}, (SELECT resident_bytes FROM partials WHERE released AND partials.ino = files.ino)
-    FROM files WHERE association = ?"""  # noqa: S608
+_WITH_BYTES = f"""SELECT {_COLUMNS}, partials.resident_bytes
+    FROM files LEFT JOIN partials ON released AND partials.ino = files.ino WHERE association = ?"""  # noqa: S608
 _THESE = f"{_WITH_BYTES} AND sort_key IN"
 _WITHIN = f"{_WITH_BYTES} AND sort_key >= ? AND sort_key <= ? ORDER BY sort_key LIMIT ?"
 _FROM = f"{_SELECT} AND sort_key >= ? ORDER BY sort_key LIMIT ?"
