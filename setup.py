@@ -30,12 +30,13 @@ CHANNEL = [
 IN_WIRE_H = {"transfer_judge", "transfer_body"}  # what they have for others is declared there
 SOURCES = [
     *["module.c", "hashing.c", "hash_range.c", "crc64nvme.c", "syscalls.c", "getdents.c", "directory.c", "stub.c"],
+    *["look.c", "release.c", "hydrate.c"],
     *["transfer.c", "transfer_request.c", "transfer_result.c"],
     *[f"{name}.c" for name in TRANSFER],
     *["channel.c", "channel_learning.c", "channel_mount.c", *(f"{name}.c" for name in CHANNEL)],
 ]
 HEADERS = [
-    *["module.h", "crc64nvme.h", "hash_range.h", "transfer_glue.h", "channel_glue.h"],
+    *["module.h", "look.h", "crc64nvme.h", "hash_range.h", "transfer_glue.h", "channel_glue.h"],
     *[f"{name}.h" for name in TRANSFER if name not in IN_WIRE_H],
     "channel_asked.h",
     *[f"{name}.h" for name in CHANNEL if name != "channel_files"],

@@ -1,5 +1,5 @@
 /* Making a stub: one call for what an import does a million times. */
-#include "module.h"
+#include "look.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -68,18 +68,6 @@ create(const struct stub *stub, struct stat *status)
 
 /* --- glue --- */
 
-static struct timespec
-timespec_from(long long ns)
-{
-    long long seconds = ns / NS_PER_S;
-    long long rest = ns % NS_PER_S;
-    if (rest < 0) { /* before 1970: C rounds towards zero, tv_nsec is never negative */
-        seconds--;
-        rest += NS_PER_S;
-    }
-    return (struct timespec){.tv_sec = (time_t)seconds, .tv_nsec = (long)rest};
-}
-
 /* -1 or an id; (uid_t)-1 itself is no id. */
 static int
 is_id(long long value)
@@ -121,8 +109,8 @@ create_stub(PyObject *Py_UNUSED(module), PyObject *args)
     stub.mode = (mode_t)mode;
     stub.uid = (uid_t)uid;
     stub.gid = (gid_t)gid;
-    stub.times[0] = timespec_from(atime_ns);
-    stub.times[1] = timespec_from(mtime_ns);
+    stub.times[0] = fsx_timespec(atime_ns);
+    stub.times[1] = fsx_timespec(mtime_ns);
     stub.xattr_name = xattr_name.text;
     stub.xattr_value = value.buf;
     stub.xattr_size = (size_t)value.len;

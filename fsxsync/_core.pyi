@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any, Final, Self, final
+from typing import Any, Final, Self, TypeAlias, final
 
 from _typeshed import StrOrBytesPath, structseq
 from typing_extensions import Buffer
@@ -54,6 +54,50 @@ def create_stub(
     xattr_value: Buffer,
     /,
 ) -> tuple[int, int, int]: ...
+
+# look.c
+_Status: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int]
+_Looked: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int, int, bytes | None, bytes | None]
+
+def look(root_fd: int, path: bytes, names: tuple[bytes, ...], /) -> _Looked | None: ...
+def look_many(root_fd: int, paths: Sequence[bytes], names: tuple[bytes, ...], /) -> list[_Looked | int | None]: ...
+
+# release.c
+MARK_ALONE: int
+MARK_DONE: int
+MARK_OPEN: int
+MARK_CHANGED: int
+MARK_LINKED: int
+MARK_REPLACED: int
+MARK_UNOPENED: int
+MARK_FAILED: int
+PUNCH_DONE: int
+PUNCH_LATE: int
+PUNCH_WRITTEN: int
+PUNCH_WANTED: int
+PUNCH_NO_HOLES: int
+PUNCH_FAILED: int
+
+def mark_released(
+    root_fd: int,
+    device: int,
+    xattr: bytes,
+    files: Sequence[tuple[bytes | int, int, int, int, int, int, int, int, int, bytes]],
+    /,
+) -> list[tuple[int, int, int]]: ...
+def punch_released(
+    xattr: bytes, files: Sequence[tuple[int, bool, int, int]], deadline_s: float, /
+) -> list[tuple[int, int, _Status | None]]: ...
+
+# hydrate.c
+UNMARK_DONE: int
+UNMARK_OTHER: int
+UNMARK_FAILED: int
+
+def open_marked(root_fd: int, path: bytes, xattr: bytes, /) -> tuple[int, _Status, bytes | None] | None: ...
+def unmark_many(
+    xattr: bytes, files: Sequence[tuple[int, bytes, int, int, int]], /
+) -> list[tuple[int, int, _Status | None]]: ...
 
 # transfer.c
 TRANSFER_OK: int

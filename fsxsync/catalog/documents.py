@@ -12,8 +12,8 @@ _Value = TypeVar("_Value")
 
 def encode(value: Any) -> Any:
     """A value of `model` as JSON's types. Bytes become text that keeps what is no UTF-8 (surrogateescape)."""
-    if is_dataclass(value):
-        return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
+    if (names := _field_names(type(value))) is not None:
+        return {name: encode(getattr(value, name)) for name in names}
     match value:
         case Enum():
             return value.value
@@ -24,6 +24,14 @@ def encode(value: Any) -> Any:
         case tuple():
             return [encode(item) for item in value]
     return value
+
+
+def _field_names(kind: Any) -> tuple[str, ...] | None:
+    """The fields of a dataclass or a named tuple."""
+    if is_dataclass(kind):
+        return tuple(field.name for field in fields(kind))
+    names: tuple[str, ...] | None = getattr(kind, "_fields", None)
+    return names
 
 
 def decode(wanted: type[_Value], value: Any) -> _Value:
@@ -38,10 +46,8 @@ def decode(wanted: type[_Value], value: Any) -> _Value:
 
 
 def _decode(wanted: Any, value: Any) -> Any:
-    if is_dataclass(wanted):
-        assert isinstance(wanted, type)
+    if (known := _field_names(wanted)) is not None:
         hints = get_type_hints(wanted)
-        known = {field.name for field in fields(wanted)}
         return wanted(**{name: _decode(hints[name], item) for name, item in value.items() if name in known})
     origin, arguments = get_origin(wanted), get_args(wanted)
     if origin in {types.UnionType, Union}:

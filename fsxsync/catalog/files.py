@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from fsxsync.catalog.connection import Connection, Row
 from fsxsync.catalog.numbers import Numbers
-from fsxsync.model.identity import KINDS, Base, Kind, Posix
+from fsxsync.model.identity import KINDS, Base, Kind, Local, Posix
 
 _KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 
@@ -31,6 +31,11 @@ _KNOWN = """SELECT sort_key, etag, remote_size, last_modified_ns FROM files WHER
 _BY_INODE = f"{_SELECT} WHERE ino = ?"
 _PUT = f"""INSERT INTO files ({_COLUMNS}) VALUES ({_MARKS})
     ON CONFLICT (association, sort_key) DO UPDATE SET {_SET}"""  # noqa: S608
+_SET_LOCAL = """UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = ?, mode = ?, uid = ?, gid = ?, released = ?
+    WHERE association = ? AND sort_key = ? AND ino = ?"""
+_SET_LOADED = """UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = ?, released = 0, content_hash = ?
+    WHERE association = ? AND sort_key = ? AND ino = ?"""
+_SET_HASH = "UPDATE files SET content_hash = ? WHERE association = ? AND sort_key = ? AND ino = ?"
 _DELETE_ONE = "DELETE FROM files WHERE association = ? AND sort_key = ?"
 _DELETE = "DELETE FROM files WHERE association = ? AND sort_key IN (?, ?)"
 _DELETE_ALL = "DELETE FROM files WHERE association = ?"
@@ -119,6 +124,50 @@ class Files:
             self._connection.run_many(_DELETE_ONE, [_other_form(row) for row in rows.values()])
             self._connection.run_many(_PUT, rows.values())
 
+    def set_local_many(self, association: str, states: Iterable[tuple[bytes, Local]]) -> None:
+        """As `Base.with_local` for the rows of files by their paths; one that is of another inode stays as it is."""
+        number = self._numbers.get(association)
+        with self._connection.transaction():
+            self._connection.run_many(
+                _SET_LOCAL,
+                [
+                    (
+                        local.size,
+                        local.mtime_ns,
+                        local.ctime_ns,
+                        local.mode,
+                        local.uid,
+                        local.gid,
+                        local.stub is not None,
+                        number,
+                        path,
+                        signed(local.ino),
+                    )
+                    for path, local in states
+                ],
+            )
+
+    def set_loaded_many(self, association: str, loaded: Iterable[tuple[bytes, Local, bytes]]) -> None:
+        """The data of files is here now, by their paths, with the XXH3-128 of each. Mode and owner of the rows stay:
+        what was set of these meanwhile is a change to be exported."""
+        number = self._numbers.get(association)
+        with self._connection.transaction():
+            self._connection.run_many(
+                _SET_LOADED,
+                [
+                    (local.size, local.mtime_ns, local.ctime_ns, digest, number, path, signed(local.ino))
+                    for path, local, digest in loaded
+                ],
+            )
+
+    def set_hash_many(self, hashes: Iterable[tuple[Base, bytes]]) -> None:
+        """The content hash of rows that are files'."""
+        with self._connection.transaction():
+            self._connection.run_many(
+                _SET_HASH,
+                [(digest, self._numbers.get(row.association), row.path, signed(row.ino)) for row, digest in hashes],
+            )
+
     def delete(self, association: str, path: bytes) -> None:
         """Forget a path; not what lies below it."""
         self._connection.run(_DELETE, (self._numbers.get(association), path, path + b"/"))
@@ -165,6 +214,15 @@ class Files:
     def by_inode(self, ino: int) -> list[Base]:
         """Rows of every association whose local side was that host inode."""
         return [self._base(row) for row in self._connection.rows(_BY_INODE, (signed(ino),))]
+
+    def by_inode_many(self, inodes: Sequence[int]) -> list[Base]:
+        """The same for many."""
+        found: list[Base] = []
+        for start in range(0, len(inodes), _AT_ONCE):
+            part = [signed(ino) for ino in inodes[start : start + _AT_ONCE]]
+            sql = f"{_SELECT} WHERE ino IN ({', '.join('?' * len(part))})"
+            found += (self._base(row) for row in self._connection.rows(sql, part))
+        return found
 
     def children_exist(self, association: str, path: bytes) -> bool:
         """There is a row strictly below the directory."""
@@ -228,27 +286,19 @@ class Files:
 
     def _base(self, row: Row) -> Base:
         kind = KINDS[row[2]]
-        return Base(
-            association=self._numbers.id_of(row[0]),
-            path=row[1][:-1] if kind is Kind.DIRECTORY else row[1],
-            kind=kind,
-            ino=unsigned(row[3]),
-            size=row[4],
-            mtime_ns=row[5],
-            ctime_ns=row[6],
-            mode=row[7],
-            uid=row[8],
-            gid=row[9],
-            etag=row[10],
-            remote_size=row[11],
-            last_modified_ns=row[12],
-            version_id=row[13],
-            posix=Posix(row[14], row[15], row[16], row[17], row[18], row[24]),
-            posix_known=bool(row[19]),
-            storage_class=row[20],
-            released=bool(row[21]),
-            content_hash=row[22],
-            target=row[23],
+        return Base._make(
+            (
+                self._numbers.id_of(row[0]),
+                row[1][:-1] if kind is Kind.DIRECTORY else row[1],
+                kind,
+                unsigned(row[3]),
+                *row[4:14],
+                Posix._make((*row[14:19], row[24])),
+                bool(row[19]),
+                row[20],
+                bool(row[21]),
+                *row[22:24],
+            )
         )
 
 

@@ -15,6 +15,7 @@ _PUT = f"""INSERT OR REPLACE INTO partials ({_COLUMNS}, resident_bytes)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""  # noqa: S608  names are ours
 _GET = f"SELECT {_COLUMNS} FROM partials WHERE ino = ?"  # noqa: S608
 _ALL = f"SELECT {_COLUMNS} FROM partials ORDER BY ino"  # noqa: S608
+_ANY = "SELECT 1 FROM partials LIMIT 1"
 _RESIDENT = "SELECT resident_bytes FROM partials WHERE ino = ?"
 _DELETE = "DELETE FROM partials WHERE ino = ?"
 
@@ -48,9 +49,20 @@ class Partials:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._empty: bool | None = None
+        """No stub was read in part: then nobody has to be asked for. None: not known."""
+        connection.after_rollback.append(self._forget)
+
+    def _forget(self) -> None:
+        self._empty = None
+
+    def _is_empty(self) -> bool:
+        if self._empty is None:
+            self._empty = self._connection.row(_ANY) is None
+        return self._empty
 
     def get(self, ino: int) -> Partial | None:
-        row = self._connection.row(_GET, (signed(ino),))
+        row = None if self._is_empty() else self._connection.row(_GET, (signed(ino),))
         return None if row is None else _partial(row)
 
     def all(self) -> list[Partial]:
@@ -58,15 +70,18 @@ class Partials:
 
     def resident_bytes(self, ino: int) -> int | None:
         """None where there is no row."""
-        row = self._connection.row(_RESIDENT, (signed(ino),))
+        row = None if self._is_empty() else self._connection.row(_RESIDENT, (signed(ino),))
         return None if row is None else row[0]
 
     def put_many(self, partials: Iterable[Partial]) -> None:
         with self._connection.transaction():
+            self._empty = None
             self._connection.run_many(_PUT, [_row(partial) for partial in partials])
 
     def delete(self, ino: int) -> None:
-        self._connection.run(_DELETE, (signed(ino),))
+        if not self._is_empty():
+            self._connection.run(_DELETE, (signed(ino),))
+            self._empty = None
 
 
 def _row(partial: Partial) -> Row:

@@ -17,6 +17,7 @@ _CLEAR = "DELETE FROM problems WHERE association = ? AND path = ?"
 _CLEAR_KIND = "DELETE FROM problems WHERE association = ? AND path = ? AND kind = ?"
 _CLEAR_BUT = "DELETE FROM problems WHERE association = ? AND path = ? AND kind <> ?"
 _AFTER = "SELECT path FROM problems WHERE association = ? AND kind = ? AND path > ? ORDER BY path LIMIT ?"
+_ANY = "SELECT 1 FROM problems WHERE association = ? LIMIT 1"
 _HAS = "SELECT 1 FROM problems WHERE association = ? AND path = ? LIMIT 1"
 _GET = f"SELECT {_COLUMNS} FROM problems WHERE association = ? AND path = ? ORDER BY kind"  # noqa: S608
 _LIST = f"SELECT {_COLUMNS} FROM problems WHERE association = ? ORDER BY path, kind"  # noqa: S608
@@ -48,6 +49,15 @@ class Problems:
     def __init__(self, connection: Connection, numbers: Numbers) -> None:
         self._connection = connection
         self._numbers = numbers
+        self._clean: dict[int | None, bool] = {}
+        """Associations that have no problem at all, as nearly always: then no path of theirs has to be asked for."""
+        connection.after_rollback.append(self._clean.clear)
+
+    def _is_clean(self, number: int | None) -> bool:
+        clean = self._clean.get(number)
+        if clean is None:
+            clean = self._clean[number] = self._connection.row(_ANY, (number,)) is None
+        return clean
 
     def put(self, problem: Problem) -> None:
         """Write one in place of what was known of that path and kind."""
@@ -55,6 +65,7 @@ class Problems:
             number = self._numbers.get_or_make(problem.association)
             if number is None:
                 return
+            self._clean[number] = False
             self._connection.run(
                 _PUT,
                 (
@@ -73,6 +84,9 @@ class Problems:
     ) -> None:
         """Forget what was wrong with a path; with ``kinds``, only these; all ``but`` that one."""
         number = self._numbers.get(association)
+        if self._is_clean(number):
+            return
+        self._clean.pop(number)  # this may be the last one
         if but is not None:
             self._connection.run(_CLEAR_BUT, (number, path, but))
             return
@@ -87,11 +101,13 @@ class Problems:
 
     def get(self, association: str, path: bytes) -> list[Problem]:
         """What is wrong with one path."""
-        return self._problems(self._connection.rows(_GET, (self._numbers.get(association), path)))
+        number = self._numbers.get(association)
+        return [] if self._is_clean(number) else self._problems(self._connection.rows(_GET, (number, path)))
 
     def has(self, association: str, path: bytes) -> bool:
         """Something is wrong with the path."""
-        return self._connection.row(_HAS, (self._numbers.get(association), path)) is not None
+        number = self._numbers.get(association)
+        return not self._is_clean(number) and self._connection.row(_HAS, (number, path)) is not None
 
     def paths_after(self, association: str, kind: str, path: bytes, limit: int) -> list[bytes]:
         """The next paths with such a problem, in byte order."""
@@ -127,4 +143,6 @@ class Problems:
         return total
 
     def delete_all(self, association: str) -> None:
-        self._connection.run(_DELETE_ALL, (self._numbers.get(association),))
+        number = self._numbers.get(association)
+        self._connection.run(_DELETE_ALL, (number,))
+        self._clean.pop(number, None)

@@ -6,12 +6,14 @@ before a stub becomes visible and removed only after the data is on disk.
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 
 XATTR = b"user.fsxsync.stub"
 RESERVED_PREFIX = b"user.fsxsync."
 _VERSION = 1
+_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,22 +26,23 @@ class StubMark:
     version_id: str | None = None
 
     def encode(self) -> bytes:
-        return json.dumps(
-            {
-                "v": _VERSION,
-                "etag": self.etag,
-                "size": self.size,
-                "key": self.key,
-                "version_id": self.version_id,
-            },
-            separators=(",", ":"),
-            ensure_ascii=False,
-        ).encode()
+        document = {
+            "v": _VERSION,
+            "etag": self.etag,
+            "size": self.size,
+            "key": self.key,
+            "version_id": self.version_id,
+        }
+        return _JSON.encode(document).encode()
 
-    @classmethod
-    def decode(cls, raw: bytes) -> StubMark:
-        """Read a mark. An unreadable one still means "no data here": it decodes to a mark that matches nothing."""
-        unreadable = cls(etag="", size=-1, key="")
+    @staticmethod
+    @functools.lru_cache(maxsize=4096)
+    def decode(raw: bytes) -> StubMark:
+        """Read a mark. An unreadable one still means "no data here": it decodes to a mark that matches nothing.
+
+        Remembered for as many files as are worked on at a time: each is looked at several times meanwhile.
+        """
+        unreadable = StubMark(etag="", size=-1, key="")
         try:
             document = json.loads(raw)
             if document["v"] != _VERSION:
@@ -47,7 +50,7 @@ class StubMark:
             etag, size, key = document["etag"], document["size"], document["key"]
             version_id = document.get("version_id")
             is_sound = _is_size(size) and all(map(_is_text, (etag, key, version_id or "")))
-            return cls(etag, size, key, version_id or None) if is_sound else unreadable
+            return StubMark(etag, size, key, version_id or None) if is_sound else unreadable
         except (ValueError, KeyError, TypeError, RecursionError):  # anybody who may write to the file may have set it
             return unreadable
 

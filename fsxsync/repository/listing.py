@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 from xml.parsers import expat
 
+from botocore import handlers
+
 from fsxsync.errors import RepositoryError
 from fsxsync.ports import Listed
 
 if TYPE_CHECKING:
+    from botocore.model import OperationModel
     from mypy_boto3_s3 import S3Client
 
-_FIRST_EVENT = "before-parse.*.ListObjectsV2"
-"""Comes before botocore's ``before-parse.s3.*``, which has every answer parsed: a page in 6 ms."""
-_EVENT = "before-parse.s3.ListObjectsV2"
+_EVENT = "before-parse.s3.*"
+_LISTING = "ListObjectsV2"
+_END = b"</ListBucketResult>"
 _RAW = "FsxsyncRawBody"
 _NOTHING = b"<ListBucketResult/>"
-_HEAD_BYTES = 512
-"""The XML declaration, and the beginning of the element."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIZE_MAX = 2**63 - 1
 _OPEN, _CLOSE, _EMPTY = b"<Contents>", b"</Contents>", b"<Contents/>"
@@ -64,8 +65,13 @@ class Page:
 
 def read_fast(client: S3Client) -> None:
     """Let ``client`` hand over the raw bodies of its listings. Once per client, before `fetch_page`."""
-    client.meta.events.register_first(_FIRST_EVENT, _take_whole_listing)
-    client.meta.events.register_first(_EVENT, _take_body)
+    events = client.meta.events
+    events.register_first(_EVENT, _take_body)
+    # botocore looks into the body of every 200 for an error, and builds a tree of it for that: three times what we need
+    # to read it. It comes after us, so that it finds nothing in those that are whole.
+    if (looks_into_it := getattr(handlers, "_handle_200_error", None)) is not None:
+        events.unregister(_EVENT, looks_into_it)
+        events.register_first(_EVENT, looks_into_it)
 
 
 def fetch_page(client: S3Client, **params: Any) -> Page:
@@ -78,17 +84,16 @@ def fetch_page(client: S3Client, **params: Any) -> Page:
     return parse_page(answer[_RAW])
 
 
-def _take_whole_listing(response_dict: dict[str, Any], **more: Any) -> None:
-    """One that ends as it should. Anything else may be an error or be cut off: botocore looks, and asks again."""
-    body: bytes = response_dict["body"]
-    if b"<ListBucketResult" in body[:_HEAD_BYTES] and body.rstrip().endswith(b"</ListBucketResult>"):
-        _take_body(response_dict, **more)
-
-
-def _take_body(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_unused: object) -> None:
-    if response_dict["status_code"] == 200 and _RAW not in customized_response_dict:
-        customized_response_dict[_RAW] = response_dict["body"]
-        response_dict["body"] = _NOTHING
+def _take_body(
+    operation_model: OperationModel,
+    response_dict: dict[str, Any],
+    customized_response_dict: dict[str, Any],
+    **_unused: object,
+) -> None:
+    if operation_model.name == _LISTING and response_dict["status_code"] == 200:
+        customized_response_dict[_RAW] = body = response_dict["body"]
+        if body.rstrip().endswith(_END):  # else botocore shall find what is wrong with it, and try again
+            response_dict["body"] = _NOTHING
 
 
 def parse_page(body: bytes) -> Page:

@@ -77,6 +77,8 @@ class Signer:
         self._finding = threading.Lock()
         self._place: Place | None = None
         self._credentials: Credentials | None = None
+        self._provided: tuple[ReadOnlyCredentials, auth.AwsCredentialsProvider] | None = None
+        """The same keys as awscrt wants them: made anew when they change."""
 
     def place(self) -> Place:
         """Where the requests go; found out once, from botocore: the store is not asked.
@@ -193,7 +195,10 @@ class Signer:
         """The credentials as they are now: whatever expires is refreshed before, by botocore."""
         try:
             keys = self._keys()
-            return auth.AwsCredentialsProvider.new_static(keys.access_key, keys.secret_key, keys.token)
+            if self._provided is None or self._provided[0] != keys:
+                made = auth.AwsCredentialsProvider.new_static(keys.access_key, keys.secret_key, keys.token)
+                self._provided = keys, made
+            return self._provided[1]
         except RuntimeError as error:  # awscrt's: an empty key
             self._credentials = None
             raise BadCredentials(self._what, one_line(str(error))) from error

@@ -237,4 +237,4 @@ def status_of(error: boto.ClientError) -> int:
 
 def one_line(text: str) -> str:
     """Names come from outside: nothing in them may start a line of its own or move a terminal's cursor."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

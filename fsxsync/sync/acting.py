@@ -214,14 +214,13 @@ def _same_bytes(served: Served, action: Action) -> None:
     base, local = action.base, action.local
     if base is None or local is None or local.content_hash is None or local.content_hash != base.content_hash:
         return
-    record(served, base.with_local(replace(local, mode=base.mode, uid=base.uid, gid=base.gid)))
+    record(served, base.with_local(local._replace(mode=base.mode, uid=base.uid, gid=base.gid)))
 
 
 def as_remote_says(row: Base, before: Base) -> Base:
     """The row with the object's metadata on its local side, and that of ``before`` where the object has none: what the
     tree has beyond that is a local change."""
-    return replace(
-        row,
+    return row._replace(
         mode=row.posix.mode if row.posix.mode is not None else before.mode,
         uid=row.posix.uid if row.posix.uid is not None else before.uid,
         gid=row.posix.gid if row.posix.gid is not None else before.gid,

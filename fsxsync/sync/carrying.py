@@ -7,7 +7,6 @@ when a new version of its object takes it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 from fsxsync.model.metadata import fits, to_user_metadata
@@ -28,19 +27,19 @@ def with_xattrs(served: Served, path: bytes, base: Base | None, local: Local) ->
     mine = served.shared.tree.xattrs(served.tree_path(path))
     if not mine and base is not None and base.posix.xattrs is None:
         return local  # none here, and nobody looked whether the object says some: so there is nothing to say
-    return replace(local, xattrs=encode_xattrs(mine)) if _can_travel(local, mine) else local
+    return local._replace(xattrs=encode_xattrs(mine)) if _can_travel(local, mine) else local
 
 
 def as_carried(served: Served, remote: Remote | None) -> Remote | None:
     """The object without what it says of attributes, where they do not travel: no row then holds what nobody set."""
     if remote is None or remote.posix.xattrs is None or served.association.export_xattrs:
         return remote
-    return replace(remote, posix=replace(remote.posix, xattrs=None))
+    return remote._replace(posix=remote.posix._replace(xattrs=None))
 
 
 def _can_travel(local: Local, xattrs: Mapping[bytes, bytes]) -> bool:
     """There is room for them beside the other metadata."""
-    return fits(to_user_metadata(local.kind, replace(local.posix, xattrs=encode_xattrs(xattrs))))
+    return fits(to_user_metadata(local.kind, local.posix._replace(xattrs=encode_xattrs(xattrs))))
 
 
 def tell_if_left(served: Served, path: bytes, local: Local) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import trio
@@ -211,7 +211,7 @@ class _Merge:
                 digest = await trio.to_thread.run_sync(_digest, tree, tree_path, local)
             except LocalChanged:
                 return Delta.CONTENT  # it is being written just now
-            return local_delta(row, replace(local, content_hash=digest))
+            return local_delta(row, local._replace(content_hash=digest))
         return local_delta(row, local)
 
     def _in_the_way(self, path: bytes, is_directory: bool) -> bytes | None:

@@ -12,7 +12,6 @@ from fsxsync.errors import AssociationNotFound, BadInput, FsxSyncError, StillPen
 from fsxsync.model.association import Association, Lifecycle, check_overlap
 from fsxsync.model.difference import Difference
 from fsxsync.model.finding import Finding, Tally
-from fsxsync.model.identity import Kind
 from fsxsync.model.open_conflict import Conflict, Keep
 from fsxsync.model.why import Evidence
 from fsxsync.ports import EventQueue, EventRoute, FileState, ObjectStore, PendingItem, Status, StoreFactory
@@ -28,6 +27,7 @@ from fsxsync.sync.resolving import resolve
 from fsxsync.sync.routes import Routes
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.serving import Service
+from fsxsync.sync.standing import drain_for_delete, make_directory, unmake
 from fsxsync.sync.states import States
 from fsxsync.sync.statusing import StatusFacts, collect
 from fsxsync.sync.tasks import TaskRunner
@@ -36,7 +36,6 @@ from fsxsync.sync.waiting import Waiter
 from fsxsync.sync.watermark import Watermark
 from fsxsync.tree.watch import Watcher
 
-DRAIN_BEFORE_DELETE_S = 300.0
 SETTLE_BEFORE_S = 2.0
 IMMUTABLE = "the path and the repository of an association can't be changed; delete it and associate again"
 
@@ -225,7 +224,7 @@ class Engine:
                 "it is allowed only as the only association",
                 advice="name a directory below it",
             )
-        made = self._make_directory(association)
+        made = make_directory(self._shared, association)
         local = self._shared.tree.identify(association.directory)
         association = replace(
             association,
@@ -246,7 +245,7 @@ class Engine:
             check_overlap(association, self.associations())  # somebody may have been faster while the store was asked
         except BaseException:  # also if the daemon is told to end meanwhile
             await self._routes.clean_up(association)
-            self._unmake(made)
+            unmake(self._shared, made)
             self._shared.counts.pop(association.id, None)
             raise
         self._shared.catalog.associations.put(association)
@@ -254,30 +253,6 @@ class Engine:
         if not wait:
             return association
         return await self._until_available(service, made)
-
-    def _make_directory(self, association: Association) -> list[bytes]:
-        parts = association.directory.split(b"/")
-        for length in range(1, len(parts) + 1):
-            existing = self._shared.tree.identify(b"/".join(parts[:length]))
-            if existing is not None and existing.kind is not Kind.DIRECTORY:
-                raise BadInput(
-                    f"{association.file_system_path} can't be associated",
-                    f"/{b'/'.join(parts[:length]).decode('utf-8', 'backslashreplace')} is no directory",
-                    advice="name another path",
-                )
-        if existing is not None:
-            return []
-        defaults = association.defaults
-        uid = defaults.uid if defaults.uid is not None and self._shared.is_root else -1
-        gid = defaults.gid if defaults.gid is not None and self._shared.is_root else -1
-        return self._shared.tree.make_directories(association.directory, mode=defaults.dir_mode, uid=uid, gid=gid)
-
-    def _unmake(self, made: Sequence[bytes]) -> None:
-        """Take back the directories that a refused request made; they are empty."""
-        for path in reversed(made):
-            local = self._shared.tree.identify(path)
-            if local is not None:
-                self._shared.tree.remove(path, local)
 
     async def _until_available(self, service: Service, made: Sequence[bytes]) -> Association:
         await service.decided()
@@ -290,7 +265,7 @@ class Engine:
         await self._end(association.id)
         self._shared.catalog.associations.delete(association.id)
         await self._routes.clean_up(association)
-        self._unmake(made)
+        unmake(self._shared, made)
         raise error
 
     async def update(self, association: Association) -> Association:
@@ -344,7 +319,7 @@ class Engine:
         service.set_lifecycle(Lifecycle.DELETING, "")
         try:
             if not force:
-                await self._drain_for_delete(service)
+                await drain_for_delete(service, self.waiter)
             if hydrate:
                 await hydrate_all(service.served, self.hydrator)
             await (self._routes.clean_up if force else self._routes.remove)(before)
@@ -360,19 +335,6 @@ class Engine:
             await self.hydrator.drop_below(gone.directory)
             await remove_tree(self._shared, gone.directory)
         return gone
-
-    async def _drain_for_delete(self, service: Service) -> None:
-        served = service.served
-        await self.waiter.settle_local()
-        with trio.move_on_after(DRAIN_BEFORE_DELETE_S) as deadline:
-            while served.association.policy.exports and served.shared.catalog.changelog.count(served.id)[1] > 0:
-                if service.failed is not None:
-                    deadline.cancel()
-                await trio.sleep(0.05)
-        left = served.shared.catalog.changelog.count(served.id)[1] if served.association.policy.exports else 0
-        if left:
-            why = f"{left} changes are not exported yet" + (f": {service.failed}" if service.failed else "")
-            raise StillPending(f"association {served.id} can't be deleted", why, advice="wait, or add --force")
 
     def status(self) -> Status:
         return collect(self._shared, self._services, self._facts, self.watcher, self.waiter)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import trio
 
 from fsxsync.catalog.changelog import Entry
@@ -106,7 +104,7 @@ async def _decide(
         if local is not None and local.kind is Kind.FILE and local.size <= READ_MAX and local.stub is None:
             if needs_digest(base, local):
                 digest = await trio.to_thread.run_sync(content_hash, tree, tree_path, local)
-                local = replace(local, content_hash=digest)
+                local = local._replace(content_hash=digest)
             if remote is not None and (base is None or base.etag != remote.etag):
                 known, _ = await trio.to_thread.run_sync(same_bytes, tree, tree_path, local, remote)
         moved = await is_moved_stub(served, path, base, local)

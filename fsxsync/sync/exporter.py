@@ -164,7 +164,7 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
     if action.posix is not None:
         local = _apply(served, path, local, action.posix)
     if posix.xattrs is None:  # then the copy left those of the object
-        posix = replace(posix, xattrs=base.posix.xattrs)
+        posix = posix._replace(xattrs=base.posix.xattrs)
     after = remote_after(local.kind, key, remote.size, posix, written, remote.storage_class)
     if local.stub is not None:
         local = remark(served, path, local, replace(local.stub, etag=after.etag, version_id=after.version_id, key=key))
@@ -179,7 +179,7 @@ def remark(served: Served, path: bytes, local: Local, mark: StubMark) -> Local:
     if local.stub == mark:
         return local
     now = served.shared.tree.remark(served.tree_path(path), local, mark)
-    return replace(now, mode=local.mode, uid=local.uid, gid=local.gid)
+    return now._replace(mode=local.mode, uid=local.uid, gid=local.gid)
 
 
 async def export_delete(served: Served, path: bytes, action: Action) -> None:

@@ -13,18 +13,15 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from fsxsync.crashpoint import durable
 from fsxsync.errors import (
     FsxSyncError,
     LocalChanged,
     NoSpace,
     ObjectArchived,
-    ObjectChanged,
-    ObjectDamaged,
     ObjectMissing,
 )
 from fsxsync.model.parts import chunk_size_for
-from fsxsync.model.stub import XATTR, StubMark
+from fsxsync.model.stub import StubMark
 from fsxsync.ports import Priority
 from fsxsync.sync.archives import may_ask, until_readable
 from fsxsync.sync.counting import counted
@@ -36,6 +33,7 @@ from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.readahead import WINDOW_MAX, Wish, choose
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.settling import Settler
+from fsxsync.tree.stub_data import cut
 
 
 class StubHydrator(FrontHints):
@@ -62,7 +60,7 @@ class StubHydrator(FrontHints):
         self._nursery: trio.Nursery | None = None
         self._memory = PartialMemory(shared.catalog, shared.tree, self._chunk_size, boot_id)
         self._settler = Settler(shared, served_for, self._memory)
-        self._idle = IdleData(shared, self._memory, self._active, forget=self._forget, report=self._report)
+        self._idle = IdleData(shared, self._memory, self._active, forget=self._forget, report=self._settler.report)
         shared.let_go = self.let_go
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -142,31 +140,34 @@ class StubHydrator(FrontHints):
             mark = mark_of(fd)
             if mark is None:
                 return None
-            hydration = self._active[ino] = self._opened(path, fd, ino, mark)
-            self._shared.hydrating.add(ino)
-        if hydration.settling is None:
+            try:
+                own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+            except PermissionError:
+                own = self._shared.tree.open_write(path, ino)
+            hydration = self._begun(path, own, ino, mark)
+        elif hydration.settling is None:
             hydration.refresh_mark()
         hydration.path = path
         hydration.is_patient = False
         hydration.last_use = trio.current_time()
         return hydration
 
-    def _opened(self, path: bytes, fd: int, ino: int, mark: StubMark) -> Hydration:
-        served = self._owner_of(path)
+    def _begun(self, path: bytes, own: int, ino: int, mark: StubMark) -> Hydration:
+        """What loads the stub behind ``own``, which it takes over, from now on."""
         try:
-            own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
-        except PermissionError:
-            own = self._shared.tree.open_write(path, ino)
-        try:
+            served = self._owner_of(path)
             row = self._memory.recall(ino, mark)
             hydration = open_hydration(
                 own, path, mark, served.store, chunk_size=self._chunk_size(mark.size), claims=row.crcs if row else {}
             )
             hydration.counts = served.counts
             hydration.suspect = self._settler.is_suspect(path)
+            hydration.last_use = trio.current_time()
         except BaseException:
             os.close(own)
             raise
+        self._active[ino] = hydration
+        self._shared.hydrating.add(ino)
         return hydration
 
     @asynccontextmanager
@@ -211,14 +212,31 @@ class StubHydrator(FrontHints):
         if hydration is not None:
             await self._load_whole(hydration)
 
-    async def restore(self, path: bytes, fd: int) -> None:
-        """As `make_resident`, for somebody who asked for it beforehand: whoever waits in a read goes first."""
-        ino = os.fstat(fd).st_ino
-        is_new = ino not in self._active
-        hydration = self._hydration(path, fd)
-        if hydration is not None:
-            hydration.is_patient = is_new
-            await self._load_whole(hydration, Priority.BACKGROUND)
+    async def restore(self, path: bytes) -> int:
+        """As `make_resident`, for somebody who asked for it beforehand: whoever waits in a read goes first. Returns the
+        size of what was no ordinary file before.
+
+        Raises:
+            LocalChanged: another file took its place. FsxSyncError: it can't be loaded.
+        """
+        opened = self._shared.tree.open_stub(path)
+        if opened is None:
+            return 0
+        fd, local = opened
+        assert local.stub is not None
+        hydration: Hydration | None
+        if local.ino in self._active:  # somebody loads it already, or did a moment ago
+            try:
+                hydration = self._hydration(path, fd)
+            finally:
+                os.close(fd)
+        else:
+            hydration = self._begun(path, fd, local.ino, local.stub)
+            hydration.is_patient = True
+        if hydration is None:
+            return 0
+        await self._load_whole(hydration, Priority.BACKGROUND)
+        return local.size
 
     async def _load_whole(self, hydration: Hydration, priority: Priority = Priority.FOREGROUND) -> None:
         """On return the file is an ordinary one, whose bytes were compared with the object's."""
@@ -237,13 +255,7 @@ class StubHydrator(FrontHints):
         if hydration is not None:
             await self._end(hydration)
         self._memory.forget(ino)
-        # Cut first: a crash in between leaves a mark on an empty file, which is imported again; the other order
-        # would leave a file of zeros without a mark (DESIGN §3.4).
-        with durable("stub.cut"):
-            os.ftruncate(fd, 0)
-        if self.is_stub(fd):
-            with durable("stub.unmark"):
-                os.removexattr(fd, XATTR)
+        cut(fd)
 
     # ------------------------------------------------------------- downloads
 
@@ -337,7 +349,7 @@ class StubHydrator(FrontHints):
         else:
             # Nobody asks again for what failed; a reader that needs it does, and gets the error itself.
             self._wanting.pop(hydration.ino, None)
-            self._report(hydration, error)
+            self._settler.report(hydration, error)
         self._ask_ahead()
 
     def _ask_ahead(self) -> None:
@@ -359,23 +371,6 @@ class StubHydrator(FrontHints):
                 wishes.append(Wish(Priority.PRELOAD if ahead else Priority.BACKGROUND, hydration.ahead, ino))
         return wishes
 
-    def _report(self, hydration: Hydration, error: FsxSyncError) -> None:
-        if isinstance(error, ObjectDamaged):
-            self._settler.condemn(hydration, error)
-            return
-        served = self._served_for(hydration.path)
-        if isinstance(error, ObjectChanged | ObjectMissing) and served is not None:
-            # The object moved on: the path gets a new stub; whoever has this one open is told (ESTALE, ENOENT).
-            path = served.association.relative(hydration.path)
-            if path:
-                served.add_hint(path, remote=True)
-        if isinstance(error, ObjectArchived) and served is not None and may_ask(served):
-            return  # who waits for it says so
-        if isinstance(error, LocalChanged) or hydration.reported == str(error):
-            return
-        hydration.reported = str(error)  # many chunks fail for one reason
-        self._settler.tell(hydration, error)
-
     # ------------------------------------------------------------- the end of it
 
     def _settle_if_complete(self, hydration: Hydration) -> None:
@@ -396,7 +391,7 @@ class StubHydrator(FrontHints):
             hydration.failure = error
             if hydration.is_complete:
                 hydration.settled.set()  # all bytes are here and right, only the mark stays
-            self._report(hydration, error)
+            self._settler.report(hydration, error)
         finally:
             self._shared.settling -= 1
             if hydration.settled.is_set():

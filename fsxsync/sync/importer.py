@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import trio
 
@@ -93,7 +92,7 @@ async def stage(served: Served, path: bytes, remote: Remote, posix: Posix) -> tu
     if remote.size > 0 and not served.shared.eager:
         mark = StubMark(etag=remote.etag, size=remote.size, key=key, version_id=remote.version_id)
         return tree.stage_stub(mark, mode=mode, uid=uid, gid=gid, mtime_ns=mtime_ns, atime_ns=atime_ns), None
-    return await _stage_loaded(served, key, remote, replace(posix, mode=mode, mtime_ns=mtime_ns, atime_ns=atime_ns))
+    return await _stage_loaded(served, key, remote, posix._replace(mode=mode, mtime_ns=mtime_ns, atime_ns=atime_ns))
 
 
 async def _stage_loaded(served: Served, key: str, remote: Remote, posix: Posix) -> tuple[Staged, bytes | None]:
@@ -210,7 +209,7 @@ async def import_metadata(served: Served, path: bytes, action: Action) -> Base:
     assert remote is not None
     posix = action.posix or remote.posix
     if posix.atime_ns is None and posix.mtime_ns is not None:
-        posix = replace(posix, atime_ns=posix.mtime_ns)
+        posix = posix._replace(atime_ns=posix.mtime_ns)
     after = set_metadata(served, path, local, posix)
     return base_of(served.id, path, after, remote, content_hash=base.content_hash)
 
@@ -223,7 +222,7 @@ async def import_delete(served: Served, path: bytes, action: Action) -> None:
     tree_path = served.tree_path(path)
     if local is not None and local.kind is Kind.DIRECTORY and not _is_empty(served, tree_path):
         # The marker is gone, the directory is not empty: from now on it exists through what lies in it.
-        files.put(replace(base, etag=None, version_id=None, remote_size=0, posix=Posix()))
+        files.put(base._replace(etag=None, version_id=None, remote_size=0, posix=Posix()))
         return
     if local is not None:
         async with served.shared.let_go(local.ino):

@@ -7,7 +7,7 @@ base knows: our own imports and hydrations trip inotify too (DESIGN §2).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -107,9 +107,9 @@ class Intake:
                 self.changed(tree_path, noticed=paths.pop(tree_path))
         if paths:
             self._read_ignore_lists(paths)
-            found = {tree_path: self._shared.tree.identify(tree_path) for tree_path in paths}
+            found = self._shared.tree.identify_many(list(paths))
             self._shared.noticed((tree_path for tree_path, noticed in paths.items() if noticed), found)
-            self._add_local(found.items())
+            self._add_local(list(found.items()))
 
     def _read_ignore_lists(self, paths: Iterable[bytes]) -> None:
         """First of all: what was written after a list is judged by it."""
@@ -118,30 +118,12 @@ class Intake:
             if served is not None and served.association.relative(tree_path) == IGNORE_FILE:
                 ignoring.refresh(served)
 
-    def _add_local(self, found: Iterable[tuple[bytes, Local | None]]) -> None:
+    def _add_local(self, found: Sequence[tuple[bytes, Local | None]]) -> None:
         hints: list[Hint] = []
-        for tree_path, local in found:
-            served = self._served_for(tree_path)
-            if served is None:
-                continue
-            path = served.association.relative(tree_path)
-            if not path:
-                continue
-            if local is not None and local.kind is Kind.FILE and local.nlink > 1:
-                hints += self._other_names(served, path, local)
-            base = self._shared.catalog.files.get(served.id, path)
-            if base is None and local is None:
-                continue
-            if is_left_out(served, path, base, local) and not leave_unseen(served, path, base, local):
-                continue
-            if base is not None and local is not None and self._is_loading(base, local):
-                continue
-            if base is not None and local is not None and _is_known(base, local) and not self._is_open(served, path):
-                served.counts.echoes_dropped += 1
-                continue
-            ino = local.ino if local is not None and local.kind is not Kind.DIRECTORY else None
-            hints.append(Hint(served.id, path, local=True, remote=False, ino=ino))
-            served.wake()
+        for served, paths in self._by_association(found):
+            bases = self._shared.catalog.files.get_many(served.id, [path for path, _ in paths])
+            for path, local in paths:
+                hints += self._local_hints(served, path, bases.get(path), local)
         if hints:
             settings = self._shared.settings
             self._shared.catalog.changelog.add(
@@ -150,6 +132,34 @@ class Intake:
                 delay_ns=int(settings.export_delay_s * 1e9),
                 cap_ns=int(settings.export_cap_s * 1e9),
             )
+
+    def _by_association(
+        self, found: Sequence[tuple[bytes, Local | None]]
+    ) -> Iterable[tuple[Served, list[tuple[bytes, Local | None]]]]:
+        owned: dict[str, tuple[Served, list[tuple[bytes, Local | None]]]] = {}
+        for tree_path, local in found:
+            served = self._served_for(tree_path)
+            path = served.association.relative(tree_path) if served is not None else None
+            if served is not None and path:
+                owned.setdefault(served.id, (served, []))[1].append((path, local))
+        return owned.values()
+
+    def _local_hints(self, served: Served, path: bytes, base: Base | None, local: Local | None) -> Iterator[Hint]:
+        if local is not None and local.kind is Kind.FILE and local.nlink > 1:
+            yield from self._other_names(served, path, local)
+        if base is None and local is None:
+            return
+        if is_left_out(served, path, base, local) and not leave_unseen(served, path, base, local):
+            return
+        if base is not None and local is not None:
+            if self._is_loading(base, local):
+                return
+            if _is_known(base, local) and not self._is_open(served, path):
+                served.counts.echoes_dropped += 1
+                return
+        ino = local.ino if local is not None and local.kind is not Kind.DIRECTORY else None
+        yield Hint(served.id, path, local=True, remote=False, ino=ino)
+        served.wake()
 
     def _is_open(self, served: Served, path: bytes) -> bool:
         """What could not be done is undone, perhaps, so that nothing is left to be reported."""
@@ -198,10 +208,7 @@ class Intake:
         start = b""
         while rows := files.after(served.id, start, BATCH, under):
             start = files.sort_key(rows[-1])
-            self._add_local(
-                (tree_path_, self._shared.tree.identify(tree_path_))
-                for tree_path_ in (served.tree_path(row.path) for row in rows)
-            )
+            self._add_local(list(self._shared.tree.identify_many([served.tree_path(row.path) for row in rows]).items()))
             await trio.lowlevel.checkpoint()
 
     # ------------------------------------------------------------- remote hints

@@ -13,6 +13,8 @@ from fsxsync.ports import ObjectStore
 from fsxsync.transfer import checksums
 from fsxsync.tree.beneath import translated
 
+SMALL = 64 << 10
+"""Bytes that are hashed sooner than a thread is found for it."""
 PATIENCE_S = 10.0
 """A store that does not answer holds up nobody who wants to write: all bytes are here."""
 
@@ -29,6 +31,8 @@ async def fits(fd: int, size: int, crc64nvme: int, told: Sequence[Checksum]) -> 
     if chosen.algorithm is Algorithm.CRC64NVME:
         return crc64nvme.to_bytes(8, "big") == chosen.value
     with translated("comparing a file with its object", b""):
+        if size <= SMALL:
+            return checksums.compute(fd, size, chosen.algorithm) == chosen.value
         return await trio.to_thread.run_sync(checksums.compute, fd, size, chosen.algorithm) == chosen.value
 
 

@@ -6,6 +6,7 @@ the mark stands for each of them, as long as it does not outlive the one that it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from fsxsync.errors import LocalChanged
@@ -24,7 +25,7 @@ def as_own(served: Served, path: bytes, base: Base | None, local: Local | None) 
         return local
     for row in served.shared.other_names(local.ino, served.id, path):
         if row.association == served.id and row.released and row.etag == mark.etag:
-            return replace(local, stub=_mark_for(served, base, mark))
+            return local._replace(stub=_mark_for(served, base, mark))
     return local
 
 
@@ -72,11 +73,16 @@ def _remark(served: Served, row: Base, local: Local) -> None:
         served.add_hint(row.path, local=True)
 
 
-def is_loading(shared: Shared, ino: int, mark: StubMark, content_hash: bytes) -> None:
-    """The data of a file is here, and its mark is about to go: let the row of each name say which bytes these are."""
-    for row in shared.catalog.files.by_inode(ino):
+def are_loading(shared: Shared, arrived: Mapping[int, tuple[StubMark, bytes]]) -> None:
+    """The data of files is here, and their marks are about to go: let the rows of all their names say which bytes these
+    are. ``arrived``: inode -> (mark, XXH3-128)."""
+    known: list[tuple[Base, bytes]] = []
+    for row in shared.catalog.files.by_inode_many(list(arrived)):
+        mark, content_hash = arrived[row.ino]
         if row.released and row.etag == mark.etag and row.content_hash != content_hash:
-            shared.catalog.files.put(replace(row, content_hash=content_hash))
+            known.append((row, content_hash))
+    if known:
+        shared.catalog.files.set_hash_many(known)
 
 
 def loaded(shared: Shared, association: str, path: bytes, local: Local, content_hash: bytes) -> None:
@@ -87,6 +93,6 @@ def loaded(shared: Shared, association: str, path: bytes, local: Local, content_
             continue
         now = shared.tree.identify(served.tree_path(row.path))
         if now is not None and now.stub is None and (now.ino, now.size) == (row.ino, row.size):
-            as_is = replace(now, mode=row.mode, uid=row.uid, gid=row.gid)  # set meanwhile: a change to be exported
-            shared.catalog.files.put(replace(row.with_local(as_is), content_hash=content_hash, released=False))
+            as_is = now._replace(mode=row.mode, uid=row.uid, gid=row.gid)  # set meanwhile: a change to be exported
+            shared.catalog.files.put(row.with_local(as_is)._replace(content_hash=content_hash, released=False))
             served.add_hint(row.path, local=True)

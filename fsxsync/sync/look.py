@@ -207,7 +207,7 @@ async def _read_closer(served: Served, path: bytes, base: Base | None, local: Lo
     """The file with what lstat does not say, as far as it counts: its digest, its extended attributes."""
     if needs_digest(base, local):
         digest = await trio.to_thread.run_sync(content_hash, served.shared.tree, served.tree_path(path), local)
-        local = replace(local, content_hash=digest)
+        local = local._replace(content_hash=digest)
     return with_xattrs(served, path, base, local)
 
 
@@ -356,4 +356,4 @@ async def _compare(served: Served, path: bytes, local: Local, remote: Remote) ->
         body = await served.store.get(key, etag=remote.etag, limit=importer.SYMLINK_LIMIT)
         return body == local.target, local
     known, digest = await trio.to_thread.run_sync(same_bytes, served.shared.tree, served.tree_path(path), local, remote)
-    return known, replace(local, content_hash=digest) if digest is not None else local
+    return known, local._replace(content_hash=digest) if digest is not None else local

@@ -43,7 +43,7 @@ async def begin(
     """Write down that the object of ``source``, which is ``expect``, is copied for the file at ``path``, with that
     metadata."""
     shared = served.shared
-    as_read = replace(expect, posix=as_stored(Kind.FILE, posix, served.key(path, Kind.FILE)), posix_known=True)
+    as_read = expect._replace(posix=as_stored(Kind.FILE, posix, served.key(path, Kind.FILE)), posix_known=True)
     row = base_of(served.id, path, local, as_read, content_hash=content_hash)
     move = Move(source=source, row=row, started_ns=shared.now_ns())
     shared.catalog.moves.put(move)
@@ -110,7 +110,7 @@ def _record(served: Served, move: Move, local: Local, seen: Remote) -> Base:
         local = remark(served, move.path, local, replace(mark, etag=seen.etag, version_id=seen.version_id, key=key))
     made = base_of(served.id, move.path, local, seen, content_hash=row.content_hash)
     # Mode and owner as the copy got them: what was set since is a change to be exported.
-    made = replace(made, mode=row.mode, uid=row.uid, gid=row.gid)
+    made = made._replace(mode=row.mode, uid=row.uid, gid=row.gid)
     _write(served, move, made)
     return made
 

@@ -8,7 +8,7 @@ under way: the next look finishes it (`finished`).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,7 +18,7 @@ from fsxsync.errors import FsxSyncError, LocalChanged, TreeError
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.release import Refusal, Seen, Use, refuse_object, refuse_release
 from fsxsync.model.stub import StubMark
-from fsxsync.sync.loading import first_leaf
+from fsxsync.sync.objects_seen import all_of, see_objects
 from fsxsync.sync.reconcile import Delta, local_delta
 from fsxsync.sync.served import Served
 from fsxsync.tree.flags import FlagReader
@@ -28,10 +28,6 @@ SLICE = 128
 """Files that are released at a time: as many leases are held while their marks are made durable."""
 AT_ONCE = 4
 """Such slices: a file system takes its time to free blocks, and frees those of several files at the same time."""
-LISTED_FROM = 16
-"""So many files in a row are looked up in a listing, a request for a thousand of them; fewer one by one."""
-PAGES_FOR = 200
-"""A listing is read on as long as each page still brings that many of a thousand files that are asked for."""
 STUB_BLOCKS = 128
 """A stub that takes more (of 512 bytes) holds data that was read since; fewer are not worth it."""
 BUSY_S = (0.05, 0.2, 0.8)
@@ -54,8 +50,10 @@ class _Moment:
     is_any_pending: bool
 
 
-def _moment(served: Served) -> _Moment:
-    return _Moment(served.shared.tree.flags(), served.shared.catalog.changelog.count(served.id)[0] > 0)
+def _moment(served: Served, candidates: Sequence[Candidate]) -> _Moment:
+    flags = served.shared.tree.flags()
+    flags.read([served.tree_path(one.path) for one in candidates])
+    return _Moment(flags, served.shared.catalog.changelog.count(served.id)[0] > 0)
 
 
 def _use_of(served: Served, path: bytes, local: Local, names: Sequence[Base], moment: _Moment) -> Use:
@@ -116,10 +114,9 @@ def _refuse_drop(served: Served, one: Candidate, base: Base, seen: Seen | None, 
 
 
 async def _release_stubs(
-    served: Served, candidates: Sequence[Candidate], *, acts: bool = True
+    served: Served, candidates: Sequence[Candidate], rows: Mapping[bytes, Base], *, acts: bool = True
 ) -> dict[bytes, Refusal | None]:
     """What becomes of those that are stubs: what was loaded of them goes again."""
-    rows = served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
     stubs = [one for one in candidates if _stands_for(served, one, rows.get(one.path))]
     outcomes: dict[bytes, Refusal | None] = {one.path: None for one in stubs}
     partly = [one for one in stubs if not is_released(rows[one.path], one.local)]
@@ -135,58 +132,6 @@ async def _release_stubs(
     return outcomes
 
 
-async def see_objects(served: Served, rows: Sequence[Base]) -> dict[bytes, Seen | None]:
-    """The objects of rows in catalog order, as they are now.
-
-    Raises:
-        RepositoryError: they can't be looked at.
-    """
-    seen: dict[bytes, Seen | None] = {}
-    left = rows
-    if len(rows) >= LISTED_FROM:
-        seen, upto = await trio.to_thread.run_sync(_listed, served, rows)
-        left = [row for row in rows if served.key(row.path, Kind.FILE) > upto]
-
-    async def ask(row: Base) -> None:
-        found = await served.store.head(served.key(row.path, Kind.FILE))
-        seen[row.path] = (
-            None
-            if found is None or found.kind is not Kind.FILE
-            else Seen(found.etag, found.size, found.storage_class, found.archived)
-        )
-
-    await _together(partial(ask, row) for row in left)
-    return seen
-
-
-def _listed(served: Served, rows: Sequence[Base]) -> tuple[dict[bytes, Seen | None], str]:
-    """What a listing says of them, and up to which key it was read. Blocking."""
-    wanted = {served.key(row.path, Kind.FILE): row.path for row in rows}
-    last = served.key(rows[-1].path, Kind.FILE)
-    first = served.key(rows[0].path, Kind.FILE)
-    seen: dict[bytes, Seen | None] = {}
-    upto = ""
-    # The key before the first one is not known; what its beginning stands for comes before it.
-    for page in served.store.list_pages(served.association.prefix, start_after=first[:-1]):
-        found = 0
-        for listed in page:
-            if (path := wanted.get(listed.key)) is not None:
-                seen[path] = Seen(listed.etag, listed.size, listed.storage_class)
-                found += 1
-        upto = page[-1].key if page else upto
-        if upto >= last:
-            break
-        if found * 1000 < PAGES_FOR * len(page):
-            break  # they lie too far apart
-    else:
-        upto = last
-    upto = min(upto, last)
-    for key, path in wanted.items():
-        if key <= upto:
-            seen.setdefault(path, None)
-    return seen, upto
-
-
 async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes, Refusal | None]:
     """Release files of one association, in catalog order; why each was not, None where it is released now.
 
@@ -198,8 +143,10 @@ async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     for pause_s in (0.0, *BUSY_S):
         if pause_s:
             await trio.sleep(pause_s)
-        stubs = await _release_stubs(served, left)
-        decided, seen = await _survey(served, [one for one in left if one.path not in stubs])
+        rows = _rows(served, left)
+        if stubs := await _release_stubs(served, left, rows):
+            rows = _rows(served, left)
+        decided, seen = await _survey(served, [one for one in left if one.path not in stubs], rows)
         decided |= stubs
         outcomes |= decided
         undecided = [one for one in left if one.path not in decided]
@@ -246,18 +193,12 @@ async def _release_slices(
             outcomes.update(await _punch(served, chosen))
 
     slices = [candidates[start : start + SLICE] for start in range(0, len(candidates), SLICE)]
-    await _together(partial(one_slice, part) for part in slices)
+    await all_of(partial(one_slice, part) for part in slices)
     return outcomes
 
 
-async def _together(acts: Iterable[Callable[[], Awaitable[None]]]) -> None:
-    """All at the same time. Raises what the first of them raised."""
-    try:
-        async with trio.open_nursery() as nursery:
-            for act in acts:
-                nursery.start_soon(act)
-    except* FsxSyncError as failures:
-        raise first_leaf(failures) from None
+def _rows(served: Served, candidates: Sequence[Candidate]) -> Mapping[bytes, Base]:
+    return served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
 
 
 def _now(served: Served, path: bytes) -> Local | None:
@@ -270,21 +211,21 @@ async def foresee(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     Raises:
         RepositoryError: the objects can't be looked at.
     """
-    stubs = await _release_stubs(served, candidates, acts=False)
-    decided, seen = await _survey(served, [one for one in candidates if one.path not in stubs])
+    stubs = await _release_stubs(served, candidates, _rows(served, candidates), acts=False)
+    others = [one for one in candidates if one.path not in stubs]
+    decided, seen = await _survey(served, others, _rows(served, others))
     decided |= stubs
     refused, chosen = _choose(served, [one for one in candidates if one.path not in decided], seen)
     return decided | refused | {names[0].path: None for _, names in chosen}
 
 
 async def _survey(
-    served: Served, candidates: Sequence[Candidate]
+    served: Served, candidates: Sequence[Candidate], known: Mapping[bytes, Base]
 ) -> tuple[dict[bytes, Refusal | None], dict[bytes, Seen | None]]:
     """What is decided already, and the objects of all others."""
     decided: dict[bytes, Refusal | None] = {}
     asked: dict[bytes, Base] = {}
-    moment = _moment(served)
-    known = served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
+    moment = _moment(served, candidates)
     for one in candidates:
         base = known.get(one.path)
         if is_released(base, one.local) or (base is not None and _go_on(served, one, base)):
@@ -305,8 +246,8 @@ def _choose(
     """Why not, and what may be released now, with the rows of all its names. No await."""
     refused: dict[bytes, Refusal | None] = {}
     chosen: list[tuple[Releasable, list[Base]]] = []
-    moment = _moment(served)
-    rows = served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
+    moment = _moment(served, candidates)
+    rows = _rows(served, candidates)
     for one in candidates:
         names, why = _judge(served, one, rows.get(one.path), moment)
         if why is None:
@@ -346,13 +287,13 @@ async def _punch(served: Served, chosen: Sequence[tuple[Releasable, list[Base]]]
             served.shared.releasing |= places
             try:
                 states = await trio.to_thread.run_sync(tree.release, files)
-                rows = (
-                    row.with_local(state)
+                changed = (
+                    (row.path, state)
                     for (_, names), state in zip(taken, states, strict=True)
                     if isinstance(state, Local)
                     for row in names
                 )
-                served.shared.catalog.files.put_many(rows)
+                served.shared.catalog.files.set_local_many(served.id, changed)
             finally:
                 served.shared.releasing -= places
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fsxsync.model.association import Policy
 from fsxsync.model.finding import Finding, Rule
@@ -105,7 +105,7 @@ def _of_change(row: Base | None, local: Local | None, place: Place) -> list[Find
 
 
 def _same_but_ctime(row: Base, local: Local) -> bool:
-    return row.matches_local(local) or row.matches_local(replace(local, ctime_ns=row.ctime_ns))
+    return row.matches_local(local) or row.matches_local(local._replace(ctime_ns=row.ctime_ns))
 
 
 def _differences(row: Base, local: Local) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import trio
 
-from fsxsync.errors import FsxSyncError, ObjectArchived, ObjectDamaged
+from fsxsync.errors import FsxSyncError, LocalChanged, ObjectArchived, ObjectChanged, ObjectDamaged, ObjectMissing
 from fsxsync.model.identity import Local
 from fsxsync.model.stub import StubMark
 from fsxsync.sync import links
+from fsxsync.sync.archives import may_ask
 from fsxsync.sync.hydration import Hydration, damaged_object
 from fsxsync.sync.integrity import checksums_of, fits
 from fsxsync.sync.journal import record_problem
@@ -69,12 +69,10 @@ class Settler:
         """
         if hydration.is_patient and hydration.count == 1:
             try:
-                local, digest = await self._together.do(hydration)
+                await self._together.do(hydration)
             except Garbled as wrong:
                 self._drop(hydration, wrong)
                 return False
-            with self._shared.catalog.transaction():
-                self._write_row(hydration, local, digest)
             return True
         tree = self._shared.tree
         digest, crc = await trio.to_thread.run_sync(tree.hash_file, hydration.fd, hydration.mark.size)
@@ -84,10 +82,10 @@ class Settler:
         hydration.refresh_mark()
         fd, mark = hydration.fd, hydration.mark
         self._memory.forget(hydration.ino)
-        links.is_loading(self._shared, hydration.ino, mark, digest)
+        links.are_loading(self._shared, {hydration.ino: (mark, digest)})
         unmark = partial(tree.unmark, fd, mark, mtime_ns=hydration.mtime_ns, atime_ns=hydration.atime_ns)
         local = await trio.to_thread.run_sync(unmark)
-        self._write_row(hydration, local, digest)
+        self._write_rows([(hydration, local, digest)])
         return True
 
     async def _settle_many(self, hydrations: Sequence[Hydration]) -> Sequence[tuple[Local, bytes] | FsxSyncError]:
@@ -99,14 +97,23 @@ class Settler:
         ]
         digests = await trio.to_thread.run_sync(tree.compare_together, files)
         marks: list[StubMark | None] = []
+        arrived: dict[int, tuple[StubMark, bytes]] = {}
         with catalog.transaction():
             for hydration, digest in zip(hydrations, digests, strict=True):
                 hydration.refresh_mark()
                 marks.append(None if isinstance(digest, FsxSyncError) else hydration.mark)
                 if not isinstance(digest, FsxSyncError):
                     self._memory.forget(hydration.ino)
-                    links.is_loading(self._shared, hydration.ino, hydration.mark, digest)
+                    arrived[hydration.ino] = hydration.mark, digest
+            links.are_loading(self._shared, arrived)
         states = await trio.to_thread.run_sync(tree.unmark_together, files, marks)
+        self._write_rows(
+            [
+                (hydration, state, digest)
+                for hydration, state, digest in zip(hydrations, states, digests, strict=True)
+                if isinstance(state, Local) and isinstance(digest, bytes)
+            ]
+        )
         return [_outcome(digest, state) for digest, state in zip(digests, states, strict=True)]
 
     async def _damage(self, hydration: Hydration, crc: int) -> FsxSyncError | None:
@@ -139,6 +146,24 @@ class Settler:
         else:
             record_problem(*place, DAMAGED, str(damage), damage.code)
 
+    def report(self, hydration: Hydration, error: FsxSyncError) -> None:
+        """A chunk did not come, or what came could not be kept."""
+        if isinstance(error, ObjectDamaged):
+            self.condemn(hydration, error)
+            return
+        served = self._served_for(hydration.path)
+        if isinstance(error, ObjectChanged | ObjectMissing) and served is not None:
+            # The object moved on: the path gets a new stub; whoever has this one open is told (ESTALE, ENOENT).
+            path = served.association.relative(hydration.path)
+            if path:
+                served.add_hint(path, remote=True)
+        if isinstance(error, ObjectArchived) and served is not None and may_ask(served):
+            return  # who waits for it says so
+        if isinstance(error, LocalChanged) or hydration.reported == str(error):
+            return
+        hydration.reported = str(error)  # many chunks fail for one reason
+        self.tell(hydration, error)
+
     def tell(self, hydration: Hydration, error: FsxSyncError) -> None:
         """One line in the event log."""
         served = self._served_for(hydration.path)
@@ -155,22 +180,36 @@ class Settler:
             message=str(error),
         )
 
-    def _write_row(self, hydration: Hydration, local: Local, digest: bytes) -> None:
-        if (place := self._place(hydration.path)) is None:
-            return
-        served, path = place
-        served.counts.restored += 1
-        served.counts.restored_bytes += hydration.mark.size
+    def _write_rows(self, loaded: Sequence[tuple[Hydration, Local, bytes]]) -> None:
+        with self._shared.catalog.transaction():
+            for served, some in self._by_association(loaded):
+                self._write_rows_of(served, some)
+
+    def _by_association(
+        self, loaded: Sequence[tuple[Hydration, Local, bytes]]
+    ) -> Iterable[tuple[Served, list[tuple[bytes, Hydration, Local, bytes]]]]:
+        owned: dict[str, tuple[Served, list[tuple[bytes, Hydration, Local, bytes]]]] = {}
+        for hydration, local, digest in loaded:
+            if (place := self._place(hydration.path)) is not None:
+                served, path = place
+                owned.setdefault(served.id, (served, []))[1].append((path, hydration, local, digest))
+        return owned.values()
+
+    def _write_rows_of(self, served: Served, loaded: Sequence[tuple[bytes, Hydration, Local, bytes]]) -> None:
         catalog = self._shared.catalog
-        catalog.problems.clear(served.id, path, [DAMAGED, "lost"])
-        if local.nlink > 1:
-            links.loaded(self._shared, served.id, path, local, digest)
-        base = catalog.files.get(served.id, path)
-        if base is not None and base.ino == local.ino and base.etag == hydration.mark.etag:
-            # A mode or owner that was set meanwhile is a change to be exported, not a part of the loading.
-            row = base.with_local(replace(local, mode=base.mode, uid=base.uid, gid=base.gid))
-            catalog.files.put(replace(row, content_hash=digest, released=False))
-            if (base.mode, base.uid, base.gid) != (local.mode, local.uid, local.gid):
+        rows = catalog.files.get_many(served.id, [path for path, *_ in loaded])
+        known: list[tuple[bytes, Local, bytes]] = []
+        for path, hydration, local, digest in loaded:
+            served.counts.restored += 1
+            served.counts.restored_bytes += hydration.mark.size
+            catalog.problems.clear(served.id, path, [DAMAGED, "lost"])
+            if local.nlink > 1:
+                links.loaded(self._shared, served.id, path, local, digest)
+            base = rows.get(path)
+            if base is None or (base.ino, base.etag) != (local.ino, hydration.mark.etag):
                 served.add_hint(path, local=True)
-        else:
-            served.add_hint(path, local=True)
+                continue
+            known.append((path, local, digest))
+            if (base.mode, base.uid, base.gid) != (local.mode, local.uid, local.gid):
+                served.add_hint(path, local=True)  # set meanwhile: a change to be exported, and no part of the loading
+        catalog.files.set_loaded_many(served.id, known)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, Sequence
 
 import trio
 
-from fsxsync.errors import FsxSyncError, LocalChanged, ObjectArchived
+from fsxsync.errors import FsxSyncError, ObjectArchived
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.release import Refusal, is_idle
 from fsxsync.model.task import Failure, Task
@@ -16,7 +15,7 @@ from fsxsync.sync import releaser
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.releaser import Candidate
 from fsxsync.sync.served import Served
-from fsxsync.sync.task_stages import Batch, Done, Entry, Going, entries, failure_of
+from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, entries, failure_of
 
 LOADS = 48
 """Files that are loaded at the same time. What moves of them has its own limit, below that of foreground reads."""
@@ -24,6 +23,8 @@ LOADS = 48
 
 class DataStage:
     """Regular files at and below paths, those of one owner where the task is for one."""
+
+    batch_size = BATCH
 
     def __init__(self, served: Served, unders: Sequence[bytes], task: Task) -> None:
         self.served = served
@@ -41,7 +42,7 @@ class DataStage:
 
     async def batches(self, after: bytes) -> AsyncGenerator[Batch, None]:
         owner = self._task.order.owner_uid
-        async for found in entries(self.served, self._unders, after):
+        async for found in entries(self.served, self._unders, after, self.batch_size):
             batch = Batch(after=found[-1].key)
             for entry in found:
                 local = entry.local
@@ -69,6 +70,9 @@ class DataStage:
 
 class ReleaseStage(DataStage):
     """RELEASE_DATA_FROM_FILESYSTEM."""
+
+    batch_size = 4 * BATCH
+    """No data moves: a batch takes no longer for it, and objects are looked up and marks made durable for more."""
 
     def _is_wanted(self, local: Local) -> bool:
         return is_idle(local, created_ns=self._task.created_ns, idle_ns=self._task.order.idle_ns)
@@ -148,22 +152,8 @@ class RestoreStage(DataStage):
         return failure_of(self.served, path, error)
 
     async def _load(self, path: bytes) -> int:
-        """How many bytes came. A file that moves on meanwhile is looked at again."""
-        tree, tree_path = self.served.shared.tree, self.served.tree_path(path)
-        for _ in range(5):
-            local = tree.identify(tree_path)
-            if local is None or local.stub is None:
-                return 0
-            try:
-                fd = tree.open_read(tree_path, local)
-            except LocalChanged:
-                continue
-            try:
-                await self._hydrator.restore(tree_path, fd)
-            finally:
-                os.close(fd)
-            return local.size
-        raise LocalChanged(f"restoring {tree_path!r}", "it changes all the time")
+        """How many bytes came."""
+        return await self._hydrator.restore(self.served.tree_path(path))
 
     async def plan(self, batch: Batch) -> AsyncGenerator[Planned, None]:
         for entry in batch.todo:

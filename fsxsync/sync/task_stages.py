@@ -97,15 +97,18 @@ def failure_of(served: Served, path: bytes, error: FsxSyncError) -> Failure:
     return Failure(served.tree_path(path), report_code(error.code), str(error))
 
 
-async def entries(served: Served, unders: Sequence[bytes], after: bytes) -> AsyncGenerator[list[Entry], None]:
-    """Everything at and below these paths, which do not contain each other, tree and catalog merged.
+async def entries(
+    served: Served, unders: Sequence[bytes], after: bytes, size: int = BATCH
+) -> AsyncGenerator[list[Entry], None]:
+    """Everything at and below these paths, which do not contain each other, tree and catalog merged, some ``size`` at a
+    time.
 
     Raises:
         TreeError: a directory can't be read.
     """
     for under in unders:
         rows = _Rows(served, under, after)
-        batches = _walk(served, under)
+        batches = _walk(served, under, size)
         while batch := await trio.to_thread.run_sync(next, batches, None):
             found: list[Entry] = []
             for path, local in batch:
@@ -116,11 +119,11 @@ async def entries(served: Served, unders: Sequence[bytes], after: bytes) -> Asyn
                 found.append(Entry(path, local, rows.take(key)))
             if found:
                 yield found
-        while gone := [Entry(row.path, None, row) for row in rows.some(BATCH)]:
+        while gone := [Entry(row.path, None, row) for row in rows.some(size)]:
             yield gone
 
 
-def _walk(served: Served, under: bytes) -> Iterator[list[tuple[bytes, Local]]]:
+def _walk(served: Served, under: bytes, size: int) -> Iterator[list[tuple[bytes, Local]]]:
     """Blocking: for a worker thread."""
     tree, top = served.shared.tree, served.tree_path(under)
     local = tree.identify(top)
@@ -129,7 +132,7 @@ def _walk(served: Served, under: bytes) -> Iterator[list[tuple[bytes, Local]]]:
     if under:
         yield [(under, local)]
     if local.kind is Kind.DIRECTORY:
-        for batch in tree.walk_batches(top, BATCH):
+        for batch in tree.walk_batches(top, size):
             yield [(path, state) for found, state in batch if (path := served.association.relative(found))]
 
 

@@ -64,6 +64,8 @@ class TaskRunner:
         self._settle_local = settle_local
         self._tasks = shared.catalog.tasks
         self._running: set[str] = set()
+        self._cancelled: set[str] = set()
+        """Of those, the ones that nothing more is begun of."""
         self._changed = trio.Event()
 
     # ------------------------------------------------------------- ports.TaskBoard
@@ -144,6 +146,8 @@ class TaskRunner:
             raise TaskEnded(f"task {task_id} can't be cancelled", f"it is {task.lifecycle.value}")
         task = task.step(Step.CANCEL, self._shared.now_ns())
         self._tasks.update(task)
+        if not task.lifecycle.has_ended:
+            self._cancelled.add(task_id)
         self._wake()
         return task
 
@@ -182,11 +186,12 @@ class TaskRunner:
             await self._end(task_id, failure)
         finally:
             self._running.discard(task_id)
+            self._cancelled.discard(task_id)
             self._wake()
 
     def _goes_on(self, task_id: str) -> bool:
-        task = self._tasks.get(task_id)
-        return task is not None and task.lifecycle is TaskLifecycle.EXECUTING
+        """For one that is being executed. Asked before every file, and so answered from memory."""
+        return task_id not in self._cancelled
 
     async def _work(self, task_id: str) -> None:
         task = self.get(task_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from fsxsync import _core
@@ -90,7 +90,7 @@ def described(headers: ObjectHeaders, *, checksum: bool) -> bytes:
     The access time is left out. It moves with every read, our own of the last try included, and alone is no change
     (sync/reconcile.py): the object gets the one that the upload began with.
     """
-    metadata = to_user_metadata(headers.kind, replace(headers.posix, atime_ns=None))
+    metadata = to_user_metadata(headers.kind, headers.posix._replace(atime_ns=None))
     return _core.xxh3_128(repr((sorted(metadata.items()), headers.content_type, checksum)).encode())
 
 

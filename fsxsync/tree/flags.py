@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
+from fsxsync import _core
 from fsxsync.model.flags import XATTRS, Flags
+from fsxsync.model.stub import XATTR
 from fsxsync.tree.beneath import ABSENT, open_pinned, proc_path, shown, tree_error
 
 _NAMES = tuple(os.fsdecode(name) for name in XATTRS)
 _NO_FLAGS = Flags()
+_LOOKED = (XATTR, *XATTRS)
+_FLAGS = [Flags(*(bool(present & 1 << place) for place in range(len(XATTRS)))) for present in range(1 << len(XATTRS))]
 _NONE = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
 """It carries none, can carry none (a symlink), or can't be asked: then only what lies above it counts."""
 
@@ -20,6 +25,13 @@ class FlagReader:
     def __init__(self, root_fd: int) -> None:
         self._root_fd = root_fd
         self._directories: dict[bytes, Flags] = {}
+        self._read: dict[bytes, Flags] = {}
+
+    def read(self, paths: Sequence[bytes]) -> None:
+        """Read those of many at once, so that `of` need not for each."""
+        for path, found in zip(paths, _core.look_many(self._root_fd, paths, _LOOKED), strict=True):
+            if not isinstance(found, int):  # else `of` says what is wrong
+                self._read[path] = _NO_FLAGS if found is None else _FLAGS[found[11] >> 1]
 
     def of(self, path: bytes) -> Flags:
         """The flags of what stands at the path, its own and inherited ones. Raises TreeError."""
@@ -33,6 +45,8 @@ class FlagReader:
         return found
 
     def _own(self, path: bytes) -> Flags:
+        if (read := self._read.get(path)) is not None:
+            return read
         try:
             fd = open_pinned(self._root_fd, path)
         except OSError as error:

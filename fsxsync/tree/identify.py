@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 
 from fsxsync import _core
 from fsxsync.errors import LocalChanged
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
-from fsxsync.tree.beneath import ABSENT, open_pinned, proc_path, shown, tree_error
+from fsxsync.tree.beneath import check_path, proc_path, shown, tree_error
 
 _KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
+_MARK = (XATTR,)
 
 
 def local_of(status: os.stat_result, dev: int, *, stub: StubMark | None = None, target: bytes | None = None) -> Local:
@@ -43,18 +45,51 @@ def identify(root_fd: int, dev: int, path: bytes) -> Local | None:
     Raises:
         TreeError: the answer is unknown (EACCES, EIO). Never taken for "gone". PathEscapes.
     """
+    check_path(path)
     try:
-        fd = open_pinned(root_fd, path)
-    except OSError as error:
-        if error.errno in ABSENT:
-            return None
-        raise tree_error(error, f"looking at {shown(path)}") from error
-    try:
-        return identify_fd(fd, dev)
+        found = _core.look(root_fd, path or b".", _MARK)
     except OSError as error:
         raise tree_error(error, f"looking at {shown(path)}") from error
-    finally:
-        os.close(fd)
+    return None if found is None else _local_from(found, dev)
+
+
+def identify_many(root_fd: int, dev: int, paths: Sequence[bytes]) -> list[Local | None]:
+    """The same for each of many. Raises TreeError: one of the answers is unknown. PathEscapes."""
+    for path in paths:
+        check_path(path)
+    looked: list[Local | None] = []
+    for path, found in zip(paths, _core.look_many(root_fd, [path or b"." for path in paths], _MARK), strict=True):
+        if isinstance(found, int):
+            raise tree_error(OSError(found, os.strerror(found)), f"looking at {shown(path)}")
+        looked.append(None if found is None else _local_from(found, dev))
+    return looked
+
+
+def _local_from(found: _core._Looked, dev: int) -> Local:
+    *_, mark, target = found
+    return local_of_core(found[:11], dev, stub=None if mark is None else StubMark.decode(mark), target=target)
+
+
+def local_of_core(
+    status: _core._Status, dev: int, *, stub: StubMark | None = None, target: bytes | None = None
+) -> Local:
+    """`local_of` for what `_core` says of a file."""
+    mode, device, ino, size, mtime_ns, ctime_ns, uid, gid, nlink, atime_ns, blocks = status
+    return Local(
+        kind=_KINDS.get(stat.S_IFMT(mode), Kind.OTHER) if device == dev else Kind.OTHER,
+        ino=ino,
+        size=size,
+        mtime_ns=mtime_ns,
+        ctime_ns=ctime_ns,
+        mode=stat.S_IMODE(mode),
+        uid=uid,
+        gid=gid,
+        nlink=nlink,
+        atime_ns=atime_ns,
+        blocks=blocks,
+        stub=stub,
+        target=target,
+    )
 
 
 def identify_fd(fd: int, dev: int) -> Local:

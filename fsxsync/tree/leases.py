@@ -1,7 +1,8 @@
 """Who else has a file open? The kernel tells through file leases, which are granted to nobody else's harm only.
 
-A lease is held for microseconds. Whoever opens the file meanwhile waits for us; the kernel's notice of that goes to
-SIGURG, which is ignored by default: the default SIGIO would end the daemon. Source: fcntl(2), "Leases".
+Whoever opens the file while a lease is held waits for us; the kernel's notice of that goes to SIGURG, which is ignored
+by default: the default SIGIO would end the daemon. Source: fcntl(2), "Leases". The lease that keeps a file for a
+release is taken in C (`_core.mark_released`).
 """
 
 from __future__ import annotations
@@ -9,10 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from fsxsync.errors import LocalChanged
 
 
 def is_open_for_writing(fd: int) -> bool:
@@ -25,32 +22,3 @@ def is_open_for_writing(fd: int) -> bool:
         return error.errno == errno.EAGAIN
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
-
-
-@contextmanager
-def alone_with(fd: int, what: str) -> Iterator[bool]:
-    """Nobody else has the file open, and whoever opens it meanwhile waits until the block ends. True: so it is.
-
-    Where the kernel grants no lease (see `is_open_for_writing`) the block runs without: its own checks must do.
-
-    Raises:
-        LocalChanged: somebody has it open.
-    """
-    held = True
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    except OSError as error:
-        if error.errno == errno.EAGAIN:
-            raise LocalChanged(what, "it is open") from error
-        held = False
-    try:
-        yield held
-    finally:
-        if held:
-            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-
-
-def is_wanted(fd: int) -> bool:
-    """Somebody waits for the end of our lease (`alone_with`), or did not wait any longer."""
-    return fcntl.fcntl(fd, fcntl.F_GETLEASE) != fcntl.F_WRLCK

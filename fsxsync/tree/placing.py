@@ -18,7 +18,7 @@ from fsxsync.errors import LocalChanged
 from fsxsync.model.conflict import conflict_name
 from fsxsync.model.identity import Kind, Local
 from fsxsync.tree.beneath import DIRECTORY, keeping_times, open_beneath, parent_of, proc_path, shown, translated
-from fsxsync.tree.identify import identify, identify_fd, local_of, same_file
+from fsxsync.tree.identify import identify, identify_fd, identify_many, local_of, same_file
 from fsxsync.tree.leases import is_open_for_writing
 from fsxsync.tree.staging import NewStub, Note, Staged, Staging
 
@@ -34,6 +34,10 @@ class Places:
     def identify(self, path: bytes) -> Local | None:
         """See `identify.identify`."""
         return identify(self._root_fd, self._dev, path)
+
+    def identify_many(self, paths: Sequence[bytes]) -> list[Local | None]:
+        """See `identify.identify_many`."""
+        return identify_many(self._root_fd, self._dev, paths)
 
     # ------------------------------------------------------------- new names
 

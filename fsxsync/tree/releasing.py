@@ -12,23 +12,22 @@ import errno
 import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from fsxsync import _core
-from fsxsync.crashpoint import durable
+from fsxsync.crashpoint import each_durable
 from fsxsync.errors import FsxSyncError, LocalChanged, TreeError
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
-from fsxsync.tree.beneath import proc_path, shown, translated
-from fsxsync.tree.identify import identify_fd, local_of, same_file
-from fsxsync.tree.leases import alone_with, is_wanted
+from fsxsync.tree.beneath import check_path, proc_path, shown, translated, tree_error
+from fsxsync.tree.identify import identify_fd, local_of_core, same_file
 from fsxsync.tree.stub_data import punch_all
 from fsxsync.tree.stubs import open_write
 
 LEASE_S = 30.0
 """Whoever opens a file that we hold waits for us, and is let in after 45 s (/proc/sys/fs/lease-break-time): after this
 time a file may be in use, whatever we were told at first."""
+_MARKED = frozenset({_core.MARK_ALONE, _core.MARK_DONE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +47,6 @@ class _Marked:
     wanted: Releasable
     fd: int
     has_lease: bool
-    resources: ExitStack
-
-    @property
-    def what(self) -> str:
-        return _what(self.wanted)
 
 
 def release(root_fd: int, dev: int, files: Sequence[Releasable]) -> list[Local | FsxSyncError]:
@@ -64,83 +58,119 @@ def release(root_fd: int, dev: int, files: Sequence[Releasable]) -> list[Local |
         TreeError: the marks could not be made durable. They stay, and so does the data.
     """
     outcomes: list[Local | FsxSyncError] = [TreeError("releasing", "it was not tried")] * len(files)
-    started_s = time.monotonic()
-    with ExitStack() as all_of_them:
-        marked: list[_Marked] = []
-        for place, wanted in enumerate(files):
-            try:
-                marked.append(_mark(root_fd, dev, place, wanted, all_of_them))
-            except FsxSyncError as error:
-                outcomes[place] = error
-        if marked:
-            with translated("releasing below", b""):
-                _core.syncfs(root_fd)
+    deadline_s = time.monotonic() + LEASE_S
+    marked: list[_Marked] = []
+    sound: list[tuple[int, Releasable]] = []
+    for place, wanted in enumerate(files):
+        try:
+            _check(wanted)
+            sound.append((place, wanted))
+        except FsxSyncError as error:
+            outcomes[place] = error
+    for (place, wanted), (what, fd, number) in zip(sound, _mark(root_fd, dev, sound), strict=True):
+        if what in _MARKED:
+            marked.append(_Marked(place, wanted, fd, what == _core.MARK_ALONE))
+        else:
+            outcomes[place] = _unmarked(wanted, what, number)
+    if not marked:
+        return outcomes
+    try:
+        with translated("releasing below", b""):
+            _core.syncfs(root_fd)
+    except BaseException:
         for one in marked:
-            is_late = time.monotonic() - started_s > LEASE_S
-            try:
-                outcomes[one.place] = _punched(one, dev, is_late=is_late)
-            except FsxSyncError as error:
-                outcomes[one.place] = error
-            finally:
-                one.resources.close()
+            os.close(one.fd)
+        raise
+    for one, (what, number, status) in zip(marked, _punch(marked, deadline_s), strict=True):
+        outcomes[one.place] = (
+            local_of_core(status, dev, stub=one.wanted.mark)
+            if status is not None
+            else _unpunched(one.wanted, what, number)
+        )
     return outcomes
+
+
+def _check(wanted: Releasable) -> None:
+    expect = wanted.expect
+    check_path(wanted.path)
+    if expect.kind is not Kind.FILE or expect.stub is not None or expect.size != wanted.mark.size:
+        raise LocalChanged(_what(wanted), "it is no resident file of the object's size")
 
 
 def _what(wanted: Releasable) -> str:
     return f"releasing {shown(wanted.path)}"
 
 
-def _mark(root_fd: int, dev: int, place: int, wanted: Releasable, owner: ExitStack) -> _Marked:
-    expect, what = wanted.expect, _what(wanted)
-    if expect.kind is not Kind.FILE or expect.stub is not None or expect.size != wanted.mark.size:
-        raise LocalChanged(what, "it is no resident file of the object's size")
-    resources = ExitStack()
-    with ExitStack() as undo:
-        undo.callback(resources.close)
-        fd = open_write(root_fd, dev, wanted.path, expect.ino)
-        resources.callback(os.close, fd)
-        with translated("releasing", wanted.path):
-            has_lease = resources.enter_context(alone_with(fd, what))
-            now = local_of(os.fstat(fd), dev)  # that it carries no mark is seen when it gets one
-            if not now.same_state(expect):
-                raise LocalChanged(what, "it was changed meanwhile")
-            if now.nlink != wanted.names:  # the mark would stand for data of names that may have no object
-                raise LocalChanged(what, "it has other names (hard links), whose data would go with it")
-            with durable("stub.mark"):
-                os.setxattr(fd, XATTR, wanted.mark.encode(), os.XATTR_CREATE)
-        undo.pop_all()
-    owner.callback(resources.close)  # should anything raise before it is punched; closing twice does nothing
-    return _Marked(place, wanted, fd, has_lease, resources)
+def _mark(root_fd: int, dev: int, files: Sequence[tuple[int, Releasable]]) -> list[tuple[int, int, int]]:
+    """What `_core.mark_released` says of each."""
+
+    def mark(part: Sequence[tuple[bytes | int, Releasable]]) -> list[tuple[int, int, int]]:
+        asked = [_asked(place, wanted) for place, wanted in part]
+        return _core.mark_released(root_fd, dev, XATTR, asked)
+
+    told = each_durable("stub.mark", mark, [(wanted.path, wanted) for _, wanted in files])
+    for number, (what, _, error) in enumerate(told):
+        if what == _core.MARK_UNOPENED and error == errno.EACCES:  # a read-only file of our own
+            wanted = files[number][1]
+            try:
+                fd = open_write(root_fd, dev, wanted.path, wanted.expect.ino)
+            except FsxSyncError:
+                continue
+            told[number] = each_durable("stub.mark", mark, [(fd, wanted)])[0]
+    return told
 
 
-def _punched(one: _Marked, dev: int, *, is_late: bool) -> Local:
-    expect, fd = one.wanted.expect, one.fd
-    with translated("releasing", one.wanted.path):
-        status = os.fstat(fd)
-        is_touched = (status.st_size, status.st_mtime_ns) != (expect.size, expect.mtime_ns)
-        if is_late:
-            # Somebody may have been let in, and may be loading it by its mark: it stays a marked file with its data.
-            if is_touched:
-                raise LocalChanged(one.what, "it was written meanwhile")
-            return local_of(status, dev, stub=one.wanted.mark)
-        if is_touched or (one.has_lease and is_wanted(fd)):  # the first only where no lease was to be had
-            os.removexattr(fd, XATTR)
-            raise LocalChanged(one.what, "it was written meanwhile" if is_touched else "somebody opens it")
-        if expect.size:
-            _punch(fd, expect.size, one.what)
-        os.utime(fd, ns=(status.st_atime_ns, expect.mtime_ns))
-        return local_of(os.fstat(fd), dev, stub=one.wanted.mark)
+def _asked(place: bytes | int, wanted: Releasable) -> tuple[bytes | int, int, int, int, int, int, int, int, int, bytes]:
+    now = wanted.expect
+    return (
+        place,
+        now.ino,
+        now.size,
+        now.mtime_ns,
+        now.ctime_ns,
+        now.mode,
+        now.uid,
+        now.gid,
+        wanted.names,
+        wanted.mark.encode(),
+    )
 
 
-def _punch(fd: int, size: int, what: str) -> None:
-    try:
-        with durable("stub.punch"):
-            punch_all(fd, size)
-    except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:  # then nothing was punched; after any other error the mark stays
-            os.removexattr(fd, XATTR)
-            raise TreeError(what, "the file system can't punch holes") from error
-        raise
+def _punch(marked: Sequence[_Marked], deadline_s: float) -> list[tuple[int, int, _core._Status | None]]:
+    """What `_core.punch_released` says of each. Their descriptors are closed."""
+
+    def punch(part: Sequence[tuple[int, bool, int, int]]) -> list[tuple[int, int, _core._Status | None]]:
+        return _core.punch_released(XATTR, part, deadline_s)
+
+    files = [(one.fd, one.has_lease, one.wanted.expect.size, one.wanted.expect.mtime_ns) for one in marked]
+    return each_durable("stub.punch", punch, files)
+
+
+def _unmarked(wanted: Releasable, what: int, number: int) -> FsxSyncError:
+    """Why a file was not marked."""
+    match what:
+        case _core.MARK_OPEN:
+            return LocalChanged(_what(wanted), "it is open")
+        case _core.MARK_CHANGED:
+            return LocalChanged(_what(wanted), "it was changed meanwhile")
+        case _core.MARK_LINKED:  # the mark would stand for data of names that may have no object
+            return LocalChanged(_what(wanted), "it has other names (hard links), whose data would go with it")
+        case _core.MARK_REPLACED:
+            return LocalChanged(_what(wanted), "another file stands there")
+    doing = "opening" if what == _core.MARK_UNOPENED else "releasing"
+    return tree_error(OSError(number, os.strerror(number)), f"{doing} {shown(wanted.path)}")
+
+
+def _unpunched(wanted: Releasable, what: int, number: int) -> FsxSyncError:
+    """Why a marked file keeps its data."""
+    match what:
+        case _core.PUNCH_WRITTEN:
+            return LocalChanged(_what(wanted), "it was written meanwhile")
+        case _core.PUNCH_WANTED:
+            return LocalChanged(_what(wanted), "somebody opens it")
+        case _core.PUNCH_NO_HOLES:
+            return TreeError(_what(wanted), "the file system can't punch holes")
+    return tree_error(OSError(number, os.strerror(number)), _what(wanted))
 
 
 def finish(root_fd: int, dev: int, path: bytes, found: Local, *, mtime_ns: int) -> Local:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fsxsync import _core
+from fsxsync.crashpoint import each_durable
 from fsxsync.errors import FsxSyncError, LocalChanged
 from fsxsync.model.identity import Local
-from fsxsync.model.stub import StubMark
+from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree import stubs
-from fsxsync.tree.beneath import translated
-from fsxsync.tree.identify import hash_file
+from fsxsync.tree.beneath import translated, tree_error
+from fsxsync.tree.identify import hash_file, local_of_core
 
 
 class Garbled(LocalChanged):
@@ -61,19 +62,31 @@ def unmark(
     Raises:
         NoSpace. TreeError: not all of it may be durable.
     """
-    states: list[Local | FsxSyncError | None] = []
-    for file, mark in zip(files, marks, strict=True):
-        if mark is None:
-            states.append(None)
-            continue
-        try:
-            states.append(
-                stubs.unmark(file.fd, dev, mark, mtime_ns=file.mtime_ns, atime_ns=file.atime_ns, flushes=False)
-            )
-        except FsxSyncError as error:
-            states.append(error)
+    states: list[Local | FsxSyncError | None] = [None] * len(files)
+    asked = [(place, file, mark) for place, (file, mark) in enumerate(zip(files, marks, strict=True)) if mark]
+    told = each_durable("stub.unmark", _unmark, [(file, mark) for _, file, mark in asked])
+    for (place, file, mark), (what, number, status) in zip(asked, told, strict=True):
+        if status is not None:
+            states[place] = local_of_core(status, dev)
+        elif what == _core.UNMARK_OTHER:
+            states[place] = _look_closer(file, dev, mark)
+        else:
+            states[place] = tree_error(OSError(number, os.strerror(number)), f"settling {file.key}")
     _flush(root_fd, files)
     return states
+
+
+def _unmark(files: Sequence[tuple[Arrived, StubMark]]) -> list[tuple[int, int, _core._Status | None]]:
+    asked = [(file.fd, mark.encode(), mark.size, file.mtime_ns, file.atime_ns) for file, mark in files]
+    return _core.unmark_many(XATTR, asked)
+
+
+def _look_closer(file: Arrived, dev: int, mark: StubMark) -> Local | FsxSyncError:
+    """Its mark is not byte for byte what we would write today."""
+    try:
+        return stubs.unmark(file.fd, dev, mark, mtime_ns=file.mtime_ns, atime_ns=file.atime_ns, flushes=False)
+    except FsxSyncError as error:
+        return error
 
 
 def _flush(root_fd: int, files: Sequence[Arrived]) -> None:

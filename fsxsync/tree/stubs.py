@@ -10,15 +10,17 @@ import os
 import stat
 from collections.abc import Mapping
 
+from fsxsync import _core
 from fsxsync.crashpoint import durable
 from fsxsync.errors import LocalChanged
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
-from fsxsync.tree.beneath import ABSENT, open_beneath, open_pinned, proc_path, shown, translated
-from fsxsync.tree.identify import identify_fd
+from fsxsync.tree.beneath import ABSENT, check_path, open_beneath, open_pinned, proc_path, shown, translated, tree_error
+from fsxsync.tree.identify import identify, identify_fd, local_of_core
 from fsxsync.tree.xattrs import read_xattrs, write_xattrs
 
 # O_NONBLOCK: what was a file when it was judged may be a FIFO now, and opening that would wait for ever.
+_NO_FILE = ABSENT | {errno.EISDIR, errno.ENXIO, errno.ENODEV}
 _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -78,6 +80,38 @@ def _open_read_only_file(root_fd: int, path: bytes, expect_ino: int) -> int:
             os.chmod(proc_path(pinned), mode)
     finally:
         os.close(pinned)
+
+
+def open_stub(root_fd: int, dev: int, path: bytes) -> tuple[int, Local] | None:
+    """Open the stub at a path for reading and writing, as it is now; None if none stands there.
+
+    Raises:
+        LocalChanged: another file took its place meanwhile. PathEscapes. TreeError.
+    """
+    check_path(path)
+    try:
+        found = _core.open_marked(root_fd, path, XATTR)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        if error.errno == errno.EACCES:
+            return _open_read_only_stub(root_fd, dev, path)
+        raise tree_error(error, f"opening {shown(path)}") from error
+    if found is None:
+        return None
+    fd, status, mark = found
+    local = local_of_core(status, dev, stub=None if mark is None else StubMark.decode(mark))
+    if local.stub is None or local.kind is not Kind.FILE:
+        os.close(fd)
+        return None
+    return fd, local
+
+
+def _open_read_only_stub(root_fd: int, dev: int, path: bytes) -> tuple[int, Local] | None:
+    local = identify(root_fd, dev, path)
+    if local is None or local.stub is None:
+        return None
+    return open_write(root_fd, dev, path, local.ino), local
 
 
 def unmark(fd: int, dev: int, mark: StubMark, *, mtime_ns: int, atime_ns: int, flushes: bool = True) -> Local:

@@ -119,6 +119,10 @@ class Tree:
         """What stands at the path, no symlink followed; None if nothing does. Raises TreeError."""
         return self._places.identify(path)
 
+    def identify_many(self, paths: Sequence[bytes]) -> dict[bytes, Local | None]:
+        """The same for many paths at a time."""
+        return dict(zip(paths, self._places.identify_many(paths), strict=True))
+
     def identify_fd(self, fd: int) -> Local:
         """The same for an open descriptor."""
         return identities.identify_fd(fd, self.dev)
@@ -148,6 +152,10 @@ class Tree:
     def open_write(self, path: bytes, expect_ino: int) -> int:
         """See `stubs.open_write`."""
         return stubs.open_write(self.root_fd, self.dev, path, expect_ino)
+
+    def open_stub(self, path: bytes) -> tuple[int, Local] | None:
+        """See `stubs.open_stub`."""
+        return stubs.open_stub(self.root_fd, self.dev, path)
 
     def set_metadata(
         self,

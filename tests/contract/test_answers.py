@@ -6,8 +6,11 @@ import base64
 from datetime import UTC, datetime
 from typing import Any
 
+import boto3
 import pytest
 from botocore import exceptions as boto
+from botocore import handlers
+from support.hostile_server import Exchange, HostileServer
 
 from fsxsync import errors
 from fsxsync.errors import RepositoryError
@@ -16,7 +19,7 @@ from fsxsync.ports import Answer
 from fsxsync.repository import listing as listings
 from fsxsync.repository.answers import described_again, remote_of, written
 from fsxsync.repository.heads import head_document
-from fsxsync.repository.listing import parse_page
+from fsxsync.repository.listing import fetch_page, parse_page, read_fast
 from fsxsync.repository.translate import one_line, translate
 
 # ---------------------------------------------------------------- errors
@@ -337,3 +340,45 @@ def test_a_page_whose_entries_are_written_alike_is_read_as_any_other(
 def test_what_is_no_listing_is_refused_whole(body: bytes) -> None:
     with pytest.raises(RepositoryError):
         parse_page(body)
+
+
+# ---------------------------------------------------------------- listings over the wire
+
+LISTING = (
+    b"<?xml version='1.0'?><ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>k</Key><Size>1</Size>"
+    b"<ETag>e</ETag><LastModified>2026-11-24T10:00:00Z</LastModified></Contents></ListBucketResult>"
+)
+
+
+@pytest.mark.parametrize(
+    "first", [LISTING[:150], b"<Error><Code>InternalError</Code><Message>again</Message></Error>"], ids=["cut", "error"]
+)
+def test_a_listing_is_read_once_and_one_that_is_none_asked_for_again(
+    first: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that begins its 200 before it knows how that ends. botocore finds that out by parsing all answers; a
+    whole listing is parsed here, and not twice."""
+    answers = [first, LISTING]
+    looked_into: list[int] = []
+    find_error = handlers._looks_like_special_case_error
+
+    def behave(exchange: Exchange) -> None:
+        body = answers.pop(0)
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    def noted(status: int, body: bytes) -> bool:
+        looked_into.append(len(body))
+        found: bool = find_error(status, body)
+        return found
+
+    monkeypatch.setattr(handlers, "_looks_like_special_case_error", noted)
+    with HostileServer(behave) as server:
+        keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+        client = boto3.client("s3", endpoint_url=server.url, region_name="us-east-1", **keys)  # type: ignore[call-overload]
+        read_fast(client)
+        page = fetch_page(client, Bucket="bucket")
+
+    assert [entry.key for entry in page.entries] == ["k"]
+    assert not answers
+    assert looked_into[0] == len(first)
+    assert all(size < 50 for size in looked_into[1:])

@@ -6,12 +6,9 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from botocore import endpoint, handlers
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from support.moto_server import MotoServer
 
 from fsxsync import _core
@@ -138,34 +135,6 @@ def test_a_listing_of_many_pages_has_every_key_once(make_world: MakeWorld) -> No
 
     assert [len(page) for page in pages] == [5, 5, 2]
     assert [listed.key for page in pages for listed in page] == [f"p/{number:02}" for number in range(12)]
-
-
-def test_a_page_is_looked_through_once(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """botocore parses each answer of S3 to see that it is no error; a page would take it 6 ms. What does not end as a
-    listing does may be one, or be cut off: then botocore shall look, and ask again."""
-    world = make_world()
-    world.put("f")
-    looked: list[bytes] = []
-
-    def look(status_code: int, body: bytes) -> bool:
-        looked.append(body)
-        return is_error(status_code, body)
-
-    is_error = handlers._looks_like_special_case_error
-    monkeypatch.setattr(handlers, "_looks_like_special_case_error", look)
-    assert [listed.key for page in world.store.list_pages("") for listed in page] == ["f"]
-    assert [body for body in looked if b"<Contents>" in body] == []
-
-    bodies = [b"<Error><Code>InternalError</Code></Error>", b"<ListBucketResult><Contents>", b"<ListBucketResult/>"]
-
-    def answer(request: AWSPreparedRequest, **_more: object) -> AWSResponse:
-        return AWSResponse(request.url, 200, {}, SimpleNamespace(stream=lambda: iter([bodies.pop(0)])))
-
-    monkeypatch.setattr(endpoint.time, "sleep", lambda _: None)
-    with world.store.behind._books._ask("listing") as client:
-        client.meta.events.register("before-send.s3.ListObjectsV2", answer)
-    assert list(world.store.list_pages("")) == []
-    assert bodies == []
 
 
 @pytest.mark.parametrize("keys", [["b", "a"], ["a", "a"], ["é", "z"]])

@@ -56,7 +56,7 @@ def test_nothing_is_none(world: World) -> None:
 
 
 def test_directories_and_symlinks_are_told_by_their_metadata(world: World) -> None:
-    posix = replace(POSIX, mode=0o755)
+    posix = POSIX._replace(mode=0o755)
     world.store.put("d/", b"", ObjectHeaders(posix, Kind.DIRECTORY), replaces=None)
     world.store.put("l", b"../target", ObjectHeaders(posix, Kind.SYMLINK), replaces=None)
 
@@ -484,11 +484,11 @@ def test_a_copy_replaces_extended_attributes_only_if_it_says_something_of_them(w
     for said, wanted in ((None, "a=MQ=="), ("b=Mg==", "b=Mg=="), ("", None)):
         seen = now(world.store, "f")
 
-        world.store.copy("f", "f", replace(POSIX, xattrs=said), Kind.FILE, expect=seen, replaces=seen)
+        world.store.copy("f", "f", POSIX._replace(xattrs=said), Kind.FILE, expect=seen, replaces=seen)
 
         after = world.raw("f").metadata
         assert (after.get("fsxsync-xattrs"), after["project"]) == (wanted, "x")
-        assert now(world.store, "f").posix == replace(POSIX, xattrs=wanted)
+        assert now(world.store, "f").posix == POSIX._replace(xattrs=wanted)
 
 
 def test_a_copy_takes_only_the_version_it_saw(world: World) -> None:

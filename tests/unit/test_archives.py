@@ -146,7 +146,7 @@ async def test_a_store_that_contradicts_itself_is_asked_once(world: World, monke
 
     async def readable(key: str, *, version_id: str | None = None) -> Remote | None:
         seen = await head(key, version_id=version_id)
-        return None if seen is None else replace(seen, archived=False)
+        return None if seen is None else seen._replace(archived=False)
 
     monkeypatch.setattr(world.store, "head", readable)
     async with world.daemon() as daemon:

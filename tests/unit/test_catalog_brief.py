@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
     ],
 )
 def test_a_row_in_brief_fits_what_the_row_fits(catalog: Catalog, kind: Kind, change: dict[str, int]) -> None:
-    base, local = replace(ROW, kind=kind), replace(LOCAL, kind=kind, **change)  # type: ignore[arg-type]
+    base, local = ROW._replace(kind=kind), LOCAL._replace(kind=kind, **change)  # type: ignore[arg-type]
     catalog.files.put(base)
     ((brief,),) = catalog.briefs.iterate(A)
 
@@ -50,10 +49,10 @@ def test_a_row_in_brief_fits_what_the_row_fits(catalog: Catalog, kind: Kind, cha
 
 
 def test_an_inode_that_sqlite_has_signed_fits_nothing(catalog: Catalog) -> None:
-    catalog.files.put(replace(ROW, ino=2**63))
+    catalog.files.put(ROW._replace(ino=2**63))
     ((brief,),) = catalog.briefs.iterate(A)
 
-    assert not brief.matches(Shallow.of(replace(LOCAL, ino=2**63)))
+    assert not brief.matches(Shallow.of(LOCAL._replace(ino=2**63)))
 
 
 @pytest.mark.parametrize("under", [b"", b"a", b"a/b", b"nowhere"])
@@ -64,7 +63,7 @@ def test_rows_come_in_the_order_and_number_of_all(
     paths = [b"a", b"a-b", b"a/b", b"a/b/c", b"a/b/d", b"a/c", b"b", b"c", b"d"]
     directories = {b"a", b"a/b"}
     catalog.files.put_many(
-        replace(ROW, path=path, kind=Kind.DIRECTORY if path in directories else Kind.FILE) for path in paths
+        ROW._replace(path=path, kind=Kind.DIRECTORY if path in directories else Kind.FILE) for path in paths
     )
     pages = list(catalog.briefs.iterate(A, under))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,7 +145,7 @@ def test_rows_written_during_a_walk_do_not_disturb_it(catalog: Catalog) -> None:
     for row in catalog.files.iterate(A, page=2):
         seen.append(row.path)
         catalog.files.delete(A, row.path)
-        catalog.files.put(replace(row, path=b"0" + row.path))
+        catalog.files.put(row._replace(path=b"0" + row.path))
 
     assert [path for path in seen if len(path) == 3] == [b"%03d" % number for number in range(10)]
 
@@ -177,7 +176,7 @@ def test_the_bytes_that_are_here_are_counted(catalog: Catalog) -> None:
     for name, released in ((b"a", False), (b"b", True), (b"c", False)):
         catalog.files.put(base(name, released=released))
     assert catalog.files.resident_bytes(A) == 6
-    catalog.files.put(replace(base(b"a"), size=1000))
+    catalog.files.put(base(b"a")._replace(size=1000))
     catalog.files.put(base(b"b"))
     assert catalog.files.resident_bytes(A) == 1006
     catalog.files.put(base(b"a", released=True))

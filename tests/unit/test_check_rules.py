@@ -15,9 +15,9 @@ from fsxsync.sync.rules import Place, broken, misplaced
 MARK = StubMark(etag="e1", size=7, key="p/f")
 PLACE = Place("d/f", "dra-1", "p/f", Policy())
 LOCAL = Local(Kind.FILE, ino=10, size=7, mtime_ns=1, ctime_ns=2, mode=0o644, uid=0, gid=0, blocks=8)
-STUB = replace(LOCAL, stub=MARK)
+STUB = LOCAL._replace(stub=MARK)
 ROW = Base("dra-1", b"f", Kind.FILE, 10, 7, 1, 2, 0o644, 0, 0, "e1", 7, 5, content_hash=b"h" * 16, posix=LOCAL.posix)
-RELEASED = replace(ROW, released=True, content_hash=None)
+RELEASED = ROW._replace(released=True, content_hash=None)
 DIRECTORY = Local(Kind.DIRECTORY, ino=11, size=4096, mtime_ns=1, ctime_ns=1, mode=0o755, uid=0, gid=0)
 DIRECTORY_ROW = Base("dra-1", b"f", Kind.DIRECTORY, 11, 4096, 1, 1, 0o755, 0, 0, "e0", 0, 5)
 LINK = Local(Kind.SYMLINK, ino=12, size=1, mtime_ns=1, ctime_ns=1, mode=0o777, uid=0, gid=0, target=b"x")
@@ -33,25 +33,25 @@ BROKEN: dict[str, tuple[Base | None, Local | None, set[Rule]]] = {
     "a symlink that nobody knows": (None, LINK, {Rule.FILE_WITHOUT_ROW}),
     "a stub that nobody knows": (None, STUB, {Rule.FILE_WITHOUT_ROW}),
     "the mark was stripped": (RELEASED, LOCAL, {Rule.RELEASED_WITHOUT_MARK}),
-    "written over a stub": (RELEASED, replace(LOCAL, size=9, mtime_ns=5), {Rule.UNSEEN_CHANGE}),
+    "written over a stub": (RELEASED, LOCAL._replace(size=9, mtime_ns=5), {Rule.UNSEEN_CHANGE}),
     "a mark on a resident file": (ROW, STUB, {Rule.RESIDENT_WITH_MARK}),
-    "a stub that was cut": (RELEASED, replace(STUB, size=3), {Rule.STUB_SIZE}),
-    "a stub of another version": (RELEASED, replace(STUB, stub=replace(MARK, etag="e9")), {Rule.STUB_VERSION}),
-    "a stub of another key": (RELEASED, replace(STUB, stub=replace(MARK, key="p/g")), {Rule.STUB_KEY}),
+    "a stub that was cut": (RELEASED, STUB._replace(size=3), {Rule.STUB_SIZE}),
+    "a stub of another version": (RELEASED, STUB._replace(stub=replace(MARK, etag="e9")), {Rule.STUB_VERSION}),
+    "a stub of another key": (RELEASED, STUB._replace(stub=replace(MARK, key="p/g")), {Rule.STUB_KEY}),
     "all three": (
         RELEASED,
-        replace(STUB, size=1, stub=StubMark("e9", 2, "p/g")),
+        STUB._replace(size=1, stub=StubMark("e9", 2, "p/g")),
         {Rule.STUB_SIZE, Rule.STUB_VERSION, Rule.STUB_KEY},
     ),
-    "a mark that can't be read": (RELEASED, replace(STUB, stub=UNREADABLE), {Rule.STUB_UNREADABLE}),
-    "another size": (ROW, replace(LOCAL, size=8), {Rule.UNSEEN_CHANGE}),
-    "another time": (ROW, replace(LOCAL, mtime_ns=9), {Rule.UNSEEN_CHANGE}),
-    "another inode": (ROW, replace(LOCAL, ino=99), {Rule.UNSEEN_CHANGE}),
-    "another mode": (ROW, replace(LOCAL, mode=0o600), {Rule.UNSEEN_CHANGE}),
-    "another owner": (ROW, replace(LOCAL, uid=1), {Rule.UNSEEN_CHANGE}),
-    "another mode of a stub": (RELEASED, replace(STUB, mode=0o600), {Rule.UNSEEN_CHANGE}),
-    "another mode of a directory": (DIRECTORY_ROW, replace(DIRECTORY, mode=0o700), {Rule.UNSEEN_CHANGE}),
-    "another target": (LINK_ROW, replace(LINK, target=b"y", mtime_ns=3), {Rule.UNSEEN_CHANGE}),
+    "a mark that can't be read": (RELEASED, STUB._replace(stub=UNREADABLE), {Rule.STUB_UNREADABLE}),
+    "another size": (ROW, LOCAL._replace(size=8), {Rule.UNSEEN_CHANGE}),
+    "another time": (ROW, LOCAL._replace(mtime_ns=9), {Rule.UNSEEN_CHANGE}),
+    "another inode": (ROW, LOCAL._replace(ino=99), {Rule.UNSEEN_CHANGE}),
+    "another mode": (ROW, LOCAL._replace(mode=0o600), {Rule.UNSEEN_CHANGE}),
+    "another owner": (ROW, LOCAL._replace(uid=1), {Rule.UNSEEN_CHANGE}),
+    "another mode of a stub": (RELEASED, STUB._replace(mode=0o600), {Rule.UNSEEN_CHANGE}),
+    "another mode of a directory": (DIRECTORY_ROW, DIRECTORY._replace(mode=0o700), {Rule.UNSEEN_CHANGE}),
+    "another target": (LINK_ROW, LINK._replace(target=b"y", mtime_ns=3), {Rule.UNSEEN_CHANGE}),
     "a symlink for a file": (ROW, LINK, {Rule.UNSEEN_CHANGE}),
 }
 SOUND: dict[str, tuple[Base | None, Local | None]] = {
@@ -59,11 +59,11 @@ SOUND: dict[str, tuple[Base | None, Local | None]] = {
     "a resident file": (ROW, LOCAL),
     "a released file": (RELEASED, STUB),
     "a directory": (DIRECTORY_ROW, DIRECTORY),
-    "a directory in which something happened": (DIRECTORY_ROW, replace(DIRECTORY, mtime_ns=8, ctime_ns=8, size=1)),
-    "an implied directory": (replace(DIRECTORY_ROW, etag=None), DIRECTORY),
+    "a directory in which something happened": (DIRECTORY_ROW, DIRECTORY._replace(mtime_ns=8, ctime_ns=8, size=1)),
+    "an implied directory": (DIRECTORY_ROW._replace(etag=None), DIRECTORY),
     "a symlink": (LINK_ROW, LINK),
-    "a hard link was made elsewhere": (ROW, replace(LOCAL, ctime_ns=9, nlink=2)),
-    "a stub whose loading began": (RELEASED, replace(STUB, ctime_ns=9, blocks=80)),
+    "a hard link was made elsewhere": (ROW, LOCAL._replace(ctime_ns=9, nlink=2)),
+    "a stub whose loading began": (RELEASED, STUB._replace(ctime_ns=9, blocks=80)),
 }
 
 
@@ -141,11 +141,11 @@ def test_outside_of_every_association_only_stubs_are_wrong() -> None:
     assert rules(None, LOCAL, place=nowhere) == set()
     assert rules(None, DIRECTORY, place=nowhere) == set()
     assert rules(None, STUB, place=nowhere) == {Rule.STUB_ASTRAY}
-    assert rules(None, replace(STUB, stub=UNREADABLE), place=nowhere) == {Rule.STUB_UNREADABLE}
+    assert rules(None, STUB._replace(stub=UNREADABLE), place=nowhere) == {Rule.STUB_UNREADABLE}
 
 
 def test_a_change_is_told_by_what_changed() -> None:
-    (found,) = broken(ROW, replace(LOCAL, size=8, mtime_ns=3), False, PLACE)
+    (found,) = broken(ROW, LOCAL._replace(size=8, mtime_ns=3), False, PLACE)
     assert "(size, mtime)" in found.message
 
 

@@ -117,16 +117,16 @@ def test_a_version_of_another_size_leaves_the_whole_path_out(size: int, let_thro
     assert base is not None
     assert local is not None
     assert remote is not None
-    right = (replace(base, size=15), replace(local, size=15), replace(remote, size=15))
+    right = (base._replace(size=15), local._replace(size=15), remote._replace(size=15))
     assert not made.leaves_out(*right)
 
-    assert made.leaves_out(replace(base, size=size), *right[1:]) is not let_through
-    assert made.leaves_out(right[0], replace(local, size=size), right[2]) is not let_through
-    assert made.leaves_out(*right[:2], replace(remote, size=size)) is not let_through
-    assert made.keeps(replace(base, size=size)) is let_through
+    assert made.leaves_out(base._replace(size=size), *right[1:]) is not let_through
+    assert made.leaves_out(right[0], local._replace(size=size), right[2]) is not let_through
+    assert made.leaves_out(*right[:2], remote._replace(size=size)) is not let_through
+    assert made.keeps(base._replace(size=size)) is let_through
     assert made.lists(False, size) is let_through
     assert made.lists(True, size)
-    assert not made.leaves_out(None, replace(local, size=size, kind=Kind.DIRECTORY), None)
+    assert not made.leaves_out(None, local._replace(size=size, kind=Kind.DIRECTORY), None)
 
 
 def test_a_directory_that_holds_keys_together_is_kept_whatever_its_name() -> None:
@@ -134,8 +134,8 @@ def test_a_directory_that_holds_keys_together_is_kept_whatever_its_name() -> Non
     base = base_of(ONE, released=False)
     assert base is not None
 
-    assert not made.keeps(replace(base, path=b"sub", kind=Kind.DIRECTORY))
-    assert made.keeps(replace(base, path=b"sub", kind=Kind.DIRECTORY, etag=None))
+    assert not made.keeps(base._replace(path=b"sub", kind=Kind.DIRECTORY))
+    assert made.keeps(base._replace(path=b"sub", kind=Kind.DIRECTORY, etag=None))
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,8 @@ def test_new_content_waits_until_it_is_old_enough(
     here, there = local_of(TWO, base=ONE, is_stub=False), remote_of(TWO)
     assert here is not None
     assert there is not None
-    mine = replace(here, mtime_ns=local * S) if local is not None else None
-    theirs = replace(there, last_modified_ns=remote * S) if remote is not None else None
+    mine = here._replace(mtime_ns=local * S) if local is not None else None
+    theirs = there._replace(last_modified_ns=remote * S) if remote is not None else None
 
     found = made.young_until_ns(base_of(base, released=False), mine, theirs)
 
@@ -183,8 +183,8 @@ def test_a_renamed_released_file_is_never_parted_from_its_object() -> None:
     assert isinstance(local.stub, StubMark)
 
     for time_ns in (0, NOW_NS):
-        assert made.young_until_ns(None, replace(local, mtime_ns=time_ns), None) is None
-        assert not made.is_too_old(None, replace(local, mtime_ns=time_ns), None, NOW_NS)
+        assert made.young_until_ns(None, local._replace(mtime_ns=time_ns), None) is None
+        assert not made.is_too_old(None, local._replace(mtime_ns=time_ns), None, NOW_NS)
 
 
 @pytest.mark.parametrize(("time_s", "too_old"), [(989, True), (990, False), (2000, False)])
@@ -193,12 +193,12 @@ def test_what_is_old_when_first_seen_stays(time_s: int, too_old: bool) -> None:
     local, remote = local_of(ONE, base=None, is_stub=False), remote_of(ONE)
     assert local is not None
     assert remote is not None
-    mine, theirs = replace(local, mtime_ns=time_s * S), replace(remote, last_modified_ns=time_s * S)
+    mine, theirs = local._replace(mtime_ns=time_s * S), remote._replace(last_modified_ns=time_s * S)
 
     assert made.is_too_old(None, mine, None, NOW_NS) is too_old
     assert made.is_too_old(None, None, theirs, NOW_NS) is too_old
     assert not made.is_too_old(base_of(ONE, released=False), mine, theirs, NOW_NS)
-    assert not made.is_too_old(None, replace(mine, kind=Kind.DIRECTORY), None, NOW_NS)
+    assert not made.is_too_old(None, mine._replace(kind=Kind.DIRECTORY), None, NOW_NS)
     assert (made.age_of_new(time_s * S, NOW_NS) is Age.TOO_OLD) is too_old
 
 

@@ -44,7 +44,7 @@ IDS = st.none() | st.integers(0, 2**32 - 2)
 
 @given(
     st.sampled_from([Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK]),
-    st.builds(Posix, mode=st.integers(0, 0o1777), uid=IDS, gid=IDS, mtime_ns=TIMES, atime_ns=TIMES),
+    st.builds(Posix, mode=st.integers(0, 0o1777), uid=IDS, gid=IDS, mtime_ns=TIMES, atime_ns=TIMES, xattrs=st.none()),
 )
 def test_what_is_written_is_read_back(kind: Kind, posix: Posix) -> None:
     key = "d/" if kind is Kind.DIRECTORY else "f"

@@ -44,12 +44,12 @@ def test_a_copy_is_known_whatever_its_etag() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(COPY, size=6),
-        replace(COPY, kind=Kind.SYMLINK),
-        replace(COPY, posix_known=False),
-        replace(COPY, posix=Posix()),
+        COPY._replace(size=6),
+        COPY._replace(kind=Kind.SYMLINK),
+        COPY._replace(posix_known=False),
+        COPY._replace(posix=Posix()),
         *(
-            replace(COPY, posix=replace(POSIX, **{name: 1000}))
+            COPY._replace(posix=POSIX._replace(**{name: 1000}))
             for name in ("mode", "uid", "gid", "mtime_ns", "atime_ns")
         ),
     ],
@@ -59,7 +59,7 @@ def test_what_differs_is_somebody_elses(other: Remote) -> None:
 
 
 def test_the_source_is_the_version_that_was_copied() -> None:
-    assert MOVE.is_source(replace(COPY, etag="source-2"))
+    assert MOVE.is_source(COPY._replace(etag="source-2"))
     assert not MOVE.is_source(COPY)
     assert not MOVE.is_source(None)
 

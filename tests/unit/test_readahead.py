@@ -193,7 +193,7 @@ STUB = Local(Kind.FILE, 1, 10 * CHUNK, 2, 3, 0o644, 0, 0, stub=MARK)
         ({"chunk_size": CHUNK // 4}, STUB, "now", Fate.DROP),
         ({"ino": 2}, STUB, "now", Fate.SWEEP),
         ({}, None, "now", Fate.SWEEP),
-        ({}, replace(STUB, stub=None), "now", Fate.SWEEP),
+        ({}, STUB._replace(stub=None), "now", Fate.SWEEP),
     ],
 )
 def test_what_a_new_daemon_makes_of_a_row(

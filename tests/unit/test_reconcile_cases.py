@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from support.small_world import Version, base_of, local_of, remote_of
 
@@ -133,7 +131,7 @@ def test_an_export_only_association_with_policy_local_overwrites_what_it_saw() -
 def stub_without_base(etag: str) -> Local:
     local = local_of(ONE, base=None, is_stub=True)
     assert local is not None
-    return replace(local, stub=StubMark(etag, 5, "k"))
+    return local._replace(stub=StubMark(etag, 5, "k"))
 
 
 def test_a_stub_that_lost_its_row_is_adopted_imported_or_lost_but_never_exported() -> None:
@@ -143,7 +141,7 @@ def test_a_stub_that_lost_its_row_is_adopted_imported_or_lost_but_never_exported
 
 
 def test_an_unreadable_mark_means_no_data_here() -> None:
-    local = replace(stub_without_base("etag-1"), stub=StubMark.decode(b"garbage"))
+    local = stub_without_base("etag-1")._replace(stub=StubMark.decode(b"garbage"))
 
     assert reconcile(None, local, remote_of(ONE), Policy()).verdict is V.IMPORT
     assert reconcile(base_of(ONE, released=True), local, remote_of(ONE), Policy()).verdict is V.IMPORT
@@ -154,13 +152,13 @@ def test_a_truncated_stub_is_imported_again() -> None:
     base, local, remote = sides(ONE, ONE, ONE, is_stub=True)
     assert local is not None
 
-    assert reconcile(base, replace(local, size=0), remote, Policy()).verdict is V.IMPORT
+    assert reconcile(base, local._replace(size=0), remote, Policy()).verdict is V.IMPORT
 
 
 def test_a_stub_whose_mark_was_stripped_is_damaged_and_not_exported_as_zeros() -> None:
     base, local, remote = sides(ONE, ONE, ONE, is_stub=True)
     assert local is not None
-    stripped = replace(local, stub=None, content_hash=b"z" * 16, ctime_ns=999)
+    stripped = local._replace(stub=None, content_hash=b"z" * 16, ctime_ns=999)
 
     assert reconcile(base, stripped, remote, Policy(), same_bytes=False).verdict is V.DAMAGED
     assert reconcile(base, stripped, remote, Policy(), same_bytes=None).verdict is V.DAMAGED
@@ -174,8 +172,8 @@ def test_a_file_that_was_loaded_and_not_written_down_is_known_by_its_digest() ->
     base, local, remote = sides(ONE, ONE, ONE, is_stub=True)
     assert base is not None
     assert local is not None
-    base = replace(base, content_hash=b"d" * 16)
-    loaded = replace(local, stub=None, content_hash=b"d" * 16, ctime_ns=999)
+    base = base._replace(content_hash=b"d" * 16)
+    loaded = local._replace(stub=None, content_hash=b"d" * 16, ctime_ns=999)
 
     assert reconcile(base, loaded, remote, Policy()).verdict is V.REFRESH
     assert reconcile(base, loaded, remote_of(TWO), Policy(), same_bytes=False).verdict is V.IMPORT
@@ -183,14 +181,13 @@ def test_a_file_that_was_loaded_and_not_written_down_is_known_by_its_digest() ->
 
 
 def directory(base: Base, **changes: object) -> tuple[Base, Local]:
-    row = replace(base, kind=Kind.DIRECTORY, content_hash=None)
+    row = base._replace(kind=Kind.DIRECTORY, content_hash=None)
     local = Local(Kind.DIRECTORY, row.ino, 4096, row.mtime_ns, row.ctime_ns, row.mode, row.uid, row.gid)
-    return row, replace(local, **changes)  # type: ignore[arg-type]
+    return row, local._replace(**changes)  # type: ignore[arg-type]
 
 
 def marker(**changes: object) -> Remote:
-    return replace(
-        Remote(Kind.DIRECTORY, "etag-1", 0, 500, posix=Posix(0o644, 0, 0, None)),
+    return Remote(Kind.DIRECTORY, "etag-1", 0, 500, posix=Posix(0o644, 0, 0, None))._replace(
         **changes,  # type: ignore[arg-type]
     )
 
@@ -215,10 +212,10 @@ def test_an_implied_directory_is_in_sync_without_a_marker() -> None:
     base = base_of(ONE, released=False)
     assert base is not None
     row, local = directory(base)
-    row = replace(row, etag=None, posix=Posix())
+    row = row._replace(etag=None, posix=Posix())
 
     assert reconcile(row, local, None, Policy()).verdict is V.NOTHING
-    assert reconcile(row, replace(local, mode=0o700), None, Policy()).verdict is V.EXPORT_META
+    assert reconcile(row, local._replace(mode=0o700), None, Policy()).verdict is V.EXPORT_META
     assert reconcile(row, local, marker(), Policy()).verdict is V.IMPORT_META
     assert reconcile(row, None, None, Policy()).verdict is V.EXPORT_DELETE
 
@@ -226,7 +223,7 @@ def test_an_implied_directory_is_in_sync_without_a_marker() -> None:
 def test_metadata_that_the_listing_could_not_tell_comes_with_the_head() -> None:
     base, local, remote = sides(ONE, ONE, ONE, is_stub=True)
     assert base is not None
-    unknown = replace(base, posix_known=False, posix=Posix())
+    unknown = base._replace(posix_known=False, posix=Posix())
 
     assert reconcile(unknown, local, remote, Policy()).verdict is V.IMPORT_META
     only_new = Policy(imports=frozenset({Event.NEW}))
@@ -237,7 +234,7 @@ def test_a_touched_file_is_not_uploaded_again() -> None:
     base, local, remote = sides(ONE, ONE, ONE)
     assert base is not None
     assert local is not None
-    touched = replace(local, mtime_ns=800, ctime_ns=800)
+    touched = local._replace(mtime_ns=800, ctime_ns=800)
 
     assert needs_digest(base, touched)
     assert reconcile(base, touched, remote, Policy()).verdict is V.REFRESH
@@ -247,9 +244,9 @@ def test_mtime_that_was_set_back_does_not_hide_a_write() -> None:
     base, local, remote = sides(ONE, ONE, ONE)
     assert base is not None
     assert local is not None
-    rewritten = replace(local, ctime_ns=900, content_hash=b"x" * 16)
+    rewritten = local._replace(ctime_ns=900, content_hash=b"x" * 16)
 
-    assert needs_digest(base, replace(rewritten, content_hash=None))
+    assert needs_digest(base, rewritten._replace(content_hash=None))
     assert reconcile(base, rewritten, remote, Policy()).verdict is V.EXPORT
 
 
@@ -257,8 +254,8 @@ def test_an_object_that_turned_out_to_be_a_symlink_replaces_its_stub() -> None:
     base, local, remote = sides(ONE, ONE, ONE, is_stub=True)
     assert base is not None
     assert remote is not None
-    unknown = replace(base, posix_known=False, posix=Posix())
+    unknown = base._replace(posix_known=False, posix=Posix())
 
-    action = reconcile(unknown, local, replace(remote, kind=Kind.SYMLINK), Policy())
+    action = reconcile(unknown, local, remote._replace(kind=Kind.SYMLINK), Policy())
 
     assert action.verdict is V.IMPORT

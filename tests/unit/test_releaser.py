@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from fsxsync.model.release import Refusal
 from fsxsync.sync import releaser
 from fsxsync.sync.acting import Next
 from fsxsync.sync.look import look
+from fsxsync.sync.objects_seen import see_objects
 from fsxsync.sync.releaser import Candidate, release
-from fsxsync.tree import releasing
 
 BODY = b"what the application wrote" * 5000
 TOLD = Entry("dra-1", b"f", True, False, None, 0, 0, 1, 0, None, None, "")
@@ -94,11 +93,11 @@ def crash_after(function: Callable[..., Any]) -> Callable[..., None]:
 
 
 STEPS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
-    "before the mark": (releasing, "alone_with", crashing),
+    "before the mark": (_core, "mark_released", crashing),
     "before the mark is durable": (_core, "syncfs", crashing),
     "when the mark is durable": (_core, "syncfs", crash_after(_core.syncfs)),
-    "when it is punched": (releasing, "punch_all", crash_after(releasing.punch_all)),
-    "before its row is written": (Files, "put_many", crashing),
+    "when it is punched": (_core, "punch_released", crash_after(_core.punch_released)),
+    "before its row is written": (Files, "set_local_many", crashing),
 }
 
 
@@ -161,14 +160,14 @@ async def test_a_write_between_the_decision_and_the_mark_keeps_the_file(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = await synced(world, "f")
-    opened = releasing.open_write
+    mark = _core.mark_released
 
-    def first_a_write(*arguments: Any) -> int:
+    def first_a_write(*arguments: Any) -> list[tuple[int, int, int]]:
         path.write_bytes(BODY[::-1])
         os.utime(path, ns=(MTIME_NS, MTIME_NS))  # as cp -p leaves it: only the ctime tells
-        return opened(*arguments)
+        return mark(*arguments)
 
-    monkeypatch.setattr(releasing, "open_write", first_a_write)
+    monkeypatch.setattr(_core, "mark_released", first_a_write)
     monkeypatch.setattr(releaser, "BUSY_S", ())
     async with world.daemon() as daemon:
         refused = await release_one(daemon, world)
@@ -246,7 +245,7 @@ async def test_objects_are_looked_up_one_by_one_or_in_a_listing(world: World, co
     del world.store.objects["f000"]
     world.store.outside_put("f002", b"replaced")
     async with world.daemon() as daemon:
-        seen = await releaser.see_objects(daemon.served, rows)
+        seen = await see_objects(daemon.served, rows)
 
     assert set(seen) == {row.path for row in rows}
     assert seen[b"f000"] is None
@@ -278,4 +277,4 @@ async def test_a_file_that_another_user_replaced_in_the_bucket_stays(world: Worl
         assert refused is not None
         assert refused.code == "SourceObjectDeletedBeforeReleasing"
     assert path.read_bytes() == BODY
-    assert replace(candidate(world, "f").local, ctime_ns=0).stub is None
+    assert candidate(world, "f").local._replace(ctime_ns=0).stub is None

@@ -22,11 +22,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 async def restore(daemon: Daemon, name: str) -> None:
-    fd = os.open(daemon.shared.tree.root / name, os.O_RDONLY)
-    try:
-        await daemon.hydrator.restore(name.encode(), fd)
-    finally:
-        os.close(fd)
+    await daemon.hydrator.restore(name.encode())
 
 
 async def test_a_reader_goes_before_what_is_restored_which_leaves_places_free(world: World) -> None:

@@ -24,8 +24,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 async def restore(daemon: Daemon, name: str) -> None:
-    with daemon.reader(name) as reader:
-        await daemon.hydrator.restore(os.fsencode(name), reader.fd)
+    assert await daemon.hydrator.restore(os.fsencode(name)) > 0
 
 
 async def test_many_wait_for_the_disk_a_few_times_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -344,7 +344,7 @@ def test_a_copy_is_what_boto3_would_send(
 ) -> None:
     if bucket != "bucket":  # no access points behind other endpoints
         access = replace(access, endpoint_url=None)
-    copied = copying.Source(bucket, source, replace(REMOTE, version_id=version_id))
+    copied = copying.Source(bucket, source, REMOTE._replace(version_id=version_id))
     told = described(FILE, access) | {"IfMatch": '"old"', "CacheControl": "no-store", "StorageClass": "STANDARD_IA"}
     with clients(access).ask("") as client:
         model = client.meta.service_model.operation_model("CopyObject")

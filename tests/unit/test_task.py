@@ -113,21 +113,21 @@ def test_what_is_synced_and_left_alone_may_go() -> None:
 @pytest.mark.parametrize(
     ("local", "names", "use", "code"),
     [
-        (replace(LOCAL, kind=Kind.SYMLINK), [BASE], Use(), "OperationNotPermitted"),
+        (LOCAL._replace(kind=Kind.SYMLINK), [BASE], Use(), "OperationNotPermitted"),
         (LOCAL, [], Use(), "OperationNotPermitted"),
         (LOCAL, [], Use(is_moving=True), "S3ObjectUpdateInProgressFromFileRename"),
         (LOCAL, [BASE], Use(is_moving=True, is_open=True), "S3ObjectUpdateInProgressFromFileRename"),
         (LOCAL, [BASE], Use(is_open=True), "ResourceBusy"),
         (LOCAL, [BASE], Use(is_loading=True), "ResourceBusy"),
         (LOCAL, [BASE], Use(is_pending=True), "ResourceBusy"),
-        (LOCAL, [replace(BASE, etag=None)], Use(), "OperationNotPermitted"),
-        (LOCAL, [replace(BASE, remote_size=4)], Use(), "OperationNotPermitted"),
-        (LOCAL, [replace(BASE, released=True)], Use(), "OperationNotPermitted"),
-        (replace(LOCAL, size=6), [BASE], Use(), "OperationNotPermitted"),
-        (replace(LOCAL, ctime_ns=3), [BASE], Use(), "OperationNotPermitted"),
-        (replace(LOCAL, mode=0o600), [BASE], Use(is_pending=True), "OperationNotPermitted"),
-        (replace(LOCAL, nlink=2), [BASE], Use(), "OperationNotPermitted"),
-        (replace(LOCAL, nlink=2), [BASE, replace(BASE, path=b"g", ctime_ns=1)], Use(), "OperationNotPermitted"),
+        (LOCAL, [BASE._replace(etag=None)], Use(), "OperationNotPermitted"),
+        (LOCAL, [BASE._replace(remote_size=4)], Use(), "OperationNotPermitted"),
+        (LOCAL, [BASE._replace(released=True)], Use(), "OperationNotPermitted"),
+        (LOCAL._replace(size=6), [BASE], Use(), "OperationNotPermitted"),
+        (LOCAL._replace(ctime_ns=3), [BASE], Use(), "OperationNotPermitted"),
+        (LOCAL._replace(mode=0o600), [BASE], Use(is_pending=True), "OperationNotPermitted"),
+        (LOCAL._replace(nlink=2), [BASE], Use(), "OperationNotPermitted"),
+        (LOCAL._replace(nlink=2), [BASE, BASE._replace(path=b"g", ctime_ns=1)], Use(), "OperationNotPermitted"),
     ],
 )
 def test_each_reason_against_it_has_its_code(local: Local, names: list[Base], use: Use, code: str) -> None:
@@ -137,7 +137,7 @@ def test_each_reason_against_it_has_its_code(local: Local, names: list[Base], us
 
 
 def test_a_file_whose_names_all_are_synced_may_go() -> None:
-    assert refuse_release(replace(LOCAL, nlink=2), [BASE, replace(BASE, path=b"g", etag="e2")], Use()) is None
+    assert refuse_release(LOCAL._replace(nlink=2), [BASE, BASE._replace(path=b"g", etag="e2")], Use()) is None
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_its_object_must_be_there_and_readable(seen: Seen | None, code: str) -> 
 
 @pytest.mark.parametrize("field", ["atime_ns", "mtime_ns", "ctime_ns"])
 def test_the_last_of_all_times_counts_and_counts_strictly(field: str) -> None:
-    old = replace(LOCAL, atime_ns=0, mtime_ns=0, ctime_ns=0)
-    touched = replace(old, **{field: 3 * DAY_NS})
+    old = LOCAL._replace(atime_ns=0, mtime_ns=0, ctime_ns=0)
+    touched = old._replace(**{field: 3 * DAY_NS})
     for idle_ns, is_it in ((2 * DAY_NS - 1, True), (2 * DAY_NS, False), (0, True)):
         assert is_idle(touched, created_ns=5 * DAY_NS, idle_ns=idle_ns) is is_it

@@ -628,9 +628,9 @@ async def test_whatever_changed_between_the_tries(at: int, writes: list[tuple[in
     "headers",
     [
         replace(HEADERS, content_type="text/html"),
-        replace(HEADERS, posix=replace(POSIX, mode=0o600)),
-        replace(HEADERS, posix=replace(POSIX, mtime_ns=5)),
-        replace(HEADERS, posix=replace(POSIX, uid=None)),
+        replace(HEADERS, posix=POSIX._replace(mode=0o600)),
+        replace(HEADERS, posix=POSIX._replace(mtime_ns=5)),
+        replace(HEADERS, posix=POSIX._replace(uid=None)),
     ],
 )
 async def test_other_metadata_begins_anew_and_aborts_the_old(world: World, headers: ObjectHeaders) -> None:
@@ -649,7 +649,7 @@ async def test_other_metadata_begins_anew_and_aborts_the_old(world: World, heade
 
 async def test_a_read_of_the_file_in_between_changes_nothing(world: World) -> None:
     await interrupted(world, 5)
-    world.headers = replace(HEADERS, posix=replace(POSIX, atime_ns=2 * 10**18))
+    world.headers = replace(HEADERS, posix=POSIX._replace(atime_ns=2 * 10**18))
 
     world.assert_there(await world.upload())
 

@@ -11,7 +11,7 @@ from fsxsync.model.stub import StubMark
 from fsxsync.model.why import _PROBLEMS, Evidence, Waiting, explain, next_step, what_it_is
 
 LOCAL = Local(Kind.FILE, 7, 5, 10, 10, 0o644, 0, 0)
-STUB = replace(LOCAL, stub=StubMark("e", 5, "p/a"))
+STUB = LOCAL._replace(stub=StubMark("e", 5, "p/a"))
 REMOTE = Remote(Kind.FILE, "e", 5, 10)
 BASE: Base = base_of("dra-1", b"a", LOCAL, REMOTE)
 SYNCED = Evidence(

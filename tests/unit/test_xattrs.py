@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,9 +103,9 @@ def sides(base: str | None, local: str | None, remote: str | None) -> tuple[Base
     assert here is not None
     assert there is not None
     return (
-        replace(row, posix=replace(row.posix, xattrs=base)),
-        replace(here, xattrs=local),
-        replace(there, posix=replace(there.posix, xattrs=remote)),
+        row._replace(posix=row.posix._replace(xattrs=base)),
+        here._replace(xattrs=local),
+        there._replace(posix=there.posix._replace(xattrs=remote)),
     )
 
 

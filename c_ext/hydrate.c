@@ -1,0 +1,194 @@
+/* The two ends of a hydration: opening a stub, and taking the marks off files whose data is here.
+ */
+#include "look.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#define LARGEST_MARK 4096 /* a larger one is not ours: Python says what to make of it */
+
+enum unmarking {
+    FSX_SETTLED,
+    FSX_OTHER,     /* its mark or its size is another one */
+    FSX_UNSETTLED, /* errno says why */
+};
+
+/* --- no PyObject, any thread --- */
+
+struct settled {
+    int fd;
+    const void *mark;
+    Py_ssize_t mark_size;
+    long long size, mtime_ns, atime_ns;
+    enum unmarking outcome;
+    int error;
+    struct stat status;
+};
+
+static enum unmarking
+unmark(struct settled *one, const char *xattr)
+{
+    const struct timespec times[2] = {fsx_timespec(one->atime_ns), fsx_timespec(one->mtime_ns)};
+    char mark[LARGEST_MARK];
+    ssize_t mark_size;
+
+    if (futimens(one->fd, times) < 0 || fstat(one->fd, &one->status) < 0) {
+        one->error = errno;
+        return FSX_UNSETTLED;
+    }
+    mark_size = fgetxattr(one->fd, xattr, mark, sizeof mark);
+    if (mark_size < 0 || mark_size != one->mark_size ||
+        memcmp(mark, one->mark, (size_t)mark_size) != 0 || one->status.st_size != one->size) {
+        return FSX_OTHER;
+    }
+    if (fremovexattr(one->fd, xattr) < 0 || fstat(one->fd, &one->status) < 0) {
+        one->error = errno;
+        return FSX_UNSETTLED;
+    }
+    return FSX_SETTLED;
+}
+
+/* --- glue --- */
+
+PyDoc_STRVAR(
+    unmark_many_doc,
+    "unmark_many(xattr, files, /)\n--\n\n"
+    "Give files their times and take their marks off, if these are still the ones that are "
+    "given.\n\n"
+    "files: tuples (descriptor, mark, size, mtime_ns, atime_ns). Returns a list of (UNMARK_*,\n"
+    "errno, status or None), the status as of look(), without what comes after blocks.");
+
+static PyObject *
+unmark_result(const struct settled *one)
+{
+    PyObject *more[3] = {NULL, NULL, NULL};
+    PyObject *status;
+
+    if (one->outcome != FSX_SETTLED) {
+        return Py_BuildValue("(iiO)", (int)one->outcome, one->error, Py_None);
+    }
+    status = fsx_status_tuple(&one->status, more);
+    return status == NULL ? NULL : Py_BuildValue("(iiN)", (int)one->outcome, 0, status);
+}
+
+static PyObject *
+unmark_many(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *sequence, *files, *result = NULL;
+    struct settled *settled = NULL;
+    struct fsx_name xattr;
+    Py_ssize_t count;
+
+    if (!PyArg_ParseTuple(args, "O&O:unmark_many", fsx_name_converter, &xattr, &sequence) ||
+        (files = PySequence_Tuple(sequence)) == NULL) {
+        return NULL;
+    }
+    count = PyTuple_GET_SIZE(files);
+    settled = PyMem_Calloc((size_t)count + 1, sizeof *settled);
+    if (settled == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        struct settled *one = &settled[i];
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(files, i), "iy#LLL", &one->fd, &one->mark,
+                              &one->mark_size, &one->size, &one->mtime_ns, &one->atime_ns)) {
+            goto done;
+        }
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < count; i++) {
+        settled[i].outcome = unmark(&settled[i], xattr.text);
+    }
+    Py_END_ALLOW_THREADS
+    result = PyList_New(count);
+    for (Py_ssize_t i = 0; result != NULL && i < count; i++) {
+        PyObject *one = unmark_result(&settled[i]);
+        if (one == NULL) {
+            Py_CLEAR(result);
+            break;
+        }
+        PyList_SET_ITEM(result, i, one);
+    }
+done:
+    PyMem_Free(settled);
+    Py_DECREF(files);
+    return result;
+}
+
+PyDoc_STRVAR(open_marked_doc,
+             "open_marked(root_fd, path, xattr, /)\n--\n\n"
+             "Open a regular file beneath root_fd for reading and writing, through no symlink.\n\n"
+             "(descriptor, status, mark): the status as of look(), without what comes after "
+             "blocks; mark is None where the file has none, and so is everything where no regular "
+             "file stands there.");
+
+static PyObject *
+open_marked(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *more[3] = {NULL, NULL, NULL};
+    PyObject *status_tuple;
+    struct fsx_name path, xattr;
+    char mark[LARGEST_MARK];
+    ssize_t mark_size = -1;
+    struct stat status;
+    int root_fd, fd, error = 0;
+
+    if (!PyArg_ParseTuple(args, "iO&O&:open_marked", &root_fd, fsx_name_converter, &path,
+                          fsx_name_converter, &xattr)) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    fd = fsx_open_beneath(root_fd, path.text, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0 || fstat(fd, &status) < 0) {
+        error = errno;
+    }
+    else if (S_ISREG(status.st_mode)) {
+        mark_size = fgetxattr(fd, xattr.text, mark, sizeof mark);
+        error = mark_size < 0 && errno != ENODATA ? errno : 0;
+    }
+    else {
+        (void)close(fd);
+        fd = -1;
+    }
+    if (error != 0 && fd >= 0) {
+        (void)close(fd);
+    }
+    Py_END_ALLOW_THREADS
+    if (error != 0) {
+        errno = error;
+        return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path.object);
+    }
+    if (fd < 0) {
+        Py_RETURN_NONE;
+    }
+    status_tuple = fsx_status_tuple(&status, more);
+    if (status_tuple == NULL) {
+        (void)close(fd);
+        return NULL;
+    }
+    if (mark_size < 0) {
+        return Py_BuildValue("(iNO)", fd, status_tuple, Py_None);
+    }
+    return Py_BuildValue("(iNy#)", fd, status_tuple, mark, (Py_ssize_t)mark_size);
+}
+
+static PyMethodDef methods[] = {
+    {"open_marked", open_marked, METH_VARARGS, open_marked_doc},
+    {"unmark_many", unmark_many, METH_VARARGS, unmark_many_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+int
+fsx_hydrate_exec(PyObject *module)
+{
+    if (PyModule_AddIntConstant(module, "UNMARK_DONE", FSX_SETTLED) < 0 ||
+        PyModule_AddIntConstant(module, "UNMARK_OTHER", FSX_OTHER) < 0 ||
+        PyModule_AddIntConstant(module, "UNMARK_FAILED", FSX_UNSETTLED) < 0) {
+        return -1;
+    }
+    return PyModule_AddFunctions(module, methods);
+}
