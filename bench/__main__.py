@@ -21,6 +21,7 @@ NAMES = (
     "transfer",
     "mount",
     "tasks",
+    "watermark",
 )
 """Each is a module ``bench/NAME_.py`` (``import`` is a word of the language) with a function ``run(report)``."""
 

@@ -48,7 +48,7 @@ class Objects:
         return self._listing(entries, end if end < self.count else None)
 
     @staticmethod
-    def _listing(entries: list[tuple[str, str, int]], next_page: int | None) -> bytes:
+    def _listing(entries: list[tuple[str, str, int]], next_page: int | str | None) -> bytes:
         contents = "".join(
             f"<Contents><Key>{key}</Key><LastModified>{_ISO}</LastModified><ETag>&quot;{etag}&quot;</ETag>"
             f"<Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
@@ -71,8 +71,10 @@ class Objects:
             if "start-after" in asked and start == 0:
                 start = bisect.bisect_right(range(self.count), asked["start-after"][0], key=key_of)
             return self.pages[start // PAGE] if start % PAGE == 0 and self.pages[start // PAGE :] else self._page(start)
-        found = sorted(key for key in self.written if key.startswith(prefix))
-        return self._listing([(key, self.written[key][0], len(self.written[key][1])) for key in found], None)
+        after = asked.get("continuation-token", asked.get("start-after", [""]))[0]
+        found = sorted(key for key in self.written if key.startswith(prefix) and key > after)
+        entries = [(key, self.written[key][0], len(self.written[key][1])) for key in found[:PAGE]]
+        return self._listing(entries, entries[-1][0] if len(found) > PAGE else None)
 
     def find(self, key: str) -> tuple[str, bytes, str] | None:
         """Etag, body and metadata headers of a key."""

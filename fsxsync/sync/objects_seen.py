@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
 import trio
 
-from fsxsync.errors import FsxSyncError
+from fsxsync.errors import FsxSyncError, RepositoryError
 from fsxsync.model.identity import Base, Kind
 from fsxsync.model.release import Seen
 from fsxsync.sync.loading import first_leaf
 from fsxsync.sync.served import Served
+
+log = logging.getLogger(__name__)
 
 LISTED_FROM = 16
 """So many files in a row are looked up in a listing, a request for a thousand of them; fewer one by one."""
@@ -28,8 +31,14 @@ async def see_objects(served: Served, rows: Sequence[Base]) -> dict[bytes, Seen 
     seen: dict[bytes, Seen | None] = {}
     left = rows
     if len(rows) >= LISTED_FROM:
-        seen, upto = await trio.to_thread.run_sync(_listed, served, rows)
-        left = [row for row in rows if served.key(row.path, Kind.FILE) > upto]
+        try:
+            seen, upto = await trio.to_thread.run_sync(_listed, served, rows)
+            left = [row for row in rows if served.key(row.path, Kind.FILE) > upto]
+        except RepositoryError as error:
+            if type(error) is not RepositoryError:
+                raise
+            # It has an order of its own, say; each by itself can still be asked for.
+            log.warning("a listing can't be used", extra={"association": served.id, "reason": str(error)})
 
     async def ask(row: Base) -> None:
         found = await served.store.head(served.key(row.path, Kind.FILE))

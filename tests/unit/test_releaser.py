@@ -14,7 +14,7 @@ from support.hydrating import MTIME_NS, Daemon, World, is_stub
 from fsxsync import _core
 from fsxsync.catalog.changelog import Entry, Hint
 from fsxsync.catalog.files import Files
-from fsxsync.errors import AccessDenied
+from fsxsync.errors import AccessDenied, RepositoryError
 from fsxsync.model.identity import Base, base_of
 from fsxsync.model.release import Refusal
 from fsxsync.sync import releaser
@@ -253,6 +253,23 @@ async def test_objects_are_looked_up_one_by_one_or_in_a_listing(world: World, co
         found = seen[row.path]
         assert found is not None
         assert (found.etag == row.etag) is (row.path != b"f002")
+
+
+async def test_objects_are_asked_for_one_by_one_where_the_listing_makes_no_sense(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"f{number:03d}" for number in range(20)]
+    for name in names:
+        await synced(world, name, b"x")
+
+    def in_no_order(*_: object, **__: object) -> Iterator[object]:
+        raise RepositoryError("listing", "the store does not list in byte order, each key once")
+
+    monkeypatch.setattr(world.store, "list_pages", in_no_order)
+    async with world.daemon() as daemon:
+        outcomes = await release(daemon.served, [candidate(world, name) for name in names])
+
+    assert set(outcomes.values()) == {None}
 
 
 async def test_a_store_that_can_not_be_asked_is_told_as_such(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
