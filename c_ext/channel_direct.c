@@ -110,37 +110,13 @@ lookup(const struct fsx_asked *asked)
         return false;
     }
     fsx_journal_note(&direct->journal, fact);
-    if (atomic_exchange_explicit(&direct->met, status.stx_ino, memory_order_relaxed) + 1 ==
-        status.stx_ino) {
-        atomic_store_explicit(&direct->ahead, status.stx_ino + 1, memory_order_relaxed);
-    }
+    fsx_attributes_expect_next(tables, status.stx_ino);
     if (!fsx_asked_reply(asked, 0, &entry, sizeof entry) &&
         (fact = fsx_fact_new(FSX_FORGOTTEN, NULL)) != NULL) { /* it was not counted */
         fact->count = 1;
         fsx_asked_note(asked, fact, status.stx_ino, 0);
     }
     return true;
-}
-
-void
-fsx_direct_look_ahead(struct fsx_direct *direct)
-{
-    struct fsx_tables *tables = &direct->tables;
-    uint64_t ino = atomic_exchange_explicit(&direct->ahead, 0, memory_order_relaxed);
-    char name[FSX_NAME_MAX + 1];
-    struct fsx_named found;
-    struct statx status;
-    int directory;
-
-    if (ino == 0) {
-        return;
-    }
-    pthread_rwlock_rdlock(&tables->answering);
-    if (tables->is_on && fsx_tables_named(tables, ino, &found, name) &&
-        (directory = fsx_tables_directory(tables, found.parent)) >= 0) {
-        (void)statx(directory, name, AT_SYMLINK_NOFOLLOW, FSX_STATX_WANTED, &status);
-    }
-    pthread_rwlock_unlock(&tables->answering);
 }
 
 static bool

@@ -14,7 +14,6 @@ struct fsx_direct {
     struct fsx_tables tables;
     struct fsx_journal journal;
     atomic_ullong answered;
-    atomic_ullong met, ahead; /* the inode looked up last; the one to look at before it is asked */
     struct fsx_counts counts;
 };
 
@@ -24,10 +23,5 @@ void fsx_direct_close(struct fsx_direct *direct);
 
 /* False: the request is somebody else's. `room`: FSX_CHANNEL_MESSAGE bytes for the answer. */
 bool fsx_direct_answer(struct fsx_direct *direct, const char *request, size_t length, char *room);
-
-/* Names are mostly looked up in the order in which their files were made, and such files have
- * inodes side by side: bring the next one into the host's memory. For who has nothing else to do;
- * the disk may be waited for. */
-void fsx_direct_look_ahead(struct fsx_direct *direct);
 
 #endif

@@ -1,5 +1,6 @@
 #include "channel_requests.h"
 
+#include "channel_attributes.h"
 #include "channel_wire.h"
 
 #include <errno.h>
@@ -60,7 +61,7 @@ looks_again(struct fsx_channel *channel, struct fsx_reader *reader, char *buffer
         return false;
     }
     until = now_ns() + LOOKED_NS;
-    fsx_direct_look_ahead(&channel->direct);
+    (void)fsx_attributes_look_ahead(&channel->direct.tables);
     do {
         (void)sched_yield(); /* whoever has something to do goes first */
         *got = read(channel->device, buffer, FSX_CHANNEL_MESSAGE);
