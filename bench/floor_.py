@@ -1,8 +1,8 @@
 """What the kernel allows: our mount beside the least that a FUSE server can do, ``fuse_floor.c``, on the same files.
 
-``floor, statx`` makes one system call of the file system for a request, ``floor, memory`` none; both look for the next
-request for 50 microseconds before they sleep, as our channel does; ``floor, asleep`` sleeps at once. Where other programs
-run, ``chrt -r 5 python -m bench floor`` keeps them out of the way.
+``floor, statx`` makes one system call of the file system for a request, ``floor, memory`` none. Both look for the
+next request for 50 microseconds before they sleep, as our channel does; ``floor, asleep`` sleeps at once. Where other
+programs run, ``chrt -r 5 python -m bench floor`` keeps them out of the way.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import subprocess
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median

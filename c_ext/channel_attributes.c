@@ -1,5 +1,6 @@
 #include "channel_attributes.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
