@@ -22,6 +22,7 @@ NAMES = (
     "mount",
     "floor",
     "tasks",
+    "watermark",
 )
 """Each is a module ``bench/NAME_.py`` (``import`` is a word of the language) with a function ``run(report)``."""
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from fsxsync.catalog.connection import Connection, Row, text
+from fsxsync.catalog.files import below
 from fsxsync.catalog.numbers import Numbers
 
 _COLUMNS = "association, path, kind, code, message, detected_ns, kept_as"
@@ -15,13 +16,18 @@ _PUT = f"""INSERT INTO problems ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)
     detected_ns = excluded.detected_ns, kept_as = excluded.kept_as"""  # noqa: S608  names are ours
 _CLEAR = "DELETE FROM problems WHERE association = ? AND path = ?"
 _CLEAR_KIND = "DELETE FROM problems WHERE association = ? AND path = ? AND kind = ?"
-_CLEAR_BUT = "DELETE FROM problems WHERE association = ? AND path = ? AND kind <> ?"
+# Without those that are looked at every now and then anyway: there may be as many as files in an archive.
+_PATHS = """SELECT DISTINCT path FROM problems WHERE association = ? AND path > ? AND kind NOT IN ('held', 'restoring')
+    ORDER BY path LIMIT ?"""
+_PATHS_BELOW = """SELECT DISTINCT path FROM problems WHERE association = ? AND path > ? AND path < ?
+    ORDER BY path LIMIT ?"""
 _AFTER = "SELECT path FROM problems WHERE association = ? AND kind = ? AND path > ? ORDER BY path LIMIT ?"
 _ANY = "SELECT 1 FROM problems WHERE association = ? LIMIT 1"
 _HAS = "SELECT 1 FROM problems WHERE association = ? AND path = ? LIMIT 1"
 _GET = f"SELECT {_COLUMNS} FROM problems WHERE association = ? AND path = ? ORDER BY kind"  # noqa: S608
 _LIST = f"SELECT {_COLUMNS} FROM problems WHERE association = ? ORDER BY path, kind"  # noqa: S608
 _LIST_KIND = f"SELECT {_COLUMNS} FROM problems WHERE association = ? AND kind = ? ORDER BY path"  # noqa: S608
+_BETWEEN = "SELECT path FROM problems WHERE association = ? AND path >= ? AND path <= ? LIMIT ?"
 _COUNT = "SELECT count(*) FROM problems WHERE association = ?"
 _COUNT_KIND = "SELECT count(*) FROM problems WHERE association = ? AND kind = ?"
 _DELETE_ALL = "DELETE FROM problems WHERE association = ?"
@@ -79,16 +85,15 @@ class Problems:
             )
 
     def clear(
-        self, association: str, path: bytes, kinds: Collection[str] | None = None, *, but: str | None = None
+        self, association: str, path: bytes, kinds: Collection[str] | None = None, *, but: Collection[str] = ()
     ) -> None:
-        """Forget what was wrong with a path; with ``kinds``, only these; all ``but`` that one."""
+        """Forget what was wrong with a path; with ``kinds``, only these; all ``but`` those."""
         number = self._numbers.get(association)
         if self._is_clean(number):
             return
         self._clean.pop(number)  # this may be the last one
-        if but is not None:
-            self._connection.run(_CLEAR_BUT, (number, path, but))
-            return
+        if but:
+            kinds = {row[2] for row in self._connection.rows(_GET, (number, path))}.difference(but)
         if kinds is None:
             self._connection.run(_CLEAR, (number, path))
             return
@@ -111,6 +116,26 @@ class Problems:
     def paths_after(self, association: str, kind: str, path: bytes, limit: int) -> list[bytes]:
         """The next paths with such a problem, in byte order."""
         rows = self._connection.rows(_AFTER, (self._numbers.get(association), kind, path, limit))
+        return [row[0] for row in rows]
+
+    def between(self, association: str, first: bytes, last: bytes, limit: int) -> list[bytes]:
+        """The paths of up to ``limit`` of them, from ``first`` to ``last``, both included."""
+        number = self._numbers.get(association)
+        if self._is_clean(number):
+            return []
+        return [row[0] for row in self._connection.rows(_BETWEEN, (number, first, last, limit))]
+
+    def under(self, association: str, under: bytes, after: bytes, limit: int) -> list[bytes]:
+        """The next paths with a problem after one, in byte order: those strictly below a directory, or all of the
+        association's that nobody looks at by himself."""
+        number = self._numbers.get(association)
+        if self._is_clean(number):
+            return []
+        if under:
+            first, end = below(under)
+            rows = self._connection.rows(_PATHS_BELOW, (number, max(first, after), end, limit))
+        else:
+            rows = self._connection.rows(_PATHS, (number, after, limit))
         return [row[0] for row in rows]
 
     def list(self, association: str | None = None, kind: str | None = None) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -80,6 +81,11 @@ class Base:
             finally:
                 self._waits.discard(scope)
         raise FUSEError(errno.ENOTCONN)
+
+    async def _while_mounted(self, pause: Awaitable[None]) -> None:
+        """Wait for something that nothing depends on: no longer than the mount lasts."""
+        with contextlib.suppress(FUSEError):
+            await self._waiting(pause)
 
     def end_waiting(self) -> None:
         """The mount ends: whoever waits for data gets an error now, and the kernel its locked pages back."""

@@ -234,6 +234,8 @@ class Content(Base):
     @replies
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         handle = self._handles.file(fh)
+        if self._hydrator.is_tight():
+            await self._while_mounted(self._hydrator.slow_down())
         handle.wrote = True
         self._bytes_change(handle.inode.node, handle.fd, handle.uid)
         while True:

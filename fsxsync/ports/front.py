@@ -28,7 +28,11 @@ class Hydrator(Protocol):
         another try."""
 
     def is_tight(self) -> bool:
-        """The disk is nearly full: whoever is about to write shall do so through us, who can `make_room`."""
+        """The disk is nearly full, or fuller than it shall be: whoever is about to write shall do so through us, who
+        can `make_room` and `slow_down`."""
+
+    async def slow_down(self) -> None:
+        """Before a write: returns when the disk is as full as it may be, or it does not help to wait."""
 
     async def discard(self, path: bytes, fd: int) -> None:
         """The data will be replaced wholly (O_TRUNC, truncate to 0): end a running hydration, drop the mark.

@@ -9,7 +9,7 @@ from fsxsync.errors import ObjectArchived, ObjectChanged
 from fsxsync.model.identity import Base, Kind, base_of
 from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.sync import conflicts, exporter, importer, moves, releaser, renames
-from fsxsync.sync.journal import forget_problems, let_go, record_action, record_problem
+from fsxsync.sync.journal import HELD, forget_problems, let_go, record_action, record_problem
 from fsxsync.sync.reconcile import QUIET, Action, Verdict
 from fsxsync.sync.served import Served
 
@@ -35,6 +35,9 @@ class Outcome:
 
 
 DONE = Outcome(Next.DONE)
+LOST = "the object of a released file is gone"
+_ENDS = frozenset({"lost", "damaged", "conflict", "not-exportable", HELD})
+"""Kinds of problems of which a look that comes to a verdict leaves one at most."""
 
 
 async def _export(served: Served, path: bytes, action: Action) -> Outcome:
@@ -93,8 +96,9 @@ def _not_yet(served: Served, action: Action) -> str:
     return ""
 
 
-async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: C901, PLR0912, PLR0915
-    """Carry a verdict out. Raises what its executor raises."""
+async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Outcome:  # noqa: C901, PLR0912, PLR0915
+    """Carry a verdict out; ``seen``: the action's object was read, and is not what the row knows. Raises what its
+    executor raises."""
     base, local, remote = action.base, action.local, action.remote
     kept: bytes | None = None
     again = DONE
@@ -105,20 +109,20 @@ async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: 
             if local is None:
                 forget_problems(served, path)
             elif action.suppressed is None:
-                let_go(served, path)
+                let_go(served, path, seen=seen)
             elif action.suppressed is Verdict.EXPORT_META:
                 _same_bytes(served, action)
             if action.suppressed is Verdict.IMPORT_DELETE and local is not None and local.stub is not None:
-                record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")
+                _report(served, path, "lost", LOST, "S3ObjectNotFound")
             return DONE
         case Verdict.FORGET:
             exporter.forget_gone(served, path)
-            let_go(served, path)
+            forget_problems(served, path)
             return DONE
         case Verdict.REFRESH:
             action = _with_version(served, path, action)
             record(served, releaser.finished(served, path, action.base, refreshed(action), action.local))
-            let_go(served, path)
+            let_go(served, path, seen=seen)
             return DONE
         case Verdict.ADOPT:
             again = _adopt(served, path, action)
@@ -150,10 +154,10 @@ async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: 
             ino = local.ino if local is not None else None
             served.add_hint(kept, local=True, ino=ino, delay_s=served.shared.settings.export_delay_s)
         case Verdict.LOST:
-            record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")
+            _report(served, path, "lost", LOST, "S3ObjectNotFound")
             return DONE
         case Verdict.DAMAGED:
-            record_problem(
+            _report(
                 served,
                 path,
                 "damaged",
@@ -163,15 +167,24 @@ async def act(served: Served, path: bytes, action: Action) -> Outcome:  # noqa: 
             return DONE
         case Verdict.BLOCKED:
             conflicts.note(served, path, ConflictKind.BLOCKED, local, remote)
-            record_problem(served, path, "conflict", "both sides changed and the policy lets neither move", "Conflict")
+            _report(served, path, "conflict", "both sides changed and the policy lets neither move", "Conflict")
             return DONE
         case _:  # CONFLICT and META_CONFLICT never leave reconcile
             raise ObjectChanged(f"sync of {path!r}", f"undecided: {action.verdict}")
     if action.verdict not in QUIET:
         record_action(served, path, action, kept)
     elif remote is not None:
-        forget_problems(served, path)
+        forget_problems(served, path, same_bytes=local is not None and local.stub is not None)
     return again
+
+
+def _report(served: Served, path: bytes, kind: str, message: str, code: str) -> None:
+    """What a look ends with instead of an action; it takes the place of what another one ended with."""
+    catalog = served.shared.catalog
+    catalog.problems.clear(served.id, path, _ENDS - {kind})
+    if kind != "conflict" and not conflicts.is_clash(served, path):
+        catalog.conflicts.delete(served.id, path)
+    record_problem(served, path, kind, message, code)
 
 
 def record(served: Served, row: Base) -> None:
@@ -247,5 +260,4 @@ def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
     )
     told = as_remote_says(row, row)
     record(served, told)
-    forget_problems(served, path)
     return DONE if told == row else Outcome(Next.AGAIN, local=True)

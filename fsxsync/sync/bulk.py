@@ -78,7 +78,7 @@ def _choose(
             continue
         if parent not in simple:
             try:
-                refuse_below_file(path, taken)
+                _refuse_below_file(served, path, taken)
                 ensure_parents(served, path)
             except TypeClash as error:
                 note_clash(served, path, _remote_of(listed))
@@ -92,15 +92,19 @@ def _choose(
     return simple, left
 
 
-def refuse_below_file(path: bytes, files: AbstractSet[bytes]) -> None:
-    """Of the keys ``a`` and ``a/b`` only one can be in a tree: the first one that is listed, for all imports alike.
+def _refuse_below_file(served: Served, path: bytes, files: AbstractSet[bytes]) -> None:
+    """Of the keys ``a`` and ``a/b`` only one can be in a tree: the first one that is listed, for all imports alike. But
+    where a directory stands already, it is the file that can't come.
 
     Raises:
-        TypeClash: one of ``files`` stands above the path.
+        TypeClash: one of ``files`` will stand above the path.
     """
     parent = path.rpartition(b"/")[0]
     while parent:
         if parent in files:
+            local = served.shared.tree.identify(served.tree_path(parent))
+            if local is not None and local.kind is Kind.DIRECTORY:
+                return
             raise TypeClash(f"import of {path!r}", f"the object {parent!r} is a file, and can't hold others")
         parent = parent.rpartition(b"/")[0]
 

@@ -21,6 +21,9 @@ class FrontHints:
     async def make_room(self, since: float) -> bool:
         return await self._shared.make_room(since)
 
+    async def slow_down(self) -> None:
+        await self._shared.slow_down()
+
     def is_tight(self) -> bool:
         return self._shared.is_tight()
 

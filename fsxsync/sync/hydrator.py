@@ -275,19 +275,15 @@ class StubHydrator(FrontHints):
                     self._ask_ahead()
                     try:
                         await hydration.until_here(index)
-                    except NoSpace as error:
-                        await self._make_room(error, hydration.begun_at.get(index, 0.0))
+                    except NoSpace:
+                        if not await self._shared.make_room(hydration.begun_at.get(index, 0.0)):
+                            raise  # nothing more can be released
                     except ObjectArchived as error:
                         if was_readable:
                             raise  # its HEAD says that it can be read, and its GET that it can't
                         was_readable = not await self._until_restored(hydration, error)
         self._ask_ahead()
         self._settle_if_complete(hydration)
-
-    async def _make_room(self, error: NoSpace, since: float) -> None:
-        """Raises the error again if nothing more can be released."""
-        if not await self._shared.make_room(since):
-            raise error
 
     async def _until_restored(self, hydration: Hydration, error: ObjectArchived) -> bool:
         """Wait as long as somebody has the file open. False: its object was readable all the time."""

@@ -233,6 +233,8 @@ async def import_delete(served: Served, path: bytes, action: Action) -> None:
     with served.shared.catalog.transaction():  # nothing would look again at a directory that is left alone
         for each in gone:
             files.delete(served.id, each)
+        conflicts.close_copy_if_gone(served, path)
+        conflicts.look_again_below(served, gone[-1])
 
 
 def _is_empty(served: Served, tree_path: bytes) -> bool:

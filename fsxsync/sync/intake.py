@@ -18,7 +18,7 @@ from fsxsync.model.flags import Flags
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.keys import key_of, path_of
 from fsxsync.ports import ObjectHint
-from fsxsync.sync import ignoring
+from fsxsync.sync import conflicts, ignoring
 from fsxsync.sync.excluded import is_left_out, leave_unseen
 from fsxsync.sync.filters import IGNORE_FILE
 from fsxsync.sync.served import Served, Shared
@@ -147,7 +147,8 @@ class Intake:
     def _local_hints(self, served: Served, path: bytes, base: Base | None, local: Local | None) -> Iterator[Hint]:
         if local is not None and local.kind is Kind.FILE and local.nlink > 1:
             yield from self._other_names(served, path, local)
-        if base is None and local is None:
+        if base is None and local is None and not self._is_open(served, path):
+            conflicts.look_again_below(served, path)  # nobody knew it, but it may have been in the way
             return
         if is_left_out(served, path, base, local) and not leave_unseen(served, path, base, local):
             return
@@ -200,7 +201,8 @@ class Intake:
                 await self._hint_rows(served, expansion.tree_path)
 
     async def _hint_rows(self, served: Served, tree_path: bytes) -> None:
-        """Every row below a directory that went away: each is looked at, and found gone or found again."""
+        """Every row below a directory that went away: each is looked at, and found gone or found again. So is what is
+        reported of paths without a row."""
         under = served.association.relative(tree_path)
         if under is None:
             return  # an association's own directory never goes away by a hint (DESIGN §3.6)
@@ -209,6 +211,16 @@ class Intake:
         while rows := files.after(served.id, start, BATCH, under):
             start = files.sort_key(rows[-1])
             self._add_local(list(self._shared.tree.identify_many([served.tree_path(row.path) for row in rows]).items()))
+            await trio.lowlevel.checkpoint()
+        await self.look_at_reports(served, under)
+
+    async def look_at_reports(self, served: Served, under: bytes = b"") -> None:
+        """Look again at what is reported of paths below a directory, or of all: what it was said of may have gone, and
+        for a path with neither file nor row nothing else tells of that."""
+        after = b""
+        while paths := self._shared.catalog.problems.under(served.id, under, after, BATCH):
+            after = paths[-1]
+            self._add_local(list(self._shared.tree.identify_many([served.tree_path(path) for path in paths]).items()))
             await trio.lowlevel.checkpoint()
 
     # ------------------------------------------------------------- remote hints

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fsxsync.catalog.problems import Problem
 from fsxsync.errors import FsxSyncError
+from fsxsync.model.identity import Base, Local
+from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.sync.reconcile import Action, Verdict
 from fsxsync.sync.served import Served
 from fsxsync.telemetry.codes import Flow, Level, as_event
@@ -20,13 +22,21 @@ _DONE: dict[Verdict, tuple[str, str]] = {
     Verdict.KEEP_BOTH: ("import", "conflict: the object took the path, the file was kept beside it"),
 }
 
+_METADATA = frozenset({Verdict.EXPORT_META, Verdict.IMPORT_META})
+
 HELD, RESTORING = "held", "restoring"
 """Kinds of problems that go by themselves once something happens in the repository (holding.py, archives.py)."""
+DAMAGED_OBJECT = "damaged-object"
+"""Kind of the problem of a path whose object's bytes don't fit its own checksum."""
+_OF_REPOSITORY = frozenset({"lost", "refused", "conflict"})
+"""Kinds that say something of the object, too: only who sees it knows whether they still hold."""
+_OF_STUB = ("lost", DAMAGED_OBJECT)
+"""Kinds that say that a stub's data can't be had."""
 _LEVELS: dict[str, Level] = {"not-exportable": "WARN", HELD: "WARN", RESTORING: "INFO"}
 _FLOWS: dict[str, Flow] = {
     "not-exportable": "export",
     "damaged": "export",
-    "damaged-object": "restore",
+    DAMAGED_OBJECT: "restore",
     RESTORING: "restore",
 }
 """Where a problem of that kind comes from; all others from imports."""
@@ -39,7 +49,7 @@ def shown(served: Served, path: bytes) -> str:
 
 def record_action(served: Served, path: bytes, action: Action, kept: bytes | None) -> None:
     """One line in the event log for a conflict; routine work is counted, not written down."""
-    forget_problems(served, path)
+    forget_problems(served, path, same_bytes=action.verdict in _METADATA)
     if not action.conflict:
         return
     flow, what = _DONE[action.verdict]
@@ -56,16 +66,41 @@ def record_action(served: Served, path: bytes, action: Action, kept: bytes | Non
     )
 
 
-def forget_problems(served: Served, path: bytes) -> None:
+def forget_problems(served: Served, path: bytes, *, same_bytes: bool = False) -> None:
     """A path is in order again. Its object may be under restore all the same; a HEAD that shows it readable ends that
-    (`archives.see`). A conflict copy stays in conflict as long as it lies there: a person decides on it."""
-    served.shared.catalog.problems.clear(served.id, path, but=RESTORING)
+    (`archives.see`). A conflict copy stays in conflict as long as it lies there: a person decides on it.
+
+    ``same_bytes``: the object's data is what it was, so that what is wrong with that still is.
+    """
+    but = (RESTORING, DAMAGED_OBJECT) if same_bytes else (RESTORING,)
+    served.shared.catalog.problems.clear(served.id, path, but=but)
     served.shared.catalog.conflicts.delete(served.id, path)
 
 
-def let_go(served: Served, path: bytes) -> None:
-    """Both sides agree: nothing is left of what waited for the repository."""
-    served.shared.catalog.problems.clear(served.id, path, [HELD])
+def forget_refuted(served: Served, path: bytes, base: Base | None, local: Local | None) -> None:
+    """Forget what the tree alone shows to be true no longer: it was said of a file that stands there no more."""
+    is_stub = local is not None and local.stub is not None
+    kinds = [] if is_stub else [*_OF_STUB]
+    if is_stub or local is None or base is None or not base.released:
+        kinds.append("damaged")
+    served.shared.catalog.problems.clear(served.id, path, kinds)
+
+
+def asks_repository(served: Served, path: bytes) -> bool:
+    """Something is reported of the path that a look can neither repeat nor take back without its object's HEAD."""
+    return any(problem.kind in _OF_REPOSITORY for problem in served.shared.catalog.problems.get(served.id, path))
+
+
+def let_go(served: Served, path: bytes, *, seen: bool) -> None:
+    """Both sides agree, as the row knows them or (``seen``) as they were read: nothing is left of what waited for the
+    repository, and nothing to be decided. What clashes with the path is another key's (`conflicts.close_clash`)."""
+    catalog = served.shared.catalog
+    if not seen:
+        catalog.problems.clear(served.id, path, [HELD, "not-exportable"])
+    elif any(one.kind is ConflictKind.CLASH for one in catalog.conflicts.at(served.id, path)):
+        catalog.problems.clear(served.id, path, but=(RESTORING, DAMAGED_OBJECT, "refused"))
+    else:
+        forget_problems(served, path, same_bytes=True)
 
 
 def record_problem(served: Served, path: bytes, kind: str, message: str, code: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fsxsync.model.identity import Base, Local
 from fsxsync.sync import importer
+from fsxsync.sync.acting import LOST
 from fsxsync.sync.excluded import came_here, forget, owner_of
 from fsxsync.sync.journal import forget_problems, record_problem
 from fsxsync.sync.served import Served
@@ -31,6 +32,6 @@ async def _load(served: Served, path: bytes, local: Local) -> None:
     assert mark is not None
     source = await owner.store.head(mark.key) if mark.key else None
     if source is None or (source.etag, source.size) != (mark.etag, mark.size):
-        record_problem(served, path, "lost", "the object of a released file is gone", "S3ObjectNotFound")
+        record_problem(served, path, "lost", LOST, "S3ObjectNotFound")
         return
     await importer.load_moved(served, path, local, owner)

@@ -24,7 +24,7 @@ from fsxsync.sync.acting import DONE, Next, Outcome, act
 from fsxsync.sync.carrying import as_carried, with_xattrs
 from fsxsync.sync.digests import content_hash, same_bytes
 from fsxsync.sync.excluded import forget, is_left_out, takes_no_part
-from fsxsync.sync.journal import forget_problems
+from fsxsync.sync.journal import asks_repository, forget_problems, forget_refuted
 from fsxsync.sync.leaving import leave
 from fsxsync.sync.reconcile import QUIET, Delta, Verdict, local_delta, needs_digest, reconcile
 from fsxsync.sync.renames import base_as_remote
@@ -58,9 +58,10 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     links.stand_alone(served, path, base)
     local = shared.tree.identify(served.tree_path(path))
     local = links.name_own_object(served, base, local) if entry.remote else local
+    forget_refuted(served, path, base, local)
     if is_left_out(served, path, base, local):  # also where it was let through when the hint came
         await leave(served, path, base, local)
-        return _made_way(served, path, base, local)
+        return _made_way(served, path, local)
     if local is not None and local.kind is not Kind.DIRECTORY and shared.is_written(local.ino):
         return Outcome(Next.LATER, "open for writing")
     if (
@@ -74,12 +75,7 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     if base is None and local is not None and local.kind is Kind.OTHER:
         raise_not_exportable(served, path)
     if base is not None and local is not None and (base.kind is Kind.DIRECTORY) != (local.kind is Kind.DIRECTORY):
-        # File here, directory there: the old key goes first, then the path is new.
-        outcome = await _settle(served, path, base, None, entry, policy=policy)
-        if outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) != base:
-            conflicts.look_again_below(served, path)
-            return replace(outcome, local=True, next=Next.AGAIN)
-        return outcome
+        return await _part_with(served, path, base, entry, policy)
     try:
         outcome = await _settle(served, path, base, local, entry, decision, policy)
     except (KeyRefused, ObjectEncrypted, TypeClash):  # that is all there is to be done about the path
@@ -91,7 +87,22 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
         return outcome
     if _moved_on_unseen(served, path, base, local):
         return Outcome(Next.AGAIN, local=True)
-    return _made_way(served, path, base, local)
+    return _made_way(served, path, local)
+
+
+async def _part_with(served: Served, path: bytes, base: Base, entry: Entry, policy: Policy | None) -> Outcome:
+    """A file stood here and a directory does now, or the other way round: the old key goes first, then the path is new.
+    If its object was changed, it stays, and clashes with what is new here like any other."""
+    files = served.shared.catalog.files
+    try:
+        outcome = await _settle(served, path, base, None, entry, policy=policy)
+    except TypeClash:
+        files.delete(served.id, path)
+        outcome = Outcome(Next.DONE, remote=True)
+    if outcome.next is not Next.DONE or files.get(served.id, path) == base:
+        return outcome
+    conflicts.look_again_below(served, path)
+    return replace(outcome, local=True, next=Next.AGAIN)
 
 
 async def _loaded_if_moved(served: Served, path: bytes, policy: Policy | None, outcome: Outcome) -> Outcome:
@@ -115,13 +126,12 @@ async def _loaded_if_moved(served: Served, path: bytes, policy: Policy | None, o
     return Outcome(Next.AGAIN, local=True)
 
 
-def _made_way(served: Served, path: bytes, base: Base | None, local: Local | None) -> Outcome:
+def _made_way(served: Served, path: bytes, local: Local | None) -> Outcome:
     """Where nothing stands at the path: that decides on a copy which lay there, and what waited for the name may
     come."""
     if local is None:
         conflicts.close_copy_if_gone(served, path)
-        if base is not None:
-            conflicts.look_again_below(served, path)
+        conflicts.look_again_below(served, path)
     return DONE
 
 
@@ -161,7 +171,9 @@ async def _settle(  # noqa: C901
     policy = policy or served.association.policy
     if await _moved_here(served, path, base, local):
         return Outcome(Next.AGAIN, local=True, remote=entry.remote)
-    hinted = entry.remote or entry.attempts > 0  # after a failure the row's knowledge is no longer enough
+    # After a failure, or where something is wrong with the object, the row's knowledge is no longer enough.
+    hinted = entry.remote or entry.attempts > 0 or asks_repository(served, path)
+    is_clash = conflicts.is_clash(served, path)  # asked before an action forgets it
     if served.filters.leaves_out(base, local, None):
         return _leave_size(served, path, base, local)
     if base is None and local is not None and not hinted and await _follow(served, path, local, policy):
@@ -174,7 +186,6 @@ async def _settle(  # noqa: C901
     remote = as_carried(served, remote)
     if decision is not None:
         decision.check(path, local, remote)
-    remote = _same_form(served, path, local, remote)
     known: bool | None = None
     if local is not None:
         local = await _read_closer(served, path, base, local)
@@ -192,12 +203,13 @@ async def _settle(  # noqa: C901
     if action.verdict in _UNCHECKED and _moved_on(served, path, base, local):
         return Outcome(Next.AGAIN, local=True, remote=hinted)
     try:
-        outcome = await act(served, path, action)
+        outcome = await act(served, path, action, seen=hinted)
     except TypeClash:
         conflicts.note_clash(served, path, remote)
         raise
     if hinted and outcome.next is Next.DONE and local is not None:
-        await _refuse_other_form(served, path, local)
+        await _refuse_other_form(served, path, local, is_suspect=base is None or is_clash)
+    other_form = other_form or (is_clash and base is not None and local is None)
     if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
         return Outcome(Next.AGAIN, remote=True)
     return outcome
@@ -298,23 +310,12 @@ async def _see_remote(
         return remote, hinted and base is not None and local is None
     if base is not None:
         return None, hinted and not base.is_implied
+    if local is not None:
+        return None, False  # the other form is no version of what stands here (`_refuse_other_form`)
     return await served.store.head(served.key(path, kinds[1])), False
 
 
-def _same_form(served: Served, path: bytes, local: Local | None, remote: Remote | None) -> Remote | None:
-    """The object, unless it is of the other form and a filter leaves it out.
-
-    Raises:
-        TypeClash: it is of the other form.
-    """
-    if local is None or remote is None or (local.kind is Kind.DIRECTORY) == (remote.kind is Kind.DIRECTORY):
-        return remote
-    if not takes_no_part(served, path, None, None, remote):
-        _refuse(served, path, local, remote)
-    return None
-
-
-async def _refuse_other_form(served: Served, path: bytes, local: Local) -> None:
+async def _refuse_other_form(served: Served, path: bytes, local: Local, *, is_suspect: bool) -> None:
     """Of the keys ``a`` and ``a/`` only one can be in the tree. A directory may have an object ``a`` beside it at any
     time; that a file has a marker beside it is worth a request only where somebody saw one.
 
@@ -322,7 +323,7 @@ async def _refuse_other_form(served: Served, path: bytes, local: Local) -> None:
         TypeClash: there are both.
     """
     is_directory = local.kind is Kind.DIRECTORY
-    is_suspect = path in served.markers_beside_files or conflicts.is_clash(served, path)
+    is_suspect = is_suspect or path in served.markers_beside_files
     if not is_directory and not is_suspect:
         return
     remote = await served.store.head(served.key(path, Kind.FILE if is_directory else Kind.DIRECTORY))

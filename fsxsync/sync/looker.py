@@ -24,9 +24,10 @@ from fsxsync.errors import (
     TreeMoved,
     TypeClash,
 )
+from fsxsync.sync import conflicts
 from fsxsync.sync.acting import Next
 from fsxsync.sync.holding import hold
-from fsxsync.sync.journal import record_failure, record_problem
+from fsxsync.sync.journal import HELD, record_failure, record_problem
 from fsxsync.sync.look import look
 from fsxsync.sync.served import Served
 from fsxsync.sync.uploads import end_settled
@@ -103,6 +104,15 @@ async def _look_one(served: Served, entry: Entry, slots: trio.Semaphore) -> None
         served.wake()
 
 
+def _refuse(served: Served, path: bytes, kind: str, error: FsxSyncError) -> None:
+    """A person has to see to the path; whatever another look was refused for is not the reason any more."""
+    others = {"not-exportable", "refused", HELD} - {kind}
+    if conflicts.is_clash(served, path):
+        others.discard("refused")
+    served.shared.catalog.problems.clear(served.id, path, others)
+    record_problem(served, path, kind, str(error), error.code)
+
+
 async def _handle(served: Served, entry: Entry) -> None:
     changelog, now_ns = served.shared.catalog.changelog, served.shared.now_ns
     try:
@@ -112,7 +122,7 @@ async def _handle(served: Served, entry: Entry) -> None:
         changelog.retry(entry, error=str(moved), code=moved.code, at_ns=now_ns() + int(delay_s * 1e9))
         return
     except NotExportable as error:
-        record_problem(served, entry.path, "not-exportable", str(error), error.code)
+        _refuse(served, entry.path, "not-exportable", error)
         changelog.done(entry)
         return
     except (ObjectArchived, ObjectLocked) as error:
@@ -120,7 +130,7 @@ async def _handle(served: Served, entry: Entry) -> None:
         changelog.done(entry)
         return
     except (TypeClash, KeyRefused, ObjectEncrypted) as error:
-        record_problem(served, entry.path, "refused", str(error), error.code)
+        _refuse(served, entry.path, "refused", error)
         changelog.done(entry)
         return
     except FsxSyncError as error:

@@ -59,6 +59,7 @@ async def rescan(served: Served, intake: Intake, *, accept_deletes: bool = False
                 intake.changed(served.tree_path(row.path))
             intake.flush()
             await trio.lowlevel.checkpoint()
+        await intake.look_at_reports(served)
     finally:
         shared.expanding -= 1
     return seen.entries

@@ -73,6 +73,10 @@ async def no_room(_since: float) -> bool:
     return False
 
 
+async def nobody_is_held() -> None:
+    """`Shared.slow_down` where there is no mark."""
+
+
 def nothing_partial(_tree_path: bytes, _ino: int) -> bool:
     """`Shared.drop_partial` where there is no hydrator."""
     return False
@@ -116,7 +120,9 @@ class Shared:
     make_room: Callable[[float], Awaitable[bool]] = no_room
     """What began at that time (trio's clock) met a full disk: release something. True: it is worth another try."""
     is_tight: Callable[[], bool] = lambda: False
-    """The disk is nearly full."""
+    """The disk is nearly full, or more of it is used than ``cache_high`` says."""
+    slow_down: Callable[[], Awaitable[None]] = nobody_is_held
+    """Before a write: wait for exports where they can't follow."""
     drop_partial: Callable[[bytes, int], bool] = nothing_partial
     """Give back the space of what is here of a stub, unless somebody uses it. Raises FsxSyncError."""
     take_in_tree: Callable[[], Awaitable[None]] = nobody_watches

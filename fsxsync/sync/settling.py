@@ -15,7 +15,7 @@ from fsxsync.sync import links
 from fsxsync.sync.archives import may_ask
 from fsxsync.sync.hydration import Hydration, damaged_object
 from fsxsync.sync.integrity import checksums_of, fits
-from fsxsync.sync.journal import record_problem
+from fsxsync.sync.journal import DAMAGED_OBJECT, record_problem
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.together import Together
@@ -24,8 +24,6 @@ from fsxsync.tree.settle_together import Arrived, Garbled
 
 log = logging.getLogger(__name__)
 
-DAMAGED = "damaged-object"
-"""Kind of the problem of a path whose object's bytes don't fit its own checksum."""
 SETTLED_AT_ONCE = 64
 TRIES = 2
 """Bytes that are wrong are loaded once more: they may have been damaged on their way."""
@@ -57,7 +55,7 @@ class Settler:
         if (place := self._place(tree_path)) is None:
             return False
         served, path = place
-        return any(problem.kind == DAMAGED for problem in self._shared.catalog.problems.get(served.id, path))
+        return any(problem.kind == DAMAGED_OBJECT for problem in self._shared.catalog.problems.get(served.id, path))
 
     async def settle(self, hydration: Hydration) -> bool:
         """Compare the bytes, write down what they are, make them durable, take the mark off, write the row, in this
@@ -144,7 +142,7 @@ class Settler:
         if place is None or not isinstance(damage, ObjectDamaged):
             self.tell(hydration, damage)
         else:
-            record_problem(*place, DAMAGED, str(damage), damage.code)
+            record_problem(*place, DAMAGED_OBJECT, str(damage), damage.code)
 
     def report(self, hydration: Hydration, error: FsxSyncError) -> None:
         """A chunk did not come, or what came could not be kept."""
@@ -202,7 +200,7 @@ class Settler:
         for path, hydration, local, digest in loaded:
             served.counts.restored += 1
             served.counts.restored_bytes += hydration.mark.size
-            catalog.problems.clear(served.id, path, [DAMAGED, "lost"])
+            catalog.problems.clear(served.id, path, [DAMAGED_OBJECT, "lost"])
             if local.nlink > 1:
                 links.loaded(self._shared, served.id, path, local, digest)
             base = rows.get(path)

@@ -23,6 +23,7 @@ from fsxsync.sync.hydration import kept_free
 from fsxsync.sync.last_uses import LastUses
 from fsxsync.sync.releaser import STUB_BLOCKS, Candidate, release
 from fsxsync.sync.served import Served, Shared
+from fsxsync.sync.slowing import Slowing
 from fsxsync.sync.task_stages import entries
 from fsxsync.tree.reserve import Reserve, allocate_ahead
 
@@ -30,6 +31,10 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
 """How often the disk is asked. An application that writes 2 GB/s gets one of them past the mark in between."""
+HELD_LOOK_S = 0.1
+"""… while writers wait for it."""
+WALK_SHARE = 10
+"""A walk that found nothing is followed by a pause so many times as long."""
 CANDIDATES = 20_000
 """So many of the least recently used files are remembered in one walk of the tree."""
 SLICE = 256
@@ -96,7 +101,11 @@ class Watermark:
         """When somebody who met a full disk was last helped."""
         self._is_said = False
         self._was_tight = False
+        self._slowing = Slowing(served, self._is_high, self._is_in_motion)
+        self._failing_since = 0.0
+        """When releasing above the mark began to find nothing; 0: it finds something."""
         shared.make_room = self.make_room
+        shared.slow_down = self._slowing.wait
         shared.is_tight = self.is_tight
 
     async def keep_reserves(self) -> None:
@@ -117,17 +126,33 @@ class Watermark:
         """See `Shared.is_tight`. Also tells the front, which keeps what it found out, when that has changed."""
         if self._shared.eager:
             return False
-        free, little = self._left()
-        if (free < little) is not self._was_tight:
-            self._was_tight = free < little
+        is_tight = self._has_little() or self._is_high()
+        if is_tight is not self._was_tight:
+            self._was_tight = is_tight
             self._shared.front.policies_changed()
+        return is_tight
+
+    def _has_little(self) -> bool:
+        free, little = self._left()
         return free < little
+
+    def _is_high(self) -> bool:
+        """So much is used that writers have to wait, lest it gets more than ``cache_high``: whoever has a file open
+        already writes past us."""
+        settings = self._shared.settings
+        if not settings.cache_high or self._shared.eager:
+            return False
+        used, total = self._disk()
+        return (
+            used > (bytes_of(settings.cache_high, total) + low_of(settings.cache_high, settings.cache_low, total)) // 2
+        )
 
     async def make_room_ahead(self) -> None:
         """While there is little room, make some for those who write past us, for ever."""
         while not self._shared.eager:
             await trio.sleep(LOOK_S)
-            if not self.is_tight() or not self._shared.writers:
+            self.is_tight()
+            if not self._has_little() or not self._shared.writers:
                 continue
             async with self._turn:
                 freed = await self._release_until(lambda: self._left()[1] - self._left()[0])
@@ -144,17 +169,30 @@ class Watermark:
         if not settings.cache_high or self._shared.eager:
             return
         while True:
-            await trio.sleep(LOOK_S)
+            await trio.sleep(HELD_LOOK_S if self._slowing.held else LOOK_S)
             used, total = self._disk()
-            if used <= bytes_of(settings.cache_high, total):
+            if used <= bytes_of(settings.cache_high, total) and not self._slowing.held:
                 self._is_said = False
+                self._failing_since = 0.0
                 continue
             low = low_of(settings.cache_high, settings.cache_low, total)
+            began = trio.current_time()
             async with self._turn:
                 freed = await self._release_until(lambda: self._disk()[0] - low)  # noqa: B023 - awaited here
-            if not freed:
-                self._say(used)
-                await trio.sleep(PAUSE_S)
+            if freed:
+                self._failing_since = 0.0
+            else:
+                await self._found_nothing(used, began)
+
+    async def _found_nothing(self, used: int, began: float) -> None:
+        """Walking all of a large tree is not to be done all the time; of a small one, soon again."""
+        now = trio.current_time()
+        self._failing_since = self._failing_since or now
+        if not self._is_in_motion() or now - self._failing_since > PAUSE_S:
+            self._say(used)
+            await trio.sleep(PAUSE_S)
+        else:
+            await trio.sleep(min(PAUSE_S, WALK_SHARE * (now - began)))
 
     async def make_room(self, since: float) -> bool:
         """Somebody who began at ``since`` met a full disk. True: there is some room now, and he may try again."""

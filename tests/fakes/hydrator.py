@@ -158,6 +158,9 @@ class FakeHydrator:
     def renamed(self, old: bytes, new: bytes, *, exchanged: bool) -> None:
         self._note("renamed", old, new, exchanged)
 
+    async def slow_down(self) -> None:
+        return
+
     def is_tight(self) -> bool:
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,12 @@ def test_a_file_edited_there_and_made_a_directory_here(fsx: Instance, moto: Moto
     fsx.settle()
 
     assert files(fsx) == {"x/below": b"below"}
-    assert objects(s3, bucket) == {"x": b"edited", "x/below": b"below"}
+    assert objects(s3, bucket) == {"x": b"edited", "x/": b"", "x/below": b"below"}
+    assert conflicts(fsx) == [("x", "clash")]
+
+    s3.put_object(Bucket=bucket, Key="x/more/there", Body=b"more")
+    fsx.settle()
+    assert files(fsx) == {"x/below": b"below", "x/more/there": b"more"}
     assert conflicts(fsx) == [("x", "clash")]
 
 
@@ -202,3 +208,71 @@ def test_a_directory_grown_there_and_made_a_file_here(fsx: Instance, moto: MotoS
     assert files(fsx) == {"x": b"a file"}
     assert objects(s3, bucket) == {"x": b"a file", "x/more": b"more"}
     assert conflicts(fsx) == [("x/more", "clash")]
+
+
+def test_a_clash_stays_reported_as_long_as_it_is_one(linked: Instance, s3: Any, bucket: str) -> None:
+    """Whatever else is done to the file, and whoever looks without asking for the marker."""
+    with_marker, below = linked.directory / "d/x", linked.directory / "d/y"
+    with_marker.write_bytes(b"a file")
+    below.write_bytes(b"a file")
+    linked.settle()
+    s3.put_object(Bucket=bucket, Key="x/", Body=b"")
+    s3.put_object(Bucket=bucket, Key="y/below", Body=b"below")
+    linked.settle()
+    said = [("x", "clash"), ("y/below", "clash")]
+    assert conflicts(linked) == said
+    with_marker.write_bytes(b"written")
+    linked.settle()
+    assert conflicts(linked) == said
+    with_marker.chmod(0o600)
+    linked.settle()
+    linked.stop()
+    linked.start()
+    linked.settle()
+    assert conflicts(linked) == said
+    assert linked.status()["associations"][0]["errors"] == 2
+    s3.delete_object(Bucket=bucket, Key="x/")
+    s3.delete_object(Bucket=bucket, Key="y/below")
+    linked.settle()
+    assert conflicts(linked) == []
+    assert linked.status()["associations"][0]["errors"] == 0
+
+
+def test_a_clash_ends_when_the_files_object_goes(file_here: Instance, s3: Any, bucket: str) -> None:
+    s3.delete_object(Bucket=bucket, Key="x")
+    file_here.settle()
+
+    assert conflicts(file_here) == []
+    assert files(file_here) == {"x/below": b"below"}
+
+
+def test_a_clash_ends_when_a_directory_that_its_keys_made_goes(linked: Instance, s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="x/y/below", Body=b"below")
+    linked.settle()
+    s3.put_object(Bucket=bucket, Key="x", Body=b"a file")
+    linked.settle()
+    assert conflicts(linked) == [("x", "clash")]
+    s3.delete_object(Bucket=bucket, Key="x/y/below")
+    linked.settle()
+
+    assert conflicts(linked) == []
+    assert files(linked) == {"x": b"a file"}
+
+
+def test_a_clash_ends_when_a_file_goes_that_takes_no_part(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "1", "--max-size", "1000")
+    in_the_way = [fsx.directory / "d/x", fsx.directory / "d/y"]
+    in_the_way[0].write_bytes(b"too large" * 200)
+    os.mkfifo(in_the_way[1])
+    for name in ("x", "y"):
+        s3.put_object(Bucket=bucket, Key=f"{name}/below", Body=b"below")
+    fsx.settle()
+    assert conflicts(fsx) == [("x/below", "clash"), ("y/below", "clash")]
+    for path in in_the_way:
+        path.unlink()
+    fsx.settle()
+
+    assert conflicts(fsx) == []
+    assert files(fsx) == {"x/below": b"below", "y/below": b"below"}

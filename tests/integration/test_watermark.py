@@ -74,6 +74,25 @@ def test_above_the_high_mark_the_least_recently_used_files_go(
         made.ok("check", "--verify")
 
 
+def test_who_writes_faster_than_it_is_exported_does_not_get_above_the_mark(
+    small_disk: Path, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    env = {"FSXSYNC_CACHE_HIGH": "60%", "FSXSYNC_CACHE_LOW": "50%"}
+    with instance(small_disk, **env) as made:
+        made.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")
+        d = made.directory / "d"
+        body = os.urandom(MIB)
+        highest = 0.0
+        for number in range(2 * DISK // MIB):
+            (d / f"f{number}").write_bytes(body)
+            highest = max(highest, used(made))
+
+        assert 0.5 < highest < 0.6
+        made.settle()
+        assert {item["Size"] for item in s3.list_objects_v2(Bucket=bucket)["Contents"]} == {MIB}
+        assert all((d / f"f{number}").read_bytes() == body for number in (0, 7, 2 * DISK // MIB - 1))
+
+
 def test_who_meets_a_full_disk_gets_room_if_anything_can_be_released(
     small_disk: Path, moto: MotoServer, s3: Any, bucket: str
 ) -> None:

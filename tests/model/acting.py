@@ -5,7 +5,9 @@ from. ``must`` are the contents that have to survive: what somebody wrote and cl
 replaced *on the side where it was*. An operation of one side never takes away what only the other side had: that is
 what conflicts are for (DESIGN §8).
 
-Names never make a file of a directory or the other way round: which of the two yields is for a person to decide.
+Where a name is a file's on one side and a directory's on the other, neither yields: a person decides, and until then
+both stay (DESIGN §7). Under another policy than ``keep-both`` a conflict has a loser, whose content goes, as was asked
+for (DESIGN §8): `note_losers` forgives exactly the contents that one side brought to a path which the other wrote, too.
 
 What nobody can know is not held against the daemon: who fails half-way (the daemon died under him, the disk was full)
 may have written, or a part; who writes while the other side does may have met its version or not.
@@ -23,8 +25,8 @@ import threading
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -42,8 +44,19 @@ ANCHOR = "anchor"
 """An object that nobody touches: a listing that is empty all of a sudden is not believed (DESIGN §3.6)."""
 TAG = 12
 """Bytes at the start of every content that tell it from all others."""
-_EXPECTED = {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EIO, errno.ENODATA, errno.ESTALE, errno.EINVAL}
-"""What an application may meet: the other side changed something under its hands."""
+_EXPECTED = {
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.EIO,
+    errno.ENODATA,
+    errno.ESTALE,
+    errno.EINVAL,
+    errno.ENOTDIR,
+    errno.EISDIR,
+}
+"""What an application may meet: the other side changed something under its hands, or put a file where it needs a
+directory."""
 _FAILED = {
     errno.ENOTCONN,
     errno.ECONNABORTED,
@@ -116,6 +129,10 @@ class Acting:
     held: list[dict[str, Any]] = field(default_factory=list)
     sure: list[dict[str, Any]] = field(default_factory=list)
     """Events of what a listing does not show: they may come again, but none is lost."""
+    ours: dict[str, set[bytes]] = field(default_factory=dict)
+    """By path: what applications brought there since both sides agreed last."""
+    theirs: dict[str, set[bytes]] = field(default_factory=dict)
+    """The same of the other user of the bucket."""
     events_lost: bool = False
     failed: bool = False
     number: int = 0
@@ -180,6 +197,10 @@ class Acting:
 
     def _keep(self, content: bytes) -> None:
         self._know(content)
+        self._hold(content)
+
+    def _hold(self, content: bytes) -> None:
+        """It must not be lost from now on; the empty file is nothing that could be."""
         if content:
             self.must.add(content)
 
@@ -192,6 +213,30 @@ class Acting:
         if thing is not None and thing.content:
             self.must.discard(thing.content)
             self.gone.add(thing.content)
+
+    def _brought(self, path: str, *contents: bytes) -> None:
+        """An application did, to a path and to all other names of the file there."""
+        if not self.has_losers:
+            return
+        inode = _inode(self.behind / path)
+        names = {path}
+        for directory, _, files in os.walk(self.behind):
+            at = os.path.relpath(directory, self.behind)
+            names |= {os.path.normpath(f"{at}/{name}") for name in files if _inode(Path(directory, name)) == inode}
+        for name in names:
+            self.ours.setdefault(name, set()).update(contents)
+
+    def note_losers(self) -> None:
+        """Whose content a conflict may cost under this policy, before the promises are looked at."""
+        policy = self.options.get("on_conflict", "keep-both")
+        for path in self.ours.keys() & self.theirs.keys():
+            losers: set[bytes] = set()
+            if policy in {"remote", "newest"}:
+                losers |= self.ours[path]
+            if policy in {"local", "newest"}:
+                losers |= self.theirs[path]
+            for content in losers:
+                self._doubt(Thing("file", content))
 
     def doubt_all(self, path: str) -> None:
         """Somebody decides on the versions of a path, its conflict copies among them."""
@@ -222,7 +267,7 @@ class Acting:
             mark = self.mark(path)
             if mark is None:
                 return Thing("file", file.read_bytes(), mode)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         if status.st_size == 0:  # who cut it died before its mark went: it is imported again
             return Thing("cut", mode=mode)
@@ -314,8 +359,9 @@ class Acting:
         self.must.discard(content)  # until it is written
         if not self._do_write(path, content):
             self.parts.add(content)
-        elif content:
-            self.must.add(content)
+        else:
+            self._hold(content)
+            self._brought(path, content)
 
     def _do_write(self, path: str, content: bytes) -> bool:
         if self.front == self.behind:
@@ -351,6 +397,7 @@ class Acting:
                 self._drop(Thing("file", old))
             if old:
                 self._keep(old + more)
+            self._brought(path, old + more)
 
         started: list[bytes] = []
         if not self._work(act):
@@ -372,6 +419,7 @@ class Acting:
                     self._drop(Thing("file", old))
             if TAG <= size < len(old):
                 self._keep(old[:size])
+                self._brought(path, old[:size])
 
         self._work(act)
 
@@ -382,8 +430,9 @@ class Acting:
         self.must.discard(content)
         if not self._work(lambda root: _replace(root / path, content), path):
             self.parts.add(content)
-        elif content:
-            self.must.add(content)
+        else:
+            self._hold(content)
+            self._brought(path, content)
 
     @step
     def symlink(self, path: str) -> None:
@@ -394,10 +443,11 @@ class Acting:
             beside = root / (path + ".tmp-link")
             beside.parent.mkdir(parents=True, exist_ok=True)
             beside.symlink_to(target.decode())
-            beside.rename(root / path)
+            _rename_or_remove(beside, root / path)
 
         if self._work(act, path):
-            self.must.add(target)
+            self._hold(target)
+            self._brought(path, target)
 
     @step
     def chmod(self, path: str, mode: int) -> None:
@@ -420,8 +470,34 @@ class Acting:
             (root / new).parent.mkdir(parents=True, exist_ok=True)
             (root / old).rename(root / new)
 
-        if old != new and not new.startswith(old + "/"):
-            self._work(act, *([new] if not (self.behind / old).is_dir() else []))
+        if old == new or new.startswith(old + "/"):
+            return
+        is_directory = (self.behind / old).is_dir()
+        moved = self._contents_at(old)
+        if self._work(act, *([] if is_directory else [new])):
+            for below, contents in moved.items():
+                self._brought(new + below, *contents)
+
+    def _contents_at(self, path: str) -> dict[str, set[bytes]]:
+        """What stands at a path and below it, by the rest of the path, on both sides: an import may come before a
+        rename through the mount."""
+        found: dict[str, set[bytes]] = {}
+        if not self.has_losers:
+            return found
+        with self._frozen():
+            names = [""]
+            for directory, _, files in os.walk(self.behind / path):
+                at = os.path.relpath(directory, self.behind / path)
+                names += ["/" + os.path.normpath(f"{at}/{name}") for name in files]
+            for below in names:
+                things = [self.local(path + below), self.remote(path + below)]
+                found[below] = {thing.content for thing in things if thing is not None and thing.content}
+        return found
+
+    @property
+    def has_losers(self) -> bool:
+        """A conflict costs one of the two versions, as the policy says."""
+        return self.options.get("on_conflict", "keep-both") != "keep-both"
 
     @step
     def mkdir(self, path: str) -> None:
@@ -462,7 +538,9 @@ class Acting:
                 (root / new).parent.mkdir(parents=True, exist_ok=True)
                 (root / new).hardlink_to(root / old)
 
-        self._work(act)
+        linked = self._contents_at(old)
+        if self._work(act):
+            self._brought(new, *linked.get("", ()))
 
     @step
     def grow(self, path: str, pieces: int, piece: int) -> None:
@@ -482,7 +560,8 @@ class Acting:
 
         before = [(path, look(path)) for look in (self.local, self.remote)]
         if self._do(act, before):
-            self.must.add(content)
+            self._hold(content)
+            self._brought(path, content)
 
     @step
     def race(self, path: str, size: int) -> None:
@@ -504,8 +583,9 @@ class Acting:
         other.join()
         if not done:
             self.parts.add(ours)
-        elif ours:
-            self.must.add(ours)
+        else:
+            self._hold(ours)
+            self._brought(path, ours)
         self._drop(replaced[0])
 
     # ------------------------------------------------------------- the other user of the bucket
@@ -514,6 +594,25 @@ class Acting:
     def put(self, path: str, size: int, mode: int | None = None) -> None:
         metadata = {} if mode is None else {"file-permissions": f"{0o100000 | mode:07o}"}
         self._put(path, self._content(size), metadata)
+
+    @step
+    def put_parts(self, path: str, sizes: Sequence[int], mode: int | None = None) -> None:
+        """Upload in parts: the object's ETag is no digest of its bytes."""
+        body = self._content(sum(sizes))
+        place = {"Bucket": self.bucket, "Key": self.prefix + path}
+        metadata = {} if mode is None else {"file-permissions": f"{0o100000 | mode:07o}"}
+        upload = place | {"UploadId": self.s3.create_multipart_upload(**place, Metadata=metadata)["UploadId"]}
+        parts, at = [], 0
+        for number, size in enumerate(sizes, 1):
+            answer = self.s3.upload_part(**upload, PartNumber=number, Body=body[at : at + size])
+            parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+            at += size
+        with self.store.still():
+            self._drop(self.remote(path))
+            answer = self.s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+            self._made(path, answer["ETag"].strip('"'), answer)
+        self.by_digest[answer["ETag"].strip('"')] = body
+        self.theirs.setdefault(path, set()).add(body)
 
     @step
     def put_symlink(self, path: str) -> None:
@@ -532,6 +631,7 @@ class Acting:
 
     def _put_object(self, path: str, body: bytes, metadata: dict[str, str]) -> None:
         answer = self.s3.put_object(Bucket=self.bucket, Key=self.prefix + path, Body=body, Metadata=metadata)
+        self.theirs.setdefault(path, set()).add(body)
         self._made(path, answer["ETag"].strip('"'), answer)
 
     def _made(self, path: str, etag: str, answer: Any) -> None:
@@ -554,6 +654,7 @@ class Acting:
         with self.store.still():
             thing = self.remote(path)
             if thing is not None and thing.kind == "file":
+                self.theirs.setdefault(path, set()).add(thing.content)  # uploaded in parts, it gets another ETag
                 answer = self.s3.copy_object(
                     Bucket=self.bucket,
                     Key=self.prefix + path,
@@ -721,7 +822,7 @@ def _stands_still(pid: int) -> bool:
 def _inode(path: Path) -> int | None:
     try:
         return path.lstat().st_ino
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -734,4 +835,14 @@ def _write(path: Path, content: bytes, *, new: bool = False) -> None:
 def _replace(path: Path, content: bytes) -> None:
     beside = path.with_name(path.name + ".tmp")
     _write(beside, content)
-    beside.rename(path)
+    _rename_or_remove(beside, path)
+
+
+def _rename_or_remove(beside: Path, path: Path) -> None:
+    """What can't be moved to its name is not left lying about: nobody would know it for what it is."""
+    try:
+        beside.rename(path)
+    except OSError:
+        with suppress(OSError):
+            beside.unlink()
+        raise

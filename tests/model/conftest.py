@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from model.daemons import Daemons
+from model.daemons import SMALL_PARTS, Daemons
 from support import forked
 from support.forked import ForkServer
 from support.moto_server import MotoServer
@@ -16,7 +16,7 @@ from support.moto_server import MotoServer
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[MotoServer]:
-    with MotoServer() as server:
+    with MotoServer(SMALL_PARTS) as server:
         yield server
 
 

@@ -16,6 +16,8 @@ from support.forked import ForkServer
 from support.instance import Instance, bucket_with_events
 from support.moto_server import MotoServer
 
+SMALL_PARTS = {"S3_UPLOAD_PART_MIN_SIZE": "1", "MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": str(5 << 20)}
+"""Settings of moto's: the other user may upload in parts of any size. Ours are as large as S3 wants them."""
 DISK_BYTES = 192 << 20
 SETTINGS = {
     "FSXSYNC_EXPORT_DELAY_S": "0.02",

@@ -11,9 +11,9 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from model.daemons import Daemons
 from model.faulty_store import KINDS
@@ -22,8 +22,19 @@ from model.world import World
 # ruff: noqa: S311  nothing here is a secret
 
 WAYS = ("mount", "behind", "watch")
-DIRECTORIES = ["d", "d/e", "g"]
-FILES = ["a", "b", "ü x", "d/a", "d/b", "d/e/a", "g/a"]
+POLICIES = ("keep-both", "local", "remote", "newest")
+
+
+class Names(NamedTuple):
+    files: list[str]
+    directories: list[str]
+
+
+APART = Names(["a", "b", "ü x", "d/a", "d/b", "d/e/a", "g/a"], ["d", "d/e", "g"])
+CLASHING = Names([*APART.files, "d", "d/e", "g", "a/x", "d/a/x"], [*APART.directories, "a", "d/a"])
+"""The same name is a file's here and a directory's there."""
+PARTS = [[12], [100, 50], [5000], [5000, 5000, 70], [100_000, 60_000]]
+"""Sizes of parts."""
 SIZES = [0, 12, 100, 5000, 70_000, 200_000]
 MODES = [0o600, 0o640, 0o755]
 LENGTH = 60
@@ -49,6 +60,7 @@ class Plan:
     way: str
     versioned: bool
     steps: tuple[Step, ...]
+    policy: str = POLICIES[0]
 
     def save(self, path: Path, error: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,80 +71,85 @@ class Plan:
     def load(cls, path: Path) -> Plan:
         document = json.loads(path.read_text(encoding="utf-8"))
         steps = tuple(Step(step["name"], step["arguments"]) for step in document["steps"])
-        return cls(document["seed"], document["way"], document["versioned"], steps)
+        return cls(document["seed"], document["way"], document["versioned"], steps, document.get("policy", POLICIES[0]))
 
 
 def _pick(rng: random.Random, **choices: Sequence[Any]) -> dict[str, Any]:
     return {name: rng.choice(values) for name, values in choices.items()}
 
 
-Maker = Callable[[random.Random], dict[str, Any]]
+Maker = Callable[[random.Random, Names], dict[str, Any]]
 _WORK: list[tuple[int, str, Maker]] = [
     # the application
-    (10, "write", lambda r: _pick(r, path=FILES, size=SIZES)),
-    (5, "append", lambda r: {"path": r.choice(FILES), "size": r.randint(1, 3000)}),
-    (3, "truncate", lambda r: {"path": r.choice(FILES), "size": r.randint(12, 60)}),
-    (5, "replace", lambda r: _pick(r, path=FILES, size=SIZES)),
-    (2, "symlink", lambda r: _pick(r, path=FILES)),
-    (2, "link", lambda r: _pick(r, old=FILES, new=FILES)),
-    (3, "chmod", lambda r: _pick(r, path=FILES, mode=MODES)),
-    (2, "chmod", lambda r: _pick(r, path=DIRECTORIES, mode=[0o700, 0o755])),
-    (5, "unlink", lambda r: _pick(r, path=FILES)),
-    (7, "rename", lambda r: _pick(r, old=FILES, new=FILES)),
-    (3, "rename", lambda r: _pick(r, old=DIRECTORIES, new=DIRECTORIES)),
-    (2, "mkdir", lambda r: _pick(r, path=DIRECTORIES)),
-    (2, "rmtree", lambda r: _pick(r, path=DIRECTORIES)),
-    (6, "read", lambda r: _pick(r, path=FILES)),
-    (2, "grow", lambda r: _pick(r, path=FILES, pieces=[3, 8], piece=[12, 5000, 20_000])),
+    (10, "write", lambda r, n: _pick(r, path=n.files, size=SIZES)),
+    (5, "append", lambda r, n: {"path": r.choice(n.files), "size": r.randint(1, 3000)}),
+    (3, "truncate", lambda r, n: {"path": r.choice(n.files), "size": r.randint(12, 60)}),
+    (5, "replace", lambda r, n: _pick(r, path=n.files, size=SIZES)),
+    (2, "symlink", lambda r, n: _pick(r, path=n.files)),
+    (2, "link", lambda r, n: _pick(r, old=n.files, new=n.files)),
+    (3, "chmod", lambda r, n: _pick(r, path=n.files, mode=MODES)),
+    (2, "chmod", lambda r, n: _pick(r, path=n.directories, mode=[0o700, 0o755])),
+    (5, "unlink", lambda r, n: _pick(r, path=n.files)),
+    (7, "rename", lambda r, n: _pick(r, old=n.files, new=n.files)),
+    (3, "rename", lambda r, n: _pick(r, old=n.directories, new=n.directories)),
+    (2, "mkdir", lambda r, n: _pick(r, path=n.directories)),
+    (2, "rmtree", lambda r, n: _pick(r, path=n.directories)),
+    (6, "read", lambda r, n: _pick(r, path=n.files)),
+    (2, "grow", lambda r, n: _pick(r, path=n.files, pieces=[3, 8], piece=[12, 5000, 20_000])),
     # the other user of the bucket
-    (10, "put", lambda r: _pick(r, path=FILES, size=SIZES, mode=[None, *MODES])),
-    (1, "put_symlink", lambda r: _pick(r, path=FILES)),
-    (1, "put_marker", lambda r: _pick(r, path=DIRECTORIES, mode=[None, 0o700, 0o755])),
-    (4, "delete", lambda r: _pick(r, path=FILES)),
-    (1, "delete", lambda r: {"path": r.choice(DIRECTORIES) + "/"}),
-    (3, "change_metadata", lambda r: _pick(r, path=FILES, mode=MODES)),
+    (10, "put", lambda r, n: _pick(r, path=n.files, size=SIZES, mode=[None, *MODES])),
+    (3, "put_parts", lambda r, n: _pick(r, path=n.files, sizes=PARTS, mode=[None, *MODES])),
+    (1, "put_symlink", lambda r, n: _pick(r, path=n.files)),
+    (1, "put_marker", lambda r, n: _pick(r, path=n.directories, mode=[None, 0o700, 0o755])),
+    (4, "delete", lambda r, n: _pick(r, path=n.files)),
+    (1, "delete", lambda r, n: {"path": r.choice(n.directories) + "/"}),
+    (3, "change_metadata", lambda r, n: _pick(r, path=n.files, mode=MODES)),
     # both
-    (3, "race", lambda r: _pick(r, path=FILES, size=SIZES)),
+    (3, "race", lambda r, n: _pick(r, path=n.files, size=SIZES)),
     # events
-    (8, "deliver", lambda r: _pick(r, order=["forward", "backward", "shuffled", "double", "stale"])),
-    (1, "lose_events", lambda _: {}),
+    (8, "deliver", lambda r, _: _pick(r, order=["forward", "backward", "shuffled", "double", "stale"])),
+    (1, "lose_events", lambda *_: {}),
 ]
 _TROUBLE: list[tuple[int, str, Maker]] = [
-    (2, "kill", lambda _: {}),
-    (1, "stop", lambda _: {}),
-    (6, "start", lambda _: {}),
-    (6, "die", lambda r: {"moments": r.randint(1, 80)}),
+    (2, "kill", lambda *_: {}),
+    (1, "stop", lambda *_: {}),
+    (6, "start", lambda *_: {}),
+    (6, "die", lambda r, _: {"moments": r.randint(1, 80)}),
     (
         8,
         "fail",
-        lambda r: _pick(r, kind=KINDS, method=["", "PUT", "GET", "HEAD", "DELETE", "POST"], count=[1, 1, 2, 6]),
+        lambda r, _: _pick(r, kind=KINDS, method=["", "PUT", "GET", "HEAD", "DELETE", "POST"], count=[1, 1, 2, 6]),
     ),
-    (1, "go_down", lambda _: {}),
-    (3, "heal", lambda _: {}),
-    (1, "fill", lambda _: {}),
-    (1, "jump", lambda r: _pick(r, hours=[-26, -1, 1, 26])),
-    (1, "flood", lambda _: {}),
-    (1, "write", lambda r: {"path": r.choice(FILES), "size": (5 << 20) + r.randint(0, 1 << 20)}),
+    (1, "go_down", lambda *_: {}),
+    (3, "heal", lambda *_: {}),
+    (1, "fill", lambda *_: {}),
+    (1, "jump", lambda r, _: _pick(r, hours=[-26, -1, 1, 26])),
+    (1, "flood", lambda *_: {}),
+    (1, "write", lambda r, n: {"path": r.choice(n.files), "size": (5 << 20) + r.randint(0, 1 << 20)}),
 ]
 
 
 def plan_of(seed: int, *, length: int = LENGTH, trouble: float = 0.18) -> Plan:
-    """What a seed says. Every other world is in trouble now and then, the rest have it all the time or never."""
+    """What a seed says. Every other world is in trouble now and then, the rest have it all the time or never. In every
+    third one files and directories want the same names."""
     rng = random.Random(seed)
     way = WAYS[seed % len(WAYS)]
+    policy = rng.choice((*POLICIES, POLICIES[0]))
+    names = CLASHING if rng.random() < 1 / 3 else APART
     share = rng.choice([0, trouble, trouble, 2 * trouble])
     steps = [
-        Step(name, _pick(rng, path=FILES, size=SIZES)) for name in rng.choices(["write", "put"], k=rng.randint(0, 6))
+        Step(name, _pick(rng, path=names.files, size=SIZES))
+        for name in rng.choices(["write", "put"], k=rng.randint(0, 6))
     ]
     if rng.random() < 0.7:
         steps.append(Step("settle"))
     while len(steps) < length:
         table = _TROUBLE if rng.random() < share else _WORK
         _, name, make = rng.choices(table, weights=[weight for weight, _, _ in table])[0]
-        steps.append(Step(name, make(rng)))
+        steps.append(Step(name, make(rng, names)))
         if rng.random() < 0.09:
             steps.append(Step("settle"))
-    return Plan(seed, way, rng.random() < 0.85, (*steps, Step("settle_and_read")))
+    return Plan(seed, way, rng.random() < 0.85, (*steps, Step("settle_and_read")), policy)
 
 
 def run(plan: Plan, daemons: Daemons, *, keep: Path | None = None) -> None:
@@ -144,7 +161,8 @@ def run(plan: Plan, daemons: Daemons, *, keep: Path | None = None) -> None:
     """
     world: World | None = None
     try:
-        world = World(daemons.get(plan.way), daemons.moto, plan.way, versioned=plan.versioned)
+        options = {"on_conflict": plan.policy}
+        world = World(daemons.get(plan.way), daemons.moto, plan.way, versioned=plan.versioned, options=options)
         for step in plan.steps:
             getattr(world, step.name)(**step.arguments)
         world.end()
@@ -169,7 +187,7 @@ def shorten(plan: Plan, daemons: Daemons, *, minutes: float, tries: int = 2) -> 
     def fails(steps: tuple[Step, ...]) -> bool:
         for _ in range(tries):
             try:
-                run(Plan(plan.seed, plan.way, plan.versioned, steps), daemons)
+                run(replace(plan, steps=steps), daemons)
             except Exception:  # noqa: BLE001  any failure is one
                 return True
             if time.monotonic() > deadline:
@@ -186,4 +204,4 @@ def shorten(plan: Plan, daemons: Daemons, *, minutes: float, tries: int = 2) -> 
             else:
                 at += size
         size //= 2
-    return Plan(plan.seed, plan.way, plan.versioned, steps)
+    return replace(plan, steps=steps)

@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-from model.daemons import Daemons
+from model.daemons import SMALL_PARTS, Daemons
 from model.driver import Plan, plan_of, run, shorten
 from support.forked import ForkServer
 from support.moto_server import MotoServer
@@ -32,7 +32,7 @@ HANGS_S = 240
 
 def _daemons(stack: ExitStack) -> Daemons:
     base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fsxsync-soak-", ignore_cleanup_errors=True)))
-    moto = stack.enter_context(MotoServer())
+    moto = stack.enter_context(MotoServer(SMALL_PARTS))
     daemons = Daemons(moto, stack.enter_context(ForkServer()), base, own_disk=True)
     stack.callback(daemons.close)
     return daemons

@@ -134,12 +134,11 @@ def test_a_directory_removed_while_it_is_scanned_ended_the_daemon(
 
     class Racing:
         @staticmethod
-        def getdents(fd: int, offset: int, max_bytes: int) -> list[tuple[bytes, int, int, int]]:
-            entries: list[tuple[bytes, int, int, int]] = _core.getdents(fd, offset, max_bytes)
-            if any(name == b"f" for name, *_ in entries):
+        def read_directory(fd: int, device: int, prefix: bytes, marks: tuple[bytes, ...]) -> tuple[list[bytes], bytes]:
+            if prefix == b"d/":
                 (tmp_path / "d/f").unlink()
                 (tmp_path / "d").rmdir()
-            return entries
+            return _core.read_directory(fd, device, prefix, marks)
 
     monkeypatch.setattr(walk, "_core", Racing)
     root = os.open(tmp_path, os.O_RDONLY)
@@ -253,3 +252,110 @@ def test_an_object_that_changed_while_a_crash_kept_its_loaded_file_from_being_wr
     world.put("a", 100)
     world.settle()
     world.settle_and_read()
+
+
+@pytest.fixture
+def behind(daemons: Daemons) -> Iterator[World]:
+    with _world("behind", daemons, versioned=False) as made:
+        yield made
+
+
+def test_what_was_lost_stayed_reported_when_it_was_gone_or_had_moved(behind: World) -> None:
+    """Neither row nor file is left at the path then, so that nothing was news there."""
+    world = behind
+    names = ["a", "b", "d/a", "d/b", "g/a"]
+    for name in names:
+        world.put(name, 60)
+    world.settle()
+    world.stop()
+    for name in names:
+        world.rename(name, f"{name}-lost")
+        world.put(name, 70)
+    world.settle()  # and as many errors are told as files lost
+    assert world.client.status()["associations"][0]["errors"] == len(names)
+    world.unlink("a-lost")
+    world.rename("d", "e")
+    world.settle()
+    assert world.client.status()["associations"][0]["errors"] == len(names) - 1
+    world.stop()
+    world.unlink("b-lost")
+    world.unlink("e/a-lost")
+    world.rename("e/b-lost", "e/moved")
+    world.settle()
+    world.rmtree("g")
+    world.settle()
+    assert world.client.status()["associations"][0]["errors"] == 1
+    world.unlink("e/moved")
+    world.settle()
+
+
+def test_what_can_not_be_exported_stayed_reported_when_it_was_gone(behind: World) -> None:
+    os.mkfifo(behind.behind / "pipe")
+    eventually(lambda: behind.client.status()["associations"][0]["not_exportable"] == 1)
+    (behind.behind / "pipe").unlink()
+    eventually(lambda: behind.client.status()["associations"][0]["not_exportable"] == 0)
+    behind.settle()
+
+
+def test_an_object_that_came_back_as_it_was_left_its_file_reported_lost(daemons: Daemons) -> None:
+    """Row and object agree then, as they did before: nothing seemed to have happened."""
+    world = World(daemons.get("behind"), daemons.moto, "behind", options={"import": ["new", "changed"]})
+    key, body = {"Bucket": world.bucket, "Key": world.prefix + "a"}, b"the only copy"
+
+    def lost() -> int:
+        world.deliver()
+        assert world.client.wait(world.name.encode(), 30) == []
+        return int(world.client.status()["associations"][0]["lost"])
+
+    try:
+        world.s3.put_object(**key, Body=body)
+        assert lost() == 0
+        world.s3.delete_object(**key)
+        assert lost() == 1
+        world.chmod("a", 0o600)
+        assert lost() == 1
+        world.s3.put_object(**key, Body=body)
+        assert lost() == 0
+        world.end()
+    except BaseException:
+        daemons.drop("behind")
+        raise
+
+
+def test_what_was_made_beside_an_object_of_the_other_form_stayed_here_alone(behind: World) -> None:
+    """The object was taken for the other version of the same path, and so nothing was exported."""
+    world = behind
+    world.stop()
+    world.mkdir("d")
+    world.put("d", 60)
+    world.write("a", 60)
+    world.put_marker("a")
+    world.settle()
+    assert set(world.objects()) == {"anchor", "a", "a/", "d", "d/"}
+
+
+def test_what_waited_for_the_name_of_a_file_that_nobody_knew_waited_for_ever(daemons: Daemons) -> None:
+    world = World(daemons.get("behind"), daemons.moto, "behind", options={"max_size": 1000})
+    try:
+        world.write("a", 2000)
+        world.put("a/x", 60)
+        world.deliver()
+        assert world.client.wait(world.name.encode(), 30) == []
+        assert world.client.status()["associations"][0]["errors"] == 1
+        world.unlink("a")
+        world.settle_and_read()
+        world.end()
+    except BaseException:
+        daemons.drop("behind")
+        raise
+
+
+def test_an_object_waited_for_ever_for_the_name_of_a_directory_that_its_keys_alone_had_made(behind: World) -> None:
+    world = behind
+    world.put("d/e/a", 60)
+    world.settle()
+    world.put("d", 70)
+    world.settle()
+    world.rename("d", "g")
+    world.settle()
+    assert set(world.objects()) == {"anchor", "d", "g/", "g/e/", "g/e/a"}

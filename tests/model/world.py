@@ -31,14 +31,23 @@ class World(Acting):
         left = self._wait()
         assert left == [], f"still pending: {left}, {self.client.status()['associations']}"
         self.was_full = False
+        self.note_losers()
         self.check()
+        clashing = {key.rstrip("/") for key in self.clashes(self.tree(), self.objects())}
+        self.ours = {}
+        self.theirs = {path: contents for path, contents in self.theirs.items() if path in clashing}
 
     def _wait(self) -> list[dict[str, Any]]:
         for _ in range(3):
             try:
                 return self.client.wait(self.name.encode(), WAIT_S)
-            except NoDaemon:
+            except NoDaemon as error:
                 if not self.was_full:
+                    assert self.made.daemon is not None
+                    code = self.made.daemon.wait(60)
+                    error.add_note(
+                        f"it ended with {code}, at moment {self.crash.seen()[-1:]}; deaths {self.crash.deaths}"
+                    )
                     raise
                 assert self.made.daemon is not None
                 self.made.daemon.wait(60)
@@ -47,8 +56,12 @@ class World(Acting):
 
     def check(self) -> None:
         tree, bucket = self.tree(), self.objects()
+        clashes = self.clashes(tree, bucket)
         lost = {path for path, thing in tree.items() if thing.lost and path not in bucket}
-        self._check_agreement({path: thing for path, thing in tree.items() if path not in lost}, bucket)
+        self._check_agreement(
+            {path: thing for path, thing in tree.items() if path not in lost},
+            {path: thing for path, thing in bucket.items() if path not in clashes},
+        )
         self._check_contents(
             {**{f"tree: {p}": t for p, t in tree.items()}, **{f"bucket: {p}": t for p, t in bucket.items()}}
         )
@@ -60,7 +73,24 @@ class World(Acting):
         assert not missing, f"lost: {[content[:TAG] for content in missing]}, the tree holds {held}"
         assert not self.store.unseen, f"overwritten unseen: {self.store.unseen}"
         (row,) = [row for row in self.client.status()["associations"] if row["id"] == self.id]
-        assert (row["pending"], row["errors"], row["state"]) == (0, len(lost), "AVAILABLE"), row
+        clashing = {key.rstrip("/") for key in clashes}
+        said = {one["path"] for one in self.client.conflicts() if one["kind"] == "clash"}
+        assert said == {f"{self.name}/{path}" for path in clashing}, f"clashes: {said}, and these are: {clashing}"
+        expected = (0, len(lost) + len(clashing), "AVAILABLE")
+        assert (row["pending"], row["errors"], row["state"]) == expected, row
+
+    @staticmethod
+    def clashes(tree: dict[str, Thing], bucket: dict[str, Thing]) -> set[str]:
+        """Keys that can't be in the tree, as something of another form has their name, or that of a directory above."""
+
+        def is_in_the_way(key: str) -> bool:
+            parts = key.rstrip("/").split("/")
+            above = ["/".join(parts[:count]) for count in range(1, len(parts))]
+            here = key.rstrip("/")
+            other = here if key.endswith("/") else here + "/"
+            return other in tree or any(path in tree for path in above)
+
+        return {key for key in bucket if is_in_the_way(key)}
 
     @staticmethod
     def _check_agreement(tree: dict[str, Thing], bucket: dict[str, Thing]) -> None:

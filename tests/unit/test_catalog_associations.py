@@ -245,3 +245,23 @@ def test_problems_are_one_a_path_and_kind(catalog: Catalog) -> None:
     assert [problem.kind for problem in catalog.problems.list(A)] == ["lost"]
     catalog.problems.clear(A, b"a")
     assert catalog.problems.list(A) == []
+
+
+def test_reported_paths_of_all_and_below_a_directory(catalog: Catalog) -> None:
+    for path, kind in (
+        (b"a", "lost"),
+        (b"d", "lost"),
+        (b"d/a", "held"),
+        (b"d/b", "refused"),
+        (b"d/b", "lost"),
+        (b"d-", "damaged"),
+    ):
+        catalog.problems.put(Problem(A, path, kind, "C", "m", 1))
+
+    assert catalog.problems.under(A, b"", b"", 10) == [b"a", b"d", b"d-", b"d/b"]  # what is held has its own rounds
+    assert catalog.problems.under(A, b"", b"a", 2) == [b"d", b"d-"]
+    assert catalog.problems.under(A, b"d", b"", 10) == [b"d/a", b"d/b"]
+    assert catalog.problems.under(A, b"d", b"d/a", 10) == [b"d/b"]
+    assert catalog.problems.under(B, b"", b"", 10) == []
+    catalog.problems.clear(A, b"d/b", but=("lost",))
+    assert [problem.kind for problem in catalog.problems.get(A, b"d/b")] == ["lost"]
