@@ -20,6 +20,7 @@ NAMES = (
     "hashing",
     "transfer",
     "mount",
+    "floor",
     "tasks",
     "watermark",
 )
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--objects", type=int, default=200_000, help="objects of the bulk benchmarks (200000)")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long an idle daemon is watched (60)")
     parser.add_argument("--share", type=float, default=1.0, help="of what `transfer` and `mount` move (1.0)")
-    parser.add_argument("--rounds", type=int, help="of `transfer` and `hashing` (5), and `mount` (3)")
+    parser.add_argument("--rounds", type=int, help="of `transfer`, `hashing` and `floor` (5), and `mount` (3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and rows there")
     given = parser.parse_args(arguments)
     report = Report(

@@ -45,22 +45,23 @@ def measure_small(place: Place, stock: Stock, number: int) -> dict[Figure, float
     some = [str(place.entries / name) for name in stock.names[: place.handled]]
     everything = [str(place.entries / name) for name in stock.names]
     found: dict[Figure, float] = {}
-    found[CREATE] = _rate(_create, created)
+    found[CREATE] = rate(create_small, created)
     place.settle()
     drop_caches()
-    found[READ_COLD] = _rate(_read, some)
-    found[READ_WARM] = _rate(_read, some)
+    found[READ_COLD] = rate(read_small, some)
+    found[READ_WARM] = rate(read_small, some)
     drop_caches()
-    found[STAT] = _rate(os.stat, everything)
+    found[STAT] = rate(os.stat, everything)
     drop_caches()
     found[LIST] = timed(lambda: _list(place.entries))
-    found[UNLINK] = _rate(os.unlink, created)
+    found[UNLINK] = rate(os.unlink, created)
     place.settle()
     new.rmdir()
     return found
 
 
-def _rate(act: Callable[[str], object], files: list[str]) -> float:
+def rate(act: Callable[[str], object], files: list[str]) -> float:
+    """Files a second, one after the other."""
     return len(files) / timed(lambda: _each(act, files))
 
 
@@ -69,13 +70,15 @@ def _each(act: Callable[[str], object], files: Iterable[str]) -> None:
         act(file)
 
 
-def _create(file: str) -> None:
+def create_small(file: str) -> None:
+    """A new file of 4 KiB."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     os.write(descriptor, _BODY)
     os.close(descriptor)
 
 
-def _read(file: str) -> None:
+def read_small(file: str) -> None:
+    """All of a small file. Raises AssertionError if it is not whole."""
     descriptor = os.open(file, os.O_RDONLY)
     data = os.read(descriptor, SMALL_FILE)
     os.close(descriptor)

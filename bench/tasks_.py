@@ -8,19 +8,26 @@ with the transfer engine's own download of the same.
 from __future__ import annotations
 
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
+from support.built_servers import VersityServer, built_program
 from support.instance import Instance
+from support.moto_server import ENVIRONMENT
 
 from bench.harness import Report, cpu_s, daemon_pid, memory_mib, running, stopwatch, timed
-from bench.objects import BUCKET, etag_of, key_of
+from bench.objects import BUCKET, PREFIX, etag_of, key_of
 from bench.server import StaticServer
 from bench.transfer_ import MEMORY, THREADS, child
 from bench.transfer_child import Task
 from fsxsync.repository.listing import fetch_page, read_fast
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 RELEASES_PER_S = 10_000
 STATE_S_PER_100_000 = 3.0
@@ -32,6 +39,7 @@ SMALL, LARGE = 1024, 64 * 1024
 def run(report: Report) -> None:
     """Restore and release; the daemon has the settings that users get."""
     _release(report, max(report.objects // 2, 1))
+    _diff_of_a_store(report, max(report.objects // 2, 1))
     _restore(report, max(report.objects // 20, 1))
 
 
@@ -49,28 +57,46 @@ def _release(report: Report, count: int) -> None:
         report.add(case, "daemon's processor", "us/file", (cpu_s(pid) - before) / count * 1e6)
         told_s = timed(lambda: fsx.ok("state", "-r", "--json", place, timeout=3600))
         report.add(case, "state -r", "s", told_s, goal=STATE_S_PER_100_000 * count / 100_000)
-        _diff(report, case, fsx, server)
+        report.add(case, "check", "s", timed(lambda: fsx.ok("check", place, timeout=3600)))
+        unsigned = Config(signature_version=UNSIGNED)
+        client = boto3.client("s3", endpoint_url=server.url, region_name="us-east-1", config=unsigned)
+        _diff(report, case, fsx, client, server.uri)
         report.add(case, "highest Rss", "MiB", memory_mib(pid)["Peak"])
 
 
-def _diff(report: Report, case: str, fsx: Instance, server: StaticServer) -> None:
+def _diff(report: Report, case: str, fsx: Instance, client: S3Client, uri: str) -> None:
     """Both sides are equal: what `diff` does beside the listing has to hide behind it."""
+    bucket, prefix = uri.removeprefix("s3://").split("/", 1)
+    read_fast(client)
     alone, whole = [], []
     for _ in range(3):  # in turns: other programs slow both down
-        alone.append(timed(lambda: _list(server)))
+        alone.append(timed(lambda: _list(client, bucket, prefix)))
         whole.append(timed(lambda: fsx.ok("diff", fsx.directory / "d", timeout=3600)))
     report.add(case, "diff", "s", min(whole), listing=min(alone), goal=DIFF_SHARE * min(alone))
 
 
-def _list(server: StaticServer) -> None:
+def _list(client: S3Client, bucket: str, prefix: str) -> None:
     """As fast as we can."""
-    client = boto3.client(
-        "s3", endpoint_url=server.url, region_name="us-east-1", config=Config(signature_version=UNSIGNED)
-    )
-    read_fast(client)
-    prefix, more = server.uri.split("/", 3)[3], dict[str, str]()
-    while (page := fetch_page(client, Bucket=BUCKET, Prefix=prefix, **more)).is_truncated:
+    more = dict[str, str]()
+    while (page := fetch_page(client, Bucket=bucket, Prefix=prefix, **more)).is_truncated:
         more = {"ContinuationToken": page.token or ""}
+
+
+def _diff_of_a_store(report: Report, count: int) -> None:
+    """The same against a server that has to find what it lists."""
+    if built_program("versitygw") is None:
+        return
+    with tempfile.TemporaryDirectory(prefix="fsxsync-bench-") as base, VersityServer(Path(base)) as server:
+        client = server.client("s3")
+        client.create_bucket(Bucket=BUCKET)
+        with ThreadPoolExecutor(THREADS) as pool:
+            keys = map(key_of, range(count))
+            list(pool.map(lambda key: client.put_object(Bucket=BUCKET, Key=key, Body=b"x" * SMALL), keys))
+        with running(**ENVIRONMENT) as fsx:
+            uri = f"s3://{BUCKET}/{PREFIX}"
+            fsx.ok("associate", uri, "/d", "--endpoint-url", server.url, "--poll", "0", timeout=3600)
+            fsx.settle(timeout=3600)
+            _diff(report, f"{count} files of {SMALL} B, versitygw", fsx, client, uri)
 
 
 def _restore(report: Report, count: int) -> None:

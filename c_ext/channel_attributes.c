@@ -1,5 +1,6 @@
 #include "channel_attributes.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
@@ -95,4 +96,36 @@ fsx_attributes_met(struct fsx_tables *tables, enum fsx_fact_kind kind, const str
         fsx_tables_present(tables, parent, name);
     }
     return fact;
+}
+
+/* --- ahead of being asked --- */
+
+void
+fsx_attributes_expect_next(struct fsx_tables *tables, uint64_t ino)
+{
+    if (atomic_exchange_explicit(&tables->met, ino, memory_order_relaxed) + 1 == ino) {
+        atomic_store_explicit(&tables->ahead, ino + 1, memory_order_relaxed);
+    }
+}
+
+bool
+fsx_attributes_look_ahead(struct fsx_tables *tables)
+{
+    uint64_t ino = atomic_exchange_explicit(&tables->ahead, 0, memory_order_relaxed);
+    char name[FSX_NAME_MAX + 1];
+    struct fsx_named found;
+    struct statx status;
+    bool is_there = false;
+    int directory;
+
+    if (ino == 0) {
+        return false;
+    }
+    pthread_rwlock_rdlock(&tables->answering);
+    if (tables->is_on && fsx_tables_named(tables, ino, &found, name) &&
+        (directory = fsx_tables_directory(tables, found.parent)) >= 0) {
+        is_there = statx(directory, name, AT_SYMLINK_NOFOLLOW, FSX_STATX_WANTED, &status) == 0;
+    }
+    pthread_rwlock_unlock(&tables->answering);
+    return is_there;
 }

@@ -23,4 +23,12 @@ bool fsx_attributes_reply(struct fsx_tables *tables, const struct statx *status,
 struct fsx_fact *fsx_attributes_met(struct fsx_tables *tables, enum fsx_fact_kind kind,
                                     const struct statx *status, uint64_t parent, const char *name);
 
+/* Names are mostly looked up in the order in which their files were made, and such files have
+ * inodes side by side. After a lookup of `ino`: the next one is likely to be asked for. */
+void fsx_attributes_expect_next(struct fsx_tables *tables, uint64_t ino);
+
+/* Bring that one into the host's memory. For who has nothing else to do; the disk may be waited
+ * for. False: none is expected, or its name is not known. */
+bool fsx_attributes_look_ahead(struct fsx_tables *tables);
+
 #endif

@@ -110,6 +110,7 @@ lookup(const struct fsx_asked *asked)
         return false;
     }
     fsx_journal_note(&direct->journal, fact);
+    fsx_attributes_expect_next(tables, status.stx_ino);
     if (!fsx_asked_reply(asked, 0, &entry, sizeof entry) &&
         (fact = fsx_fact_new(FSX_FORGOTTEN, NULL)) != NULL) { /* it was not counted */
         fact->count = 1;

@@ -1,5 +1,6 @@
 #include "channel_requests.h"
 
+#include "channel_attributes.h"
 #include "channel_wire.h"
 
 #include <errno.h>
@@ -49,7 +50,8 @@ now_ns(void)
 
 /* An application that does one thing after another asks again a few microseconds after each answer,
  * and waking up an idle processor takes longer than to answer. So after an answer one thread looks
- * for a while before it sleeps, as long as that pays. */
+ * for a while before it sleeps, as long as that pays. What is likely to be asked for next it brings
+ * into memory meanwhile. */
 static bool
 looks_again(struct fsx_channel *channel, struct fsx_reader *reader, char *buffer, ssize_t *got)
 {
@@ -59,6 +61,7 @@ looks_again(struct fsx_channel *channel, struct fsx_reader *reader, char *buffer
         return false;
     }
     until = now_ns() + LOOKED_NS;
+    (void)fsx_attributes_look_ahead(&channel->direct.tables);
     do {
         (void)sched_yield(); /* whoever has something to do goes first */
         *got = read(channel->device, buffer, FSX_CHANNEL_MESSAGE);

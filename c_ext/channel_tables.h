@@ -9,6 +9,7 @@
 #include "channel_map.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #define FSX_NAMES 131072 /* inodes whose name is remembered, a power of two */
 #define FSX_ABSENT 65536 /* names of which the kernel may know that they are absent */
@@ -37,6 +38,7 @@ struct fsx_tables {
     struct fsx_map absent;      /* hash of parent and name -> until when, in ms */
     uint64_t swept_ms;          /* when what had expired was dropped */
     struct fsx_named *names;
+    atomic_ullong met, ahead; /* the inode looked up last; the one to look at before it is asked */
 };
 
 void fsx_tables_open(struct fsx_tables *tables);

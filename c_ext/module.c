@@ -8,6 +8,7 @@ static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, (void *)fsx_hashing_exec},
     {Py_mod_exec, (void *)fsx_syscalls_exec},
     {Py_mod_exec, (void *)fsx_getdents_exec},
+    {Py_mod_exec, (void *)fsx_directory_exec},
     {Py_mod_exec, (void *)fsx_stub_exec},
     {Py_mod_exec, (void *)fsx_look_exec},
     {Py_mod_exec, (void *)fsx_release_exec},

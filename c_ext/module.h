@@ -9,6 +9,7 @@
 int fsx_hashing_exec(PyObject *module);
 int fsx_syscalls_exec(PyObject *module);
 int fsx_getdents_exec(PyObject *module);
+int fsx_directory_exec(PyObject *module);
 int fsx_stub_exec(PyObject *module);
 int fsx_look_exec(PyObject *module);
 int fsx_release_exec(PyObject *module);

@@ -35,6 +35,11 @@ def umount2(path: bytes, flags: int, /) -> None: ...
 # getdents.c
 def getdents(fd: int, offset: int, max_bytes: int, /) -> list[tuple[bytes, int, int, int]]: ...
 
+# directory.c
+DIRECTORY_ENTRY: Final[str]
+
+def read_directory(fd: int, device: int, prefix: bytes, marks: tuple[bytes, ...], /) -> tuple[list[bytes], bytes]: ...
+
 # stub.c
 def create_stub(
     dirfd: int,

@@ -98,6 +98,7 @@ _ONE = f"SELECT {_COLUMNS} FROM changelog WHERE association = ? AND path = ?"  #
 _ALL = f"SELECT {_COLUMNS} FROM changelog WHERE association = ? ORDER BY path LIMIT ?"  # noqa: S608
 _BELOW = f"""SELECT {_COLUMNS} FROM changelog WHERE association = ? AND path >= ? AND path < ?
     ORDER BY path LIMIT ?"""  # noqa: S608
+_PATHS = "SELECT path FROM changelog WHERE association = ? AND path >= ? AND path <= ? LIMIT ?"
 _COUNT_ONE = "SELECT count(*) FROM changelog WHERE association = ? AND path = ?"
 _COUNT_BELOW = "SELECT count(*) FROM changelog WHERE association = ? AND path >= ? AND path < ?"
 _DELETE_ONE = "DELETE FROM changelog WHERE association = ? AND path = ?"
@@ -297,6 +298,10 @@ class Changelog:
     def count(self, association: str) -> tuple[int, int, int]:
         """(pending paths, those with a local hint, those with a remote hint)."""
         return self._numbers.counts(association)[2:]
+
+    def between(self, association: str, first: bytes, last: bytes, limit: int) -> list[bytes]:
+        """Up to ``limit`` pending paths from ``first`` to ``last``, both included."""
+        return [row[0] for row in self._connection.rows(_PATHS, (self._numbers.get(association), first, last, limit))]
 
     def count_under(self, association: str, under: bytes) -> int:
         """Pending at a path and below it."""

@@ -18,6 +18,7 @@ from sqlite_utils import Database
 
 from fsxsync.catalog import migrations
 from fsxsync.catalog.associations import Associations
+from fsxsync.catalog.brief import Briefs
 from fsxsync.catalog.changelog import Changelog
 from fsxsync.catalog.conflicts import Conflicts
 from fsxsync.catalog.connection import Connection, corrupt
@@ -56,6 +57,7 @@ class Catalog:
         SQLite's locks (fcntl(2))."""
         numbers = Numbers(connection)
         self.files = Files(connection, numbers)
+        self.briefs = Briefs(connection, numbers)
         self.changelog = Changelog(connection, numbers)
         self.uploads = Uploads(connection)
         self.facts = Facts(connection)

@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 
 from fsxsync.catalog.connection import Connection, Row
 from fsxsync.catalog.numbers import Numbers
-from fsxsync.model.identity import Base, Kind, Local, Posix
+from fsxsync.model.identity import KINDS, Base, Kind, Local, Posix
 
-KINDS = (Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK, Kind.OTHER)
-"""Index = value of the column ``kind``: append only."""
 _KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 
 _COLUMNS = (

@@ -53,7 +53,7 @@ def m0002_files(db: Database) -> None:
     # files: one row a synced path = model.identity.Base, the base of reconcile.
     #   sort_key      path, for a directory with '/' at its end: a walk of the rows is in the order of an
     #                 S3 listing
-    #   kind          files.KINDS
+    #   kind          identity.KINDS
     #   ino           64 unsigned bits, kept as signed
     #   etag          without quotes, the If-Match of our next write; NULL: an implied directory
     #   posix_*       what the object's user metadata said; NULL: nothing

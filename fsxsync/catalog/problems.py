@@ -27,6 +27,7 @@ _HAS = "SELECT 1 FROM problems WHERE association = ? AND path = ? LIMIT 1"
 _GET = f"SELECT {_COLUMNS} FROM problems WHERE association = ? AND path = ? ORDER BY kind"  # noqa: S608
 _LIST = f"SELECT {_COLUMNS} FROM problems WHERE association = ? ORDER BY path, kind"  # noqa: S608
 _LIST_KIND = f"SELECT {_COLUMNS} FROM problems WHERE association = ? AND kind = ? ORDER BY path"  # noqa: S608
+_BETWEEN = "SELECT path FROM problems WHERE association = ? AND path >= ? AND path <= ? LIMIT ?"
 _COUNT = "SELECT count(*) FROM problems WHERE association = ?"
 _COUNT_KIND = "SELECT count(*) FROM problems WHERE association = ? AND kind = ?"
 _DELETE_ALL = "DELETE FROM problems WHERE association = ?"
@@ -116,6 +117,13 @@ class Problems:
         """The next paths with such a problem, in byte order."""
         rows = self._connection.rows(_AFTER, (self._numbers.get(association), kind, path, limit))
         return [row[0] for row in rows]
+
+    def between(self, association: str, first: bytes, last: bytes, limit: int) -> list[bytes]:
+        """The paths of up to ``limit`` of them, from ``first`` to ``last``, both included."""
+        number = self._numbers.get(association)
+        if self._is_clean(number):
+            return []
+        return [row[0] for row in self._connection.rows(_BETWEEN, (number, first, last, limit))]
 
     def under(self, association: str, under: bytes, after: bytes, limit: int) -> list[bytes]:
         """The next paths with a problem after one, in byte order: those strictly below a directory, or all of the

@@ -9,6 +9,7 @@ import click
 from fsxsync.cli import output
 from fsxsync.cli.context import Instance
 from fsxsync.cli.options import association_options, members
+from fsxsync.cli.output import AS_JSON
 from fsxsync.control.client import Document
 from fsxsync.model.association import parse_directory, parse_s3_uri
 from fsxsync.telemetry.log import escape
@@ -25,7 +26,6 @@ COLUMNS = (
     "conflicts",
     "errors",
 )
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 
 @click.command(short_help="Link s3://bucket/prefix/ with a directory.")

@@ -8,10 +8,9 @@ from dataclasses import asdict
 
 import click
 
-from fsxsync.cli.associations import AS_JSON
 from fsxsync.cli.context import Instance
 from fsxsync.cli.hostpaths import tree_paths
-from fsxsync.cli.output import documents
+from fsxsync.cli.output import AS_JSON, documents
 from fsxsync.control.client import Document
 from fsxsync.control.protocol import DaemonError
 from fsxsync.errors import FsxSyncError, NoDaemon

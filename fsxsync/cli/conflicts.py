@@ -8,9 +8,9 @@ import time
 import click
 
 from fsxsync.cli import output
-from fsxsync.cli.associations import AS_JSON
 from fsxsync.cli.context import Instance
 from fsxsync.cli.hostpaths import tree_paths
+from fsxsync.cli.output import AS_JSON
 from fsxsync.control.client import Document
 from fsxsync.telemetry.log import escape
 

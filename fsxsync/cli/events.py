@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fsxsync.cli.associations import AS_JSON
 from fsxsync.cli.context import Instance
+from fsxsync.cli.output import AS_JSON
 from fsxsync.errors import BadInput
 from fsxsync.telemetry.log import escape
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Iterator, Sequence
 
 import click
 
-from fsxsync.cli.associations import AS_JSON
 from fsxsync.cli.context import Instance
 from fsxsync.cli.hostpaths import tree_paths
-from fsxsync.cli.output import documents
+from fsxsync.cli.output import AS_JSON, written_documents
 from fsxsync.control.client import Document
 from fsxsync.control.protocol import DaemonError
 from fsxsync.errors import BadInput, StillPending
@@ -61,13 +61,12 @@ def state(
     for path in paths:
         _flag(path, flag_set, flag_cleared)
     failures: list[Document] = []
-    found = _named(client.states(asked, recursive=recursive), paths, asked, failures)
+    found = _named(client.state_lines(asked, recursive=recursive), paths, asked, failures)
     if as_json:
-        documents(row | {"path": name} for name, row in found)
+        written_documents(found)
     else:
-        for name, row in found:
-            told = f"{escape(name)}: (0x{row['state']:08x}) {' '.join(row['flags'])}".rstrip()
-            click.echo(told)
+        for rows in found:
+            click.echo("".join(map(_told, json.loads(b"[%b]" % b",".join(rows)))), nl=False)
     for failure in failures:
         click.echo(f"fsxsync: {escape(str(DaemonError(failure)))}", err=True)
     context.exit(1 if failures else 0)
@@ -87,18 +86,38 @@ def _flag(path: str, flag_set: str | None, flag_cleared: str | None) -> None:
         raise BadInput(f"state {word} {path}", error.strerror or str(error), advice="ask its owner") from error
 
 
+def _told(row: Document) -> str:
+    return f"{escape(row['path'])}: (0x{row['state']:08x}) {' '.join(row['flags'])}".rstrip() + "\n"
+
+
 def _named(
-    lines: Iterator[Document], paths: Sequence[str], asked: Sequence[bytes], failures: list[Document]
-) -> Iterator[tuple[str, Document]]:
-    """Each state with the name that the user would write for it."""
-    for line in lines:
-        if "error" in line:
-            failures.append(line["error"])
-            continue
-        row, index = line["state"], line["index"]
-        below = os.fsencode(row["path"])[len(asked[index]) :].lstrip(b"/")
-        name = os.path.join(os.fsencode(paths[index]), below) if below else os.fsencode(paths[index])
-        yield os.fsdecode(name), row
+    batches: Iterator[list[bytes]], paths: Sequence[str], asked: Sequence[bytes], failures: list[Document]
+) -> Iterator[list[bytes]]:
+    """Each state as JSON, with the name that the user would write for it.
+
+    The path comes first in a line, so that the name is put there without reading the rest: there may be a million.
+    """
+    head, itself, inside = b"\n", b"", b""  # no line has it
+    for lines in batches:
+        found: list[bytes] = []
+        for line in lines:
+            if not line.startswith(head):
+                answer = json.loads(line)
+                if "error" in answer:
+                    failures.append(answer["error"])
+                    continue
+                index = answer["index"]
+                head = b'{"index": %d, "state": {"path": "%b' % (index, _inner(os.fsdecode(asked[index])))
+                itself = b'{"path": "' + _inner(paths[index])
+                inside = itself if itself.endswith(b"/") else itself + b"/"
+            rest = line[len(head) : -1]
+            found.append(itself + rest if rest.startswith(b'"') else inside + rest.lstrip(b"/"))
+        yield found
+
+
+def _inner(text: str) -> bytes:
+    """As it stands between the quotes of JSON."""
+    return json.dumps(text)[1:-1].encode()
 
 
 @click.command(short_help="Wait until nothing is pending.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -11,18 +12,7 @@ from typing import NoReturn
 import click
 
 from fsxsync import __version__
-from fsxsync.cli.associations import associate, association, associations
-from fsxsync.cli.checking import check
-from fsxsync.cli.conflicts import conflicts
 from fsxsync.cli.context import Instance
-from fsxsync.cli.differing import diff
-from fsxsync.cli.events import events
-from fsxsync.cli.files import state, wait
-from fsxsync.cli.serving import demo, mount, unmount, watch
-from fsxsync.cli.status import status
-from fsxsync.cli.tasks import export, import_, reconcile, release, restore, task, tasks
-from fsxsync.cli.top import top
-from fsxsync.cli.why import why
 from fsxsync.config import default_state_dir
 from fsxsync.errors import FsxSyncError
 from fsxsync.telemetry.log import escape, redact
@@ -33,7 +23,36 @@ BROKEN_PIPE = 128 + 13
 """What a shell reports for SIGINT and SIGPIPE."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_COMMANDS = {
+    "serving": ("mount", "watch", "unmount", "demo"),
+    "associations": ("associate", "associations", "association"),
+    "files": ("state", "wait"),
+    "checking": ("check",),
+    "differing": ("diff",),
+    "why": ("why",),
+    "conflicts": ("conflicts",),
+    "tasks": ("export", "import_", "release", "restore", "reconcile", "tasks", "task"),
+    "status": ("status",),
+    "top": ("top",),
+    "events": ("events",),
+}
+"""Module -> what is in it. Only the one that is called is imported: all together take as long as a quick command."""
+_MODULES = {name.rstrip("_"): (module, name) for module, names in _COMMANDS.items() for name in names}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _MODULES:
+            return None
+        module, name = _MODULES[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"fsxsync.cli.{module}"), name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path, readable=False),
@@ -55,34 +74,6 @@ def cli(context: click.Context, state_dir: Path | None) -> None:
     is_named = state_dir is not None or bool(os.environ.get("FSXSYNC_STATE_DIR"))
     chosen = state_dir if state_dir is not None else default_state_dir(os.environ, os.geteuid())
     context.obj = Instance(state_dir=chosen.absolute(), is_named=is_named)
-
-
-for command in (
-    mount,
-    watch,
-    unmount,
-    demo,
-    associate,
-    associations,
-    association,
-    state,
-    wait,
-    check,
-    diff,
-    why,
-    conflicts,
-    export,
-    import_,
-    release,
-    restore,
-    reconcile,
-    tasks,
-    task,
-    status,
-    top,
-    events,
-):
-    cli.add_command(command)
 
 
 def main() -> NoReturn:

@@ -10,6 +10,7 @@ import click
 
 from fsxsync.telemetry.log import escape
 
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 WIDE = 10_000
 """Columns of a table that no terminal shows: scripts get every cell whole."""
 
@@ -21,10 +22,16 @@ def document(value: object) -> None:
 
 def documents(values: Iterable[object]) -> None:
     """One JSON document, a list, written as its elements come: there may be a million of them."""
+    written_documents([json.dumps(value).encode()] for value in values)
+
+
+def written_documents(batches: Iterable[Sequence[bytes]]) -> None:
+    """The same where each element is JSON already."""
     separator = "[\n"
-    for value in values:
-        click.echo(separator + json.dumps(value), nl=False)
-        separator = ",\n"
+    for batch in batches:
+        if batch:
+            click.echo(separator + b",\n".join(batch).decode(), nl=False)
+            separator = ",\n"
     click.echo("[]" if separator == "[\n" else "\n]")
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import click
 
 from fsxsync.cli import output
-from fsxsync.cli.associations import AS_JSON
 from fsxsync.cli.context import Instance
+from fsxsync.cli.output import AS_JSON
 from fsxsync.control.client import Document
 
 GUARDS = ("put_if_match", "put_if_none_match", "complete_if_match", "complete_if_none_match", "delete_if_match")

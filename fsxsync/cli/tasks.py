@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from fsxsync.cli import output
-from fsxsync.cli.associations import AS_JSON
 from fsxsync.cli.context import Instance
 from fsxsync.cli.hostpaths import tree_paths
 from fsxsync.cli.options import AGE
+from fsxsync.cli.output import AS_JSON
 from fsxsync.cli.progress import follow
 from fsxsync.control.client import Client, Document
 from fsxsync.control.protocol import DaemonError

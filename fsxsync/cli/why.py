@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 import click
 
 from fsxsync.cli import output
-from fsxsync.cli.associations import AS_JSON
 from fsxsync.cli.context import Instance
 from fsxsync.cli.events import event_line, events_of_path
 from fsxsync.cli.hostpaths import tree_paths
+from fsxsync.cli.output import AS_JSON
 from fsxsync.control.client import Document
 from fsxsync.errors import BadInput
 

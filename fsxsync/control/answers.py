@@ -18,6 +18,6 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """An answer of many documents, a line each, made while they are sent."""
+    """An answer of many documents, a line each, made while they are sent. Bytes are lines that were made already."""
 
-    documents: AsyncGenerator[Document, None]
+    documents: AsyncGenerator[Document | bytes, None]

@@ -153,11 +153,11 @@ class _Reply:
         self._status, self._afterwards = status, afterwards
         self._waiting += encode(document)
 
-    async def lines(self, documents: AsyncGenerator[Document, None]) -> None:
+    async def lines(self, documents: AsyncGenerator[Document | bytes, None]) -> None:
         self._content_type = LINES_CONTENT_TYPE
         async with aclosing(documents):
             async for document in documents:
-                self._waiting += encode(document) + b"\n"
+                self._waiting += document if isinstance(document, bytes) else encode(document) + b"\n"
                 if len(self._waiting) >= _FLUSH_BYTES:
                     await self._flush(is_last=False)
         self._waiting += _END

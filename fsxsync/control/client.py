@@ -16,6 +16,8 @@ from fsxsync.control.protocol import CONTENT_TYPE, FSXSYNC, LAST_LINE, SOCKET_NA
 from fsxsync.errors import NoDaemon
 
 Document = dict[str, Any]
+_PIECE_BYTES = 256 * 1024
+_END = encode(LAST_LINE)
 
 
 class _Connection(http.client.HTTPConnection):
@@ -88,8 +90,12 @@ class Client:
 
     def states(self, tree_paths: Sequence[bytes], *, recursive: bool) -> Iterator[Document]:
         """See `Operations._states`."""
+        return _parsed(self.state_lines(tree_paths, recursive=recursive))
+
+    def state_lines(self, tree_paths: Sequence[bytes], *, recursive: bool) -> Iterator[list[bytes]]:
+        """The same as it comes: some lines of JSON at a time."""
         paths = [path.decode("utf-8", "surrogateescape") for path in tree_paths]
-        return self.lines("State", paths=paths, recursive=recursive)
+        return self._lines("State", paths=paths, recursive=recursive)
 
     def check(self, tree_paths: Sequence[bytes], *, verify: bool, repair: bool = False) -> Iterator[Document]:
         """See `Operations._findings`."""
@@ -160,19 +166,28 @@ class Client:
 
     def lines(self, operation: str, **members: object) -> Iterator[Document]:
         """A document for each line of the answer, while they come."""
+        return _parsed(self._lines(operation, **members))
+
+    def _lines(self, operation: str, **members: object) -> Iterator[list[bytes]]:
+        """The lines of the answer, as many at a time as have come."""
         with closing(_Connection(self.state_dir / SOCKET_NAME)) as connection:
             response = self._ask(connection, operation, members)
             try:
                 if response.status != http.client.OK:
                     raise DaemonError(json.loads(response.read()))
-                for line in response:
-                    document = json.loads(line)
-                    if document == LAST_LINE:
+                rest = b""
+                while piece := response.read1(_PIECE_BYTES):
+                    *lines, rest = (rest + piece).split(b"\n")
+                    is_whole = bool(lines) and lines[-1] == _END
+                    if is_whole:
+                        del lines[-1]
+                    if lines:
+                        yield lines
+                    if is_whole:
                         return
-                    yield document
             except (OSError, ValueError, http.client.HTTPException) as error:
                 raise self._lost() from error
-        raise self._lost()  # readline() takes a chunked answer that was cut off for a short one
+        raise self._lost()  # read1() takes a chunked answer that was cut off for a short one
 
     def _ask(self, connection: _Connection, operation: str, members: Mapping[str, object]) -> http.client.HTTPResponse:
         headers = {"Content-Type": CONTENT_TYPE, "X-Amz-Target": f"{FSXSYNC}.{operation}"}
@@ -199,3 +214,8 @@ class Client:
             "its log says why",
             advice="start it again; what was pending is kept",
         )
+
+
+def _parsed(batches: Iterator[list[bytes]]) -> Iterator[Document]:
+    for lines in batches:
+        yield from map(json.loads, lines)

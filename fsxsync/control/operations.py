@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
@@ -131,15 +131,17 @@ class Operations:
             raise members.refuse("paths", "is missing")
         return Lines(self._states(paths, recursive=bool(members.flag("recursive"))))
 
-    async def _states(self, paths: tuple[str, ...], *, recursive: bool) -> AsyncGenerator[Document, None]:
+    async def _states(self, paths: tuple[str, ...], *, recursive: bool) -> AsyncGenerator[Document | bytes, None]:
         """``{"index": i, "state": …}`` for the i-th path and all below it, or ``{"index": i, "error": …}``."""
         for index, path in enumerate(paths):
             tree_path = path.encode("utf-8", "surrogateescape")
-            states = cast(AsyncGenerator[FileState, None], self._administration.state([tree_path], recursive=recursive))
+            told = cast(
+                AsyncGenerator[Sequence[FileState], None], self._administration.state([tree_path], recursive=recursive)
+            )
             try:
-                async with aclosing(states):
-                    async for state in states:
-                        yield {"index": index, "state": documents.of_state(state)}
+                async with aclosing(told):
+                    async for states in told:
+                        yield documents.state_lines(index, states)
             except FsxSyncError as error:
                 yield {"index": index, "error": fault(error, FSXSYNC)[1]}
 

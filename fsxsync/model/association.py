@@ -147,6 +147,11 @@ class Association:
             return path
         return self.directory + b"/" + path if path else self.directory
 
+    @property
+    def start(self) -> int:
+        """Where in a path of the tree, if it lies in here, the part begins that `relative` gives."""
+        return len(self.directory) + 1 if self.directory else 0
+
     def relative(self, tree_path: bytes) -> bytes | None:
         """The inverse of `tree_path`; None if it lies elsewhere."""
         if not self.directory:

@@ -24,6 +24,10 @@ class Kind(enum.Enum):
     OTHER = "other"
 
 
+KINDS = (Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK, Kind.OTHER)
+"""Index = what the catalog and `_core.read_directory` call it: append only."""
+
+
 class Posix(NamedTuple):
     """POSIX metadata as an object carries it; ``None`` where the object says nothing.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fsxsync.model.association import Association
 from fsxsync.model.difference import Difference
@@ -17,9 +17,11 @@ from fsxsync.ports.store import Conditions
 from fsxsync.ports.tasks import TaskBoard
 
 
-@dataclass(frozen=True, slots=True)
-class FileState:
-    """One row of ``fsxsync state`` (CLI.md). ``flags`` in Lustre's words and order; ``bits`` their value."""
+class FileState(NamedTuple):
+    """One row of ``fsxsync state`` (CLI.md). ``flags`` in Lustre's words and order; ``bits`` their value.
+
+    A tuple: they are made by the hundred thousand.
+    """
 
     path: str
     bits: int
@@ -132,7 +134,8 @@ class Administration(Protocol):
 
     def status(self) -> Status: ...
 
-    def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[FileState]: ...
+    def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[Sequence[FileState]]:
+        """Of each path, and with ``recursive`` of all below it, some hundreds at a time."""
 
     def check(
         self, tree_paths: Sequence[bytes], *, verify: bool, repair: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fsxsync.model.association import Access
 from fsxsync.model.checksum import Checksum
@@ -13,9 +13,11 @@ from fsxsync.model.measures import Requests
 from fsxsync.ports.wire import FileRange, Priority
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One entry of a listing page: ``etag`` without quotes, ``key`` whole (prefix included)."""
+class Listed(NamedTuple):
+    """One entry of a listing page: ``etag`` without quotes, ``key`` whole (prefix included).
+
+    A tuple: they are made by the hundred thousand.
+    """
 
     key: str
     etag: str

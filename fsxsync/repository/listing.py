@@ -1,13 +1,17 @@
 """Listing pages, fast: boto3 signs, sends and retries; the answer's XML is read here.
 
-boto3's own parser walks the service model for every element: 15,000 keys/s on one core, where this reads
-70,000 (measured). Its client emits ``before-parse`` with the raw answer, and takes what a handler puts beside
-the result.
+boto3's own parser walks the service model for every element, after botocore has parsed all of it once to see that it
+is no error: 13,000 keys/s on one core, where this reads 250,000 (measured). Its client emits ``before-parse`` with the
+raw answer, and takes what a handler puts beside the result.
 """
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 from xml.parsers import expat
@@ -28,6 +32,11 @@ _RAW = "FsxsyncRawBody"
 _NOTHING = b"<ListBucketResult/>"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIZE_MAX = 2**63 - 1
+_OPEN, _CLOSE, _EMPTY = b"<Contents>", b"</Contents>", b"<Contents/>"
+_TAG = re.compile(rb"</?\w+>")
+_NEEDS_XML = b"&" + bytes({*range(32)} - set(b"\t\n"))
+_COLUMNS = ("Key", "LastModified", "ETag", "Size", "StorageClass")
+_NEEDED = frozenset({"Key", "LastModified", "Size"})
 _DAYS_MAX = 2**63 // (86400 * 10**9) - 1
 _LEAVES = frozenset(
     {
@@ -95,17 +104,83 @@ def parse_page(body: bytes) -> Page:
     Raises:
         RepositoryError: the answer is no listing.
     """
-    reader = _Reader()
     try:
-        reader.parse(body)
-        url_encoded = reader.top.get("EncodingType") == "url"
-        return Page(
-            [_listed(fields, url_encoded=url_encoded) for fields in reader.contents],
-            reader.top.get("NextContinuationToken"),
-            is_truncated=reader.top.get("IsTruncated") == "true",
-        )
+        columns, top = _read_alike(body) or _read_each(body)
+        entries = _entries(columns, url_encoded=top.get("EncodingType") == "url")
+        return Page(entries, top.get("NextContinuationToken"), is_truncated=top.get("IsTruncated") == "true")
     except (expat.ExpatError, LookupError, ValueError, OverflowError) as error:  # LookupError: its encoding, or a field
         raise RepositoryError("reading a listing", "the store's answer makes no sense") from error
+
+
+def _entries(columns: Mapping[str, Sequence[str]], *, url_encoded: bool) -> list[Listed]:
+    """Column by column: entry by entry it takes three times as long."""
+    keys, modified = columns["Key"], columns["LastModified"]
+    if url_encoded:
+        keys = [unquote_plus(key, errors="strict") if "%" in key or "+" in key else key for key in keys]
+    times_ns = {one: time_ns(datetime.fromisoformat(one)) for one in set(modified)}
+    etags = [one.strip('"') for one in columns["ETag"]]
+    classes = [one or "STANDARD" for one in columns["StorageClass"]]
+    sizes, times = map(size_of, columns["Size"]), map(times_ns.__getitem__, modified)
+    return list(map(Listed._make, zip(keys, etags, sizes, times, classes, strict=True)))
+
+
+_Found = tuple[Mapping[str, Sequence[str]], Mapping[str, str]]
+"""(the texts of `_COLUMNS`, element by element; the top of the document)"""
+
+
+def _read_each(body: bytes) -> _Found:
+    """Whatever XML has to offer. Raises ExpatError, KeyError, ValueError."""
+    reader = _Reader()
+    reader.parse(body)
+    columns = {
+        name: [one[name] if name in _NEEDED else one.get(name, "") for one in reader.contents] for name in _COLUMNS
+    }
+    return columns, reader.top
+
+
+# ------------------------------------------------------------- pages whose entries are all written alike
+
+
+def _read_alike(body: bytes) -> _Found | None:
+    """The same by one regular expression, ten times as fast, where all entries have the same elements in the same
+    order, and no text in them needs XML to be read. None where that is not so."""
+    start, end = body.find(_OPEN), body.rfind(_CLOSE) + len(_CLOSE)
+    if start < 0 or end < start:
+        return None
+    contents = body[start:end].replace(b"&quot;", b'"')
+    if len(contents.translate(None, delete=_NEEDS_XML)) < len(contents):
+        return None
+    frame = _Reader()
+    try:
+        frame.parse(body[:start] + _EMPTY + body[end:])  # all but the entries, with an empty one where they stood
+    except expat.ExpatError:
+        return None
+    if frame.contents != [{}] or frame.encoding.lower() != "utf-8":
+        return None
+    tags = tuple(_TAG.findall(contents, 0, contents.index(_CLOSE) + len(_CLOSE)))
+    pattern, names = _pattern_of(tags)
+    text = contents.decode()
+    rows: list[tuple[str, ...]] = pattern.findall(text)
+    if text.count("<") != len(rows) * len(tags) or len(set(names)) < len(names) or not _NEEDED.issubset(names):
+        return None
+    columns = dict.fromkeys(_COLUMNS, ("",) * len(rows)) | dict(zip(names, zip(*rows, strict=True), strict=True))
+    return columns, frame.top
+
+
+@lru_cache(maxsize=64)
+def _pattern_of(tags: tuple[bytes, ...]) -> tuple[re.Pattern[str], list[str]]:
+    """What matches an entry of these tags; the names of its groups, those in `_LEAVES` that stand directly in it."""
+    parts: list[str] = []
+    names: list[str] = []
+    depth = 0
+    for tag, following in itertools.pairwise((*map(bytes.decode, tags), "")):
+        name = tag.strip("</>")
+        depth += -1 if tag.startswith("</") else 1
+        is_leaf = depth == 2 and following == f"</{name}>" and name in _LEAVES
+        if is_leaf:
+            names.append(name)
+        parts += [tag, "([^<]*)" if is_leaf else "[^<]*"]
+    return re.compile("".join(parts[:-1])), names
 
 
 class _Reader:
@@ -117,6 +192,8 @@ class _Reader:
         self._fields = self.top
         self._text: list[str] = []
         self._depth = 0
+        self.encoding = "utf-8"
+        """As declared."""
 
     def parse(self, body: bytes) -> None:
         parser = expat.ParserCreate()
@@ -125,7 +202,11 @@ class _Reader:
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._text.append
         parser.StartDoctypeDeclHandler = _no_doctype
+        parser.XmlDeclHandler = self._declared
         parser.Parse(body, True)
+
+    def _declared(self, _version: str, encoding: str | None, _standalone: int) -> None:
+        self.encoding = encoding or self.encoding
 
     def _start(self, name: str, _attributes: dict[str, str]) -> None:
         self._depth += 1
@@ -146,17 +227,6 @@ class _Reader:
 
 def _no_doctype(*_unused: object) -> None:
     raise ValueError("a document type")  # entities that expand without end
-
-
-def _listed(fields: dict[str, str], *, url_encoded: bool) -> Listed:
-    key = fields["Key"]
-    return Listed(
-        key=unquote_plus(key, errors="strict") if url_encoded and ("%" in key or "+" in key) else key,
-        etag=fields.get("ETag", "").strip('"'),
-        size=size_of(fields["Size"]),
-        last_modified_ns=time_ns(datetime.fromisoformat(fields["LastModified"])),
-        storage_class=fields.get("StorageClass") or "STANDARD",
-    )
 
 
 def size_of(text: str) -> int:

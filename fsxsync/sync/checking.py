@@ -26,6 +26,7 @@ from fsxsync.sync.rules import Place, broken, misplaced
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.verifying import Verifier
 from fsxsync.tree.attributes import Seen, see, see_all
+from fsxsync.tree.flags import FlagReader
 from fsxsync.tree.leases import is_open_for_writing
 
 BATCH = 200
@@ -175,7 +176,9 @@ class Checker:
 
     async def _check(self, pairs: Sequence[Pair]) -> list[Broken]:
         self._tally.entries += len(pairs)
-        suspects = [pair for pair in pairs if self._judge(pair, pending=False)]
+        flags = self._shared.tree.flags()
+        flags.read([pair.tree_path for pair in pairs])
+        suspects = [pair for pair in pairs if self._judge(pair, pending=False, flags=flags)]
         found = await self._look_again(suspects) if suspects else []
         if self._verifier is None:
             return found
@@ -227,18 +230,19 @@ class Checker:
     def _judge_now(self, pair: Pair) -> list[Finding]:
         return self._judge(pair, pending=False)
 
-    def _judge(self, pair: Pair, *, pending: bool) -> list[Finding]:
-        place = self._place(pair, full=not pending)
+    def _judge(self, pair: Pair, *, pending: bool, flags: FlagReader | None = None) -> list[Finding]:
+        """``flags``: where those of a batch were read just now."""
+        place = self._place(pair, full=not pending, flags=flags)
         attributes = misplaced(pair.seen.misplaced, place) if pair.seen is not None else []
         return broken(pair.row, pair.local, pending, place) + attributes
 
-    def _place(self, pair: Pair, *, full: bool) -> Place:
+    def _place(self, pair: Pair, *, full: bool, flags: FlagReader | None) -> Place:
         shown, served = os.fsdecode(pair.tree_path), pair.served
         path = served.association.relative(pair.tree_path) if served is not None else None
         if served is None or not path:
             return Place(shown, served.id if served else "", None, Policy())
         kind = pair.local.kind if pair.local else pair.row.kind if pair.row else Kind.FILE
-        key = exportable_key(served, path, kind)
+        key = exportable_key(served, path, kind, flags.of(pair.tree_path) if flags is not None else None)
         stays = isinstance(key, NotExportable) or takes_no_part(served, path, pair.row, pair.local, None)
         if full and not stays and (pair.row is None or pair.local is None or not pair.row.matches_local(pair.local)):
             stays = self._is_refused(served, path)

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import trio
 
+from fsxsync.catalog.brief import Brief
 from fsxsync.errors import BadInput, KeyNotPosix, LocalChanged
 from fsxsync.model.difference import Change, Difference
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.keys import path_of
+from fsxsync.model.shallow import Shallow
 from fsxsync.ports import Listed
 from fsxsync.sync import conflicts
+from fsxsync.sync.ahead import ReadAhead
 from fsxsync.sync.filters import Age
 from fsxsync.sync.reconcile import Delta, local_delta, needs_digest
 from fsxsync.sync.served import Served
 from fsxsync.tree.identify import hash_file
 from fsxsync.tree.tree import Tree
+from fsxsync.tree.walk import Entry
 
 T = TypeVar("T")
-BATCH = 500
+BATCH = 1000
 """Entries that one hop to a worker thread reads; other tasks run between two."""
 
 
@@ -34,6 +38,27 @@ class _Here:
     row: Base | None = None
     local: Local | None = None
     listed: Listed | None = None
+
+
+class _Side(Generic[T]):
+    """A sorted sequence, as far as it has been read."""
+
+    def __init__(self, batches: AsyncIterator[list[T]]) -> None:
+        self._batches = batches
+        self.batch: list[T] = []
+        self.place = 0
+        self._has_more = True
+
+    async def read_on(self) -> bool:
+        """True if there was need and more to read."""
+        is_due = self.place == len(self.batch) and self._has_more
+        if is_due:
+            self.batch, self.place = await anext(self._batches, []), 0
+            self._has_more = bool(self.batch)
+        return is_due
+
+    def head(self) -> T | None:
+        return self.batch[self.place] if self.place < len(self.batch) else None
 
 
 async def differences(served_by_id: Mapping[str, Served], tree_path: bytes) -> AsyncGenerator[Difference, None]:
@@ -65,61 +90,66 @@ class _Merge:
         self._clashes: set[bytes] = set()
 
     async def run(self) -> AsyncGenerator[Difference, None]:
-        rows = self._served.shared.catalog.files.iterate(self._served.id, self._under)
-        locals_, listeds = self._locals(), self._listeds()
-        row = next(rows, None)
-        local, local_batch = await _advance(locals_, iter(()))
-        listed, listed_batch = await _advance(listeds, iter(()))
-        count = 0
-        while row is not None or local is not None or listed is not None:
-            heads = []
-            if row is not None:
-                heads.append(row.path + b"/" if row.kind is Kind.DIRECTORY else row.path)
-            heads += [head[0] for head in (local, listed) if head is not None]
-            key = min(heads)
+        rows = _Side(self._rows())
+        locals_, listeds = _Side(ReadAhead(self._locals())), _Side(ReadAhead(self._listeds()))
+        while True:
+            _pass_equal(rows, locals_, listeds)
+            if await rows.read_on() | await locals_.read_on() | await listeds.read_on():
+                continue
+            row, local, listed = rows.head(), locals_.head(), listeds.head()
+            keys = [head[0] for head in (row, local, listed) if head is not None]
+            if not keys:
+                return
+            key = min(keys)
             here = _Here(key.removesuffix(b"/"))
-            if row is not None and row.path == here.path and (row.kind is Kind.DIRECTORY) == key.endswith(b"/"):
-                here.row, row = row, next(rows, None)
+            if row is not None and row.sort_key == key:
+                rows.place += 1
+                here.row = self._served.shared.catalog.files.get(self._served.id, here.path)
             if local is not None and local[0] == key:
-                here.local = local[1]
-                local, local_batch = await _advance(locals_, local_batch)
+                locals_.place += 1
+                here.local = local[1].local()
             if listed is not None and listed[0] == key:
-                here.listed = listed[1]
-                listed, listed_batch = await _advance(listeds, listed_batch)
+                listeds.place += 1
+                here.listed = self._possible(listed[1])
             if here.path and (found := await self._judge(here, is_directory=key.endswith(b"/"))) is not None:
                 yield found
-            count += 1
-            if count % BATCH == 0:
-                await trio.lowlevel.checkpoint()
 
-    # ------------------------------------------------------------- the sides; blocking, for a worker thread
+    # ------------------------------------------------------------- the sides
 
-    def _locals(self) -> Iterator[list[tuple[bytes, Local]]]:
+    async def _rows(self) -> AsyncIterator[list[Brief]]:
+        for page in self._served.shared.catalog.briefs.iterate(self._served.id, self._under):
+            yield page
+            await trio.lowlevel.checkpoint()
+
+    def _locals(self) -> Iterator[list[Entry]]:
+        """Blocking."""
         served, tree = self._served, self._served.shared.tree
-        top = served.tree_path(self._under)
+        top, start = served.tree_path(self._under), served.association.start
         if self._under and (itself := tree.identify(top)) is not None:
-            yield [(_sort_key(self._under, itself.kind is Kind.DIRECTORY), itself)]
-        for batch in tree.walk_batches(top, BATCH):
-            found = []
-            for path, local in batch:
-                inside = served.association.relative(path)
-                assert inside is not None
-                found.append((_sort_key(inside, local.kind is Kind.DIRECTORY), local))
-            yield found
+            yield [(_sort_key(self._under, itself.kind is Kind.DIRECTORY), Shallow.of(itself))]
+        for batch in tree.entry_batches(top, BATCH):
+            yield [(key[start:], found) for key, found in batch] if start else batch
 
     def _listeds(self) -> Iterator[list[tuple[bytes, Listed]]]:
+        """With the part of the key that is a sort key, if it is any. Blocking."""
         served, under = self._served, self._under
-        prefix = served.association.prefix + under.decode("utf-8", "surrogateescape")
-        for page in served.store.list_pages(prefix):
-            found = []
-            for listed in page:
-                try:
-                    path, is_directory = path_of(listed.key, served.association.prefix)
-                except KeyNotPosix:
-                    continue  # no path: the event log names it
-                if not under or path == under or path.startswith(under + b"/"):
-                    found.append((_sort_key(path, is_directory), listed))
-            yield found
+        prefix = served.association.prefix
+        inside, start = under + b"/", len(prefix)
+        for page in served.store.list_pages(prefix + under.decode("utf-8", "surrogateescape")):
+            # JSON can spell keys that are no Unicode: `_possible` has them.
+            found = [(one.key[start:].encode("utf-8", "surrogatepass"), one) for one in page]
+            if under:
+                found = [one for one in found if one[0] == under or one[0].startswith(inside)]
+            if found:
+                yield found
+
+    def _possible(self, listed: Listed) -> Listed | None:
+        """None if its key is no path: the event log names it."""
+        try:
+            path_of(listed.key, self._served.association.prefix)
+        except KeyNotPosix:
+            return None
+        return listed
 
     # ------------------------------------------------------------- judging
 
@@ -212,11 +242,25 @@ def _sort_key(path: bytes, is_directory: bool) -> bytes:
     return path + b"/" if is_directory else path
 
 
-async def _advance(batches: Iterator[list[T]], batch: Iterator[T]) -> tuple[T | None, Iterator[T]]:
-    """The next element, and the iterator that has those after it."""
-    while (found := next(batch, None)) is None:
-        more = await trio.to_thread.run_sync(next, batches, None)
-        if more is None:
-            return None, iter(())
-        batch = iter(more)
-    return found, batch
+def _pass_equal(rows: _Side[Brief], locals_: _Side[Entry], listeds: _Side[tuple[bytes, Listed]]) -> None:
+    """Go on to where the sides differ or one has to be read. What is equal on all of them needs no judgement, whatever
+    the filters say; nor does a directory that the repository has only because keys lie below it."""
+    at_row, at_local, at_listed = rows.place, locals_.place, listeds.place
+    try:
+        while True:
+            row = rows.batch[at_row]
+            key, found = locals_.batch[at_local]
+            listed_key, listed = listeds.batch[at_listed]
+            if row.sort_key != key:
+                break
+            if key == listed_key:
+                if not (row.matches(found) and row.matches_listing(listed.etag, listed.size, listed.last_modified_ns)):
+                    break
+                at_listed += 1
+            elif key > listed_key or not row.is_implied:
+                break
+            at_row += 1
+            at_local += 1
+    except IndexError:
+        pass  # one of them is read to its end
+    rows.place, locals_.place, listeds.place = at_row, at_local, at_listed

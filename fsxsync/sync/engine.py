@@ -339,7 +339,7 @@ class Engine:
     def status(self) -> Status:
         return collect(self._shared, self._services, self._facts, self.watcher, self.waiter)
 
-    def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[FileState]:
+    def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[Sequence[FileState]]:
         return self._states.told(tree_paths, recursive=recursive)
 
     def check(

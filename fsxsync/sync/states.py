@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-
-import trio
+from functools import cache
+from itertools import groupby
 
 from fsxsync.errors import BadInput, NotExportable
-from fsxsync.model.identity import Base, Kind, Local
+from fsxsync.model.flags import XATTRS, Flags
+from fsxsync.model.identity import KINDS, Base, Kind, Local
 from fsxsync.ports import FileState
+from fsxsync.sync.ahead import ReadAhead
 from fsxsync.sync.intake import exportable_key
 from fsxsync.sync.reconcile import Delta, local_delta
 from fsxsync.sync.served import Served
 from fsxsync.tree.flags import FlagReader
 from fsxsync.tree.tree import Tree
+from fsxsync.tree.walk import Entry
+
+BATCH = 500
+"""Entries that one hop to a worker thread reads; other tasks run between two."""
+NOISY = 1000
+"""Pending paths and problems among a batch's, and between them, that are too many to be read at once."""
 
 EXISTS, DIRTY, RELEASED, ARCHIVED, NORELEASE, NOARCHIVE, LOST = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40
 WORDS = (
@@ -58,50 +66,87 @@ class States:
         self._served_for = served_for
         self._resident_bytes = resident_bytes
 
-    async def told(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[FileState]:
-        """Each path, and all below it. Raises BadInput: there is nothing at one of them."""
+    async def told(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[Sequence[FileState]]:
+        """Each path, and all below it, some hundreds at a time. Raises BadInput: there is nothing at one of them."""
         for path in tree_paths:
             local = self._tree.identify(path)
             if local is None:
                 raise BadInput(f"/{path.decode('utf-8', 'backslashreplace')}", "no such file or directory")
-            yield self._state(path, local, self._tree.flags())
+            yield [self._state(path, local, self._tree.flags())]
             if recursive and local.kind is Kind.DIRECTORY:
-                batches = self._tree.walk_batches(path)
-                while batch := await trio.to_thread.run_sync(next, batches, None):
-                    for state in self._states_below(batch):
-                        yield state
+                async for batch in ReadAhead(self._tree.entry_batches(path, BATCH, marks=XATTRS)):
+                    yield self._states_below(batch)
 
     def _state(self, path: bytes, local: Local, flags: FlagReader) -> FileState:
         return state_of(self._served_for(path), path, local, self._resident_bytes(local.ino), flags)
 
-    def _states_below(self, batch: Sequence[tuple[bytes, Local]]) -> list[FileState]:
+    def _states_below(self, batch: Sequence[Entry]) -> list[FileState]:
         """Of what a walk found, as far as it is there still. No await: what is asked once for all holds for each."""
         states: list[FileState] = []
         flags = self._tree.flags()
-        placed: dict[str, list[tuple[bytes, bytes]]] = {}
-        for path, _ in batch:
-            served = self._served_for(path)
-            if served is not None and (relative := served.association.relative(path)):
-                placed.setdefault(served.id, []).append((path, relative))
-        known: dict[bytes, tuple[Served, bytes, Base, bool]] = {}
-        for within in placed.values():
-            served = self._served_for(within[0][0])
-            assert served is not None
-            rows = served.shared.catalog.files.get_many(served.id, [relative for _, relative in within])
-            quiet = _is_quiet(served)
-            known |= {path: (served, relative, rows[relative], quiet) for path, relative in within if relative in rows}
-        for path, shallow in batch:
-            place = known.get(path)
-            # A walk reads no marks, but a row that fits says whether there is one: ctime would have moved with it.
-            if place is not None and place[2].matches_local(shallow):
-                served, relative, base, quiet = place
-                here = self._resident_bytes(shallow.ino) if base.released and shallow.blocks else None
-                states.append(
-                    _state_in(served, path, relative, shallow, base, here, flags, is_stub=base.released, is_quiet=quiet)
-                )
-            elif (local := self._tree.identify(path)) is not None:
-                states.append(self._state(path, local, flags))
+        owner_of = cache(self._served_for)
+        for served, entries in groupby(batch, key=lambda entry: owner_of(_directory_of(entry[0]))):
+            run = list(entries)
+            known = self._known(served, run, flags) if served is not None else {}
+            for key, _ in run:
+                if (state := known.get(key)) is not None:
+                    states.append(state)
+                elif (local := self._tree.identify(path := key.removesuffix(b"/"))) is not None:
+                    states.append(self._state(path, local, flags))
         return states
+
+    @staticmethod
+    def _known(served: Served, entries: Sequence[Entry], flags: FlagReader) -> dict[bytes, FileState]:
+        """The states of those that are what the catalog knows of them, and of which there is nothing else to tell.
+
+        A walk reads no marks of stubs, but a row that fits says whether there is one: ctime would have moved with it.
+        """
+        catalog, start = served.shared.catalog, served.association.start
+        paths = [key[start:].removesuffix(b"/") for key, _ in entries]
+        where = (served.id, min(paths), max(paths), NOISY)
+        noisy = {*catalog.changelog.between(*where), *catalog.problems.between(*where)}
+        if len(noisy) >= NOISY:
+            return {}
+        rows = catalog.briefs.get_many(served.id, [key[start:] for key, _ in entries])
+        loading = served.shared.hydrating
+        states: dict[bytes, FileState] = {}
+        for (key, found), path in zip(entries, paths, strict=True):
+            row = rows.get(key[start:])
+            if row is None or path in noisy or not row.matches(found) or found.ino in loading:
+                continue
+            kind = KINDS[found.kind]
+            size = 0 if kind is Kind.DIRECTORY else found.size
+            said = flags.inside(_directory_of(key))
+            if found.marks:
+                said |= Flags(*(bool(found.marks >> bit & 1) for bit in range(len(XATTRS))))
+            bits = 0 if row.etag is None else EXISTS | ARCHIVED
+            bits |= RELEASED * row.released | NORELEASE * said.norelease | NOARCHIVE * said.noarchive
+            exported_as = exportable_key(served, path, kind, said)
+            states[key] = FileState(
+                key.removesuffix(b"/").decode("utf-8", "surrogateescape"),
+                bits,
+                words_of(bits),
+                kind,
+                row.resident_bytes or 0 if row.released else size,
+                size,
+                row.etag,
+                row.version_id,
+                None if isinstance(exported_as, NotExportable) else exported_as,
+                served.id,
+                False,
+                None,
+            )
+        return states
+
+
+@cache
+def words_of(bits: int) -> tuple[str, ...]:
+    """Lustre's words, in Lustre's order."""
+    return tuple(word for bit, word in WORDS if bits & bit)
+
+
+def _directory_of(key: bytes) -> bytes:
+    return key.removesuffix(b"/").rpartition(b"/")[0]
 
 
 def state_of(
@@ -120,11 +165,6 @@ def state_of(
     return _state_in(served, tree_path, path, local, base, resident_bytes, flags, is_stub=is_stub)
 
 
-def _is_quiet(served: Served) -> bool:
-    catalog = served.shared.catalog
-    return catalog.changelog.count(served.id)[0] == 0 and catalog.problems.count(served.id) == 0
-
-
 def _state_in(
     served: Served,
     tree_path: bytes,
@@ -135,16 +175,14 @@ def _state_in(
     flags: FlagReader,
     *,
     is_stub: bool,
-    is_quiet: bool = False,
 ) -> FileState:
-    """``is_quiet``: nothing is pending or wrong in the whole association."""
     shown = tree_path.decode("utf-8", "surrogateescape")
     size = 0 if local.kind is Kind.DIRECTORY else local.size
     here = size if not is_stub else resident_bytes or 0
     catalog = served.shared.catalog
-    entries = [] if is_quiet else catalog.changelog.pending(served.id, path, 1)
+    entries = catalog.changelog.pending(served.id, path, 1)
     pending = [entry for entry in entries if entry.path == path]
-    problems = [] if is_quiet else catalog.problems.get(served.id, path)
+    problems = catalog.problems.get(served.id, path)
     bits = 0
     if base is not None and base.etag is not None:
         bits = EXISTS | ARCHIVED
@@ -161,7 +199,7 @@ def _state_in(
     return FileState(
         path=shown,
         bits=bits,
-        flags=tuple(word for bit, word in WORDS if bits & bit),
+        flags=words_of(bits),
         kind=local.kind,
         resident_bytes=here,
         size=size,

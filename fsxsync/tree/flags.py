@@ -35,9 +35,10 @@ class FlagReader:
 
     def of(self, path: bytes) -> Flags:
         """The flags of what stands at the path, its own and inherited ones. Raises TreeError."""
-        return self._own(path) | (self._directory(path.rpartition(b"/")[0]) if path else Flags())
+        return self._own(path) | (self.inside(path.rpartition(b"/")[0]) if path else Flags())
 
-    def _directory(self, path: bytes) -> Flags:
+    def inside(self, path: bytes) -> Flags:
+        """What all has that lies directly in the directory. Raises TreeError."""
         found = self._directories.get(path)
         if found is None:
             found = self._directories[path] = self.of(path)

@@ -21,6 +21,7 @@ from fsxsync.tree.placing import Places
 from fsxsync.tree.releasing import Releasable
 from fsxsync.tree.settle_together import Arrived
 from fsxsync.tree.staging import INSIDE, NewStub, Staged, Staging, check_xattrs
+from fsxsync.tree.walk import Entry
 
 __all__ = ["NewStub", "Releasable", "Staged", "Tree"]
 
@@ -135,6 +136,11 @@ class Tree:
     def walk_batches(self, directory: bytes, size: int = 500) -> Iterator[list[tuple[bytes, Local]]]:
         """The same, ``size`` entries at a time: one hop to a worker thread each."""
         entries = self.walk(directory)
+        return iter(lambda: list(itertools.islice(entries, size)), [])
+
+    def entry_batches(self, directory: bytes, size: int = 500, *, marks: Sequence[bytes] = ()) -> Iterator[list[Entry]]:
+        """What `walk.entries` gives, in such batches."""
+        entries = walk.entries(self.root_fd, self.dev, directory, hidden=self._hidden, marks=marks)
         return iter(lambda: list(itertools.islice(entries, size)), [])
 
     # ------------------------------------------------------------- files

@@ -1,5 +1,6 @@
 /* Answers and the tables behind them under sanitizers: many threads ask while one changes what they
  * ask about; and the map against a plain array. */
+#include "channel_attributes.h"
 #include "channel_direct.h"
 #include "channel_wire.h"
 
@@ -92,6 +93,7 @@ ask_about(struct world *world, int number)
         atomic_fetch_add(&world->created, 1);
     }
     (void)ask(world, FUSE_GETATTR, &getattr, sizeof getattr);
+    (void)fsx_attributes_look_ahead(&world->direct.tables);
     if (ask(world, FUSE_RELEASE, &release, sizeof release)) {
         atomic_fetch_add(&world->released, 1);
     }
@@ -152,6 +154,29 @@ learn(struct world *world, size_t *created, size_t *released)
     }
 }
 
+/* Numbers that no file has here: only what the tables say counts. */
+static void
+looks_ahead_in_order(struct world *world)
+{
+    struct fsx_tables *tables = &world->direct.tables;
+
+    fsx_tables_name(tables, 1003, world->directory, 1, "f1");
+    fsx_tables_name(tables, 1004, world->directory, 1, "gone");
+    (void)fsx_attributes_look_ahead(tables); /* what was expected before */
+
+    fsx_attributes_expect_next(tables, 1000);
+    fsx_attributes_expect_next(tables, 1002); /* not in order */
+    assert(!fsx_attributes_look_ahead(tables));
+    fsx_attributes_expect_next(tables, 1001);
+    fsx_attributes_expect_next(tables, 1002);
+    assert(fsx_attributes_look_ahead(tables));
+    assert(!fsx_attributes_look_ahead(tables)); /* once */
+    fsx_attributes_expect_next(tables, 1003);
+    assert(!fsx_attributes_look_ahead(tables)); /* it has gone, which harms nobody */
+    fsx_attributes_expect_next(tables, 1004);
+    assert(!fsx_attributes_look_ahead(tables)); /* a name that nobody knows */
+}
+
 static void
 test_many_at_once(void)
 {
@@ -194,6 +219,7 @@ test_many_at_once(void)
     assert(released == ASKERS * ROUNDS + 2 * FILES && atomic_load(&world.released) == released);
     assert(atomic_load(&world.met) >= FILES);
     assert(world.direct.tables.opened.count == 0);
+    looks_ahead_in_order(&world);
     for (int i = 0; i < FILES; i++) {
         char name[32];
         (void)snprintf(name, sizeof name, "f%d", i);

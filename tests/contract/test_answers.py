@@ -16,6 +16,7 @@ from fsxsync import errors
 from fsxsync.errors import RepositoryError
 from fsxsync.model.identity import Kind, Posix
 from fsxsync.ports import Answer
+from fsxsync.repository import listing as listings
 from fsxsync.repository.answers import described_again, remote_of, written
 from fsxsync.repository.heads import head_document
 from fsxsync.repository.listing import fetch_page, parse_page, read_fast
@@ -280,6 +281,46 @@ def test_the_last_page_is_the_last() -> None:
     page = parse_page(listing(top="<IsTruncated>false</IsTruncated>"))
 
     assert (page.entries, page.is_truncated, page.token) == ([], False, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_alike"),
+    [
+        (listing("a", "b%20c", "d&quot;"), True),
+        (listing("a", "b").replace(b"><", b">\n  <"), True),
+        (listing("a", "b", top="<Contents2/><IsTruncated>true</IsTruncated>"), True),
+        (listing("a", "b").replace(b"<Size>3</Size>", b"<StorageClass>X</StorageClass><Size>3</Size>"), True),
+        (listing("a", "b").replace(b"<ETag>&quot;e&quot;</ETag>", b""), True),
+        (listing("\u00fc").replace(b"?>", b" encoding='UTF-8'?>", 1), True),
+        (listing("a", "b").replace(b"<Size>3</Size>", b"<StorageClass>X</StorageClass><Size>3</Size>", 1), False),
+        (listing("a", "b").replace(b"<ETag>&quot;e&quot;</ETag>", b"<ETag/>", 1), False),
+        (listing("a", "b").replace(b"<Owner>", b"<Size>7</Size><Owner>"), False),
+        (listing("a", "<![CDATA[<b>]]>"), False),
+        (listing("a&amp;b"), False),
+        (listing("a", "b").replace(b"<Size>", b"<Size unit='B'>"), False),
+        (listing("a", "b").replace(b"</Contents>", b"</Contents><!-- <Contents> -->"), False),
+        (
+            listing("a", "b")
+            .replace(b"<Contents>", b"<More><Contents>")
+            .replace(b"</Contents>", b"</Contents></More>"),
+            False,
+        ),
+        (listing("\u00fc").decode().replace("?>", " encoding='latin-1'?>", 1).encode("latin-1"), False),
+        (listing("a").decode().encode("utf-16"), False),
+        (listing("a\rb"), False),
+        (listing(), False),
+    ],
+)
+def test_a_page_whose_entries_are_written_alike_is_read_as_any_other(
+    body: bytes, is_alike: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (listings._read_alike(body) is not None) is is_alike
+    quick = parse_page(body)
+
+    monkeypatch.setattr(listings, "_read_alike", lambda _: None)
+
+    slow = parse_page(body)
+    assert (quick.entries, quick.token, quick.is_truncated) == (slow.entries, slow.token, slow.is_truncated)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def file_state(path: str, **more: object) -> FileState:
         pending=False,
         error=None,
     )
-    return replace(plain, **more)  # type: ignore[arg-type]
+    return plain._replace(**more)  # type: ignore[arg-type]
 
 
 class FakeAdministration:
@@ -168,14 +168,14 @@ class FakeAdministration:
             recent_errors=self.pending[:1],
         )
 
-    async def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[FileState]:
+    async def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[Sequence[FileState]]:
         with self._note("state", (tuple(tree_paths), recursive)):
             for path in tree_paths:
                 if path not in self.states:
                     raise BadInput(f"/{path.decode('utf-8', 'backslashreplace')}", "no such file or directory")
                 for state in self.states[path] if recursive else self.states[path][:1]:
                     await self._pass_gate()
-                    yield state
+                    yield [state]
 
     async def check(
         self, tree_paths: Sequence[bytes], *, verify: bool, repair: bool = False

@@ -25,7 +25,7 @@ def test_diff_names_every_difference_and_changes_nothing(fsx: Instance, moto: Mo
     (here / "x.tmp").write_bytes(b"left out")
     (here / "clash").mkdir()
     (here / "gone").unlink()
-    for key in ("theirs", "both", "came", "clash", "y.tmp"):
+    for key in ("theirs", "both", "came", "clash", "y.tmp", "odd//key"):
         s3.put_object(Bucket=bucket, Key=key, Body=b"theirs!")
     s3.delete_object(Bucket=bucket, Key="lost")
     expected = {

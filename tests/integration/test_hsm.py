@@ -22,6 +22,8 @@ from support.instance import eventually
 from support.moto_server import MotoServer
 from support.proxy import Answer, Request
 
+from fsxsync.control.client import Document
+
 SIZE = 3 * CHUNK + 55
 BODY = bytes(range(256)) * (SIZE // 256 + 1)
 BODY = BODY[:SIZE]
@@ -325,3 +327,49 @@ def test_a_lost_file_can_be_given_new_content_or_removed(tier: Tiering) -> None:
         key: ["exists", "archived"] for key in ("rewritten", "put back")
     }
     tier.agree(place, {"rewritten": b"new", "put back": BODY})
+
+
+def test_state_of_a_tree_says_of_each_what_state_says_of_it_alone(tier: Tiering) -> None:
+    """A tree is told batch by batch, from what a walk reads and what the catalog knows."""
+    place = tier.place("manual", "each")
+    for name in ("kept", "released", "partial", "dirty", "never", "deep/est/f", "deep-/f", "gone"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(BODY)
+    (place / "link").symlink_to("kept")
+    (place / "empty").mkdir()
+    done = tier.task("EXPORT_TO_REPOSITORY", place)
+    assert done["lifecycle"] == "SUCCEEDED", done["failures"]
+    tier.release(place / "released", place / "partial", place / "deep")
+    with (place / "partial").open("rb") as reader:
+        reader.read(10)
+    os.setxattr(place / "never", "user.fsxsync.norelease", b"1")
+    os.setxattr(place / "deep-", "user.fsxsync.noarchive", b"1")
+    (place / "dirty").write_bytes(b"other")
+    (place / "new").write_bytes(b"x")
+    (place / "late").symlink_to("nowhere")
+    (place / os.fsdecode(b"\xff")).touch()
+    os.mkfifo(place / "pipe")
+    (place / "gone").unlink()
+    (place / "gone").mkdir()
+
+    tier.settle(place)
+
+    def told() -> list[Document]:
+        return [line["state"] for line in tier.client.states([tier.inside(place).encode()], recursive=True)]
+
+    def alone() -> list[Document]:
+        lines = tier.client.states([os.fsencode(one["path"]) for one in told()], recursive=False)
+        return [line["state"] for line in lines]
+
+    eventually(lambda: told() == alone())  # what was read in part may be loaded just now
+    found = told()
+    below = [Path(directory) / name for directory, *names in os.walk(place) for name in (*names[0], *names[1])]
+    keys = sorted(os.fsencode(tier.inside(path)) + b"/" * (path.is_dir() and not path.is_symlink()) for path in below)
+    assert [one["path"] for one in found] == [tier.inside(place), *(os.fsdecode(key.rstrip(b"/")) for key in keys)]
+    flags = {Path(one["path"]).name: one["flags"] for one in found}
+    assert flags["link"] == flags["kept"] == ["exists", "archived"]
+    assert flags["released"] == ["released", "exists", "archived"]
+    assert flags["dirty"] == ["exists", "dirty", "archived"]
+    assert flags["never"] == ["exists", "archived", "never_release"]
+    shown = tier.fsx.ok("state", "-r", "--json", place).json
+    assert shown == [one | {"path": str(tier.fsx.directory / one["path"])} for one in found]

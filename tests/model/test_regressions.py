@@ -134,12 +134,11 @@ def test_a_directory_removed_while_it_is_scanned_ended_the_daemon(
 
     class Racing:
         @staticmethod
-        def getdents(fd: int, offset: int, max_bytes: int) -> list[tuple[bytes, int, int, int]]:
-            entries: list[tuple[bytes, int, int, int]] = _core.getdents(fd, offset, max_bytes)
-            if any(name == b"f" for name, *_ in entries):
+        def read_directory(fd: int, device: int, prefix: bytes, marks: tuple[bytes, ...]) -> tuple[list[bytes], bytes]:
+            if prefix == b"d/":
                 (tmp_path / "d/f").unlink()
                 (tmp_path / "d").rmdir()
-            return entries
+            return _core.read_directory(fd, device, prefix, marks)
 
     monkeypatch.setattr(walk, "_core", Racing)
     root = os.open(tmp_path, os.O_RDONLY)

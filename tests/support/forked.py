@@ -35,6 +35,8 @@ import pyfuse3, trio, hypercorn.trio, sqlite_utils, awscrt.auth, prometheus_clie
 import support.mounting
 from fsxsync.model.association import Access
 from fsxsync.repository.session import s3_client, sqs_client
+for name in fsxsync.cli.main.cli.list_commands(None):
+    fsxsync.cli.main.cli.get_command(None, name)  # imports it
 access = Access(endpoint_url="http://127.0.0.1:9", region="us-east-1")
 for client in (s3_client(access), sqs_client(None, None, access)):  # botocore's descriptions are read once
     client.close()

@@ -22,11 +22,13 @@ import trio.testing
 from fakes.administration import FakeAdministration, file_state
 
 from fsxsync.control.client import Client
+from fsxsync.control.documents import state_lines
 from fsxsync.control.listening import is_loopback, listen_tcp, listen_unix
 from fsxsync.control.protocol import BODY_MAX, FSX, FSXSYNC, DaemonError
 from fsxsync.control.server import serve_control
 from fsxsync.errors import AccessDenied, BadInput, InvariantBroken, NoDaemon
 from fsxsync.model.association import Event, Lifecycle, OnConflict
+from fsxsync.model.identity import Kind
 from fsxsync.ports import PendingItem
 from fsxsync.telemetry.eventlog import EventLog
 
@@ -379,6 +381,24 @@ async def test_an_association_is_told_with_its_counters(world: World) -> None:
 
 
 # ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("name", ["d/a", "", 'q"\\', "ü\U0001f600\n", os.fsdecode(b"n\xff")])
+@pytest.mark.parametrize("more", [{}, {"etag": None, "key": None, "association": None, "bits": 0, "flags": ()}])
+def test_a_line_of_a_state_is_json(name: str, more: dict[str, object]) -> None:
+    states = [file_state(name, pending=True, error='no "x"', **more), file_state(name, kind=Kind.SYMLINK, **more)]
+
+    lines = [json.loads(line) for line in state_lines(7, states).splitlines()]
+
+    assert [(line["index"], set(line)) for line in lines] == [(7, {"index", "state"})] * 2
+    for line, state in zip(lines, states, strict=True):
+        fields = {name: value for name, value in state._asdict().items() if name != "bits"}
+        assert line["state"] == fields | {
+            "state": state.bits,
+            "flags": list(state.flags),
+            "kind": state.kind.value,
+        }
+        assert next(iter(line["state"])) == "path"  # the client counts on it
 
 
 async def test_states_come_as_lines_and_keep_names_that_are_no_text(world: World) -> None:
