@@ -217,7 +217,8 @@ class Served:
     source_read_ns: int = 0
     in_flight: int = 0
     markers_beside_files: set[bytes] = field(default_factory=set)
-    """Paths of files for which a listing or an event named a directory's marker: their next look asks for it."""
+    """Paths for which a listing or an event named a directory's marker, and no row a directory: should a file be there
+    or come with it, their next look asks for the marker."""
     filters: Filters = field(init=False)
     filters_stale: trio.Event = field(default_factory=trio.Event)
     """Set when the ignore list changed: tree and listing are to be compared again."""
