@@ -20,7 +20,7 @@ DISK = 2 << 30
 SIZE = 4 << 20
 TIMES = 2
 """So many times the disk's size is written."""
-HIGH = 60
+HIGH, LOW = 60, 40
 LOOK_S = 0.02
 
 
@@ -28,7 +28,7 @@ def run(report: Report) -> None:
     """One writer, files of 4 MiB."""
     if os.geteuid() != 0:
         raise CannotRun("only root mounts disks")
-    case = f"{TIMES} x {DISK >> 30} GiB in files of {SIZE >> 20} MiB, cache_high {HIGH} %"
+    case = f"{TIMES} x {DISK >> 30} GiB in files of {SIZE >> 20} MiB, cache_high {HIGH} %, cache_low {LOW} %"
     with StaticServer(0) as server, _instance() as fsx:
         fsx.ok("associate", "s3://bench/written/", "/d", "--endpoint-url", server.url, "--poll", "0")
         with _watched(fsx.tree) as seen:
@@ -54,7 +54,8 @@ def _instance() -> Iterator[Instance]:
         subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)  # noqa: S603, S607
         subprocess.run(["mount", "-o", "loop", image, base / "state"], check=True)  # noqa: S603, S607
         stack.callback(subprocess.run, ["umount", "-l", base / "state"], check=True)
-        made = Instance(base, env={"FSXSYNC_EXPORT_DELAY_S": "1", "FSXSYNC_CACHE_HIGH": f"{HIGH}%"})
+        env = {"FSXSYNC_EXPORT_DELAY_S": "1", "FSXSYNC_CACHE_HIGH": f"{HIGH}%", "FSXSYNC_CACHE_LOW": f"{LOW}%"}
+        made = Instance(base, env=env)
         stack.callback(made.clean_up)
         made.start()
         yield made

@@ -232,6 +232,7 @@ static PyMethodDef channel_methods[] = {
     {"leave_to_python", fsx_channel_leave_to_python, METH_VARARGS, fsx_channel_leave_to_python_doc},
     {"join", fsx_channel_join, METH_VARARGS, fsx_channel_join_doc},
     {"leave", fsx_channel_leave, METH_VARARGS, fsx_channel_leave_doc},
+    {"keep_free", fsx_channel_keep_free, METH_VARARGS, fsx_channel_keep_free_doc},
     {"is_absent", fsx_channel_is_absent, METH_VARARGS, fsx_channel_is_absent_doc},
     {"present", fsx_channel_present, METH_VARARGS, fsx_channel_present_doc},
     {NULL, NULL, 0, NULL},

@@ -194,7 +194,7 @@ fsx_asked_create(const struct fsx_asked *asked)
     int directory, fd, error = 0;
 
     if (asked->size <= sizeof in || !fsx_tables_is_writable(tables, fsx_asked_ino(asked)) ||
-        (directory = fsx_asked_name(asked, name)) < 0) {
+        (directory = fsx_asked_name(asked, name)) < 0 || !fsx_tables_has_room(tables, directory)) {
         return false;
     }
     memcpy(&in, asked->body, sizeof in);

@@ -16,7 +16,8 @@ struct channel_object {
 extern const char fsx_channel_answer_directly_doc[], fsx_channel_journal_fileno_doc[],
     fsx_channel_drain_doc[], fsx_channel_serve_doc[], fsx_channel_serve_no_more_doc[],
     fsx_channel_leave_to_python_doc[], fsx_channel_join_doc[], fsx_channel_leave_doc[],
-    fsx_channel_is_absent_doc[], fsx_channel_present_doc[], fsx_birth_generation_doc[];
+    fsx_channel_is_absent_doc[], fsx_channel_keep_free_doc[], fsx_channel_present_doc[],
+    fsx_birth_generation_doc[];
 PyObject *fsx_channel_answer_directly(PyObject *object, PyObject *args);
 PyObject *fsx_channel_journal_fileno(PyObject *object, PyObject *ignored);
 PyObject *fsx_channel_drain(PyObject *object, PyObject *ignored);
@@ -26,6 +27,7 @@ PyObject *fsx_channel_leave_to_python(PyObject *object, PyObject *args);
 PyObject *fsx_channel_join(PyObject *object, PyObject *args);
 PyObject *fsx_channel_leave(PyObject *object, PyObject *args);
 PyObject *fsx_channel_is_absent(PyObject *object, PyObject *args);
+PyObject *fsx_channel_keep_free(PyObject *object, PyObject *args);
 PyObject *fsx_channel_present(PyObject *object, PyObject *args);
 PyObject *fsx_birth_generation(PyObject *module, PyObject *args);
 

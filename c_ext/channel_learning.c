@@ -224,6 +224,22 @@ fsx_channel_leave(PyObject *object, PyObject *args)
     Py_RETURN_NONE;
 }
 
+const char fsx_channel_keep_free_doc[] =
+    "keep_free($self, size, /)\n--\n\n"
+    "With fewer bytes of the tree's disk free, files are made by Python only; 0: never mind.";
+
+PyObject *
+fsx_channel_keep_free(PyObject *object, PyObject *args)
+{
+    unsigned long long size;
+
+    if (!PyArg_ParseTuple(args, "K:keep_free", &size)) {
+        return NULL;
+    }
+    atomic_store_explicit(&tables_of(object)->least_free, size, memory_order_relaxed);
+    Py_RETURN_NONE;
+}
+
 const char fsx_channel_is_absent_doc[] =
     "is_absent($self, parent, name, /)\n--\n\n"
     "Whether the kernel may believe that there is no such name. By the host's inode.";

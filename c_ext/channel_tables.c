@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <time.h>
 
 #define SWEPT_EVERY_MS 1000
@@ -355,4 +356,14 @@ bool
 fsx_tables_is_pythons(const struct fsx_tables *tables, uint64_t ino)
 {
     return fsx_map_find(&tables->pythons, ino) != NULL;
+}
+
+bool
+fsx_tables_has_room(const struct fsx_tables *tables, int directory)
+{
+    uint64_t least = atomic_load_explicit(&tables->least_free, memory_order_relaxed);
+    struct statfs disk;
+
+    return least == 0 || (fstatfs(directory, &disk) == 0 &&
+                          (uint64_t)disk.f_bfree * (uint64_t)disk.f_frsize >= least);
 }

@@ -38,6 +38,7 @@ struct fsx_tables {
     struct fsx_map absent;      /* hash of parent and name -> until when, in ms */
     uint64_t swept_ms;          /* when what had expired was dropped */
     struct fsx_named *names;
+    atomic_ullong least_free; /* bytes of the tree's disk; with less, only Python makes files */
     atomic_ullong met, ahead; /* the inode looked up last; the one to look at before it is asked */
 };
 
@@ -94,6 +95,8 @@ bool fsx_tables_named(struct fsx_tables *tables, uint64_t ino, struct fsx_named 
 int fsx_tables_directory(const struct fsx_tables *tables, uint64_t ino);
 bool fsx_tables_is_writable(const struct fsx_tables *tables, uint64_t ino);
 bool fsx_tables_is_pythons(const struct fsx_tables *tables, uint64_t ino);
+/* So much of the disk that `directory` lies on is free that files may be made in it. */
+bool fsx_tables_has_room(const struct fsx_tables *tables, int directory);
 
 /* The kernel's numbers: the root's and 1 change places. Its own inverse. */
 static inline uint64_t

@@ -188,8 +188,10 @@ class Base:
             raise FUSEError(errno.EROFS)
 
     def _may_create(self, directory: Node) -> bool:
+        """Whether files are made there without our being asked, as long as there is room for it."""
         path = self._nodes.path(directory)
-        return path is not None and not self._hydrator.is_tight() and self._hydrator.may_write(path + b"/new")
+        self._direct.keep_free(self._hydrator.least_free())
+        return path is not None and self._hydrator.may_write(path + b"/new")
 
     # ------------------------------------------------------------- owners
 

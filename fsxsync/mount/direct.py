@@ -132,6 +132,11 @@ class Direct:
         for ino in list(self._served):
             self.serve_no_more(ino)
 
+    def keep_free(self, size: int) -> None:
+        """With fewer bytes of the disk free the handlers make files, who ask `Hydrator.is_tight`."""
+        if self._answers and self._channel is not None:
+            self._channel.keep_free(size)
+
     def present(self, parent_ino: int, parent_fd: int, name: bytes, ino: int) -> int | None:
         """The kernel is about to learn that the inode stands there.
 

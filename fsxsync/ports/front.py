@@ -31,6 +31,9 @@ class Hydrator(Protocol):
         """The disk is nearly full, or fuller than it shall be: whoever is about to write shall do so through us, who
         can `make_room` and `slow_down`."""
 
+    def least_free(self) -> int:
+        """Bytes that are free (f_bfree) when it becomes so; hardly ever another number."""
+
     async def slow_down(self) -> None:
         """Before a write: returns when the disk is as full as it may be, or it does not help to wait."""
 

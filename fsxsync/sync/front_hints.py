@@ -24,6 +24,9 @@ class FrontHints:
     async def slow_down(self) -> None:
         await self._shared.slow_down()
 
+    def least_free(self) -> int:
+        return self._shared.least_free()
+
     def is_tight(self) -> bool:
         return self._shared.is_tight()
 
@@ -31,7 +34,6 @@ class FrontHints:
         self._shared.writers[ino] = self._shared.writers.get(ino, 0) + 1
 
     def writer_closed(self, path: bytes, ino: int) -> None:
-        self._shared.is_tight()  # if it has become so, the next writer shall be let in accordingly
         left = self._shared.writers.get(ino, 0) - 1
         if left > 0:
             self._shared.writers[ino] = left

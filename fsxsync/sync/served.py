@@ -121,6 +121,8 @@ class Shared:
     """What began at that time (trio's clock) met a full disk: release something. True: it is worth another try."""
     is_tight: Callable[[], bool] = lambda: False
     """The disk is nearly full, or more of it is used than ``cache_high`` says."""
+    least_free: Callable[[], int] = lambda: 0
+    """Bytes that are free (f_bfree) when it becomes so."""
     slow_down: Callable[[], Awaitable[None]] = nobody_is_held
     """Before a write: wait for exports where they can't follow."""
     drop_partial: Callable[[bytes, int], bool] = nothing_partial

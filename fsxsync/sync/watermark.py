@@ -40,7 +40,7 @@ CANDIDATES = 20_000
 SLICE = 256
 """Files that are released before the disk is asked again."""
 PAUSE_S = 30.0
-"""After a walk that found nothing to release: what is dirty has to be exported first."""
+"""The longest after a walk that found nothing to release: what is dirty has to be exported first."""
 ROOM = 64 << 20
 """What is made at once for somebody who met a full disk; a twentieth of a small disk."""
 ROOM_SHARE = 20
@@ -85,6 +85,12 @@ def low_of(high: str, low: str, total: int) -> int:
     return min(most, bytes_of(low, total)) if low else most - most // 20
 
 
+def pause_s(failures: int, walk_s: float) -> float:
+    """After so many walks that found nothing to release, the last of which took ``walk_s``: of a small tree another one
+    soon, of a large one not all the time, and of none for ever."""
+    return float(min(PAUSE_S, max(LOOK_S * 2 ** min(failures - 1, 10), WALK_SHARE * walk_s)))
+
+
 class Watermark:
     """One per daemon; everything runs in the trio thread."""
 
@@ -100,13 +106,15 @@ class Watermark:
         self._freed_at = 0.0
         """When somebody who met a full disk was last helped."""
         self._is_said = False
-        self._was_tight = False
         self._slowing = Slowing(served, self._is_high, self._is_in_motion)
         self._failing_since = 0.0
         """When releasing above the mark began to find nothing; 0: it finds something."""
+        self._failures = 0
+        """How often it found nothing since."""
         shared.make_room = self.make_room
         shared.slow_down = self._slowing.wait
         shared.is_tight = self.is_tight
+        shared.least_free = self.least_free
 
     async def keep_reserves(self) -> None:
         """Have what is needed to go on when the disk is full, for ever."""
@@ -123,41 +131,57 @@ class Watermark:
         return disk.f_bavail * disk.f_frsize, min(TIGHT, disk.f_blocks * disk.f_frsize // TIGHT_SHARE)
 
     def is_tight(self) -> bool:
-        """See `Shared.is_tight`. Also tells the front, which keeps what it found out, when that has changed."""
+        """See `Shared.is_tight`."""
+        return self._free() < self.least_free()
+
+    def _free(self) -> int:
+        disk = os.fstatvfs(self._shared.tree.root_fd)
+        return disk.f_bfree * disk.f_frsize
+
+    def least_free(self) -> int:
+        """See `Shared.least_free`."""
         if self._shared.eager:
-            return False
-        is_tight = self._has_little() or self._is_high()
-        if is_tight is not self._was_tight:
-            self._was_tight = is_tight
-            self._shared.front.policies_changed()
-        return is_tight
+            return 0
+        disk = os.fstatvfs(self._shared.tree.root_fd)
+        total = self._disk()[1]
+        least = self._left()[1] + (disk.f_bfree - disk.f_bavail) * disk.f_frsize
+        if self._shared.settings.cache_high:
+            high, margin = self._high(total)
+            least = max(least, disk.f_blocks * disk.f_frsize - (high - margin))
+        return least
 
     def _has_little(self) -> bool:
         free, little = self._left()
         return free < little
 
+    def _high(self, total: int) -> tuple[int, int]:
+        """(``cache_high`` in bytes, how far below it nobody shall write past us any more)."""
+        settings = self._shared.settings
+        high, low = bytes_of(settings.cache_high, total), low_of(settings.cache_high, settings.cache_low, total)
+        return high, min(TIGHT, total // TIGHT_SHARE, high - low)
+
     def _is_high(self) -> bool:
         """So much is used that writers have to wait, lest it gets more than ``cache_high``: whoever has a file open
         already writes past us."""
-        settings = self._shared.settings
-        if not settings.cache_high or self._shared.eager:
+        if not self._shared.settings.cache_high or self._shared.eager:
             return False
         used, total = self._disk()
-        return (
-            used > (bytes_of(settings.cache_high, total) + low_of(settings.cache_high, settings.cache_low, total)) // 2
-        )
+        high, margin = self._high(total)
+        return used > high - margin // 2
 
     async def make_room_ahead(self) -> None:
         """While there is little room, make some for those who write past us, for ever."""
+        failures = 0
         while not self._shared.eager:
             await trio.sleep(LOOK_S)
-            self.is_tight()
             if not self._has_little() or not self._shared.writers:
                 continue
+            began = trio.current_time()
             async with self._turn:
                 freed = await self._release_until(lambda: self._left()[1] - self._left()[0])
+            failures = 0 if freed else failures + 1
             if not freed:
-                await trio.sleep(PAUSE_S)
+                await trio.sleep(pause_s(failures, trio.current_time() - began))
 
     async def keep_uses(self) -> None:
         """Remember what is used, for ever."""
@@ -173,26 +197,24 @@ class Watermark:
             used, total = self._disk()
             if used <= bytes_of(settings.cache_high, total) and not self._slowing.held:
                 self._is_said = False
-                self._failing_since = 0.0
+                self._failing_since, self._failures = 0.0, 0
                 continue
             low = low_of(settings.cache_high, settings.cache_low, total)
             began = trio.current_time()
             async with self._turn:
                 freed = await self._release_until(lambda: self._disk()[0] - low)  # noqa: B023 - awaited here
             if freed:
-                self._failing_since = 0.0
+                self._failing_since, self._failures = 0.0, 0
             else:
                 await self._found_nothing(used, began)
 
     async def _found_nothing(self, used: int, began: float) -> None:
-        """Walking all of a large tree is not to be done all the time; of a small one, soon again."""
         now = trio.current_time()
         self._failing_since = self._failing_since or now
+        self._failures += 1
         if not self._is_in_motion() or now - self._failing_since > PAUSE_S:
             self._say(used)
-            await trio.sleep(PAUSE_S)
-        else:
-            await trio.sleep(min(PAUSE_S, WALK_SHARE * (now - began)))
+        await trio.sleep(pause_s(1 if self._slowing.held else self._failures, now - began))
 
     async def make_room(self, since: float) -> bool:
         """Somebody who began at ``since`` met a full disk. True: there is some room now, and he may try again."""

@@ -161,6 +161,9 @@ class FakeHydrator:
     async def slow_down(self) -> None:
         return
 
+    def least_free(self) -> int:
+        return 0
+
     def is_tight(self) -> bool:
         return False
 
