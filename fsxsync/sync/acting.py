@@ -144,7 +144,10 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
             record(served, as_remote_says(row, base or row))
             again = Outcome(Next.AGAIN, local=True)
         case Verdict.IMPORT_META:
-            record(served, await importer.import_metadata(served, path, _with_version(served, path, action)))
+            row = await importer.import_metadata(served, path, _with_version(served, path, action))
+            if action.conflict:  # field by field: what only we changed stays, and is a change to be exported
+                row, again = as_remote_says(row, base or row), Outcome(Next.AGAIN, local=True)
+            record(served, row)
         case Verdict.IMPORT_DELETE:
             await importer.import_delete(served, path, action)
         case Verdict.KEEP_BOTH:

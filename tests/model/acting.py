@@ -346,6 +346,8 @@ class Acting:
                 here = self.local(path)
                 if thing is not None and (here is None or here.content != thing.content):
                     self._doubt(thing)
+                if here is not None and (thing is None or here.content != thing.content):
+                    self._brought(path)  # on a full disk: cut, and not written, which is a change all the same
             return False
         for _, thing in before:
             self._drop(thing)
