@@ -13,7 +13,8 @@ from fsxsync.model.identity import Base, Remote
 @dataclass(frozen=True, slots=True)
 class Move:
     """``row`` is the path's, as it is once the object is there; its ETag and times are still the source's.
-    ``source`` is the path whose object is copied; the path itself, if its file is uploaded."""
+    ``source`` is the path whose object is copied; the path itself, if its file is uploaded (then the row has no ETag),
+    or its object gets other metadata."""
 
     source: bytes
     row: Base

@@ -131,6 +131,8 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
             if again.next is not Next.DONE:
                 return again
         case Verdict.EXPORT_META:
+            if base is not None and local is not None and base.etag and remote is not None:
+                moves.describing(served, base, action.posix or local.posix)
             record(served, await exporter.export_metadata(served, path, action))
         case Verdict.EXPORT_DELETE:
             again = await _export_delete(served, path, action)

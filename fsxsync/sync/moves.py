@@ -3,6 +3,8 @@
 A file that is uploaded is written down too, though not up to the disk: it may be renamed or removed while nobody
 serves, and what stands under its old name would come back as if somebody had put it there.
 
+So is an object that is copied onto itself for other metadata (`describing`).
+
   begin    what is to be copied is written down, and on the disk            a crash here: nothing was asked for
   (copy)   the store copies                                                 here, or while the answer is on its way:
   finish   a HEAD shows the copy, and one transaction writes the new          `settle` finds the copy, knows it by the
@@ -60,6 +62,31 @@ def uploading(served: Served, path: bytes, local: Local, posix: Posix) -> None:
     served.shared.catalog.moves.put(move)
 
 
+def describing(served: Served, base: Base, posix: Posix) -> None:
+    """Write down that the row's object gets other metadata, by a copy onto itself: that may have another ETag, by which
+    nobody would know it for the same content. The row that follows takes the note away."""
+    if posix.xattrs is None:
+        posix = posix._replace(xattrs=base.posix.xattrs)
+    as_told = as_stored(base.kind, posix, served.key(base.path, base.kind))
+    row = base._replace(posix=as_told, posix_known=True)
+    served.shared.catalog.moves.put(Move(source=base.path, row=row, started_ns=served.shared.now_ns()))
+
+
+async def _settle_described(served: Served, move: Move, base: Base | None, local: Local | None) -> bool:
+    """The object's metadata may have been changed. True if it was, which is in the row now: its content is what it was,
+    whatever the file has become meanwhile."""
+    key = served.key(move.path, move.row.kind)
+    seen = await served.store.head(key) if base is not None and base.etag == move.row.etag else None
+    if base is None or seen is None or not move.made(seen) or seen.etag == base.etag:
+        forget(served, move)
+        return False
+    served.expect_echo(key, seen.etag)
+    if local is not None and local.stub is not None and local.stub.etag == base.etag:
+        remark(served, move.path, local, replace(local.stub, etag=seen.etag, version_id=seen.version_id, key=key))
+    _write(served, move, base.with_remote(seen))
+    return True
+
+
 async def finish(served: Served, move: Move, local: Local, written: Written) -> Base:
     """The copy was answered: look at it, and write the new path's row.
 
@@ -82,6 +109,8 @@ async def settle(served: Served, move: Move, base: Base | None, local: Local | N
     Raises:
         LocalChanged. RepositoryError.
     """
+    if not move.is_copy and move.row.etag:
+        return await _settle_described(served, move, base, local)
     if not move.is_copy and local is not None and local.ino == move.row.ino:
         return False  # file and object can be compared, byte for byte
     seen = await served.store.head(served.key(move.path, move.row.kind))

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.hydrating import MTIME_NS, World
 
+from fsxsync import _core
 from fsxsync.catalog.changelog import Entry
 from fsxsync.model.association import OnConflict, Policy
 from fsxsync.model.identity import Kind, Posix, base_of
 from fsxsync.ports import ObjectHeaders
+from fsxsync.sync import acting
 from fsxsync.sync.acting import Next
 from fsxsync.sync.look import look
 
+REMOTE = Policy(on_conflict=OnConflict.REMOTE)
+OF_FILE = Entry("dra-1", b"f", True, True, None, 0, 0, 1, 0, None, None, "")
 TOLD = Entry("dra-1", b"d", True, True, None, 0, 0, 1, 0, None, None, "")
 
 
@@ -49,3 +56,61 @@ async def test_a_mode_that_was_set_here_is_exported_though_the_marker_is_new(wor
     there = await world.store.head("d/")
     assert there is not None
     assert (directory.stat().st_mode & 0o777, there.posix.mode) == (0o700, 0o700)
+
+
+class Crash(BaseException):
+    """``kill -9``: nothing after it is done."""
+
+
+def crashing(*_: object) -> None:
+    raise Crash
+
+
+async def uploaded(store: Any, key: str, fd: int, size: int, headers: Any, *, replaces: Any, still: object) -> Any:
+    """`ports.Mover.upload`, in one piece."""
+    data = os.pread(fd, size, 0)
+    return await store.put(key, data, headers, replaces=replaces), _core.xxh3_128(data)
+
+
+@pytest.mark.parametrize("is_stub", [True, False])
+@pytest.mark.parametrize("then", ["written", "nothing", "replaced there"])
+async def test_an_own_copy_of_metadata_is_known_after_a_crash(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_stub: bool, then: str
+) -> None:
+    """A copy of an object that was uploaded in parts has another ETag. Who takes that for a change of somebody else's
+    overwrites what was written here meanwhile, where the repository wins."""
+    body = b"uploaded in parts"
+    path = world.stub("f", body)
+    if not is_stub:
+        path.unlink()
+        path.write_bytes(body)
+        os.utime(path, ns=(MTIME_NS, MTIME_NS))
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    assert remote is not None
+    world.catalog.files.put(base_of("dra-1", b"f", local, remote, content_hash=_core.xxh3_128(body)))
+    path.chmod(0o600)
+    with monkeypatch.context() as patch:
+        patch.setattr(acting, "record", crashing)
+        async with world.daemon() as daemon:
+            with pytest.raises(Crash):
+                await look(daemon.served, OF_FILE, policy=REMOTE)
+    there = world.store.objects["f"]
+    world.store.objects["f"] = replace(there, etag="of-the-copy")
+    if then == "replaced there":
+        world.store.outside_put("f", b"somebody else's")
+    elif then == "written":
+        path.unlink()
+        path.write_bytes(b"written here meanwhile")
+
+    async with world.daemon() as daemon:
+        monkeypatch.setattr(daemon.mover, "upload", uploaded)
+        for _ in range(3):
+            outcome = await look(daemon.served, OF_FILE, policy=REMOTE)
+        assert outcome.next is Next.DONE
+        wanted = {"written": b"written here meanwhile", "nothing": body, "replaced there": b"somebody else's"}[then]
+        assert world.store.objects["f"].body == wanted
+        with daemon.reader("f") as reader:
+            await daemon.hydrator.make_resident(reader.path, reader.fd)
+        assert path.read_bytes() == wanted
+    assert world.catalog.moves.get("dra-1", b"f") is None
