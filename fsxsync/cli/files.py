@@ -152,5 +152,5 @@ def wait(instance: Instance, /, path: str | None, *, timeout_s: float) -> None:
 
 
 def _reason(item: Document) -> str:
-    why = item["waiting_for"] or item["error"]  # the error is an earlier look's
+    why = item["error"] or item["waiting_for"]
     return f"{item['path']} ({why})" if why else str(item["path"])

@@ -130,7 +130,7 @@ def pending_item(served: Served, path: bytes, entry: Entry) -> PendingItem:
         association=served.id,
         age_s=max(0.0, (served.shared.now_ns() - entry.first_seen_ns) / 1e9),
         attempts=entry.attempts,
-        error=entry.last_error,
+        error=None if entry.waiting_for else entry.last_error,  # that is an earlier look's
         waiting_for=entry.waiting_for or ("" if served.association.failure == "" else served.association.failure),
     )
 
