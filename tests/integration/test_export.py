@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.descriptors import listening_ports
 from support.instance import Instance, eventually, instance, keys_of
 from support.moto_server import MotoServer
 
@@ -265,10 +266,3 @@ def test_metrics_are_served_where_asked(tmp_path: Path, moto: MotoServer, s3: An
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             text = answer.read().decode()
     assert re.search(r'^fsxsync_exported_total\{association="dra-.*",path="/d"\} 1.0$', text, re.MULTILINE)
-
-
-def listening_ports(pid: int) -> list[int]:
-    """TCP ports that a process listens on."""
-    sockets = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
-    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-    return [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]

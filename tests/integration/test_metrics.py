@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from support.descriptors import listening_ports
 from support.instance import Instance, eventually, instance
 from support.moto_server import MotoServer
 
@@ -21,7 +22,7 @@ class Metrics:
 
     def __init__(self, made: Instance) -> None:
         assert made.daemon is not None
-        self.url = f"http://127.0.0.1:{_port(made.daemon.pid)}/metrics"
+        self.url = f"http://127.0.0.1:{listening_ports(made.daemon.pid)[0]}/metrics"
 
     def read(self) -> dict[str, list[tuple[dict[str, str], float]]]:
         with urllib.request.urlopen(self.url) as answer:  # noqa: S310
@@ -37,13 +38,6 @@ class Metrics:
         """The sum of the samples that have these labels."""
         rows = self.read().get(name, [])
         return sum(value for has, value in rows if labels.items() <= has.items())
-
-
-def _port(pid: int) -> int:
-    sockets = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
-    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-    (port,) = [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
-    return port
 
 
 @pytest.fixture

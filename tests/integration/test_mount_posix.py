@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import fcntl
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.descriptors import opened
 from support.mounting import Mounted, error_of
 
 from fsxsync import _core
@@ -272,10 +272,7 @@ def test_the_space_of_an_unlinked_file_is_given_back(here: Path, mounted: Mounte
 
 def deleted_but_held(mounted: Mounted) -> list[str]:
     """Files of the tree that the server still has a descriptor of, though they have no name any more."""
-    held = []
-    for descriptor in Path(f"/proc/{mounted.process.pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            held.append(os.readlink(descriptor))
+    held = opened(mounted.process.pid)
     return [path for path in held if path.startswith(f"{mounted.tree}/") and path.endswith(" (deleted)")]
 
 
