@@ -37,6 +37,8 @@ signal_event(int fd)
 static bool
 pass_request(struct fsx_channel *channel, const char *buffer, size_t length)
 {
+    /* first: who has got the answer may ask how many there were */
+    atomic_fetch_add_explicit(&channel->passed, 1, memory_order_relaxed);
     while (send(channel->relay, buffer, length, MSG_NOSIGNAL) < 0) {
         if (errno == ENOBUFS || errno == ENOMEM) {
             pause_ms(1);
@@ -45,7 +47,6 @@ pass_request(struct fsx_channel *channel, const char *buffer, size_t length)
             return false;
         }
     }
-    atomic_fetch_add_explicit(&channel->passed, 1, memory_order_relaxed);
     return true;
 }
 
