@@ -36,7 +36,7 @@ enum punching {
 
 struct marked {
     /* what was judged */
-    const char *path; /* NULL: fd is open already */
+    const char *path;
     int fd;
     unsigned long long ino;
     long long size, mtime_ns, ctime_ns, mode, uid, gid, nlink;
@@ -111,13 +111,11 @@ mark_open(struct marked *one, dev_t device, const char *xattr)
 static void
 mark(struct marked *one, int root_fd, dev_t device, const char *xattr)
 {
-    if (one->path != NULL) {
-        one->fd = fsx_open_beneath(root_fd, one->path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-        if (one->fd < 0) {
-            one->error = errno;
-            one->outcome = FSX_UNOPENED;
-            return;
-        }
+    one->fd = fsx_open_beneath(root_fd, one->path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (one->fd < 0) {
+        one->error = errno;
+        one->outcome = FSX_UNOPENED;
+        return;
     }
     one->outcome = mark_open(one, device, xattr);
     if (one->outcome != FSX_MARKED_ALONE && one->outcome != FSX_MARKED) {
@@ -188,24 +186,15 @@ punch_open(struct punched *one, double deadline_s, const char *xattr)
 
 /* --- glue --- */
 
-/* (path or descriptor, inode, size, mtime_ns, ctime_ns, mode, uid, gid, nlink, mark) */
+/* (path, inode, size, mtime_ns, ctime_ns, mode, uid, gid, nlink, mark) */
 static int
 marked_from(PyObject *object, struct marked *one)
 {
     struct fsx_name name;
-    PyObject *place;
 
-    if (!PyArg_ParseTuple(object, "OKLLLLLLLy#", &place, &one->ino, &one->size, &one->mtime_ns,
-                          &one->ctime_ns, &one->mode, &one->uid, &one->gid, &one->nlink, &one->mark,
-                          &one->mark_size)) {
-        return -1;
-    }
-    if (PyLong_Check(place)) {
-        one->fd = (int)PyLong_AsLong(place);
-        return PyErr_Occurred() ? -1 : 0;
-    }
-    one->fd = -1;
-    if (!fsx_name_converter(place, &name)) {
+    if (!PyArg_ParseTuple(object, "O&KLLLLLLLy#", fsx_name_converter, &name, &one->ino, &one->size,
+                          &one->mtime_ns, &one->ctime_ns, &one->mode, &one->uid, &one->gid,
+                          &one->nlink, &one->mark, &one->mark_size)) {
         return -1;
     }
     one->path = name.text;
@@ -216,8 +205,7 @@ PyDoc_STRVAR(
     mark_released_doc,
     "mark_released(root_fd, device, xattr, files, /)\n--\n\n"
     "Mark files, each alone with it where the kernel grants a lease, if they are as judged.\n\n"
-    "files: tuples (path, inode, size, mtime_ns, ctime_ns, mode, uid, gid, nlink, mark); an int\n"
-    "in place of the path is an open descriptor, which is closed unless the file gets marked.\n"
+    "files: tuples (path, inode, size, mtime_ns, ctime_ns, mode, uid, gid, nlink, mark).\n"
     "Returns a list of (MARK_*, descriptor, errno): the descriptor of what was marked holds the\n"
     "lease and is the caller's, the errno tells why it was not opened or marked.");
 

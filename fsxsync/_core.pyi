@@ -82,7 +82,7 @@ def mark_released(
     root_fd: int,
     device: int,
     xattr: bytes,
-    files: Sequence[tuple[bytes | int, int, int, int, int, int, int, int, int, bytes]],
+    files: Sequence[tuple[bytes, int, int, int, int, int, int, int, int, bytes]],
     /,
 ) -> list[tuple[int, int, int]]: ...
 def punch_released(

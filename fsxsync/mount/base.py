@@ -61,6 +61,7 @@ class Base:
         self._disk = served.disk
         self.measuring = served.measuring
         self._descriptors.may_create = self._may_create
+        self._descriptors.least_free = self._hydrator.least_free
         self._waits: set[trio.CancelScope] = set()
         self._is_ending = False
 
@@ -188,9 +189,7 @@ class Base:
             raise FUSEError(errno.EROFS)
 
     def _may_create(self, directory: Node) -> bool:
-        """Whether files are made there without our being asked, as long as there is room for it."""
         path = self._nodes.path(directory)
-        self._direct.keep_free(self._hydrator.least_free())
         return path is not None and self._hydrator.may_write(path + b"/new")
 
     # ------------------------------------------------------------- owners

@@ -43,6 +43,8 @@ class Descriptors:
         self.root_fd = root_fd
         self.may_create: Callable[[Node], bool] = lambda _directory: False
         """Whether an application may make files in a directory. Set by `base.Base`."""
+        self.least_free: Callable[[], int] = lambda: 0
+        """… without our being asked: as long as so many bytes are free. Set there, too."""
         self._direct = direct or Direct()
         self.dev = os.fstat(root_fd).st_dev
         self._kept: OrderedDict[Node, int] = OrderedDict()
@@ -105,6 +107,7 @@ class Descriptors:
     def _offer(self, node: Node, fd: int) -> None:
         """Let the channel answer for a directory in which something is done."""
         if self._direct.wants(node.ino):
+            self._direct.keep_free(self.least_free())
             self._direct.serve(node.ino, fd, may_create=self.may_create(node))
 
     def keep(self, node: Node, parent: Node, name: bytes) -> None:

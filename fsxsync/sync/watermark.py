@@ -85,10 +85,21 @@ def low_of(high: str, low: str, total: int) -> int:
     return min(most, bytes_of(low, total)) if low else most - most // 20
 
 
-def pause_s(failures: int, walk_s: float) -> float:
+def pause_after(failures: int, walk_s: float) -> float:
     """After so many walks that found nothing to release, the last of which took ``walk_s``: of a small tree another one
     soon, of a large one not all the time, and of none for ever."""
     return float(min(PAUSE_S, max(LOOK_S * 2 ** min(failures - 1, 10), WALK_SHARE * walk_s)))
+
+
+def _used(disk: os.statvfs_result) -> tuple[int, int]:
+    """(bytes used, bytes in all) as `df` counts them: what is reserved for root counts as neither."""
+    used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+    return used, used + disk.f_bavail * disk.f_frsize
+
+
+def _little(disk: os.statvfs_result) -> int:
+    """So few free bytes are little."""
+    return min(TIGHT, disk.f_blocks * disk.f_frsize // TIGHT_SHARE)
 
 
 class Watermark:
@@ -127,26 +138,24 @@ class Watermark:
 
     def _left(self) -> tuple[int, int]:
         """(bytes that are free, bytes below which that is little)."""
-        disk = os.fstatvfs(self._shared.tree.root_fd)
-        return disk.f_bavail * disk.f_frsize, min(TIGHT, disk.f_blocks * disk.f_frsize // TIGHT_SHARE)
+        disk = self._statvfs()
+        return disk.f_bavail * disk.f_frsize, _little(disk)
 
     def is_tight(self) -> bool:
         """See `Shared.is_tight`."""
-        return self._free() < self.least_free()
-
-    def _free(self) -> int:
-        disk = os.fstatvfs(self._shared.tree.root_fd)
-        return disk.f_bfree * disk.f_frsize
+        disk = self._statvfs()
+        return disk.f_bfree * disk.f_frsize < self._least_free(disk)
 
     def least_free(self) -> int:
         """See `Shared.least_free`."""
+        return self._least_free(self._statvfs())
+
+    def _least_free(self, disk: os.statvfs_result) -> int:
         if self._shared.eager:
             return 0
-        disk = os.fstatvfs(self._shared.tree.root_fd)
-        total = self._disk()[1]
-        least = self._left()[1] + (disk.f_bfree - disk.f_bavail) * disk.f_frsize
+        least = _little(disk) + (disk.f_bfree - disk.f_bavail) * disk.f_frsize
         if self._shared.settings.cache_high:
-            high, margin = self._high(total)
+            high, margin = self._high(_used(disk)[1])
             least = max(least, disk.f_blocks * disk.f_frsize - (high - margin))
         return least
 
@@ -181,7 +190,7 @@ class Watermark:
                 freed = await self._release_until(lambda: self._left()[1] - self._left()[0])
             failures = 0 if freed else failures + 1
             if not freed:
-                await trio.sleep(pause_s(failures, trio.current_time() - began))
+                await trio.sleep(pause_after(failures, trio.current_time() - began))
 
     async def keep_uses(self) -> None:
         """Remember what is used, for ever."""
@@ -214,7 +223,7 @@ class Watermark:
         self._failures += 1
         if not self._is_in_motion() or now - self._failing_since > PAUSE_S:
             self._say(used)
-        await trio.sleep(pause_s(1 if self._slowing.held else self._failures, now - began))
+        await trio.sleep(pause_after(1 if self._slowing.held else self._failures, now - began))
 
     async def make_room(self, since: float) -> bool:
         """Somebody who began at ``since`` met a full disk. True: there is some room now, and he may try again."""
@@ -240,7 +249,7 @@ class Watermark:
         room, kept = min(ROOM, total // ROOM_SHARE), kept_free(total)
 
         def needed() -> int:
-            disk = os.fstatvfs(self._shared.tree.root_fd)
+            disk = self._statvfs()
             # Also what is reserved for root may be used up: then the first bytes that are freed help nobody.
             return max(room - (used - self._disk()[0]), kept + room - disk.f_bavail * disk.f_frsize)
 
@@ -268,11 +277,12 @@ class Watermark:
 
     # ------------------------------------------------------------- the disk
 
+    def _statvfs(self) -> os.statvfs_result:
+        return os.fstatvfs(self._shared.tree.root_fd)
+
     def _disk(self) -> tuple[int, int]:
-        """(bytes used, bytes in all) as `df` counts them: what is reserved for root counts as neither."""
-        disk = os.fstatvfs(self._shared.tree.root_fd)
-        used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
-        return used, used + disk.f_bavail * disk.f_frsize
+        """See `_used`."""
+        return _used(self._statvfs())
 
     # ------------------------------------------------------------- releasing
 

@@ -29,7 +29,8 @@ class FlagReader:
 
     def read(self, paths: Sequence[bytes]) -> None:
         """Read those of many at once, so that `of` need not for each."""
-        for path, found in zip(paths, _core.look_many(self._root_fd, paths, _LOOKED), strict=True):
+        looked = _core.look_many(self._root_fd, [path or b"." for path in paths], _LOOKED)
+        for path, found in zip(paths, looked, strict=True):
             if not isinstance(found, int):  # else `of` says what is wrong
                 self._read[path] = _NO_FLAGS if found is None else _FLAGS[found[11] >> 1]
 

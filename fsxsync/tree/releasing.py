@@ -8,7 +8,6 @@ is. Marks are made durable for many files at once; one by one, each would cost a
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Sequence
@@ -104,26 +103,16 @@ def _what(wanted: Releasable) -> str:
 def _mark(root_fd: int, dev: int, files: Sequence[tuple[int, Releasable]]) -> list[tuple[int, int, int]]:
     """What `_core.mark_released` says of each."""
 
-    def mark(part: Sequence[tuple[bytes | int, Releasable]]) -> list[tuple[int, int, int]]:
-        asked = [_asked(place, wanted) for place, wanted in part]
-        return _core.mark_released(root_fd, dev, XATTR, asked)
+    def mark(part: Sequence[Releasable]) -> list[tuple[int, int, int]]:
+        return _core.mark_released(root_fd, dev, XATTR, [_asked(wanted) for wanted in part])
 
-    told = each_durable("stub.mark", mark, [(wanted.path, wanted) for _, wanted in files])
-    for number, (what, _, error) in enumerate(told):
-        if what == _core.MARK_UNOPENED and error == errno.EACCES:  # a read-only file of our own
-            wanted = files[number][1]
-            try:
-                fd = open_write(root_fd, dev, wanted.path, wanted.expect.ino)
-            except FsxSyncError:
-                continue
-            told[number] = each_durable("stub.mark", mark, [(fd, wanted)])[0]
-    return told
+    return each_durable("stub.mark", mark, [wanted for _, wanted in files])
 
 
-def _asked(place: bytes | int, wanted: Releasable) -> tuple[bytes | int, int, int, int, int, int, int, int, int, bytes]:
+def _asked(wanted: Releasable) -> tuple[bytes, int, int, int, int, int, int, int, int, bytes]:
     now = wanted.expect
     return (
-        place,
+        wanted.path,
         now.ino,
         now.size,
         now.mtime_ns,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def unmark(
     for (place, file, mark), (what, number, status) in zip(asked, told, strict=True):
         if status is not None:
             states[place] = local_of_core(status, dev)
-        elif what == _core.UNMARK_OTHER:
+        elif what == _core.UNMARK_OTHER or number == errno.EACCES:
             states[place] = _look_closer(file, dev, mark)
         else:
             states[place] = tree_error(OSError(number, os.strerror(number)), f"settling {file.key}")
@@ -82,7 +83,7 @@ def _unmark(files: Sequence[tuple[Arrived, StubMark]]) -> list[tuple[int, int, _
 
 
 def _look_closer(file: Arrived, dev: int, mark: StubMark) -> Local | FsxSyncError:
-    """Its mark is not byte for byte what we would write today."""
+    """Its mark is not byte for byte what we would write today, or it is a read-only file of an ordinary user's."""
     try:
         return stubs.unmark(file.fd, dev, mark, mtime_ns=file.mtime_ns, atime_ns=file.atime_ns, flushes=False)
     except FsxSyncError as error:

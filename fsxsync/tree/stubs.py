@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from fsxsync import _core
 from fsxsync.crashpoint import durable
@@ -129,10 +129,26 @@ def unmark(fd: int, dev: int, mark: StubMark, *, mtime_ns: int, atime_ns: int, f
         if now.stub != mark or now.size != mark.size:
             raise LocalChanged(f"settling {mark.key}", "its mark or size was changed meanwhile")
         with durable("stub.unmark"):
-            os.removexattr(fd, XATTR)
+            _of_mark(fd, lambda: os.removexattr(fd, XATTR))
             if flushes:
                 os.fsync(fd)
         return identify_fd(fd, dev)
+
+
+def _of_mark(fd: int, change: Callable[[], None]) -> None:
+    """Change the mark of a file that may be read-only: user attributes obey its mode, the owner's included, unless root
+    asks. It is made writable for the moment, as in `open_write`."""
+    try:
+        change()
+    except PermissionError:
+        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        if mode & stat.S_IWUSR:
+            raise
+        os.fchmod(fd, mode | stat.S_IWUSR)
+        try:
+            change()
+        finally:
+            os.fchmod(fd, mode)
 
 
 def remark(root_fd: int, dev: int, path: bytes, expect: Local, mark: StubMark) -> Local:
@@ -151,7 +167,7 @@ def remark(root_fd: int, dev: int, path: bytes, expect: Local, mark: StubMark) -
                 with durable("stub.remark"):
                     # Replaced, never made: it may be taken off by a worker thread this moment, and on a file with data
                     # that somebody is let in to write it would say that these are the object's.
-                    os.setxattr(fd, XATTR, mark.encode(), os.XATTR_REPLACE)
+                    _of_mark(fd, lambda: os.setxattr(fd, XATTR, mark.encode(), os.XATTR_REPLACE))
             except OSError as error:
                 if error.errno == errno.ENODATA:
                     raise changed from error

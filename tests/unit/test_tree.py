@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from fsxsync.errors import LocalChanged, NoSpace, NoUserXattrs, PathEscapes, Tre
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree import placing, stubs
+from fsxsync.tree.settle_together import Arrived
 from fsxsync.tree.staging import Note
 from fsxsync.tree.tree import Releasable, Staged, Tree
 
@@ -245,6 +247,64 @@ def test_a_file_with_two_names_is_not_released(tree: Tree, tmp_path: Path) -> No
 
     assert (tmp_path / "tree/b").read_bytes() == b"x" * MARK.size
     assert seen(tree, b"b").stub is None
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_read_only_stub_of_an_ordinary_user_becomes_an_ordinary_file(together: bool) -> None:
+    """User attributes obey a file's mode, and the mark is one. The mode is what it was."""
+    user, size = 61_234, MARK.size
+    with tempfile.TemporaryDirectory() as base:
+        os.chown(base, user, user)
+
+        def act() -> tuple[object, ...]:
+            tree = open_tree(Path(base))
+            tree.place(stub(tree, mode=0o444), b"a")
+            opened = tree.open_stub(b"a")
+            assert opened is not None
+            fd = opened[0]
+            os.pwrite(fd, b"x" * size, 0)
+            local: object
+            if together:
+                [local] = tree.unmark_together([Arrived(fd, size, MARK.key, 1, 2, 0)], [MARK])
+            else:
+                local = tree.unmark(fd, MARK, mtime_ns=1, atime_ns=2)
+            return local == tree.identify(b"a"), oct(seen(tree, b"a").mode), seen(tree, b"a").stub
+
+        assert as_user(user, act) == "(True, '0o444', None)"
+
+
+def as_user(uid: int, act: Callable[[], object]) -> str:
+    """What it gives in a process of that user, as text."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            os.write(write, repr(act()).encode())
+        except BaseException as error:  # noqa: BLE001  the parent compares it
+            os.write(write, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        told = pipe.read()
+    os.waitpid(child, 0)
+    return told
+
+
+def test_flags_of_many_are_those_of_each_the_root_among_them(tree: Tree, tmp_path: Path) -> None:
+    for name in ("d/e", "f"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+    paths = [b"", b"d", b"d/e", b"f", b"absent", b"f/absent"]
+    for at, flag in (("", "norelease"), ("d", "noarchive")):
+        os.setxattr(tmp_path / "tree" / at, f"user.fsxsync.{flag}", b"")
+        each = [tree.flags().of(path) for path in paths]
+        together = tree.flags()
+        together.read(paths)
+        assert [together.of(path) for path in paths] == each
+        assert all(one.norelease for one in each)
 
 
 @pytest.mark.parametrize("name", [b"../x", b"/etc/x", b"d/../../x", b"", b"a/.", b"a\0b"])
