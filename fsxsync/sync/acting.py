@@ -63,7 +63,7 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     source = await renames.source_of(served, path, local) if needed is None and action.posix is None else None
     if source is not None and await renames.export_rename(served, path, local, source, replaces=action.remote):
         return DONE
-    moves.uploading(served, path, local, action.posix or local.posix)
+    moves.uploading(served, path, local, exporter.posix_of(action))
     record(served, await exporter.export(served, path, action))
     return DONE
 
@@ -132,7 +132,7 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
                 return again
         case Verdict.EXPORT_META:
             if base is not None and local is not None and base.etag and remote is not None:
-                moves.describing(served, base, action.posix or local.posix)
+                moves.describing(served, base, exporter.posix_of(action))
             record(served, await exporter.export_metadata(served, path, action))
         case Verdict.EXPORT_DELETE:
             again = await _export_delete(served, path, action)
@@ -143,12 +143,12 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
         case Verdict.MERGE_IMPORT:
             row = await importer.import_object(served, path, action)
             # Where the object says nothing the base does: the mode that was set here is a change to be exported.
-            record(served, as_remote_says(row, base or row))
+            record(served, as_remote_says(served, row, base or row))
             again = Outcome(Next.AGAIN, local=True)
         case Verdict.IMPORT_META:
             row = await importer.import_metadata(served, path, _with_version(served, path, action))
             if action.conflict:  # field by field: what only we changed stays, and is a change to be exported
-                row, again = as_remote_says(row, base or row), Outcome(Next.AGAIN, local=True)
+                row, again = as_remote_says(served, row, base or row), Outcome(Next.AGAIN, local=True)
             record(served, row)
         case Verdict.IMPORT_DELETE:
             await importer.import_delete(served, path, action)
@@ -235,13 +235,14 @@ def _same_bytes(served: Served, action: Action) -> None:
     record(served, base.with_local(local._replace(mode=base.mode, uid=base.uid, gid=base.gid)))
 
 
-def as_remote_says(row: Base, before: Base) -> Base:
-    """The row with the object's metadata on its local side, and that of ``before`` where the object has none: what the
-    tree has beyond that is a local change."""
+def as_remote_says(served: Served, row: Base, before: Base) -> Base:
+    """The row with the object's metadata on its local side, and that of ``before`` where the object has none, or its
+    owner is not taken: what the tree has beyond that is a local change."""
+    says = row.posix if served.takes_owners else row.posix._replace(uid=None, gid=None)
     return row._replace(
-        mode=row.posix.mode if row.posix.mode is not None else before.mode,
-        uid=row.posix.uid if row.posix.uid is not None else before.uid,
-        gid=row.posix.gid if row.posix.gid is not None else before.gid,
+        mode=says.mode if says.mode is not None else before.mode,
+        uid=says.uid if says.uid is not None else before.uid,
+        gid=says.gid if says.gid is not None else before.gid,
     )
 
 
@@ -251,7 +252,7 @@ def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
     assert local is not None
     assert remote is not None
     if action.posix is not None and remote.posix_known:
-        local = exporter.set_metadata(served, path, local, action.posix)
+        local = exporter.set_metadata(served, path, local, served.applied(action.posix))
     if local.stub is not None:
         key = served.key(path, Kind.FILE)
         mark = replace(local.stub, etag=remote.etag, version_id=remote.version_id, key=key)
@@ -263,6 +264,6 @@ def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
         remote,
         content_hash=action.local.content_hash if action.local else None,
     )
-    told = as_remote_says(row, row)
+    told = as_remote_says(served, row, row)
     record(served, told)
     return DONE if told == row else Outcome(Next.AGAIN, local=True)

@@ -46,6 +46,14 @@ def exported_key(served: Served, path: bytes, kind: Kind) -> str:
     return key
 
 
+def posix_of(action: Action) -> Posix:
+    """What the object shall say of the file."""
+    assert action.local is not None
+    if action.posix is not None:
+        return action.posix
+    return action.base.said_of(action.local.posix) if action.base is not None else action.local.posix
+
+
 async def export(served: Served, path: bytes, action: Action) -> Base:
     """Upload what stands at the path; the row to record.
 
@@ -55,7 +63,7 @@ async def export(served: Served, path: bytes, action: Action) -> Base:
     local = action.local
     assert local is not None
     key = exported_key(served, path, local.kind)
-    posix = action.posix or local.posix
+    posix = posix_of(action)
     if local.kind is Kind.FILE:
         written, digest = await _upload(served, path, key, local, posix, action.remote)
         size = local.size
@@ -119,7 +127,7 @@ def _still(served: Served, path: bytes, local: Local) -> None:
 def _apply(served: Served, path: bytes, local: Local, posix: Posix) -> Local:
     """Give the file the merged metadata; if it moved on meanwhile, the next look sees the difference."""
     try:
-        return set_metadata(served, path, local, posix)
+        return set_metadata(served, path, local, served.applied(posix))
     except LocalChanged:
         return local
 
@@ -150,7 +158,7 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
     if remote is None:  # an implied directory: its first own metadata makes a marker
         return await export(served, path, action)
     key = exported_key(served, path, local.kind)
-    posix = action.posix or local.posix
+    posix = posix_of(action)
     try:
         written = await served.store.copy(key, key, posix, kind, expect=remote, replaces=remote)
     except ObjectArchived:

@@ -38,6 +38,7 @@ def ensure_parents(served: Served, path: bytes) -> None:
     if not parent:
         return
     tree, defaults = served.shared.tree, served.association.defaults
+    uid, gid = served.association.imported_owner
     tree_parent = served.tree_path(parent)
     existing = tree.identify(tree_parent)
     if existing is not None and existing.kind is Kind.DIRECTORY:
@@ -52,9 +53,8 @@ def ensure_parents(served: Served, path: bytes) -> None:
         if row is not None and row.kind is not Kind.DIRECTORY:
             # A directory's row would take the place of the one that tells which object goes with the file.
             raise TypeClash(f"import of {path!r}", f"the object of the file that stood at {part!r} is still there")
-    uid = defaults.uid if defaults.uid is not None else -1
-    gid = defaults.gid if defaults.gid is not None else -1
-    for made in tree.make_directories(tree_parent, mode=defaults.dir_mode, uid=uid, gid=gid):
+    owner, group = chown_ids(served, Posix(uid=uid, gid=gid))
+    for made in tree.make_directories(tree_parent, mode=defaults.dir_mode, uid=owner, gid=group):
         relative = served.association.relative(made)
         local = tree.identify(made)
         if relative and local is not None:
@@ -128,7 +128,8 @@ async def import_object(served: Served, path: bytes, action: Action) -> Base:
     local, remote = action.local, action.remote
     assert remote is not None
     ensure_parents(served, path)
-    posix = action.posix or served.posix_for(remote, local.posix if local else None)
+    says = remote if action.posix is None else remote._replace(posix=action.posix)
+    posix = served.posix_for(says, local.posix if local else None)
     if remote.kind is Kind.DIRECTORY:
         return _import_directory(served, path, local, remote, posix)
     stands = local or served.shared.tree.identify(served.tree_path(path))
@@ -207,7 +208,7 @@ async def import_metadata(served: Served, path: bytes, action: Action) -> Base:
     assert base is not None
     assert local is not None
     assert remote is not None
-    posix = action.posix or remote.posix
+    posix = served.applied(action.posix or remote.posix)
     if posix.atime_ns is None and posix.mtime_ns is not None:
         posix = posix._replace(atime_ns=posix.mtime_ns)
     after = set_metadata(served, path, local, posix)

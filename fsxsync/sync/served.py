@@ -297,16 +297,27 @@ class Served:
     def posix_for(self, remote: Remote, existing: Posix | None) -> Posix:
         """Metadata for a file that an object takes: the object's own, what the file had, the defaults."""
         defaults = self.association.defaults
+        uid, gid = self.association.imported_owner
         directory = remote.kind is Kind.DIRECTORY
         fallback = Posix(
             mode=defaults.dir_mode if directory else defaults.file_mode,
-            uid=defaults.uid if defaults.uid is not None else os.geteuid(),
-            gid=defaults.gid if defaults.gid is not None else os.getegid(),
+            uid=uid if uid is not None else os.geteuid(),
+            gid=gid if gid is not None else os.getegid(),
             mtime_ns=remote.last_modified_ns,
             atime_ns=remote.posix.mtime_ns if remote.posix.mtime_ns is not None else remote.last_modified_ns,
         )
-        known = remote.posix
+        known = self.applied(remote.posix)
         if existing is not None:
             # The object changed: its own times count; owner and mode stay where it says nothing (FSX-FACTS §2.1).
             known = known.or_else(Posix(mode=existing.mode, uid=existing.uid, gid=existing.gid))
         return known.or_else(fallback)
+
+    @property
+    def takes_owners(self) -> bool:
+        """Imports give files the owners that their objects say. Only root can; and where owners are squashed, a file
+        that is here keeps its own."""
+        return self.shared.is_root and self.association.squash is None
+
+    def applied(self, posix: Posix) -> Posix:
+        """What of an object's metadata an import sets; None for what the file keeps."""
+        return posix if self.association.squash is None else posix._replace(uid=None, gid=None)
