@@ -157,7 +157,7 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
     kind = local.kind
     if remote is None:  # an implied directory: its first own metadata makes a marker
         return await export(served, path, action)
-    key = exported_key(served, path, local.kind)
+    key = served.key(path, local.kind)  # `noarchive` keeps content back: what has an object is described and deleted
     posix = posix_of(action)
     try:
         written = await served.store.copy(key, key, posix, kind, expect=remote, replaces=remote)
@@ -204,7 +204,7 @@ async def export_delete(served: Served, path: bytes, action: Action) -> None:
     if local is not None and (local.kind is Kind.DIRECTORY) == (base.kind is Kind.DIRECTORY):
         raise LocalChanged(f"delete of {path!r}", "the file is there again")
     if remote is not None:
-        key = exported_key(served, path, base.kind)
+        key = served.key(path, base.kind)
         await served.store.delete(key, expect=remote)
         served.counts.deleted_remote += 1
     forget_gone(served, path)

@@ -263,6 +263,7 @@ def test_include_and_exclude_hold_both_ways(fsx: Instance, moto: MotoServer, s3:
 
 def test_owner_and_modes_for_objects_without_metadata(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
     put(s3, bucket, "sub/f")
+    modified_s = s3.head_object(Bucket=bucket, Key="sub/f")["LastModified"].timestamp()
     s3.put_object(Bucket=bucket, Key="own", Body=b"x", Metadata={"file-permissions": "0100604", "file-owner": "9"})
     modes = ["--file-mode", "0640", "--dir-mode", "0750"]
     fsx.associate(moto, f"s3://{bucket}/", "/d", "--uid", "1234", "--gid", "2345", *modes)
@@ -273,6 +274,7 @@ def test_owner_and_modes_for_objects_without_metadata(fsx: Instance, moto: MotoS
         return status.st_mode & 0o7777, status.st_uid, status.st_gid
 
     assert seen("sub/f") == (0o640, 1234, 2345)
+    assert (fsx.directory / "d/sub/f").stat().st_mtime == modified_s
     assert seen("sub") == (0o750, 1234, 2345)
     assert seen("") == (0o750, 1234, 2345)
     assert seen("own") == (0o604, 9, 2345)

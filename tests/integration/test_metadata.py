@@ -152,6 +152,15 @@ def test_directories_carry_metadata_both_ways(fsx: Instance, moto: MotoServer, s
     meta = told(s3, bucket, "ours/")
     assert (meta["file-permissions"], meta["file-owner"], meta["file-group"]) == ("0040750", "11", "12")
 
+    # a time that somebody set is exported, one that an entry moved is not
+    os.utime(d / "ours", ns=(NS, NS))
+    fsx.settle()
+    assert told(s3, bucket, "ours/")["file-mtime"] == f"{NS}ns"
+    (d / "ours/entry").write_text("x")
+    fsx.settle()
+    assert (d / "ours").stat().st_mtime_ns > NS
+    assert told(s3, bucket, "ours/")["file-mtime"] == f"{NS}ns"
+
 
 def test_new_content_without_metadata_keeps_owner_and_mode(
     fsx: Instance, moto: MotoServer, s3: Any, bucket: str

@@ -422,6 +422,12 @@ def test_between_associations_and_out_of_one(fsx: Instance, proxy: Proxy, s3: An
         "moved": digest(b"this is moved"),
         "released": digest(b"only in the bucket"),
     }
+    for name in ("moved", "released"):
+        put, delete = (
+            next(n for n, asked in enumerate(proxy.requests) if asked.method == method and asked.path.endswith(path))
+            for method, path in (("PUT", f"/two/{name}"), ("DELETE", f"/one/{name}"))
+        )
+        assert put < delete, name
     assert (fsx.tree / "elsewhere/out").read_text() == "this is out"
     assert tree_names(fsx.tree / "one") == {"anchor"}
 
