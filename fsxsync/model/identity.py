@@ -212,6 +212,11 @@ class Base(NamedTuple):
             and (self.mode, self.uid, self.gid) == (local.mode, local.uid, local.gid)
         )
 
+    def may_match(self, local: Local) -> bool:
+        """The tree shows what this row knows but for a ctime that moved. A name that the file got or lost does that,
+        and is not always told: a look finds out by its digest."""
+        return not self.matches_local(local) and self._replace(ctime_ns=local.ctime_ns).matches_local(local)
+
 
 def base_of(
     association: str, path: bytes, local: Local, remote: Remote | None, *, content_hash: bytes | None = None

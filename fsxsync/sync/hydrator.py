@@ -62,6 +62,7 @@ class StubHydrator(FrontHints):
         self._settler = Settler(shared, served_for, self._memory)
         self._idle = IdleData(shared, self._memory, self._active, forget=self._forget, report=self._settler.report)
         shared.let_go = self.let_go
+        shared.restore = self.restore
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the downloads, drop what nobody uses any more, and remember what is here."""

@@ -166,6 +166,8 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
     if source is None or (source.etag, source.size) != (mark.etag, mark.size):
         raise ObjectChanged(f"reading {mark.key}", "it is another version now")
     try:
+        if (name := _name_to_load(served, path, local, owner)) is not None and await served.shared.restore(name):
+            return
         staged, _ = await _stage_loaded(owner, mark.key, source, local.posix)
     except (ObjectArchived, KeyRefused) as error:
         # Not the end of it, as for other looks: while this one is pending, nobody deletes the object.
@@ -182,6 +184,20 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
     served.shared.invalidate(tree_path, local.ino, data=True)
     # The object may go as soon as this look is through: after a power cut the stub must not stand here again.
     await trio.to_thread.run_sync(served.shared.tree.settle, tree_path)
+
+
+def _name_to_load(served: Served, path: bytes, local: Local, owner: Served) -> bytes | None:
+    """The path of the tree by which a file with several names is loaded where it is: another file in one's place would
+    not be the others' any more. None: it has one name, or none by which its store is found."""
+    if local.nlink == 1:
+        return None
+    for row in served.shared.other_names(local.ino, owner.id, b""):
+        there = owner.tree_path(row.path)
+        if row.association == owner.id and row.released:
+            now = served.shared.tree.identify(there)
+            if now is not None and now.ino == local.ino:
+                return there
+    return served.tree_path(path) if owner is served else None
 
 
 def _import_directory(served: Served, path: bytes, local: Local | None, remote: Remote, posix: Posix) -> Base:

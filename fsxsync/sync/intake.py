@@ -7,7 +7,7 @@ base knows: our own imports and hydrations trip inotify too (DESIGN §2).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -124,6 +124,7 @@ class Intake:
             bases = self._shared.catalog.files.get_many(served.id, [path for path, _ in paths])
             for path, local in paths:
                 hints += self._local_hints(served, path, bases.get(path), local)
+            hints += self._names_left(served, paths, bases)
         if hints:
             settings = self._shared.settings
             self._shared.catalog.changelog.add(
@@ -182,6 +183,24 @@ class Intake:
             and base.ino == local.ino
             and (base.mode, base.uid, base.gid) == (local.mode, local.uid, local.gid)
         )
+
+    def _names_left(
+        self, served: Served, paths: Sequence[tuple[bytes, Local | None]], bases: Mapping[bytes, Base]
+    ) -> Iterator[Hint]:
+        """Names of files that lost one: that moves their ctime, by which they would pass for changed."""
+        parted: set[int] = set()
+        for path, local in paths:
+            base = bases.get(path)
+            if base is not None and base.kind is Kind.FILE and (local is None or local.ino != base.ino):
+                parted.add(base.ino)
+        for row in self._shared.catalog.files.by_inode_many(list(parted)) if parted else ():
+            owner = self._shared.served.get(row.association)
+            if owner is None or (owner is served and row.path in bases):
+                continue
+            now = self._shared.tree.identify(owner.tree_path(row.path))
+            if now is not None and now.ino == row.ino and not row.matches_local(now) and not self._is_loading(row, now):
+                yield Hint(row.association, row.path, local=True, remote=False, ino=now.ino)
+                owner.wake()
 
     async def _try_to_expand(self, expansion: _Expansion) -> None:
         try:

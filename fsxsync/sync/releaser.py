@@ -86,7 +86,14 @@ def _judge(served: Served, one: Candidate, base: Base | None, moment: _Moment) -
     if base is None or base.ino != local.ino:
         was_it = any((row.size, row.mtime_ns) == (local.size, local.mtime_ns) for row in names)
         return [], refuse_release(local, (), replace(use, is_moving=use.is_moving and was_it))
-    return names, refuse_release(local, names, use)
+    refusal = refuse_release(local, names, use)
+    may_match = any(row.may_match(local) and not row.released for row in names)
+    if refusal is not None and may_match and len(names) == local.nlink:
+        for row in names:
+            served.add_hint(row.path, local=True)
+        if served.association.policy.exports:  # else what changed stays changed
+            refusal = Refusal("ResourceBusy", "something happened to it: it is looked at once more")
+    return names, refusal
 
 
 def is_released(base: Base | None, local: Local) -> bool:

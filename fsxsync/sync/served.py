@@ -68,6 +68,11 @@ def nobody_loads(_ino: int) -> AbstractAsyncContextManager[None]:
     return nullcontext()
 
 
+async def nobody_restores(_tree_path: bytes) -> int:
+    """`Shared.restore` where there is no hydrator."""
+    return 0
+
+
 async def no_room(_since: float) -> bool:
     """`Shared.make_room` where nothing is released."""
     return False
@@ -117,6 +122,9 @@ class Shared:
     let_go: Callable[[int], AbstractAsyncContextManager[None]] = nobody_loads
     """Inside, the hydrator has that inode not open for writing, so that the file may be replaced or removed while it
     is being loaded; who reads the old one goes on. What is done inside must not await."""
+    restore: Callable[[bytes], Awaitable[int]] = nobody_restores
+    """Load the released file at that path of the tree where it is, and make it an ordinary one, under all its names.
+    Raises FsxSyncError."""
     make_room: Callable[[float], Awaitable[bool]] = no_room
     """What began at that time (trio's clock) met a full disk: release something. True: it is worth another try."""
     is_tight: Callable[[], bool] = lambda: False
