@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from fsxsync.errors import ObjectArchived, ObjectChanged
 from fsxsync.model.identity import Base, Kind, base_of
 from fsxsync.model.open_conflict import ConflictKind
+from fsxsync.model.stub import StubMark
 from fsxsync.sync import conflicts, exporter, importer, moves, releaser, renames
 from fsxsync.sync.journal import HELD, forget_problems, let_go, record_action, record_problem
+from fsxsync.sync.loading import object_of
 from fsxsync.sync.reconcile import QUIET, Action, Verdict
 from fsxsync.sync.served import Served
 
@@ -113,7 +115,7 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
             elif action.suppressed is Verdict.EXPORT_META:
                 _same_bytes(served, action)
             if action.suppressed is Verdict.IMPORT_DELETE and local is not None and local.stub is not None:
-                _report(served, path, "lost", LOST, "S3ObjectNotFound")
+                await _report_lost(served, path, local.stub)
             return DONE
         case Verdict.FORGET:
             exporter.forget_gone(served, path)
@@ -159,7 +161,7 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
             ino = local.ino if local is not None else None
             served.add_hint(kept, local=True, ino=ino, delay_s=served.shared.settings.export_delay_s)
         case Verdict.LOST:
-            _report(served, path, "lost", LOST, "S3ObjectNotFound")
+            await _report_lost(served, path, local.stub if local is not None else None)
             return DONE
         case Verdict.DAMAGED:
             _report(
@@ -181,6 +183,14 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
     elif remote is not None:
         forget_problems(served, path, same_bytes=local is not None and local.stub is not None)
     return again
+
+
+async def _report_lost(served: Served, path: bytes, mark: StubMark | None) -> None:
+    """A bucket that keeps versions may have the one that the stub stands for: then it is read as before."""
+    if mark is not None and mark.version_id is not None and await object_of(served.store, mark) is not None:
+        served.shared.catalog.problems.clear(served.id, path, ["lost"])
+    else:
+        _report(served, path, "lost", LOST, "S3ObjectNotFound")
 
 
 def _report(served: Served, path: bytes, kind: str, message: str, code: str) -> None:

@@ -13,7 +13,7 @@ from fsxsync.model.stub import StubMark
 from fsxsync.sync import conflicts
 from fsxsync.sync.carrying import dress
 from fsxsync.sync.exporter import set_metadata
-from fsxsync.sync.loading import load_object
+from fsxsync.sync.loading import load_object, object_of
 from fsxsync.sync.reconcile import Action
 from fsxsync.sync.served import Served
 from fsxsync.tree.tree import Staged
@@ -162,8 +162,8 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
     """
     mark = local.stub
     assert mark is not None
-    source = await owner.store.head(mark.key)
-    if source is None or (source.etag, source.size) != (mark.etag, mark.size):
+    source = await object_of(owner.store, mark)
+    if source is None:
         raise ObjectChanged(f"reading {mark.key}", "it is another version now")
     try:
         if (name := _name_to_load(served, path, local, owner)) is not None and await served.shared.restore(name):

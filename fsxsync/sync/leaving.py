@@ -11,6 +11,7 @@ from fsxsync.sync import importer
 from fsxsync.sync.acting import LOST
 from fsxsync.sync.excluded import came_here, forget, owner_of
 from fsxsync.sync.journal import forget_problems, record_problem
+from fsxsync.sync.loading import object_of
 from fsxsync.sync.served import Served
 
 
@@ -30,8 +31,7 @@ async def leave(served: Served, path: bytes, base: Base | None, local: Local | N
 async def _load(served: Served, path: bytes, local: Local) -> None:
     mark, owner = local.stub, owner_of(served, local)
     assert mark is not None
-    source = await owner.store.head(mark.key) if mark.key else None
-    if source is None or (source.etag, source.size) != (mark.etag, mark.size):
+    if await object_of(owner.store, mark) is None:
         record_problem(served, path, "lost", LOST, "S3ObjectNotFound")
         return
     await importer.load_moved(served, path, local, owner)

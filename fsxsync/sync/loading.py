@@ -7,7 +7,8 @@ import trio
 from fsxsync.errors import ObjectDamaged
 from fsxsync.model.identity import Remote
 from fsxsync.model.parts import chunk_size_for, plan_chunks
-from fsxsync.ports import ChunkJob, Priority
+from fsxsync.model.stub import StubMark
+from fsxsync.ports import ChunkJob, ObjectStore, Priority
 from fsxsync.sync.served import Served
 from fsxsync.transfer import checksums
 
@@ -45,3 +46,14 @@ def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+async def object_of(store: ObjectStore, mark: StubMark) -> Remote | None:
+    """What a stub can be loaded from: the object if it still is that version, else the version itself, which a bucket
+    keeps below a newer one or a delete marker. None: it is gone."""
+    asked = [None] if mark.version_id is None else [None, mark.version_id]
+    for version_id in asked if mark.key else ():
+        seen = await store.head(mark.key, version_id=version_id)
+        if seen is not None and (seen.etag, seen.size) == (mark.etag, mark.size):
+            return seen
+    return None
