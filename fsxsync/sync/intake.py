@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import trio
@@ -120,10 +121,15 @@ class Intake:
 
     def _add_local(self, found: Sequence[tuple[bytes, Local | None]]) -> None:
         hints: list[Hint] = []
+        left: set[int] = set()
         for served, paths in self._by_association(found):
             bases = self._shared.catalog.files.get_many(served.id, [path for path, _ in paths])
             for path, local in paths:
-                hints += self._local_hints(served, path, bases.get(path), local)
+                base = bases.get(path)
+                hints += self._local_hints(served, path, base, local)
+                if base is not None and base.kind is Kind.FILE and (local is None or local.ino != base.ino):
+                    left.add(base.ino)
+        hints += self._names_left(left, {tree_path for tree_path, _ in found})
         if hints:
             settings = self._shared.settings
             self._shared.catalog.changelog.add(
@@ -171,6 +177,22 @@ class Intake:
         for row in self._shared.other_names(local.ino, served.id, path):
             owner = self._shared.served.get(row.association)
             if owner is not None and not row.matches_local(local) and not self._is_loading(row, local):
+                yield Hint(row.association, row.path, local=True, remote=False, ino=local.ino)
+                owner.wake()
+
+    def _names_left(self, inodes: AbstractSet[int], told: AbstractSet[bytes]) -> Iterator[Hint]:
+        """Names of files that lost another one. What was noticed there may have been done to the file before: inotify
+        tells of it by the name that it was done by, only."""
+        if not inodes:
+            return
+        owners: dict[bytes, tuple[Served, Base]] = {}
+        for row in self._shared.catalog.files.by_inode_many(list(inodes)):
+            owner = self._shared.served.get(row.association)
+            if owner is not None and row.kind is Kind.FILE and (tree_path := owner.tree_path(row.path)) not in told:
+                owners[tree_path] = (owner, row)
+        for tree_path, local in self._shared.tree.identify_many(list(owners)).items():
+            owner, row = owners[tree_path]
+            if local is not None and not row.matches_local(local) and not self._is_loading(row, local):
                 yield Hint(row.association, row.path, local=True, remote=False, ino=local.ino)
                 owner.wake()
 
