@@ -189,7 +189,7 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
 def _name_to_load(served: Served, path: bytes, local: Local, owner: Served) -> bytes | None:
     """The path of the tree by which a file with several names is loaded where it is: another file in one's place would
     not be the others' any more. None: it has one name, or none by which its store is found."""
-    if local.nlink == 1:
+    if local.nlink == 1 or local.stub is None or local.size != local.stub.size:
         return None
     for row in served.shared.other_names(local.ino, owner.id, b""):
         there = owner.tree_path(row.path)

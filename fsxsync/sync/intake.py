@@ -7,7 +7,8 @@ base knows: our own imports and hydrations trip inotify too (DESIGN §2).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import trio
@@ -120,11 +121,15 @@ class Intake:
 
     def _add_local(self, found: Sequence[tuple[bytes, Local | None]]) -> None:
         hints: list[Hint] = []
+        left: set[int] = set()
         for served, paths in self._by_association(found):
             bases = self._shared.catalog.files.get_many(served.id, [path for path, _ in paths])
             for path, local in paths:
-                hints += self._local_hints(served, path, bases.get(path), local)
-            hints += self._names_left(served, paths, bases)
+                base = bases.get(path)
+                hints += self._local_hints(served, path, base, local)
+                if base is not None and base.kind is Kind.FILE and (local is None or local.ino != base.ino):
+                    left.add(base.ino)
+        hints += self._names_left(left, {tree_path for tree_path, _ in found})
         if hints:
             settings = self._shared.settings
             self._shared.catalog.changelog.add(
@@ -175,6 +180,22 @@ class Intake:
                 yield Hint(row.association, row.path, local=True, remote=False, ino=local.ino)
                 owner.wake()
 
+    def _names_left(self, inodes: AbstractSet[int], told: AbstractSet[bytes]) -> Iterator[Hint]:
+        """Names of files that lost another one. What was noticed there may have been done to the file before: inotify
+        tells of it by the name that it was done by, only."""
+        if not inodes:
+            return
+        owners: dict[bytes, tuple[Served, Base]] = {}
+        for row in self._shared.catalog.files.by_inode_many(list(inodes)):
+            owner = self._shared.served.get(row.association)
+            if owner is not None and row.kind is Kind.FILE and (tree_path := owner.tree_path(row.path)) not in told:
+                owners[tree_path] = (owner, row)
+        for tree_path, local in self._shared.tree.identify_many(list(owners)).items():
+            owner, row = owners[tree_path]
+            if local is not None and not row.matches_local(local) and not self._is_loading(row, local):
+                yield Hint(row.association, row.path, local=True, remote=False, ino=local.ino)
+                owner.wake()
+
     def _is_loading(self, base: Base, local: Local) -> bool:
         """Its data is on the way, and nothing else happened. Under another name it is a rename, which must be seen:
         the object that is being loaded would be deleted as the old name's."""
@@ -183,24 +204,6 @@ class Intake:
             and base.ino == local.ino
             and (base.mode, base.uid, base.gid) == (local.mode, local.uid, local.gid)
         )
-
-    def _names_left(
-        self, served: Served, paths: Sequence[tuple[bytes, Local | None]], bases: Mapping[bytes, Base]
-    ) -> Iterator[Hint]:
-        """Names of files that lost one: that moves their ctime, by which they would pass for changed."""
-        parted: set[int] = set()
-        for path, local in paths:
-            base = bases.get(path)
-            if base is not None and base.kind is Kind.FILE and (local is None or local.ino != base.ino):
-                parted.add(base.ino)
-        for row in self._shared.catalog.files.by_inode_many(list(parted)) if parted else ():
-            owner = self._shared.served.get(row.association)
-            if owner is None or (owner is served and row.path in bases):
-                continue
-            now = self._shared.tree.identify(owner.tree_path(row.path))
-            if now is not None and now.ino == row.ino and not row.matches_local(now) and not self._is_loading(row, now):
-                yield Hint(row.association, row.path, local=True, remote=False, ino=now.ino)
-                owner.wake()
 
     async def _try_to_expand(self, expansion: _Expansion) -> None:
         try:
