@@ -18,7 +18,6 @@ from fsxsync.errors import (
     LocalChanged,
     NoSpace,
     ObjectArchived,
-    ObjectMissing,
 )
 from fsxsync.model.parts import chunk_size_for
 from fsxsync.model.stub import StubMark
@@ -29,6 +28,7 @@ from fsxsync.sync.front_hints import FrontHints
 from fsxsync.sync.hydration import HERE, MISSING, Hydration, mark_of, open_hydration, replaced
 from fsxsync.sync.idle_data import IDLE_S, IdleData, is_partial
 from fsxsync.sync.intake import Intake
+from fsxsync.sync.loading import owner_of
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.readahead import WINDOW_MAX, Wish, choose
 from fsxsync.sync.served import Served, Shared
@@ -118,12 +118,6 @@ class StubHydrator(FrontHints):
     def _chunk_size(self, size: int) -> int:
         return chunk_size_for(size, self._shared.settings.chunk_size)
 
-    def _owner_of(self, path: bytes) -> Served:
-        served = self._served_for(path)
-        if served is None:
-            raise ObjectMissing(f"reading /{path.decode('utf-8', 'backslashreplace')}", "its association is gone")
-        return served
-
     def _hydration(self, path: bytes, fd: int) -> Hydration | None:
         """What loads the file; None if it is an ordinary one.
 
@@ -156,7 +150,7 @@ class StubHydrator(FrontHints):
     def _begun(self, path: bytes, own: int, ino: int, mark: StubMark) -> Hydration:
         """What loads the stub behind ``own``, which it takes over, from now on."""
         try:
-            served = self._owner_of(path)
+            served = owner_of(self._served_for(path), ino, mark)
             row = self._memory.recall(ino, mark)
             hydration = open_hydration(
                 own, path, mark, served.store, chunk_size=self._chunk_size(mark.size), claims=row.crcs if row else {}

@@ -166,7 +166,7 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
     if source is None:
         raise ObjectChanged(f"reading {mark.key}", "it is another version now")
     try:
-        if (name := _name_to_load(served, path, local, owner)) is not None and await served.shared.restore(name):
+        if _is_loaded_in_place(served, local) and await served.shared.restore(served.tree_path(path)):
             return
         staged, _ = await _stage_loaded(owner, mark.key, source, local.posix)
     except (ObjectArchived, KeyRefused) as error:
@@ -186,18 +186,10 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
     await trio.to_thread.run_sync(served.shared.tree.settle, tree_path)
 
 
-def _name_to_load(served: Served, path: bytes, local: Local, owner: Served) -> bytes | None:
-    """The path of the tree by which a file with several names is loaded where it is: another file in one's place would
-    not be the others' any more. None: it has one name, or none by which its store is found."""
-    if local.nlink == 1 or local.stub is None or local.size != local.stub.size:
-        return None
-    for row in served.shared.other_names(local.ino, owner.id, b""):
-        there = owner.tree_path(row.path)
-        if row.association == owner.id and row.released:
-            now = served.shared.tree.identify(there)
-            if now is not None and now.ino == local.ino:
-                return there
-    return served.tree_path(path) if owner is served else None
+def _is_loaded_in_place(served: Served, local: Local) -> bool:
+    """Another file in its place would not be its other names' any more, nor what somebody reads just now."""
+    is_shared = local.nlink > 1 or local.ino in served.shared.hydrating
+    return is_shared and local.stub is not None and local.size == local.stub.size
 
 
 def _import_directory(served: Served, path: bytes, local: Local | None, remote: Remote, posix: Posix) -> Base:

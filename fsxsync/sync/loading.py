@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from fsxsync.errors import ObjectDamaged
+from fsxsync.errors import ObjectDamaged, ObjectMissing
 from fsxsync.model.identity import Remote
 from fsxsync.model.parts import chunk_size_for, plan_chunks
 from fsxsync.model.stub import StubMark
@@ -57,3 +57,17 @@ async def object_of(store: ObjectStore, mark: StubMark) -> Remote | None:
         if seen is not None and (seen.etag, seen.size) == (mark.etag, mark.size):
             return seen
     return None
+
+
+def owner_of(served: Served | None, ino: int, mark: StubMark) -> Served:
+    """The association whose store has a stub's data: the one that it stands in, or that it was moved out of behind us,
+    as its old name's row tells.
+
+    Raises:
+        ObjectMissing: it stands in none.
+    """
+    if served is None:
+        raise ObjectMissing(f"reading {mark.key}", "its association is gone")
+    rows = served.shared.catalog.files.by_inode(ino)
+    owners = [row.association for row in rows if row.released and row.etag == mark.etag]
+    return served if not owners or served.id in owners else served.shared.served.get(owners[0], served)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.instance import Instance, eventually, instance
+from support.instance import Instance, eventually, instance, keys_of
 from support.moto_server import MotoServer
 from support.proxy import Answer, Cut, Garbled, Proxy, Request, refusal
 
@@ -226,6 +226,34 @@ def test_renamed_while_it_is_read(fsx: Instance, proxy: Proxy, large: Path, data
         assert os.pread(stream.fileno(), 100, 25 * CHUNK) == data[25 * CHUNK : 25 * CHUNK + 100]
     assert large.with_name("moved").read_bytes() == data
     assert exported(fsx, s3, bucket, "moved") == data
+
+
+@pytest.mark.parametrize("edited", [False, True], ids=["read", "edited"])
+def test_moved_to_another_association_while_it_is_loaded(
+    fsx: Instance, proxy: Proxy, large: Path, data: bytes, s3: Any, bucket: str, edited: bool
+) -> None:
+    """Behind the mount, where nothing refuses it: what was loaded of it, and what was not, reaches the other bucket."""
+    s3.create_bucket(Bucket=f"{bucket}-other")
+    fsx.ok("associate", f"s3://{bucket}-other/", "/e", "--endpoint-url", proxy.url, "--poll", "0")
+    gate = Gate(0)
+    proxy.rule = gate
+    with large.open("rb", buffering=0) as stream:
+        assert os.pread(stream.fileno(), 10, 0) == data[:10]
+        assert gate.asked.wait(30)
+        (fsx.tree / "d/large").rename(fsx.tree / "e/moved")
+        eventually(lambda: not large.exists() and (fsx.directory / "e/moved").exists())
+        gate.opened.set()
+        assert os.pread(stream.fileno(), 100, 25 * CHUNK) == data[25 * CHUNK : 25 * CHUNK + 100]
+    expected = data
+    if edited:
+        with (fsx.directory / "e/moved").open("r+b") as writer:
+            writer.write(b"edited")
+        expected = b"edited" + data[6:]
+    fsx.settle()
+    assert s3.get_object(Bucket=f"{bucket}-other", Key="moved")["Body"].read() == expected
+    assert keys_of(s3, bucket) == []
+    assert (fsx.directory / "e/moved").read_bytes() == expected
+    assert [row["errors"] for row in fsx.ok("associations", "--json").json] == [0, 0]
 
 
 def test_chmod_while_it_is_read(fsx: Instance, proxy: Proxy, large: Path, data: bytes, s3: Any, bucket: str) -> None:
