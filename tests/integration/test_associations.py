@@ -437,6 +437,56 @@ def test_another_directory_in_the_trees_place_is_refused(
         assert len(keys_of(s3, bucket)) == 20
 
 
+@pytest.mark.parametrize("how", ["moved", "mounted over", "unmounted"])
+def test_a_root_that_is_replaced_while_it_is_watched_is_said_and_deletes_nothing(
+    tmp_path: Path, moto: MotoServer, s3: Any, bucket: str, how: str
+) -> None:
+    """No record of inotify tells of the two mounts. What is written there meanwhile is never said to be in sync."""
+    put(s3, bucket, *map(str, range(12)))
+    with instance(tmp_path, mounted=False, start=False) as made:
+        root, other, elsewhere = made.directory, tmp_path / "other", tmp_path / "elsewhere"
+        for directory in (root, other):
+            directory.mkdir()
+        if how == "unmounted":
+            subprocess.run(["mount", "--bind", other, root], check=True)  # noqa: S603, S607
+        made.start()
+        try:
+            made.associate(moto, f"s3://{bucket}/", "/d", "--poll", "1")
+            made.settle()
+            if how == "moved":
+                root.rename(elsewhere)
+                root.mkdir()
+            elif how == "mounted over":
+                subprocess.run(["mount", "--bind", other, root], check=True)  # noqa: S603, S607
+            else:
+                subprocess.run(["umount", "-l", root], check=True)  # noqa: S603, S607
+            (root / "d").mkdir()
+            (root / "d/written").write_bytes(b"nobody looks here")
+
+            assert made.run("wait", "--timeout", "1").code == 1
+            becomes(made, "/d", "MISCONFIGURED")
+            assert "another directory lies there now" in rows(made)["/d"]["failure"]
+            assert len(keys_of(s3, bucket)) == 12
+
+            (root / "d/written").unlink()
+            (root / "d").rmdir()
+            if how == "moved":
+                root.rmdir()
+                elsewhere.rename(root)
+            elif how == "mounted over":
+                subprocess.run(["umount", root], check=True)  # noqa: S603, S607
+            else:
+                subprocess.run(["mount", "--bind", other, root], check=True)  # noqa: S603, S607
+            made.ok("association", "update", "/d")
+            becomes(made, "/d", "AVAILABLE")
+            (root / "d/new").write_bytes(b"seen")
+            made.settle()
+            assert s3.get_object(Bucket=bucket, Key="new")["Body"].read() == b"seen"
+            assert len(keys_of(s3, bucket)) == len(os.listdir(root / "d")) == 13
+        finally:
+            subprocess.run(["umount", "-l", "-q", root], check=False)  # noqa: S603, S607
+
+
 @pytest.mark.parametrize("after", ["another", "none"])
 def test_another_directory_in_an_associations_place_deletes_no_object(
     fsx: Instance, moto: MotoServer, s3: Any, bucket: str, tmp_path: Path, after: str
