@@ -47,8 +47,8 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     assert local is not None
     if local.stub is None:
         exporter.exported_key(served, path, local.kind)  # neither uploaded nor copied to where it may not be
-    if base is not None and base.released:
-        await served.shared.take_in_tree()  # as for a delete: its data may have moved on, unseen
+    if base is not None and base.released and await _is_brought_along(served, base, local):
+        return Outcome(Next.AGAIN, local=True)
     needed = renames.needed_at(served, base) if base is not None else None
     if needed is not None:
         if not renames.is_circle(served, path):
@@ -71,6 +71,13 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     return DONE
 
 
+async def _is_brought_along(served: Served, base: Base, local: Local) -> bool:
+    """What stood at the path was released, and its object is overwritten now: as for a delete, its data may have moved on,
+    unseen. True if it had, to where nobody else looks, and is there now."""
+    await served.shared.take_in_tree()
+    return base.ino != local.ino and await importer.load_astray(served, base)
+
+
 async def _load_moved(served: Served, path: bytes, local: Local) -> Outcome:
     await importer.load_moved(served, path, local, served)
     return Outcome(Next.AGAIN, local=True)
@@ -91,6 +98,8 @@ async def _export_delete(served: Served, path: bytes, action: Action) -> Outcome
         return Outcome(Next.LATER, held)
     if (needing := moves.needing(served, action.base)) is not None:
         raise ObjectArchived(f"delete of {path!r}", f"the released file at {needing!r} has its data nowhere else")
+    if action.base.released and await importer.load_astray(served, action.base):
+        return Outcome(Next.AGAIN, local=True)
     await exporter.export_delete(served, path, action)
     return DONE
 

@@ -186,6 +186,39 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
     await trio.to_thread.run_sync(served.shared.tree.settle, tree_path)
 
 
+async def load_astray(served: Served, base: Base) -> bool:
+    """The object of a released file is about to go, or to be overwritten, and the file was moved to where no
+    association is: give it its data there. False: it was not.
+
+    Raises:
+        LocalChanged, ObjectChanged: the world moved; look again. RepositoryError. NoSpace. TreeError.
+    """
+    tree = served.shared.tree
+    tree_path = await served.shared.outside.path_of(base.ino)
+    local = tree.identify(tree_path) if tree_path else None
+    mark = local.stub if local is not None else None
+    if local is None or mark is None or (local.ino, mark.etag) != (base.ino, base.etag):
+        return False
+    source = await object_of(served.store, mark)
+    if source is None:
+        return False  # it is lost already
+    try:
+        staged, _ = await _stage_loaded(served, mark.key, source, local.posix)
+    except (ObjectArchived, KeyRefused) as error:
+        raise RepositoryError(
+            error.what, error.why, advice="move the file back, or have its object restored"
+        ) from error
+    try:
+        tree.dress_staged(staged.name, tree.xattrs(tree_path))
+        tree.exchange_in(staged, tree_path, local)
+    except LocalChanged:
+        tree.discard_staged(staged.name)
+        raise
+    served.shared.invalidate(tree_path, local.ino, data=True)
+    await trio.to_thread.run_sync(tree.settle, tree_path)
+    return True
+
+
 def _is_loaded_in_place(served: Served, local: Local) -> bool:
     """Another file in its place would not be its other names' any more, nor what somebody reads just now."""
     is_shared = local.nlink > 1 or local.ino in served.shared.hydrating

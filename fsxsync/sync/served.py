@@ -22,6 +22,7 @@ from fsxsync.model.measures import Histogram, Measures
 from fsxsync.ports import Front, Mover, ObjectStore
 from fsxsync.sync.courtesy import Courtesy
 from fsxsync.sync.filters import Filters
+from fsxsync.sync.outside import Outside
 from fsxsync.telemetry.eventlog import EventLog
 from fsxsync.tree.tree import Tree
 
@@ -139,6 +140,7 @@ class Shared:
     """Return when whatever was done in the tree before the call is a hint, or is about to be looked through
     (``expanding``): inotify's records are some moments old when they are read."""
     courtesy: Courtesy = field(init=False)
+    outside: Outside = field(init=False)
     expanding: int = 0
     """Directories whose content is still to be turned into hints; no file is deleted remotely meanwhile,
     because a hint to come may say that it only moved."""
@@ -154,6 +156,9 @@ class Shared:
 
     def __post_init__(self) -> None:
         self.courtesy = Courtesy(lambda: self.front.requests())  # noqa: PLW0108 - the front comes later
+        self.outside = Outside(
+            self.tree, lambda: frozenset(served.association.directory for served in self.served.values())
+        )
 
     def unarchived(self, association: str, key: str) -> None:
         """An object can be read, or it is gone: whoever waits for it looks."""
