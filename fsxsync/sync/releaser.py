@@ -287,13 +287,15 @@ async def _punch(served: Served, chosen: Sequence[tuple[Releasable, list[Base]]]
             served.shared.releasing |= places
             try:
                 states = await trio.to_thread.run_sync(tree.release, files)
-                changed = (
+                changed = [
                     (row.path, state)
                     for (_, names), state in zip(taken, states, strict=True)
                     if isinstance(state, Local)
                     for row in names
-                )
+                ]
                 served.shared.catalog.files.set_local_many(served.id, changed)
+                for path, state in changed:
+                    served.shared.own_work.note(served.id, served.tree_path(path), path, state)
             finally:
                 served.shared.releasing -= places
     finally:
