@@ -6,7 +6,7 @@ be read to find out that nobody else was there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 from fsxsync.model.identity import Local
 from fsxsync.tree.tree import Tree

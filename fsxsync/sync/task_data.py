@@ -110,7 +110,7 @@ class ReleaseStage(DataStage):
 
 
 def _candidates(found: Sequence[Entry]) -> list[Candidate]:
-    return [Candidate(entry.path, entry.local) for entry in found if entry.local is not None]
+    return [Candidate(entry.path, entry.local, entry.base) for entry in found if entry.local is not None]
 
 
 class RestoreStage(DataStage):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -22,8 +22,7 @@ BATCH = 500
 """Entries of a walk at a time; progress is written down after each batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What stands at a path and what the catalog knows of it. ``path`` is relative to the association; the state is a
     walk's, without mark (`tree.walk`). ``local`` None: nothing stands there, as far as the walk saw."""
 

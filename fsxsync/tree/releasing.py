@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fsxsync import _core
 from fsxsync.crashpoint import each_durable
@@ -29,8 +30,7 @@ time a file may be in use, whatever we were told at first."""
 _MARKED = frozenset({_core.MARK_ALONE, _core.MARK_DONE})
 
 
-@dataclass(frozen=True, slots=True)
-class Releasable:
+class Releasable(NamedTuple):
     """A file to be released: the state that was judged, and the mark for it. ``names``: how many names it has, if each
     of them has an object with the same bytes."""
 

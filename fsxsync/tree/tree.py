@@ -124,7 +124,7 @@ class Tree:
         return dict(zip(paths, self._places.identify_many(paths), strict=True))
 
     def standing(self, files: Mapping[bytes, Local]) -> list[bytes]:
-        """Paths of regular files with one name each: those where the same file stands, unchanged. Raises PathEscapes."""
+        """Of paths of regular files with one name each those where the same file stands, unchanged."""
         return identities.standing(self.root_fd, self.dev, files)
 
     def identify_fd(self, fd: int) -> Local:
