@@ -30,7 +30,11 @@ async def in_order(
     last.set()
 
     async def one(item: Item, before: trio.Event, mine: trio.Event) -> None:
-        outcome = await act(item)
+        try:
+            outcome = await act(item)
+        except FsxSyncError:
+            await before.wait()  # what was begun before is finished
+            raise
         await before.wait()
         record(item, outcome)
         mine.set()
