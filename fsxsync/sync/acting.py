@@ -72,8 +72,8 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
 
 
 async def _is_brought_along(served: Served, base: Base, local: Local) -> bool:
-    """What stood at the path was released, and its object is overwritten now: as for a delete, its data may have moved on,
-    unseen. True if it had, to where nobody else looks, and is there now."""
+    """What stood at the path was released, and its object is overwritten now: as for a delete, its data may have moved
+    on, unseen. True if it had, to where nobody else looks, and is there now."""
     await served.shared.take_in_tree()
     return base.ino != local.ino and await importer.load_astray(served, base)
 

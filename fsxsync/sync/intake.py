@@ -108,9 +108,16 @@ class Intake:
                 self.changed(tree_path, noticed=paths.pop(tree_path))
         if paths:
             self._read_ignore_lists(paths)
+            self._drop_own(paths)
             found = self._shared.tree.identify_many(list(paths))
             self._shared.noticed((tree_path for tree_path, noticed in paths.items() if noticed), found)
             self._add_local(list(found.items()))
+
+    def _drop_own(self, paths: dict[bytes, bool]) -> None:
+        for tree_path, association, path in self._shared.own_work.unchanged(paths.keys()):
+            if not self._shared.catalog.problems.has(association, path):
+                del paths[tree_path]
+                self._shared.counts[association].echoes_dropped += 1
 
     def _read_ignore_lists(self, paths: Iterable[bytes]) -> None:
         """First of all: what was written after a list is judged by it."""

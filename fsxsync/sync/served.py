@@ -23,6 +23,7 @@ from fsxsync.ports import Front, Mover, ObjectStore
 from fsxsync.sync.courtesy import Courtesy
 from fsxsync.sync.filters import Filters
 from fsxsync.sync.outside import Outside
+from fsxsync.sync.own_work import OwnWork
 from fsxsync.telemetry.eventlog import EventLog
 from fsxsync.tree.tree import Tree
 
@@ -120,6 +121,7 @@ class Shared:
     releasing: set[bytes] = field(default_factory=set)
     """Paths of the tree that are being released this moment: what inotify tells of them is looked at when that is
     over."""
+    own_work: OwnWork = field(init=False)
     let_go: Callable[[int], AbstractAsyncContextManager[None]] = nobody_loads
     """Inside, the hydrator has that inode not open for writing, so that the file may be replaced or removed while it
     is being loaded; who reads the old one goes on. What is done inside must not await."""
@@ -155,6 +157,7 @@ class Shared:
     """Association id -> what was counted for it; an update of the association does not start at zero."""
 
     def __post_init__(self) -> None:
+        self.own_work = OwnWork(self.tree)
         self.courtesy = Courtesy(lambda: self.front.requests())  # noqa: PLW0108 - the front comes later
         self.outside = Outside(
             self.tree, lambda: frozenset(served.association.directory for served in self.served.values())

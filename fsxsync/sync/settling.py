@@ -13,6 +13,7 @@ from fsxsync.model.identity import Local
 from fsxsync.model.stub import StubMark
 from fsxsync.sync import links
 from fsxsync.sync.archives import may_ask
+from fsxsync.sync.carrying import do_differ
 from fsxsync.sync.hydration import Hydration, damaged_object
 from fsxsync.sync.integrity import checksums_of, fits
 from fsxsync.sync.journal import DAMAGED_OBJECT, record_problem
@@ -209,6 +210,7 @@ class Settler:
                 served.add_hint(path, local=True)
                 continue
             known.append((path, local, digest))
-            if (base.mode, base.uid, base.gid) != (local.mode, local.uid, local.gid):
+            is_same = (base.mode, base.uid, base.gid) == (local.mode, local.uid, local.gid)
+            if not is_same or do_differ(served, path, base, local):
                 served.add_hint(path, local=True)  # set meanwhile: a change to be exported, and no part of the loading
         catalog.files.set_loaded_many(served.id, known)

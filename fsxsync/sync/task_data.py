@@ -25,6 +25,8 @@ class DataStage:
     """Regular files at and below paths, those of one owner where the task is for one."""
 
     batch_size = BATCH
+    at_once = 2
+    """While the last files of one are on their way, those of the next begin."""
 
     def __init__(self, served: Served, unders: Sequence[bytes], task: Task) -> None:
         self.served = served
@@ -110,7 +112,7 @@ class ReleaseStage(DataStage):
 
 
 def _candidates(found: Sequence[Entry]) -> list[Candidate]:
-    return [Candidate(entry.path, entry.local) for entry in found if entry.local is not None]
+    return [Candidate(entry.path, entry.local, entry.base) for entry in found if entry.local is not None]
 
 
 class RestoreStage(DataStage):

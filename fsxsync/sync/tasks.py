@@ -30,9 +30,10 @@ from fsxsync.model.association import Lifecycle
 from fsxsync.model.task import KEPT_NS, Cursor, Failure, Order, Step, Task, TaskLifecycle, TaskType
 from fsxsync.ports import Planned
 from fsxsync.sync.hydrator import StubHydrator
+from fsxsync.sync.in_order import in_order
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.task_report import local_report, tell_of_failure, upload_report, write_report
-from fsxsync.sync.task_stages import Stage
+from fsxsync.sync.task_stages import Batch, Done, Stage
 from fsxsync.sync.task_targets import find, place_of_uri, stages_of
 
 log = logging.getLogger(__name__)
@@ -223,20 +224,23 @@ class TaskRunner:
         def goes_on() -> bool:
             return self._goes_on(task_id)
 
+        def record(batch: Batch, done: Done) -> None:
+            failures = [*batch.failures, *done.failures]
+            failed = sum(not failure.is_warning for failure in failures)
+            task = self.get(task_id)
+            counts = task.counts.plus(succeeded=batch.quiet + done.succeeded, failed=failed, moved=done.moved)
+            self._write(replace(task, counts=counts, cursor=Cursor(number, batch.after)), failures)
+
         stage.check()
-        async with aclosing(stage.batches(after)) as batches:
+        perform = partial(stage.perform, goes_on=goes_on)
+        async with aclosing(stage.batches(after)) as batches, in_order(stage.at_once, perform, record) as begin:
             async for batch in batches:
                 await self._shared.courtesy.give_way()
                 if not goes_on():
                     return
                 if batch.gone:
                     self._tasks.add_gone(task_id, number, batch.gone)
-                done = await stage.perform(batch, goes_on)
-                failures = [*batch.failures, *done.failures]
-                failed = sum(not failure.is_warning for failure in failures)
-                task = self.get(task_id)
-                counts = task.counts.plus(succeeded=batch.quiet + done.succeeded, failed=failed, moved=done.moved)
-                self._write(replace(task, counts=counts, cursor=Cursor(number, batch.after)), failures)
+                await begin(batch)
         self._write(replace(self.get(task_id), cursor=Cursor(number + 1)), ())
 
     def _write(self, task: Task, failures: list[Failure] | tuple[()]) -> None:

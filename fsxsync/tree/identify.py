@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fsxsync import _core
 from fsxsync.errors import LocalChanged
@@ -63,6 +63,16 @@ def identify_many(root_fd: int, dev: int, paths: Sequence[bytes]) -> list[Local 
             raise tree_error(OSError(found, os.strerror(found)), f"looking at {shown(path)}")
         looked.append(None if found is None else _local_from(found, dev))
     return looked
+
+
+def standing(root_fd: int, dev: int, files: Mapping[bytes, Local]) -> list[bytes]:
+    """Paths of regular files with one name each: those where the same file stands, unchanged. Raises PathEscapes."""
+    for path in files:
+        check_path(path)
+    asked = [
+        (path, now.ino, now.size, now.mtime_ns, now.ctime_ns, now.mode, now.uid, now.gid) for path, now in files.items()
+    ]
+    return [path for path, stands in zip(files, _core.stand(root_fd, dev, asked), strict=True) if stands]
 
 
 def _local_from(found: _core._Looked, dev: int) -> Local:

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import trio
-from inotify_simple import INotify, flags, parse_events
+from inotify_simple import INotify, flags
 
+from fsxsync import _core
 from fsxsync.tree.watch_cover import SLICE, Coverage, Reports, WatchedTree
 from fsxsync.tree.watch_created import Created
 from fsxsync.tree.watch_walk import Walk, no_instance
@@ -179,7 +180,7 @@ class Watcher:
                 data = os.read(self._inotify.fileno(), _READ_BYTES)
             except BlockingIOError:
                 return
-            for wd, mask, cookie, name in parse_events(data):
+            for wd, mask, cookie, name in _core.merged_records(data):
                 if mask & flags.Q_OVERFLOW:
                     self.overflows += 1
                     self._coverage.resync()
@@ -190,7 +191,7 @@ class Watcher:
                     continue  # it left; who watches its place now looks at what is there
                 if name:
                     departure = (now_s + PAIR_S, start)
-                    self._entry_changed(node, path, mask, cookie, os.fsencode(name), departure)
+                    self._entry_changed(node, path, mask, cookie, name, departure)
                 else:
                     self._directory_changed(node, path, mask)
             self._position += len(data)
@@ -226,7 +227,7 @@ class Watcher:
             self._subdirectory_changed(parent, name, path, mask)
         elif mask & flags.CREATE:
             self._created.add(parent, name)
-        elif mask & flags.ATTRIB and (parent, name) in self._created:
+        elif mask & flags.ATTRIB and not mask & flags.CLOSE_WRITE and (parent, name) in self._created:
             return  # its writer sets mode and times before the close, which is to come
         else:
             self._created.discard(parent, name)

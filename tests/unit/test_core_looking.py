@@ -160,7 +160,7 @@ def test_only_what_is_as_judged_is_marked(root: tuple[int, Path], changed: dict[
     file.write_bytes(b"data")
     before = len(os.listdir("/proc/self/fd"))
 
-    assert _core.mark_released(fd, top.stat().st_dev, MARK, [judged(file, **changed)]) == [(wanted, -1, 0)]
+    assert _core.mark_released(fd, top.stat().st_dev, MARK, [judged(file, **changed)]) == [(wanted, -1, 0, 0)]
 
     assert os.listxattr(file) == []
     assert len(os.listdir("/proc/self/fd")) == before
@@ -180,7 +180,7 @@ def test_each_file_of_a_call_has_its_own_outcome(root: tuple[int, Path]) -> None
     with (top / "b").open("rb"):  # open elsewhere
         marked = _core.mark_released(fd, top.stat().st_dev, MARK, files)
 
-    assert [(what, number) for what, _, number in marked] == [
+    assert [(what, number) for what, _, number, _ in marked] == [
         (_core.MARK_ALONE, 0),
         (_core.MARK_OPEN, 0),
         (_core.MARK_UNOPENED, errno.ENOENT),
@@ -192,7 +192,9 @@ def test_each_file_of_a_call_has_its_own_outcome(root: tuple[int, Path]) -> None
     os.pwrite(c, b"written under our lease, by a descriptor of our own", 0)
 
     punched = _core.punch_released(
-        MARK, [(a, True, 100_000, MTIME_NS), (c, True, 100_000, MTIME_NS)], time.monotonic() + 30
+        MARK,
+        [(held, True, 100_000, MTIME_NS, ctime_ns) for _, held, _, ctime_ns in (marked[0], marked[3])],
+        time.monotonic() + 30,
     )
 
     assert [(what, number) for what, number, _ in punched] == [(_core.PUNCH_DONE, 0), (_core.PUNCH_WRITTEN, 0)]
@@ -212,9 +214,10 @@ def test_nothing_is_punched_after_the_deadline(root: tuple[int, Path]) -> None:
     fd, top = root
     (top / "f").write_bytes(b"data" * 5000)
     mtime_ns = (top / "f").stat().st_mtime_ns
-    [(_, held, _)] = _core.mark_released(fd, top.stat().st_dev, MARK, [judged(top / "f")])
+    [(_, held, _, ctime_ns)] = _core.mark_released(fd, top.stat().st_dev, MARK, [judged(top / "f")])
 
-    [(what, _, status)] = _core.punch_released(MARK, [(held, True, 20_000, mtime_ns)], time.monotonic() - 1)
+    files = [(held, True, 20_000, mtime_ns, ctime_ns)]
+    [(what, _, status)] = _core.punch_released(MARK, files, time.monotonic() - 1)
 
     assert what == _core.PUNCH_LATE
     assert status is not None
