@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, replace
 
 from fsxsync.errors import ObjectArchived, ObjectChanged
-from fsxsync.model.identity import Base, Kind, Local, base_of
+from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
 from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.model.stub import StubMark
 from fsxsync.sync import conflicts, exporter, importer, moves, releaser, renames
@@ -176,8 +176,8 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
             ino = local.ino if local is not None else None
             served.add_hint(kept, local=True, ino=ino, delay_s=served.shared.settings.export_delay_s)
         case Verdict.LOST:
-            await _report_lost(served, path, local.stub if local is not None else None)
-            return DONE
+            assert local is not None
+            return await _lost(served, path, local)
         case Verdict.DAMAGED:
             _report(
                 served,
@@ -200,12 +200,22 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
     return again
 
 
-async def _report_lost(served: Served, path: bytes, mark: StubMark | None) -> None:
-    """A bucket that keeps versions may have the one that the stub stands for: then it is read as before."""
-    if mark is not None and mark.version_id is not None and await object_of(served.store, mark) is not None:
+async def _report_lost(served: Served, path: bytes, mark: StubMark | None) -> Remote | None:
+    """A bucket that keeps versions may have the one that the stub stands for: that is returned, and nothing is lost."""
+    version = await object_of(served.store, mark) if mark is not None and mark.version_id is not None else None
+    if version is not None:
         served.shared.catalog.problems.clear(served.id, path, ["lost"])
     else:
         _report(served, path, "lost", LOST, "S3ObjectNotFound")
+    return version
+
+
+async def _lost(served: Served, path: bytes, local: Local) -> Outcome:
+    """A stub of no object that is known here, and whose own is gone. If its version can be read, it is a new file."""
+    version = await _report_lost(served, path, local.stub)
+    if version is None or version.archived or not served.association.policy.exports:
+        return DONE
+    return await _load_moved(served, path, local)
 
 
 def _report(served: Served, path: bytes, kind: str, message: str, code: str) -> None:
