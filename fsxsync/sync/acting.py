@@ -49,7 +49,7 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
         exporter.exported_key(served, path, local.kind)  # neither uploaded nor copied to where it may not be
     if base is not None and base.released and await _is_brought_along(served, base, local):
         return Outcome(Next.AGAIN, local=True)
-    needed = renames.needed_at(served, base) if base is not None else None
+    needed = renames.needed_at(served, base) if base is not None and not _is_overwritten(base, action.remote) else None
     if needed is not None:
         if not renames.is_circle(served, path):
             return Outcome(Next.LATER, f"the object is still to be copied to {needed.path!r}")
@@ -76,6 +76,11 @@ async def _is_brought_along(served: Served, base: Base, local: Local) -> bool:
     on, unseen. True if it had, to where nobody else looks, and is there now."""
     await served.shared.take_in_tree()
     return base.ino != local.ino and await importer.load_astray(served, base)
+
+
+def _is_overwritten(base: Base, remote: Remote | None) -> bool:
+    """By somebody else: whoever needed the object that the row knows can't have it from there any more."""
+    return remote is not None and (remote.etag, remote.size) != (base.etag, base.remote_size)
 
 
 async def _load_moved(served: Served, path: bytes, local: Local) -> Outcome:
