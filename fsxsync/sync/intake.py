@@ -181,11 +181,23 @@ class Intake:
 
     def _other_names(self, served: Served, path: bytes, local: Local) -> Iterator[Hint]:
         """Whichever name of a file was written through: each has an object of its own (FSX-FACTS §2.4)."""
-        for row in self._shared.other_names(local.ino, served.id, path):
+        rows = list(self._shared.other_names(local.ino, served.id, path))
+        if len(rows) + 1 < local.nlink:
+            yield from self._names_without_row(served, {path, *(row.path for row in rows)}, local)
+        for row in rows:
             owner = self._shared.served.get(row.association)
             if owner is not None and not row.matches_local(local) and not self._is_loading(row, local):
                 yield Hint(row.association, row.path, local=True, remote=False, ino=local.ino)
                 owner.wake()
+
+    def _names_without_row(self, served: Served, known: AbstractSet[bytes], local: Local) -> Iterator[Hint]:
+        """Names that never had an object, and of which nobody will tell: what a look ended with there is reported. What
+        waits for its look needs no hint."""
+        reported = self._shared.catalog.problems.under(served.id, b"", b"", BATCH)
+        paths = {served.tree_path(path): path for path in reported if path not in known}
+        for tree_path, found in self._shared.tree.identify_many(list(paths)).items():
+            if found is not None and found.ino == local.ino:
+                yield Hint(served.id, paths[tree_path], local=True, remote=False, ino=local.ino)
 
     def _names_left(self, inodes: AbstractSet[int], told: AbstractSet[bytes]) -> Iterator[Hint]:
         """Names of files that lost another one. What was noticed there may have been done to the file before: inotify

@@ -6,6 +6,7 @@ be read to find out that nobody else was there.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection, Iterator
 
 from fsxsync.model.identity import Local
@@ -20,14 +21,14 @@ class OwnWork:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._left: dict[bytes, tuple[str, bytes, Local]] = {}
+        self._left: OrderedDict[bytes, tuple[str, bytes, Local]] = OrderedDict()
 
     def note(self, association: str, tree_path: bytes, path: bytes, local: Local) -> None:
         """The file is as its row says. With more names than one it is not remembered: each has a row of its own."""
         if local.nlink == 1:
             self._left[tree_path] = (association, path, local)
             if len(self._left) > MOST:
-                del self._left[next(iter(self._left))]
+                self._left.popitem(last=False)
 
     def unchanged(self, tree_paths: Collection[bytes]) -> Iterator[tuple[bytes, str, bytes]]:
         """(path of the tree, association, path there) of those that still are as they were noted. Each is told once.

@@ -45,3 +45,19 @@ def test_a_file_whose_predecessor_was_lost_under_another_name_was_never_exported
         world.put("g/a", 0)
         world.replace("g/a", 60)
         world.settle()
+
+
+def test_a_name_that_was_lost_was_not_exported_when_another_one_of_it_got_content(daemons: Daemons) -> None:
+    """It had no row, by which names of a file are found."""
+    with world_of("mount", daemons) as world:
+        world.put("a", 100)
+        world.settle()
+        world.link("a", "b")
+        world.link("a", "d/b")
+        world.put("a", 60)
+        world.settle()
+        assert world.client.status()["associations"][0]["lost"] == 2
+        world.write("b", 50)
+        world.settle()
+        assert {"b", "d/b"} <= set(world.objects())
+        assert world.client.status()["associations"][0]["lost"] == 0
