@@ -1,6 +1,8 @@
-/* The two ends of a hydration: opening a stub, and taking the marks off files whose data is here.
+/* The two ends of a hydration: opening a stub; reading what has come, and taking the marks off.
  */
 #include "look.h"
+
+#include "hash_range.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -176,7 +178,91 @@ open_marked(PyObject *Py_UNUSED(module), PyObject *args)
     return Py_BuildValue("(iNy#)", fd, status_tuple, mark, (Py_ssize_t)mark_size);
 }
 
+PyDoc_STRVAR(
+    hash_many_doc,
+    "hash_many(files, /)\n--\n\n"
+    "Read the beginnings of files.\n\n"
+    "files: tuples (descriptor, bytes). Returns a list of (XXH3-128, CRC-64/NVME), or the\n"
+    "errno of what could not be read, 0 for what is shorter.");
+
+struct hashed {
+    struct fsx_hash_range range;
+    uint64_t crc;
+    enum fsx_range_status status;
+};
+
+static PyObject *
+hash_result(const struct hashed *one)
+{
+    switch (one->status) {
+    case FSX_RANGE_OK:
+        return Py_BuildValue("(y#K)", one->range.digest.digest,
+                             (Py_ssize_t)sizeof one->range.digest.digest,
+                             (unsigned long long)one->crc);
+    case FSX_RANGE_SHORT:
+        return PyLong_FromLong(0);
+    case FSX_RANGE_ERRNO:
+        return PyLong_FromLong(one->range.error);
+    case FSX_RANGE_NOMEM:
+        break;
+    }
+    return PyErr_NoMemory();
+}
+
+static PyObject *
+hash_many(PyObject *Py_UNUSED(module), PyObject *argument)
+{
+    PyObject *files = PySequence_Tuple(argument);
+    PyObject *result = NULL;
+    struct hashed *hashed = NULL;
+    Py_ssize_t count;
+
+    if (files == NULL) {
+        return NULL;
+    }
+    count = PyTuple_GET_SIZE(files);
+    hashed = PyMem_Calloc((size_t)count + 1, sizeof *hashed);
+    if (hashed == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        struct hashed *one = &hashed[i];
+        long long size;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(files, i), "iL", &one->range.fd, &size)) {
+            goto done;
+        }
+        if (size < 0) {
+            PyErr_Format(PyExc_ValueError, "a file of %lld bytes", size);
+            goto done;
+        }
+        one->range.length = size;
+        one->range.part_size = FSX_ONE_PART;
+        one->range.want_xxh3 = true;
+        one->range.crcs = &one->crc;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < count; i++) {
+        hashed[i].status = fsx_hash_range_read(&hashed[i].range);
+    }
+    Py_END_ALLOW_THREADS
+    result = PyList_New(count);
+    for (Py_ssize_t i = 0; result != NULL && i < count; i++) {
+        PyObject *one = hash_result(&hashed[i]);
+        if (one == NULL) {
+            Py_CLEAR(result);
+            break;
+        }
+        PyList_SET_ITEM(result, i, one);
+    }
+done:
+    PyMem_Free(hashed);
+    Py_DECREF(files);
+    return result;
+}
+
 static PyMethodDef methods[] = {
+    {"hash_many", hash_many, METH_O, hash_many_doc},
     {"open_marked", open_marked, METH_VARARGS, open_marked_doc},
     {"unmark_many", unmark_many, METH_VARARGS, unmark_many_doc},
     {NULL, NULL, 0, NULL},

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 #include <xxhash.h>
 
 #define FSX_TRANSFER_MESSAGE 256
@@ -58,6 +59,8 @@ struct fsx_job {
     int64_t timeout_ms;  /* 0: none */
     int64_t low_speed_s; /* -1: the pool's; 0: however slow */
     unsigned priority;
+    bool gives_times; /* to the file, whatever comes of the job once bytes may have been written */
+    struct timespec times[2]; /* of the last access and of the last change */
 
     /* the pool's, under its mutex */
     uint64_t id;

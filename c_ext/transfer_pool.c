@@ -194,6 +194,22 @@ fsx_pool_submit(struct fsx_pool *pool, struct fsx_job *job, uint64_t *id)
     return status;
 }
 
+size_t
+fsx_pool_submit_many(struct fsx_pool *pool, struct fsx_job **jobs, size_t count, uint64_t *ids)
+{
+    size_t taken = 0;
+
+    pthread_mutex_lock(&pool->mutex);
+    while (!pool->is_closing && taken < count && fsx_queue_add(&pool->queue, jobs[taken])) {
+        ids[taken] = jobs[taken]->id;
+        jobs[taken] = NULL;
+        taken++;
+        call_idle_worker(pool);
+    }
+    pthread_mutex_unlock(&pool->mutex);
+    return taken;
+}
+
 bool
 fsx_pool_cancel(struct fsx_pool *pool, uint64_t id)
 {

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define NS_PER_MS INT64_C(1000000)
@@ -231,6 +232,16 @@ keep_answer(struct fsx_wire *wire)
     }
 }
 
+/* Bringing data is no modification of the file. */
+static void
+give_times(struct fsx_job *job)
+{
+    if (job->gives_times && futimens(job->fd, job->times) < 0) {
+        job->error_number = errno;
+        fsx_job_fail(job, FSX_TRANSFER_LOCAL_IO, "futimens: %s", strerrordesc_np(errno));
+    }
+}
+
 /* --- the run --- */
 
 /* Milliseconds until the low-speed limit has to be looked at, 0 if it was broken. */
@@ -323,6 +334,7 @@ fsx_wire_run(struct fsx_wire *wire, struct fsx_job *job)
     if (was_tried) { /* else libcurl still has the headers of the job before */
         keep_answer(wire);
     }
+    give_times(job);
     fsx_job_close_fd(job);
     atomic_fetch_add(&wire->shared->totals.jobs, 1);
     wire->job = NULL;
