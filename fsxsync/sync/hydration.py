@@ -16,7 +16,7 @@ from fsxsync.errors import FsxSyncError, LocalChanged, NoSpace, ObjectChanged, O
 from fsxsync.model.checksum import Checksum
 from fsxsync.model.measures import Measures
 from fsxsync.model.stub import XATTR, StubMark
-from fsxsync.ports import ChunkJob, Mover, ObjectStore, Priority
+from fsxsync.ports import ChunkJob, End, Fetched, Mover, ObjectStore, Priority, Sink
 from fsxsync.sync.integrity import fits
 from fsxsync.sync.readahead import Readers
 from fsxsync.transfer.checksums import choose
@@ -91,7 +91,8 @@ class Hydration:
     reported: str = ""
     read_up_to: int = 0
     readers: Readers = field(default_factory=Readers)
-    _scopes: set[trio.CancelScope] = field(default_factory=set)
+    _ends: set[End] = field(default_factory=set)
+    """End each of the downloads that are under way."""
     _flights: int = 0
     _landed: trio.Event = field(default_factory=trio.Event)
 
@@ -130,6 +131,8 @@ class Hydration:
 
     def crc64nvme(self) -> int:
         """Of the whole file, as its chunks came; all of them are HERE."""
+        if self.count == 1:
+            return self.crcs[0]
         return combined_crc64nvme((self.crcs[index], self._span(index)[1]) for index in range(self.count))
 
     def as_partial(self, boot_id: str) -> Partial:
@@ -214,7 +217,7 @@ class Hydration:
         crc: int | None = None
         error: FsxSyncError | None = replaced()  # should `cancel` end it
         scope = trio.CancelScope()
-        self._scopes.add(scope)
+        self._ends.add(scope.cancel)
         try:
             with scope:
                 if self.discarded:
@@ -224,23 +227,45 @@ class Hydration:
         except FsxSyncError as caught:
             error = caught
         finally:
-            self._scopes.discard(scope)
-            if crc is None:
-                self.states[index] = MISSING
-                if error is not None:
-                    self.failures[index] = error
-            else:
-                self.states[index] = HERE
-                self.begun_at.pop(index, None)
-                self.here += 1
-                self.crcs[index] = crc
-            self.arrivals.pop(index).set()
+            self._ends.discard(scope.cancel)
+            if crc is None and error is not None:
+                self.failures[index] = error
+            self._arrived(index, crc)
         return error
+
+    def _arrived(self, index: int, crc: int | None) -> None:
+        """None: it did not come. Whoever waits for it looks."""
+        if crc is None:
+            self.states[index] = MISSING
+        else:
+            self.states[index] = HERE
+            self.begun_at.pop(index, None)
+            self.here += 1
+            self.crcs[index] = crc
+        self.arrivals.pop(index).set()
+
+    def begin_whole(self, end: End) -> Sink | None:
+        """As `begin` for a file of one chunk that comes among many (`restoring`): where its bytes go to. None: somebody
+        brings it, or nobody may, or somebody is replacing the file."""
+        if self.resumed is not None or self.claims or not self.begin(0):
+            return None
+        self._ends.add(end)
+        self._flights += 1
+        return Sink(self.fd, self.mark.size, self.mtime_ns, self.atime_ns)
+
+    def came_whole(self, end: End, fetched: Fetched | None) -> None:
+        """What `begin_whole` began is over, and the file has its times. ``fetched``: its bytes are the object's; None:
+        they are not here, and whoever waits for them asks for them alone."""
+        self._ends.discard(end)
+        self._land()
+        if fetched is not None:
+            self.resident_bytes += self.mark.size
+        self._arrived(0, None if fetched is None else fetched.crc64nvme)
 
     async def cancel(self) -> None:
         """End what is under way; on return nothing is."""
-        for scope in self._scopes:
-            scope.cancel()
+        for end in list(self._ends):
+            end()
         while self.arrivals:
             await next(iter(self.arrivals.values())).wait()
 
@@ -286,11 +311,13 @@ class Hydration:
         try:
             yield
         finally:
-            self._flights -= 1
-            self._landed.set()
-            self._landed = trio.Event()
+            self._land()
             # Loading data is no modification: a file's times must not move because it was read.
             os.utime(self.fd, ns=(self.atime_ns, self.mtime_ns))
+
+    def _land(self) -> None:
+        self._flights -= 1
+        self._landed.set()
 
     def _check_room(self) -> None:
         disk = os.fstatvfs(self.fd)
@@ -322,6 +349,7 @@ class Hydration:
         self.resumed = trio.Event()
         try:
             while self._flights:
+                self._landed = trio.Event()
                 await self._landed.wait()
             # A name for the inode that is no open file: it may be unlinked or exchanged out meanwhile.
             name = os.open(f"/proc/self/fd/{self.fd}", os.O_PATH | os.O_CLOEXEC)

@@ -8,7 +8,7 @@ reader waits for is asked for at once; all else has a limit, over all files, so 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import trio
@@ -31,6 +31,7 @@ from fsxsync.sync.idle_data import IDLE_S, IdleData, is_partial
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.readahead import WINDOW_MAX, Wish, choose
+from fsxsync.sync.restoring import Outcome, Restorer
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.settling import Settler
 from fsxsync.tree.stub_data import cut
@@ -60,7 +61,8 @@ class StubHydrator(FrontHints):
         self._nursery: trio.Nursery | None = None
         self._memory = PartialMemory(shared.catalog, shared.tree, self._chunk_size, boot_id)
         self._settler = Settler(shared, served_for, self._memory)
-        self._idle = IdleData(shared, self._memory, self._active, forget=self._forget, report=self._settler.report)
+        self._idle = IdleData(shared, self._memory, self._active, forget=self.forget, report=self._settler.report)
+        self._restorer = Restorer(shared, self, self._settler)
         shared.let_go = self.let_go
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -79,7 +81,7 @@ class StubHydrator(FrontHints):
             partial = [hydration for hydration in self._active.values() if is_partial(hydration)]
             await self._memory.save_all(partial)
             for hydration in list(self._active.values()):
-                self._forget(hydration)
+                self.forget(hydration)
 
     async def drop_below(self, directory: bytes) -> None:
         """Stop loading files of a directory that is about to be removed, and let go of them."""
@@ -95,14 +97,22 @@ class StubHydrator(FrontHints):
             await hydration.settling.wait()
         await hydration.cancel()
         await hydration.undisturbed()
-        self._forget(hydration)
+        self.forget(hydration)
 
-    def _forget(self, hydration: Hydration) -> None:
+    def forget(self, hydration: Hydration) -> None:
         if self._active.get(hydration.ino) is hydration:
             del self._active[hydration.ino]
             self._wanting.pop(hydration.ino, None)
             self._shared.hydrating.discard(hydration.ino)
             os.close(hydration.fd)
+
+    def is_loading(self, ino: int) -> bool:
+        return ino in self._active
+
+    def start(self, act: Callable[[], Awaitable[None]], name: str) -> None:
+        if self._nursery is None:
+            raise LocalChanged("reading a released file", "the daemon is ending")
+        self._nursery.start_soon(act, name=name)
 
     def resident_bytes(self, ino: int) -> int | None:
         """Bytes of a stub that are here already; None if nothing is known to be."""
@@ -134,7 +144,7 @@ class StubHydrator(FrontHints):
         if hydration is not None and hydration.failure is not None and hydration.settling is None:
             if trio.current_time() - hydration.last_use <= IDLE_S:
                 raise hydration.failure
-            self._forget(hydration)
+            self.forget(hydration)
             hydration = None
         if hydration is None:
             mark = mark_of(fd)
@@ -144,7 +154,7 @@ class StubHydrator(FrontHints):
                 own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
             except PermissionError:
                 own = self._shared.tree.open_write(path, ino)
-            hydration = self._begun(path, own, ino, mark)
+            hydration = self.begun(path, own, ino, mark)
         elif hydration.settling is None:
             hydration.refresh_mark()
         hydration.path = path
@@ -152,7 +162,7 @@ class StubHydrator(FrontHints):
         hydration.last_use = trio.current_time()
         return hydration
 
-    def _begun(self, path: bytes, own: int, ino: int, mark: StubMark) -> Hydration:
+    def begun(self, path: bytes, own: int, ino: int, mark: StubMark) -> Hydration:
         """What loads the stub behind ``own``, which it takes over, from now on."""
         try:
             served = self._owner_of(path)
@@ -200,7 +210,7 @@ class StubHydrator(FrontHints):
         needed = hydration.touched(offset, length)
         with counted(hydration, needed, min(length, max(0, hydration.mark.size - offset))):
             if hydration.suspect and needed:
-                await self._load_whole(hydration)
+                await self.load_whole(hydration)
             elif needed:
                 hydration.note_read(fd, offset, length)
                 self._wanting[hydration.ino] = hydration
@@ -210,7 +220,7 @@ class StubHydrator(FrontHints):
     async def make_resident(self, path: bytes, fd: int) -> None:
         hydration = self._hydration(path, fd)
         if hydration is not None:
-            await self._load_whole(hydration)
+            await self.load_whole(hydration)
 
     async def restore(self, path: bytes) -> int:
         """As `make_resident`, for somebody who asked for it beforehand: whoever waits in a read goes first. Returns the
@@ -231,14 +241,18 @@ class StubHydrator(FrontHints):
             finally:
                 os.close(fd)
         else:
-            hydration = self._begun(path, fd, local.ino, local.stub)
+            hydration = self.begun(path, fd, local.ino, local.stub)
             hydration.is_patient = True
         if hydration is None:
             return 0
-        await self._load_whole(hydration, Priority.BACKGROUND)
+        await self.load_whole(hydration, Priority.BACKGROUND)
         return local.size
 
-    async def _load_whole(self, hydration: Hydration, priority: Priority = Priority.FOREGROUND) -> None:
+    async def restore_many(self, paths: Sequence[bytes], goes_on: Callable[[], bool]) -> list[Outcome]:
+        """See `Restorer.restore`."""
+        return await self._restorer.restore(paths, goes_on)
+
+    async def load_whole(self, hydration: Hydration, priority: Priority = Priority.FOREGROUND) -> None:
         """On return the file is an ordinary one, whose bytes were compared with the object's."""
         while not hydration.settled.is_set():
             await self._load(hydration, range(hydration.count), priority)
@@ -380,24 +394,30 @@ class StubHydrator(FrontHints):
             self._nursery.start_soon(self._settle, hydration, name=f"settle {hydration.key}")
 
     async def _settle(self, hydration: Hydration) -> None:
-        over = hydration.settling
-        assert over is not None
         self._shared.settling += 1
+        error: FsxSyncError | None = None
+        is_settled = False
         try:
             await hydration.undisturbed()
-            if await self._settler.settle(hydration):
-                hydration.settled.set()
-        except FsxSyncError as error:
-            hydration.failure = error
-            if hydration.is_complete:
-                hydration.settled.set()  # all bytes are here and right, only the mark stays
-            self._settler.report(hydration, error)
+            is_settled = await self._settler.settle(hydration)
+        except FsxSyncError as caught:
+            error = caught
         finally:
             self._shared.settling -= 1
-            if hydration.settled.is_set():
-                self._forget(hydration)
-            hydration.settling = None
-            over.set()
+            self.end_settling(hydration, error, is_settled=is_settled)
+
+    def end_settling(self, hydration: Hydration, error: FsxSyncError | None, *, is_settled: bool) -> None:
+        """Neither settled nor an error: it is to be loaded again."""
+        over = hydration.settling
+        assert over is not None
+        if error is not None:
+            hydration.failure = error
+            self._settler.report(hydration, error)
+        if is_settled or (error is not None and hydration.is_complete):  # all bytes are right, only the mark stays
+            hydration.settled.set()
+            self.forget(hydration)
+        hydration.settling = None
+        over.set()
         if hydration.settled.is_set():
             self._shared.front.invalidate_inode(hydration.ino, data=False)
         elif hydration.failure is None:

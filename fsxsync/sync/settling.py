@@ -43,7 +43,7 @@ class Settler:
         self._shared = shared
         self._served_for = served_for
         self._memory = memory
-        self._together = Together(self._settle_many, most=SETTLED_AT_ONCE)
+        self._together = Together(self.settle_many, most=SETTLED_AT_ONCE)
 
     def _place(self, hydration_path: bytes) -> tuple[Served, bytes] | None:
         served = self._served_for(hydration_path)
@@ -69,13 +69,13 @@ class Settler:
             try:
                 await self._together.do(hydration)
             except Garbled as wrong:
-                self._drop(hydration, wrong)
+                self.drop(hydration, wrong)
                 return False
             return True
         tree = self._shared.tree
         digest, crc = await trio.to_thread.run_sync(tree.hash_file, hydration.fd, hydration.mark.size)
         if (damage := await self._damage(hydration, crc)) is not None:
-            self._drop(hydration, damage)
+            self.drop(hydration, damage)
             return False
         hydration.refresh_mark()
         fd, mark = hydration.fd, hydration.mark
@@ -86,9 +86,10 @@ class Settler:
         self._write_rows([(hydration, local, digest)])
         return True
 
-    async def _settle_many(self, hydrations: Sequence[Hydration]) -> Sequence[tuple[Local, bytes] | FsxSyncError]:
+    async def settle_many(self, hydrations: Sequence[Hydration]) -> Sequence[tuple[Local, bytes] | FsxSyncError]:
         """Those that nobody waits for in a read: one after the other, each would wait for the disk twice. Of one chunk
-        each, whose bytes were compared with the object's checksum when they came."""
+        each, whose bytes were compared with the object's checksum when they came. What came of each; `Garbled`: it is
+        to be loaded again (`drop`)."""
         tree, catalog = self._shared.tree, self._shared.catalog
         files = [
             Arrived(one.fd, one.mark.size, one.key, one.mtime_ns, one.atime_ns, one.crc64nvme()) for one in hydrations
@@ -125,7 +126,7 @@ class Settler:
             return damaged_object(hydration.key, told)
         return None
 
-    def _drop(self, hydration: Hydration, damage: FsxSyncError) -> None:
+    def drop(self, hydration: Hydration, damage: FsxSyncError) -> None:
         hydration.drop_data()
         self._memory.forget(hydration.ino)
         hydration.tries += 1

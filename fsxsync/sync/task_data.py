@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 
-import trio
-
 from fsxsync.errors import FsxSyncError, ObjectArchived
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.release import Refusal, is_idle
@@ -16,9 +14,6 @@ from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.releaser import Candidate
 from fsxsync.sync.served import Served
 from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, entries, failure_of
-
-LOADS = 48
-"""Files that are loaded at the same time. What moves of them has its own limit, below that of foreground reads."""
 
 
 class DataStage:
@@ -116,6 +111,9 @@ def _candidates(found: Sequence[Entry]) -> list[Candidate]:
 class RestoreStage(DataStage):
     """RESTORE_DATA: what is released is loaded, behind everything that somebody waits for."""
 
+    batch_size = 4 * BATCH
+    """At the end of each one nothing is under way for a moment."""
+
     def __init__(self, served: Served, unders: Sequence[bytes], task: Task, hydrator: StubHydrator) -> None:
         super().__init__(served, unders, task)
         self._hydrator = hydrator
@@ -126,34 +124,19 @@ class RestoreStage(DataStage):
 
     async def perform(self, batch: Batch, goes_on: Going) -> Done:
         done = Done()
-        slots = trio.Semaphore(LOADS)
-
-        async def load(entry: Entry) -> None:
-            try:
-                moved = await self._load(entry.path)
-                done.moved += moved  # in one step: others add to it meanwhile
+        paths = [self.served.tree_path(entry.path) for entry in batch.todo]
+        for entry, outcome in zip(batch.todo, await self._hydrator.restore_many(paths, goes_on), strict=True):
+            if isinstance(outcome, FsxSyncError):
+                done.failures.append(self._failure(entry.path, outcome))
+            elif outcome is not None:
+                done.moved += outcome
                 done.succeeded += 1
-            except FsxSyncError as error:
-                done.failures.append(self._failure(entry.path, error))
-            finally:
-                slots.release()
-
-        async with trio.open_nursery() as nursery:
-            for entry in batch.todo:
-                await slots.acquire()
-                if not goes_on():
-                    break
-                nursery.start_soon(load, entry)
         return done
 
     def _failure(self, path: bytes, error: FsxSyncError) -> Failure:
         if isinstance(error, ObjectArchived):
             return Failure(self.served.tree_path(path), "S3ObjectInUnsupportedTier", str(error))
         return failure_of(self.served, path, error)
-
-    async def _load(self, path: bytes) -> int:
-        """How many bytes came."""
-        return await self._hydrator.restore(self.served.tree_path(path))
 
     async def plan(self, batch: Batch) -> AsyncGenerator[Planned, None]:
         for entry in batch.todo:
