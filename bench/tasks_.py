@@ -2,7 +2,7 @@
 that is no bottleneck.
 
 The small files are half as many as ``--objects`` says. What is restored is a tenth of these, 64 KiB each, and compared
-with the transfer engine's own download of the same, in turns. ``--only`` takes one of the parts: release, diff, restore.
+with the transfer engine's own download of the same, in turns. ``--only`` takes one of them: release, diff, restore.
 """
 
 from __future__ import annotations

@@ -131,9 +131,10 @@ class ObjectStore(Protocol):
         """The same for objects that are wanted whole, and of which none is empty: some at a time, in order; returns
         when all have come, or were not wanted any more.
 
-        ``begin(number, end)``: its turn has come; where it goes to, or None: nowhere any more. ``came(number, fetched)``
-        follows each that has a place; None: it did not come at the first try, and `fetch` will, or says why not. Both
-        are called in the trio thread and must not block or raise. Cancelling ends all that is under way, as `Wire`'s.
+        ``begin(number, end)``: its turn has come; where it goes to, or None: nowhere any more.
+        ``came(number, fetched)`` follows each that has a place; None: it did not come at the first try, and `fetch`
+        will, or says why not. Both are called in the trio thread and must not block or raise. Cancelling ends all that
+        is under way, as `Wire`'s.
 
         Raises:
             RepositoryError: nothing can be asked for at all.
