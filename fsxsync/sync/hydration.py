@@ -14,6 +14,7 @@ from fsxsync.catalog.partials import Partial
 from fsxsync.crashpoint import durable
 from fsxsync.errors import FsxSyncError, LocalChanged, NoSpace, ObjectChanged, ObjectDamaged, ObjectMissing
 from fsxsync.model.checksum import Checksum
+from fsxsync.model.identity import Local
 from fsxsync.model.measures import Measures
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.ports import ChunkJob, End, Fetched, Mover, ObjectStore, Priority, Sink
@@ -53,6 +54,8 @@ class Hydration:
     mtime_ns: int
     atime_ns: int
     chunk_size: int
+    counts: Measures
+    """Where its reads are counted."""
     claims: dict[int, int] = field(default_factory=dict)
     """Chunks that a daemon before us brought, with the CRC64NVME that their bytes must still have."""
     states: bytearray = field(init=False)
@@ -86,8 +89,6 @@ class Hydration:
     waiting: int = 0
     """How many wait for its archived object to be restored."""
     last_use: float = 0.0
-    counts: Measures = field(default_factory=Measures)
-    """Where its reads are counted."""
     reported: str = ""
     read_up_to: int = 0
     readers: Readers = field(default_factory=Readers)
@@ -387,25 +388,35 @@ def mark_of(fd: int) -> StubMark | None:
 
 
 def open_hydration(
-    own: int, path: bytes, mark: StubMark, store: ObjectStore, *, chunk_size: int, claims: Mapping[int, int]
+    own: int,
+    path: bytes,
+    local: Local,
+    store: ObjectStore,
+    *,
+    chunk_size: int,
+    claims: Mapping[int, int],
+    counts: Measures,
 ) -> Hydration:
-    """Start on the stub behind ``own``, a descriptor for reading and writing that is the hydration's from now on.
+    """Start on the stub behind ``own``, a descriptor for reading and writing that is the hydration's from now on;
+    ``local`` is its state.
 
     Raises:
         LocalChanged: the stub is damaged.
     """
-    status = os.fstat(own)
-    if status.st_size != mark.size:
+    mark = local.stub
+    assert mark is not None
+    if local.size != mark.size:
         raise LocalChanged("reading a released file", "its size is not its object's; it will be imported again")
     return Hydration(
-        ino=status.st_ino,
+        ino=local.ino,
         path=path,
         mark=mark,
         store=store,
         key=mark.key,
         fd=own,
-        mtime_ns=status.st_mtime_ns,
-        atime_ns=status.st_atime_ns,
+        mtime_ns=local.mtime_ns,
+        atime_ns=local.atime_ns,
         chunk_size=chunk_size,
         claims=dict(claims),
+        counts=counts,
     )

@@ -20,8 +20,8 @@ from fsxsync.errors import (
     ObjectArchived,
     ObjectMissing,
 )
+from fsxsync.model.identity import Local
 from fsxsync.model.parts import chunk_size_for
-from fsxsync.model.stub import StubMark
 from fsxsync.ports import Priority
 from fsxsync.sync.archives import may_ask, until_readable
 from fsxsync.sync.counting import counted
@@ -154,7 +154,12 @@ class StubHydrator(FrontHints):
                 own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
             except PermissionError:
                 own = self._shared.tree.open_write(path, ino)
-            hydration = self.begun(path, own, ino, mark)
+            try:
+                local = self._shared.tree.identify_fd(own)._replace(stub=mark)
+            except BaseException:
+                os.close(own)
+                raise
+            hydration = self.begun(path, own, local)
         elif hydration.settling is None:
             hydration.refresh_mark()
         hydration.path = path
@@ -162,22 +167,29 @@ class StubHydrator(FrontHints):
         hydration.last_use = trio.current_time()
         return hydration
 
-    def begun(self, path: bytes, own: int, ino: int, mark: StubMark) -> Hydration:
-        """What loads the stub behind ``own``, which it takes over, from now on."""
+    def begun(self, path: bytes, own: int, local: Local) -> Hydration:
+        """What loads the stub behind ``own``, which it takes over, from now on; ``local`` is its state."""
+        mark = local.stub
+        assert mark is not None
         try:
             served = self._owner_of(path)
-            row = self._memory.recall(ino, mark)
+            row = self._memory.recall(local.ino, mark)
             hydration = open_hydration(
-                own, path, mark, served.store, chunk_size=self._chunk_size(mark.size), claims=row.crcs if row else {}
+                own,
+                path,
+                local,
+                served.store,
+                chunk_size=self._chunk_size(mark.size),
+                claims=row.crcs if row else {},
+                counts=served.counts,
             )
-            hydration.counts = served.counts
             hydration.suspect = self._settler.is_suspect(path)
             hydration.last_use = trio.current_time()
         except BaseException:
             os.close(own)
             raise
-        self._active[ino] = hydration
-        self._shared.hydrating.add(ino)
+        self._active[local.ino] = hydration
+        self._shared.hydrating.add(local.ino)
         return hydration
 
     @asynccontextmanager
@@ -241,7 +253,7 @@ class StubHydrator(FrontHints):
             finally:
                 os.close(fd)
         else:
-            hydration = self.begun(path, fd, local.ino, local.stub)
+            hydration = self.begun(path, fd, local)
             hydration.is_patient = True
         if hydration is None:
             return 0

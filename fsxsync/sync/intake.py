@@ -7,7 +7,7 @@ base knows: our own imports and hydrations trip inotify too (DESIGN §2).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -108,8 +108,27 @@ class Intake:
         if paths:
             self._read_ignore_lists(paths)
             found = self._shared.tree.identify_many(list(paths))
+            self._drop_own(paths, found)
             self._shared.noticed((tree_path for tree_path, noticed in paths.items() if noticed), found)
             self._add_local(list(found.items()))
+
+    def _drop_own(self, paths: MutableMapping[bytes, bool], found: dict[bytes, Local | None]) -> None:
+        """What a restore does to files is no news: no row need be asked, nor the front be told."""
+        for tree_path, local in list(found.items()) if self._shared.restoring or self._shared.left_as else ():
+            if local is not None and self._is_own(tree_path, local):
+                del found[tree_path], paths[tree_path]
+
+    def _is_own(self, tree_path: bytes, local: Local) -> bool:
+        shared = self._shared
+        if (left := shared.left_as.get(tree_path)) is not None and left.same_state(local):
+            return True
+        stub = shared.restoring.get(tree_path)
+        return (
+            stub is not None
+            and local.ino in shared.hydrating
+            and (stub.ino, stub.stub, stub.nlink, stub.mode, stub.uid, stub.gid)
+            == (local.ino, local.stub, local.nlink, local.mode, local.uid, local.gid)
+        )
 
     def _read_ignore_lists(self, paths: Iterable[bytes]) -> None:
         """First of all: what was written after a list is judged by it."""

@@ -23,7 +23,6 @@ from fsxsync.crashpoint import durable, is_armed
 from fsxsync.errors import FsxSyncError, LocalChanged, RepositoryError
 from fsxsync.model.checksum import Algorithm
 from fsxsync.model.identity import Local
-from fsxsync.model.stub import StubMark
 from fsxsync.ports import End, Fetched, Priority, Sink
 from fsxsync.sync.hydration import Hydration, kept_free
 from fsxsync.sync.served import Shared
@@ -47,7 +46,7 @@ Outcome = int | FsxSyncError | None
 class Loader(Protocol):
     """What the hydrator does for a restore."""
 
-    def begun(self, path: bytes, own: int, ino: int, mark: StubMark) -> Hydration:
+    def begun(self, path: bytes, own: int, local: Local) -> Hydration:
         """What loads the stub behind ``own``, from now on."""
 
     def is_loading(self, ino: int) -> bool: ...
@@ -70,6 +69,7 @@ class _Slice:
     """Some files that are loaded together; those of one store."""
 
     files: list[Hydration] = field(default_factory=list)
+    paths: list[bytes] = field(default_factory=list)
     goes_on: Callable[[], bool] = lambda: True
     ends: dict[int, End] = field(default_factory=dict)
     """Number -> what ends its request, of those that are under way."""
@@ -156,6 +156,7 @@ class Restorer:
                 rest.append((number, hydration))
             else:
                 part.files.append(hydration)
+                part.paths.append(paths[number])
                 chosen.append(number)
         if part.files:
             await self._carried(part)
@@ -172,11 +173,12 @@ class Restorer:
         if self._loader.is_loading(local.ino) or not 0 < local.size <= min(LARGEST, self._shared.settings.chunk_size):
             os.close(fd)
             return None
-        hydration = self._loader.begun(path, fd, local.ino, local.stub)
+        hydration = self._loader.begun(path, fd, local)
         hydration.is_patient = True
         if hydration.suspect or hydration.claims or hydration.count != 1:
             self._loader.forget(hydration)
             return None
+        self._shared.restoring[path] = local
         return hydration
 
     async def _carried(self, part: _Slice) -> None:
@@ -209,6 +211,8 @@ class Restorer:
                 one = part.files[place]
                 if one.is_patient and not one.is_busy and one.settling is None and not one.is_complete:
                     self._loader.forget(one)
+            for path in part.paths:
+                self._shared.restoring.pop(path, None)
             part.done.set()
 
     def _has_room(self, fd: int) -> bool:

@@ -114,6 +114,11 @@ class Shared:
     releasing: set[bytes] = field(default_factory=set)
     """Paths of the tree that are being released this moment: what inotify tells of them is looked at when that is
     over."""
+    restoring: dict[bytes, Local] = field(default_factory=dict)
+    """Paths of the tree -> the stubs there that are being restored with others."""
+    left_as: dict[bytes, Local] = field(default_factory=dict)
+    """Paths of the tree -> what we made of the files there a moment ago, which their rows know: records of inotify that
+    find them so are our own."""
     let_go: Callable[[int], AbstractAsyncContextManager[None]] = nobody_loads
     """Inside, the hydrator has that inode not open for writing, so that the file may be replaced or removed while it
     is being loaded; who reads the old one goes on. What is done inside must not await."""
@@ -146,6 +151,14 @@ class Shared:
 
     def __post_init__(self) -> None:
         self.courtesy = Courtesy(lambda: self.front.requests())  # noqa: PLW0108 - the front comes later
+
+    def leave_as(self, states: Mapping[bytes, Local]) -> None:
+        """These files were changed by us, and are as their rows know them."""
+        for tree_path, local in states.items():
+            self.left_as.pop(tree_path, None)
+            self.left_as[tree_path] = local
+        while len(self.left_as) > LEFT_MEMORY:
+            del self.left_as[next(iter(self.left_as))]
 
     def unarchived(self, association: str, key: str) -> None:
         """An object can be read, or it is gone: whoever waits for it looks."""
@@ -196,6 +209,8 @@ class Shared:
                 self.front.invalidate_inode(local.ino, data=False)
 
 
+LEFT_MEMORY = 8_000
+"""Files that we left in some state, and of which inotify's records may still come: of about a second."""
 ECHO_MEMORY = 20_000
 """Own writes whose events may still come; an event that is not recognised costs one HEAD, nothing else."""
 

@@ -198,6 +198,7 @@ class Settler:
         catalog = self._shared.catalog
         rows = catalog.files.get_many(served.id, [path for path, *_ in loaded])
         known: list[tuple[bytes, Local, bytes]] = []
+        left_as: dict[bytes, Local] = {}
         for path, hydration, local, digest in loaded:
             served.counts.restored += 1
             served.counts.restored_bytes += hydration.mark.size
@@ -212,4 +213,7 @@ class Settler:
             known.append((path, local, digest))
             if (base.mode, base.uid, base.gid) != (local.mode, local.uid, local.gid):
                 served.add_hint(path, local=True)  # set meanwhile: a change to be exported, and no part of the loading
+            elif local.nlink == 1 and not catalog.problems.has(served.id, path):
+                left_as[hydration.path] = local
         catalog.files.set_loaded_many(served.id, known)
+        self._shared.leave_as(left_as)
