@@ -241,9 +241,11 @@ class StubHydrator(FrontHints):
         Raises:
             LocalChanged: another file took its place. FsxSyncError: it can't be loaded.
         """
-        opened = self._shared.tree.open_stub(path)
+        [opened] = self._shared.tree.open_stubs([path])
         if opened is None:
             return 0
+        if isinstance(opened, FsxSyncError):
+            raise opened
         fd, local = opened
         assert local.stub is not None
         hydration: Hydration | None

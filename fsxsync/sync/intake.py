@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
 FLUSH_BUSY_S = 0.25
-"""While the mount is hard at work, a path is told of several times within moments: it costs one row and one look at the
-tree if these are gathered."""
+"""While the mount is hard at work, or small files are restored, a path is told of several times within moments: it
+costs one row and one look at the tree if these are gathered."""
 BATCH = 500
 NOARCHIVE = "noarchive is set on it or above it"
 
@@ -90,7 +90,8 @@ class Intake:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            await trio.sleep(FLUSH_BUSY_S if self._shared.courtesy.is_busy() else FLUSH_S)
+            is_busy = self._shared.restoring or self._shared.courtesy.is_busy()
+            await trio.sleep(FLUSH_BUSY_S if is_busy else FLUSH_S)
             self.flush()
             while self._expansions:
                 expansion = next(iter(self._expansions))
@@ -105,30 +106,36 @@ class Intake:
         if releasing := self._shared.releasing:
             for tree_path in releasing & paths.keys():
                 self.changed(tree_path, noticed=paths.pop(tree_path))
+        self._drop_left(paths)
         if paths:
             self._read_ignore_lists(paths)
             found = self._shared.tree.identify_many(list(paths))
-            self._drop_own(paths, found)
+            self._drop_restoring(paths, found)
             self._shared.noticed((tree_path for tree_path, noticed in paths.items() if noticed), found)
             self._add_local(list(found.items()))
 
-    def _drop_own(self, paths: MutableMapping[bytes, bool], found: dict[bytes, Local | None]) -> None:
-        """What a restore does to files is no news: no row need be asked, nor the front be told."""
-        for tree_path, local in list(found.items()) if self._shared.restoring or self._shared.left_as else ():
-            if local is not None and self._is_own(tree_path, local):
-                del found[tree_path], paths[tree_path]
+    def _drop_left(self, paths: MutableMapping[bytes, bool]) -> None:
+        """What a restore has made of files is no news: no row need be asked, nor the front be told."""
+        left_as = self._shared.left_as
+        if left_as and (states := {path: left_as[path] for path in paths if path in left_as}):
+            still = self._shared.tree.still_so(states)
+            for tree_path in states:
+                if tree_path in still:
+                    del paths[tree_path]
+                else:
+                    del left_as[tree_path]
 
-    def _is_own(self, tree_path: bytes, local: Local) -> bool:
-        shared = self._shared
-        if (left := shared.left_as.get(tree_path)) is not None and left.same_state(local):
-            return True
-        stub = shared.restoring.get(tree_path)
-        return (
-            stub is not None
-            and local.ino in shared.hydrating
-            and (stub.ino, stub.stub, stub.nlink, stub.mode, stub.uid, stub.gid)
-            == (local.ino, local.stub, local.nlink, local.mode, local.uid, local.gid)
-        )
+    def _drop_restoring(self, paths: MutableMapping[bytes, bool], found: dict[bytes, Local | None]) -> None:
+        """Neither is what it is doing to them."""
+        for tree_path, stub in self._shared.restoring.items() if self._shared.restoring else ():
+            local = found.get(tree_path)
+            if (
+                local is not None
+                and local.ino in self._shared.hydrating
+                and (stub.ino, stub.stub, stub.nlink, stub.mode, stub.uid, stub.gid)
+                == (local.ino, local.stub, local.nlink, local.mode, local.uid, local.gid)
+            ):
+                del found[tree_path], paths[tree_path]
 
     def _read_ignore_lists(self, paths: Iterable[bytes]) -> None:
         """First of all: what was written after a list is judged by it."""

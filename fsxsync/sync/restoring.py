@@ -141,9 +141,11 @@ class Restorer:
         part = _Slice(goes_on=goes_on)
         rest: list[tuple[int, Hydration | None]] = []
         chosen: list[int] = []
-        for number in numbers:
+        all_opened = self._shared.tree.open_stubs([paths[number] for number in numbers])
+        for number, opened in zip(numbers, all_opened, strict=True):
             try:
-                opened = self._shared.tree.open_stub(paths[number])
+                if isinstance(opened, FsxSyncError):
+                    raise opened
                 hydration = self._taken(paths[number], *opened) if opened is not None else None
             except FsxSyncError as error:
                 outcomes[number] = error

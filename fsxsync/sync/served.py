@@ -116,7 +116,7 @@ class Shared:
     over."""
     restoring: dict[bytes, Local] = field(default_factory=dict)
     """Paths of the tree -> the stubs there that are being restored with others."""
-    left_as: dict[bytes, Local] = field(default_factory=dict)
+    left_as: collections.OrderedDict[bytes, Local] = field(default_factory=collections.OrderedDict)
     """Paths of the tree -> what we made of the files there a moment ago, which their rows know: records of inotify that
     find them so are our own."""
     let_go: Callable[[int], AbstractAsyncContextManager[None]] = nobody_loads
@@ -154,11 +154,9 @@ class Shared:
 
     def leave_as(self, states: Mapping[bytes, Local]) -> None:
         """These files were changed by us, and are as their rows know them."""
-        for tree_path, local in states.items():
-            self.left_as.pop(tree_path, None)
-            self.left_as[tree_path] = local
+        self.left_as.update(states)
         while len(self.left_as) > LEFT_MEMORY:
-            del self.left_as[next(iter(self.left_as))]
+            self.left_as.popitem(last=False)
 
     def unarchived(self, association: str, key: str) -> None:
         """An object can be read, or it is gone: whoever waits for it looks."""

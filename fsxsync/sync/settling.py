@@ -196,7 +196,7 @@ class Settler:
 
     def _write_rows_of(self, served: Served, loaded: Sequence[tuple[bytes, Hydration, Local, bytes]]) -> None:
         catalog = self._shared.catalog
-        rows = catalog.files.get_many(served.id, [path for path, *_ in loaded])
+        rows = catalog.files.loading(served.id, [path for path, *_ in loaded])
         known: list[tuple[bytes, Local, bytes]] = []
         left_as: dict[bytes, Local] = {}
         for path, hydration, local, digest in loaded:

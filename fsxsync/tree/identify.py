@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fsxsync import _core
 from fsxsync.errors import LocalChanged
@@ -63,6 +63,21 @@ def identify_many(root_fd: int, dev: int, paths: Sequence[bytes]) -> list[Local 
             raise tree_error(OSError(found, os.strerror(found)), f"looking at {shown(path)}")
         looked.append(None if found is None else _local_from(found, dev))
     return looked
+
+
+def still_so(root_fd: int, dev: int, states: Mapping[bytes, Local]) -> set[bytes]:
+    """The paths at which nothing happened since; of what has no mark. A change of an attribute moves ctime, so that the
+    mark need not be read again. PathEscapes."""
+    for path in states:
+        check_path(path)
+    found = _core.look_many(root_fd, list(states), ())
+    return {
+        path
+        for (path, state), now in zip(states.items(), found, strict=True)
+        if isinstance(now, tuple)
+        and now[:8] == (now[0], dev, state.ino, state.size, state.mtime_ns, state.ctime_ns, state.uid, state.gid)
+        and (stat.S_IMODE(now[0]), _KINDS.get(stat.S_IFMT(now[0]))) == (state.mode, state.kind)
+    }
 
 
 def _local_from(found: _core._Looked, dev: int) -> Local:

@@ -123,6 +123,10 @@ class Tree:
         """The same for many paths at a time."""
         return dict(zip(paths, self._places.identify_many(paths), strict=True))
 
+    def still_so(self, states: Mapping[bytes, Local]) -> set[bytes]:
+        """See `identify.still_so`."""
+        return identities.still_so(self.root_fd, self.dev, states)
+
     def identify_fd(self, fd: int) -> Local:
         """The same for an open descriptor."""
         return identities.identify_fd(fd, self.dev)
@@ -153,9 +157,9 @@ class Tree:
         """See `stubs.open_write`."""
         return stubs.open_write(self.root_fd, self.dev, path, expect_ino)
 
-    def open_stub(self, path: bytes) -> tuple[int, Local] | None:
-        """See `stubs.open_stub`."""
-        return stubs.open_stub(self.root_fd, self.dev, path)
+    def open_stubs(self, paths: Sequence[bytes]) -> list[stubs.Opened | FsxSyncError | None]:
+        """See `stubs.open_stubs`."""
+        return stubs.open_stubs(self.root_fd, self.dev, paths)
 
     def set_metadata(
         self,
