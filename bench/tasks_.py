@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import boto3
@@ -117,17 +118,22 @@ def _restore(report: Report, count: int) -> None:
         fsx.ok("associate", server.uri, "/d", "--endpoint-url", server.url, "--poll", "0", timeout=3600)
         fsx.settle(timeout=3600)
         place, pid = fsx.directory / "d", daemon_pid(fsx)
-        engine, restored, used = [], [], []
+        engine, restored, whole, used = [], [], [], []
         for turn in range(report.rounds):  # in turns: other programs slow both down
             if turn:
                 fsx.ok("release", place, timeout=3600)
             engine.append(_engine_s(server.url, count, Path(scratch)))
             before = cpu_s(pid)
-            restored.append(timed(lambda: fsx.ok("restore", place, timeout=3600)))
+            start = perf_counter()
+            task = fsx.ok("restore", place, timeout=3600).out.strip()
+            whole.append(perf_counter() - start)
             fsx.settle(timeout=3600)
             used.append(cpu_s(pid) - before)
+            told = fsx.ok("task", "show", task, "--json").json
+            restored.append(told["end_s"] - told["start_s"])  # a command takes its time to start and to look
         best = count / min(engine)
         report.add(case, "restored", "files/s", count / min(restored), engine=best, goal=RESTORE_SHARE * best)
+        report.add(case, "restored, the whole command", "files/s", count / min(whole))
         report.add(case, "daemon's processor, restoring", "us/file", min(used) / count * 1e6)
 
 

@@ -179,7 +179,8 @@ PyDoc_STRVAR(
     "Queue GETs of whole objects at once; the ids of those that there was room for.\n\n"
     "gets: tuples (url, headers, sink, length, mtime_ns, atime_ns). The answer must be a 200\n"
     "of that many bytes; their CRC-64/NVME is in the result. The file gets the times back\n"
-    "that are given, whatever came of it. The rest is as in submit.");
+    "that are given, whatever came of it. x-amz-meta- headers are left out of the result. The\n"
+    "rest is as in submit.");
 
 static PyObject *
 pool_submit_gets(PyObject *object, PyObject *args, PyObject *kwargs)

@@ -97,6 +97,9 @@ work(void *argument)
             continue;
         }
         job->worker = worker;
+        if (fsx_queue_has_waiting(&pool->queue)) { /* who put in many woke one of us up */
+            call_idle_worker(pool);
+        }
         pthread_mutex_unlock(&pool->mutex);
         fsx_wire_run(&worker->wire, job);
         pthread_mutex_lock(&pool->mutex);
@@ -204,6 +207,8 @@ fsx_pool_submit_many(struct fsx_pool *pool, struct fsx_job **jobs, size_t count,
         ids[taken] = jobs[taken]->id;
         jobs[taken] = NULL;
         taken++;
+    }
+    if (taken > 0) {
         call_idle_worker(pool);
     }
     pthread_mutex_unlock(&pool->mutex);

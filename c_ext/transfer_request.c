@@ -254,6 +254,7 @@ fsx_request_parse_get(PyObject *get, long long priority, const char *proxy)
     job->hashes = FSX_TRANSFER_CRC64NVME;
     job->priority = (unsigned)priority;
     job->keep_body = DEFAULT_KEPT;
+    job->drops_metadata = true;
     job->gives_times = true;
     job->times[0] = fsx_timespec(atime_ns);
     job->times[1] = fsx_timespec(mtime_ns);

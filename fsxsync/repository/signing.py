@@ -7,6 +7,7 @@ signature is awscrt's, the C library that botocore itself can use: 2,500 request
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _NO_BODY = auth.AwsSignedBodyValue.EMPTY_SHA256
 _ANY_BODY = auth.AwsSignedBodyValue.UNSIGNED_PAYLOAD
+_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
+"""A key of which nothing has to be quoted."""
 _APART_S = 240.0
 """S3 takes signatures up to 15 minutes off; a store may be stricter, and answers take their time."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -119,9 +122,9 @@ class Signer:
         if self._alike is None or self._alike[:3] != (now_s, request.method, names):
             self._alike = now_s, request.method, names, self._signing_alike(now_s, request.method, names)
         self._check(request, request.headers)
-        place = self.place()
-        path = place.path + quote(request.key, safe="/~")
-        return self._alike[3].sign(path, _query(request), tuple([value for _, value in request.headers]))
+        key = request.key if _PLAIN(request.key) else quote(request.key, safe="/~")
+        values = tuple([value for _, value in request.headers])
+        return self._alike[3].sign(key, _query(request) if request.query else "", values)
 
     def _signing_alike(self, now_s: int, method: str, names: tuple[str, ...]) -> Alike:
         keys = self._keys()

@@ -55,7 +55,7 @@ class Alike:
         fixed = {"Host": place.host, **more, "x-amz-content-sha256": _NO_BODY, "X-Amz-Date": stamp}
         if token is not None:
             fixed["X-Amz-Security-Token"] = token
-        self._method, self._origin, self._names = method, place.origin, names
+        self._method, self._origin, self._path, self._names = method, place.origin, place.path, names
         self._fixed = tuple(fixed.items())
         values = {name.lower(): _trimmed(value).replace("%", "%%") for name, value in fixed.items()}
         own = [name.lower() for name in names]
@@ -73,9 +73,10 @@ class Alike:
             key = hmac.digest(key, part.encode(), "sha256")
         self._key = key
 
-    def sign(self, path: str, query: str, values: tuple[str, ...]) -> SignedRequest:
-        """``path`` and ``query`` encoded, the latter's names in order; ``values`` of the headers, ASCII."""
+    def sign(self, key: str, query: str, values: tuple[str, ...]) -> SignedRequest:
+        """``key`` and ``query`` encoded, the latter's names in order; ``values`` of the headers, ASCII."""
         own = tuple([_trimmed(values[place]) for place in self._places])
+        path = self._path + key
         canonical = f"{self._method}\n{path}\n{query}\n{self._headers % own}"
         to_sign = self._to_sign + hashlib.sha256(canonical.encode("ascii")).hexdigest()
         signature = hmac.digest(self._key, to_sign.encode("ascii"), "sha256").hex()

@@ -34,7 +34,7 @@ LARGEST = 1 << 20
 """Bytes. Of larger files it is the bytes that cost."""
 SLICE = 64
 """Files that are opened and settled at a time."""
-SLICES = 4
+SLICES = 6
 """So many at a time: one is loaded, while others are compared, flushed, and written down."""
 ALONE = 48
 """Files that are loaded at the same time the way of all others."""

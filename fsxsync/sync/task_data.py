@@ -111,7 +111,7 @@ def _candidates(found: Sequence[Entry]) -> list[Candidate]:
 class RestoreStage(DataStage):
     """RESTORE_DATA: what is released is loaded, behind everything that somebody waits for."""
 
-    batch_size = 4 * BATCH
+    batch_size = 8 * BATCH
     """At the end of each one nothing is under way for a moment."""
 
     def __init__(self, served: Served, unders: Sequence[bytes], task: Task, hydrator: StubHydrator) -> None:
