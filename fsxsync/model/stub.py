@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 XATTR = b"user.fsxsync.stub"
 RESERVED_PREFIX = b"user.fsxsync."
@@ -24,8 +24,12 @@ class StubMark:
     size: int
     key: str
     version_id: str | None = None
+    _raw: bytes | None = field(default=None, init=False, repr=False, compare=False)
+    """What it was read from."""
 
     def encode(self) -> bytes:
+        if self._raw is not None:
+            return self._raw
         document = {
             "v": _VERSION,
             "etag": self.etag,
@@ -50,9 +54,13 @@ class StubMark:
             etag, size, key = document["etag"], document["size"], document["key"]
             version_id = document.get("version_id")
             is_sound = _is_size(size) and all(map(_is_text, (etag, key, version_id or "")))
-            return StubMark(etag, size, key, version_id or None) if is_sound else unreadable
+            if not is_sound:
+                return unreadable
+            mark = StubMark(etag, size, key, version_id or None)
+            object.__setattr__(mark, "_raw", raw)
         except (ValueError, KeyError, TypeError, RecursionError):  # anybody who may write to the file may have set it
             return unreadable
+        return mark
 
 
 def _is_text(value: object) -> bool:

@@ -15,12 +15,12 @@ import math
 import os
 import struct
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import trio
-from inotify_simple import INotify, flags, parse_events
+from inotify_simple import INotify, flags
 
 from fsxsync.tree.watch_cover import SLICE, Coverage, Reports, WatchedTree
 from fsxsync.tree.watch_created import Created
@@ -29,8 +29,21 @@ from fsxsync.tree.watches import Directory, Root
 
 PAIR_S = 0.01
 """How long the second half of a rename may take; the kernel queues both within microseconds."""
+GATHER_S = 0.005
+"""Between the first record and the look at all that came; who waits for a barrier need not."""
 _READ_BYTES = 16 * 1024  # some 500 records: other tasks run in between
+_OF_CONTENT = frozenset({int(flags.ATTRIB), int(flags.CLOSE_WRITE)})
+_RECORD = struct.Struct("iIII")
 _NAMELESS = flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT
+
+
+def _records(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """(watch, mask, cookie, name) of each, as inotify(7) has them."""
+    place = 0
+    while place < len(data):
+        wd, mask, cookie, size = _RECORD.unpack_from(data, place)
+        place += _RECORD.size + size
+        yield wd, mask, cookie, data[place - size : place].rstrip(b"\0")
 
 
 @dataclass(eq=False, slots=True)
@@ -161,6 +174,7 @@ class Watcher:
         else:
             with trio.CancelScope(deadline=self._next_deadline()) as self._nap:
                 await trio.lowlevel.wait_readable(self._inotify.fileno())
+                await trio.sleep(GATHER_S)  # a burst costs a turn for each hundred records, not for each
 
     def _queued(self) -> int:
         """Bytes in the kernel's queue."""
@@ -179,7 +193,14 @@ class Watcher:
                 data = os.read(self._inotify.fileno(), _READ_BYTES)
             except BlockingIOError:
                 return
-            for wd, mask, cookie, name in parse_events(data):
+            seen: set[tuple[int, int, bytes]] = set()
+            for wd, mask, cookie, name in _records(data):
+                if mask in _OF_CONTENT:
+                    if (wd, mask, name) in seen:
+                        continue  # it would say the same again
+                    seen.add((wd, mask, name))
+                else:
+                    seen.clear()  # the name may be another file's now
                 if mask & flags.Q_OVERFLOW:
                     self.overflows += 1
                     self._coverage.resync()
@@ -190,7 +211,7 @@ class Watcher:
                     continue  # it left; who watches its place now looks at what is there
                 if name:
                     departure = (now_s + PAIR_S, start)
-                    self._entry_changed(node, path, mask, cookie, os.fsencode(name), departure)
+                    self._entry_changed(node, path, mask, cookie, name, departure)
                 else:
                     self._directory_changed(node, path, mask)
             self._position += len(data)
