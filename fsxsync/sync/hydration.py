@@ -78,6 +78,8 @@ class Hydration:
     failure: FsxSyncError | None = None
     """Nothing is to be had from here any more: what readers are told."""
     discarded: bool = False
+    is_forgotten: bool = False
+    """``fd`` is closed."""
     suspect: bool = False
     """It was damaged when it was loaded before: no byte is shown before all of them are compared."""
     tries: int = 0
@@ -87,7 +89,7 @@ class Hydration:
     remembered: bool = False
     """The catalog has a row of it."""
     waiting: int = 0
-    """How many wait for its archived object to be restored."""
+    """How many wait for its archived object to be restored, or for its turn among many."""
     last_use: float = 0.0
     reported: str = ""
     read_up_to: int = 0
@@ -115,6 +117,11 @@ class Hydration:
     @property
     def is_busy(self) -> bool:
         return bool(self.arrivals)
+
+    @property
+    def rests(self) -> bool:
+        """Nothing is done with it, and nothing is to come."""
+        return not self.is_busy and self.settling is None and self.resumed is None and self.waiting == 0
 
     def _span(self, index: int) -> tuple[int, int]:
         offset = index * self.chunk_size
@@ -191,7 +198,7 @@ class Hydration:
 
     def begin(self, index: int) -> bool:
         """True: whoever calls has to `carry` that chunk now. False: somebody does, or nobody may."""
-        if self.states[index] != MISSING or self.discarded or self.failure is not None:
+        if self.states[index] != MISSING or self.discarded or self.is_forgotten or self.failure is not None:
             return False
         self.states[index] = UNDER_WAY
         self.begun_at[index] = trio.current_time()

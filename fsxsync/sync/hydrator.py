@@ -104,6 +104,7 @@ class StubHydrator(FrontHints):
             del self._active[hydration.ino]
             self._wanting.pop(hydration.ino, None)
             self._shared.hydrating.discard(hydration.ino)
+            hydration.is_forgotten = True
             os.close(hydration.fd)
 
     def is_loading(self, ino: int) -> bool:
@@ -295,7 +296,7 @@ class StubHydrator(FrontHints):
                 while hydration.states[index] != HERE:
                     if hydration.failure is not None:
                         raise hydration.failure
-                    if hydration.discarded:
+                    if hydration.discarded or hydration.is_forgotten:
                         raise replaced()
                     if not self._start_some(hydration, indexes[place : place + WINDOW_MAX], priority):
                         await self._landed.wait()

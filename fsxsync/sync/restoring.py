@@ -107,10 +107,11 @@ class Restorer:
                 slices.release()
             for number, hydration in rest:
                 await alone.acquire()
-                if not goes_on():
+                if goes_on():
+                    nursery.start_soon(load, number, hydration)
+                else:
                     alone.release()
-                    return
-                nursery.start_soon(load, number, hydration)
+                    self._let_be(hydration)
 
         async def load(number: int, hydration: Hydration | None) -> None:
             try:
@@ -129,8 +130,10 @@ class Restorer:
         return outcomes
 
     async def _alone(self, path: bytes, hydration: Hydration | None) -> int:
-        if hydration is None:
+        if hydration is None or hydration.is_forgotten:
             return await self._loader.restore(path)
+        if hydration.failure is not None:
+            raise hydration.failure
         await self._loader.load_whole(hydration, Priority.BACKGROUND)
         return hydration.mark.size
 
@@ -141,33 +144,57 @@ class Restorer:
         part = _Slice(goes_on=goes_on)
         rest: list[tuple[int, Hydration | None]] = []
         chosen: list[int] = []
-        all_opened = self._shared.tree.open_stubs([paths[number] for number in numbers])
-        for number, opened in zip(numbers, all_opened, strict=True):
-            try:
-                if isinstance(opened, FsxSyncError):
-                    raise opened
-                hydration = self._taken(paths[number], *opened) if opened is not None else None
-            except FsxSyncError as error:
-                outcomes[number] = error
-                continue
-            if opened is None:
-                outcomes[number] = 0  # it is no stub
-            elif hydration is None:
-                rest.append((number, None))
-            elif part.files and hydration.store is not part.files[0].store:
-                rest.append((number, hydration))
+        for number, taken in zip(numbers, self._open([paths[number] for number in numbers]), strict=True):
+            if not isinstance(taken, Hydration):
+                outcomes[number] = taken
+                if taken is None:
+                    rest.append((number, None))
+            elif part.files and taken.store is not part.files[0].store:
+                self._leave(paths[number], taken)
+                rest.append((number, taken))
             else:
-                part.files.append(hydration)
+                part.files.append(taken)
                 part.paths.append(paths[number])
                 chosen.append(number)
         if part.files:
-            await self._carried(part)
+            try:
+                await self._carried(part)
+            finally:
+                for path, hydration in zip(part.paths, part.files, strict=True):
+                    self._leave(path, hydration)
         for place, (number, hydration) in enumerate(zip(chosen, part.files, strict=True)):
             if hydration.settled.is_set() and hydration.failure is None:
                 outcomes[number] = hydration.mark.size
-            elif place not in part.left:
+            elif place in part.left:
+                self._let_be(hydration)
+            else:
                 rest.append((number, hydration))
         return rest
+
+    def _leave(self, path: bytes, hydration: Hydration) -> None:
+        """It is not loaded together with others any more."""
+        hydration.waiting -= 1
+        self._shared.restoring.pop(path, None)
+
+    def _let_be(self, hydration: Hydration | None) -> None:
+        """It is not loaded after all; unless somebody came to it meanwhile."""
+        if hydration is not None and hydration.is_patient and hydration.rests and not hydration.is_complete:
+            self._loader.forget(hydration)
+
+    def _open(self, paths: Sequence[bytes]) -> list[Hydration | Outcome]:
+        """What loads each together with others; 0: it is no stub; None: it has to be alone."""
+        found: list[Hydration | Outcome] = []
+        for path, opened in zip(paths, self._shared.tree.open_stubs(paths), strict=True):
+            if opened is None:
+                found.append(0)
+            elif isinstance(opened, FsxSyncError):
+                found.append(opened)
+            else:
+                try:
+                    found.append(self._taken(path, *opened))
+                except FsxSyncError as error:
+                    found.append(error)
+        return found
 
     def _taken(self, path: bytes, fd: int, local: Local) -> Hydration | None:
         """What loads the stub together with others; None if it has to be alone. ``fd`` is taken over."""
@@ -180,6 +207,7 @@ class Restorer:
         if hydration.suspect or hydration.claims or hydration.count != 1:
             self._loader.forget(hydration)
             return None
+        hydration.waiting += 1  # so long nobody takes it for one that rests
         self._shared.restoring[path] = local
         return hydration
 
@@ -209,12 +237,8 @@ class Restorer:
             if arrived:
                 await self._settle(arrived)
         finally:
-            for place in part.left:
-                one = part.files[place]
-                if one.is_patient and not one.is_busy and one.settling is None and not one.is_complete:
-                    self._loader.forget(one)
-            for path in part.paths:
-                self._shared.restoring.pop(path, None)
+            for number in list(part.ends):  # the daemon ends before they were compared
+                self._came(part, number, None)
             part.done.set()
 
     def _has_room(self, fd: int) -> bool:

@@ -20,6 +20,7 @@ class DataStage:
     """Regular files at and below paths, those of one owner where the task is for one."""
 
     batch_size = BATCH
+    reads_ahead = False
 
     def __init__(self, served: Served, unders: Sequence[bytes], task: Task) -> None:
         self.served = served
@@ -111,6 +112,7 @@ def _candidates(found: Sequence[Entry]) -> list[Candidate]:
 class RestoreStage(DataStage):
     """RESTORE_DATA: what is released is loaded, behind everything that somebody waits for."""
 
+    reads_ahead = True
     batch_size = 8 * BATCH
     """At the end of each one nothing is under way for a moment."""
 

@@ -9,12 +9,13 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import trio
+
 from fsxsync.catalog.files import sort_key
 from fsxsync.errors import FsxSyncError
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.task import Failure, report_code
 from fsxsync.ports import Planned
-from fsxsync.sync.ahead import ReadAhead
 from fsxsync.sync.served import Served
 
 BATCH = 500
@@ -74,6 +75,8 @@ class Stage(Protocol):
     """A part of a task."""
 
     served: Served
+    reads_ahead: bool
+    """What a batch holds does not depend on what becomes of the one before it."""
 
     def estimate(self) -> int:
         """About how many paths there are."""
@@ -107,7 +110,8 @@ async def entries(
     """
     for under in unders:
         rows = _Rows(served, under, after)
-        async for batch in ReadAhead(_walk(served, under, size)):
+        batches = _walk(served, under, size)
+        while batch := await trio.to_thread.run_sync(next, batches, None):
             found: list[Entry] = []
             for path, local in batch:
                 key = path + b"/" if local.kind is Kind.DIRECTORY else path
