@@ -44,6 +44,9 @@ class HeldMover:
     """Downloads that were cancelled."""
     passing: set[int] | None = None
     """Chunks that come; None: all."""
+    held: set[str] = field(default_factory=set)
+    """Keys that do not come, whatever ``passing`` says."""
+    asked_keys: list[str] = field(default_factory=list)
     failures: list[FsxSyncError] = field(default_factory=list)
     garbled: int = 0
     """So many of the next downloads bring a wrong byte."""
@@ -59,6 +62,7 @@ class HeldMover:
 
     def let_all(self) -> None:
         self.passing = None
+        self.held.clear()
         self._wake()
 
     def _wake(self) -> None:
@@ -74,17 +78,21 @@ class HeldMover:
     def chunks(self) -> list[int]:
         return [chunk for chunk, _ in self.asked]
 
+    def _is_held(self, key: str, index: int) -> bool:
+        return key in self.held or (self.passing is not None and index not in self.passing)
+
     async def fetch(self, job: ChunkJob, priority: Priority) -> Fetched:
         index = job.offset // CHUNK
         self.asked.append((index, priority))
+        self.asked_keys.append(job.key)
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         self._wake()
         try:
             into = FileRange(job.fd, job.offset, job.length)
-            if self.passing is not None and index not in self.passing:
+            if self._is_held(job.key, index):
                 os.pwrite(job.fd, b"\xee" * (job.length // 2), job.offset)  # half a chunk, and not even right
-                while self.passing is not None and index not in self.passing:
+                while self._is_held(job.key, index):
                     await self._moved.wait()
             if self.failures:
                 raise self.failures.pop(0)

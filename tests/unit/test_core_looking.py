@@ -75,9 +75,11 @@ def test_many_are_looked_at_in_their_order_and_what_is_not_there_is_none(root: t
         _core.look_many(fd, ["text"], NAMES)  # type: ignore[list-item]
     with pytest.raises(ValueError, match="null byte"):
         _core.look_many(fd, [b"a\0b"], NAMES)
-    for names in ((), (MARK,) * 9):
-        with pytest.raises(TypeError):
-            _core.look(fd, b"a", names)
+    with pytest.raises(TypeError):
+        _core.look(fd, b"a", (MARK,) * 9)
+    bare = _core.look(fd, b"a", ())
+    assert bare is not None
+    assert (bare[2], *bare[11:]) == ((top / "a").stat().st_ino, 0, None, None)
 
 
 def test_a_file_of_many_or_large_attributes_is_looked_at_like_any_other(root: tuple[int, Path]) -> None:
@@ -242,3 +244,26 @@ def test_a_mark_goes_only_if_it_and_the_size_are_the_ones_that_are_meant(
     assert status is not None
     assert (status[4], status[9]) == (MTIME_NS, MTIME_NS + 1) == (file.stat().st_mtime_ns, file.stat().st_atime_ns)
     assert _core.unmark_many(MARK, [(-1, b"m", 4, 0, 0)]) == [(_core.UNMARK_FAILED, errno.EBADF, None)]
+
+
+def test_many_files_are_hashed_and_what_is_shorter_or_unreadable_is_told(root: tuple[int, Path]) -> None:
+    _, top = root
+    body = os.urandom(700_000)
+    (top / "f").write_bytes(body)
+    reading, writing = os.open(top / "f", os.O_RDONLY), os.open(top / "f", os.O_WRONLY)
+    try:
+        found = _core.hash_many([(reading, 700_000), (reading, 5), (reading, 700_001), (writing, 1), (reading, 0)])
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+    assert found == [
+        (_core.xxh3_128(body), _core.crc64nvme(body)),
+        (_core.xxh3_128(body[:5]), _core.crc64nvme(body[:5])),
+        0,
+        errno.EBADF,
+        (_core.xxh3_128(b""), 0),
+    ]
+    for wrong in ([(0, -1)], [(0,)], 7):
+        with pytest.raises((TypeError, ValueError)):
+            _core.hash_many(wrong)  # type: ignore[arg-type]
