@@ -30,7 +30,7 @@ CHANNEL = [
 IN_WIRE_H = {"transfer_judge", "transfer_body"}  # what they have for others is declared there
 SOURCES = [
     *["module.c", "hashing.c", "hash_range.c", "crc64nvme.c", "syscalls.c", "getdents.c", "directory.c", "stub.c"],
-    *["look.c", "release.c", "hydrate.c"],
+    *["look.c", "records.c", "release.c", "hydrate.c"],
     *["transfer.c", "transfer_request.c", "transfer_result.c"],
     *[f"{name}.c" for name in TRANSFER],
     *["channel.c", "channel_learning.c", "channel_mount.c", *(f"{name}.c" for name in CHANNEL)],

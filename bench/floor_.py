@@ -26,12 +26,13 @@ ROUNDS = 5
 FILES = 5000
 LOOK_US = 50
 _READ = Work("random read", "randread", 4096, 1, 64 * MIB)
+_WRITE = Work("random write", "randwrite", 4096, 1, 64 * MIB)
 _PASSED = "f99999"
 """The floor serves no other names; fio wants its own, so it is given a link."""
 
 
 def run(report: Report) -> None:
-    """Small files, and random reads of what is in memory, which no server sees."""
+    """Small files, and random reads and writes of what is in memory, which no server sees."""
     require_fio()
     if os.geteuid() != 0:
         raise CannotRun("it mounts and drops the kernel's caches, which root may")
@@ -63,6 +64,7 @@ def run(report: Report) -> None:
 
 
 _RANDOM = Figure("random read, 1 job, warm", "fio, 4 KiB", "1/s")
+_WRITTEN = Figure("random write, 1 job, warm", "fio, 4 KiB", "1/s")
 
 
 def _round(place: Path, files: list[str], *, from_memory: bool) -> dict[Figure, float]:
@@ -81,6 +83,7 @@ def _round(place: Path, files: list[str], *, from_memory: bool) -> dict[Figure, 
         (Path(links) / next(iter(_READ.files))).symlink_to(place / _PASSED)
         read_whole(place / _PASSED)
         found[_RANDOM] = run_fio(_READ, Path(links), again=True).operations_per_s
+        found[_WRITTEN] = run_fio(_WRITE, Path(links), again=True).operations_per_s
     return found
 
 

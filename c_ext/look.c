@@ -268,8 +268,9 @@ found_tuple(const struct looked *looked)
 static int
 names_from(PyObject *object, struct names *names)
 {
-    if (!PyTuple_Check(object) || PyTuple_GET_SIZE(object) > MOST_NAMES) {
-        PyErr_SetString(PyExc_TypeError, "expected a tuple of up to 8 attribute names");
+    if (!PyTuple_Check(object) || PyTuple_GET_SIZE(object) < 1 ||
+        PyTuple_GET_SIZE(object) > MOST_NAMES) {
+        PyErr_SetString(PyExc_TypeError, "expected a tuple of 1 to 8 attribute names");
         return -1;
     }
     names->count = (size_t)PyTuple_GET_SIZE(object);

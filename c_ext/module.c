@@ -11,6 +11,7 @@ static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, (void *)fsx_directory_exec},
     {Py_mod_exec, (void *)fsx_stub_exec},
     {Py_mod_exec, (void *)fsx_look_exec},
+    {Py_mod_exec, (void *)fsx_records_exec},
     {Py_mod_exec, (void *)fsx_release_exec},
     {Py_mod_exec, (void *)fsx_hydrate_exec},
     {Py_mod_exec, (void *)fsx_transfer_exec},

@@ -12,6 +12,7 @@ int fsx_getdents_exec(PyObject *module);
 int fsx_directory_exec(PyObject *module);
 int fsx_stub_exec(PyObject *module);
 int fsx_look_exec(PyObject *module);
+int fsx_records_exec(PyObject *module);
 int fsx_release_exec(PyObject *module);
 int fsx_hydrate_exec(PyObject *module);
 int fsx_transfer_exec(PyObject *module);

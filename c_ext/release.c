@@ -45,12 +45,13 @@ struct marked {
     /* what came of it */
     enum marking outcome;
     int error;
+    long long marked_ns; /* its ctime then */
 };
 
 struct punched {
     int fd;
     int is_alone;
-    long long size, mtime_ns;
+    long long size, mtime_ns, ctime_ns;
     enum punching outcome;
     int error;
     struct stat status;
@@ -105,6 +106,12 @@ mark_open(struct marked *one, dev_t device, const char *xattr)
         one->error = errno;
         return FSX_UNMARKED;
     }
+    if (fstat(one->fd, &now) < 0) {
+        one->error = errno;
+        (void)fremovexattr(one->fd, xattr);
+        return FSX_UNMARKED;
+    }
+    one->marked_ns = fsx_time_ns(&now.st_ctim);
     return lease;
 }
 
@@ -154,8 +161,10 @@ punch_open(struct punched *one, double deadline_s, const char *xattr)
         one->error = errno;
         return FSX_UNPUNCHED;
     }
-    is_touched =
-        one->status.st_size != one->size || fsx_time_ns(&one->status.st_mtim) != one->mtime_ns;
+    /* ctime: a mode or attribute set meanwhile would be taken for what the row knows. */
+    is_touched = one->status.st_size != one->size ||
+                 fsx_time_ns(&one->status.st_mtim) != one->mtime_ns ||
+                 fsx_time_ns(&one->status.st_ctim) != one->ctime_ns;
     if (is_past(deadline_s)) {
         /* Somebody may have been let in, and may be loading it by its mark. */
         return is_touched ? FSX_WRITTEN : FSX_LATE;
@@ -206,8 +215,9 @@ PyDoc_STRVAR(
     "mark_released(root_fd, device, xattr, files, /)\n--\n\n"
     "Mark files, each alone with it where the kernel grants a lease, if they are as judged.\n\n"
     "files: tuples (path, inode, size, mtime_ns, ctime_ns, mode, uid, gid, nlink, mark).\n"
-    "Returns a list of (MARK_*, descriptor, errno): the descriptor of what was marked holds the\n"
-    "lease and is the caller's, the errno tells why it was not opened or marked.");
+    "Returns a list of (MARK_*, descriptor, errno, ctime_ns): the descriptor of what was marked\n"
+    "holds the lease and is the caller's, the errno tells why it was not opened or marked, the\n"
+    "ctime is that of the marked file.");
 
 static PyObject *
 mark_released(PyObject *Py_UNUSED(module), PyObject *args)
@@ -245,8 +255,8 @@ mark_released(PyObject *Py_UNUSED(module), PyObject *args)
     }
     Py_END_ALLOW_THREADS
     for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *one =
-            Py_BuildValue("(iii)", (int)marked[i].outcome, marked[i].fd, marked[i].error);
+        PyObject *one = Py_BuildValue("(iiiL)", (int)marked[i].outcome, marked[i].fd,
+                                      marked[i].error, marked[i].marked_ns);
         if (one == NULL) {
             Py_CLEAR(result);
             break;
@@ -268,9 +278,10 @@ PyDoc_STRVAR(
     punch_released_doc,
     "punch_released(xattr, files, deadline_s, /)\n--\n\n"
     "Make holes of the data of marked files, give them their mtime, and close them.\n\n"
-    "files: tuples (descriptor, has a lease, size, mtime_ns). After deadline_s of the monotonic\n"
-    "clock nothing is punched any more. Returns a list of (PUNCH_*, errno, status or None), the\n"
-    "status as of look(), without what comes after blocks.");
+    "files: tuples (descriptor, has a lease, size, mtime_ns, ctime_ns since the mark); one that\n"
+    "was changed since loses its mark again. After deadline_s of the monotonic clock nothing is\n"
+    "punched any more. Returns a list of (PUNCH_*, errno, status or None), the status as of\n"
+    "look(), without what comes after blocks.");
 
 static PyObject *
 punch_result(const struct punched *one)
@@ -306,8 +317,9 @@ punch_released(PyObject *Py_UNUSED(module), PyObject *args)
         goto done;
     }
     for (Py_ssize_t i = 0; i < count; i++) {
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(files, i), "ipLL", &punched[i].fd,
-                              &punched[i].is_alone, &punched[i].size, &punched[i].mtime_ns)) {
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(files, i), "ipLLL", &punched[i].fd,
+                              &punched[i].is_alone, &punched[i].size, &punched[i].mtime_ns,
+                              &punched[i].ctime_ns)) {
             goto done;
         }
     }

@@ -62,6 +62,12 @@ _Looked: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int
 def look(root_fd: int, path: bytes, names: tuple[bytes, ...], /) -> _Looked | None: ...
 def look_many(root_fd: int, paths: Sequence[bytes], names: tuple[bytes, ...], /) -> list[_Looked | int | None]: ...
 
+# records.c
+def merged_records(data: Buffer, /) -> list[tuple[int, int, int, bytes]]: ...
+def stand(
+    root_fd: int, device: int, files: Sequence[tuple[bytes, int, int, int, int, int, int, int]], /
+) -> list[bool]: ...
+
 # release.c
 MARK_ALONE: int
 MARK_DONE: int
@@ -84,9 +90,9 @@ def mark_released(
     xattr: bytes,
     files: Sequence[tuple[bytes, int, int, int, int, int, int, int, int, bytes]],
     /,
-) -> list[tuple[int, int, int]]: ...
+) -> list[tuple[int, int, int, int]]: ...
 def punch_released(
-    xattr: bytes, files: Sequence[tuple[int, bool, int, int]], deadline_s: float, /
+    xattr: bytes, files: Sequence[tuple[int, bool, int, int, int]], deadline_s: float, /
 ) -> list[tuple[int, int, _Status | None]]: ...
 
 # hydrate.c

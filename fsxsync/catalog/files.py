@@ -34,7 +34,7 @@ _LOADING = """SELECT sort_key, ino, etag, content_hash, mode, uid, gid FROM file
 _RELEASED = "SELECT association, sort_key, ino, etag, content_hash FROM files WHERE released AND ino IN"
 _PUT = f"""INSERT INTO files ({_COLUMNS}) VALUES ({_MARKS})
     ON CONFLICT (association, sort_key) DO UPDATE SET {_SET}"""  # noqa: S608
-_SET_LOCAL = """UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = ?, mode = ?, uid = ?, gid = ?, released = ?
+_SET_LOCAL = """UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = ?, released = ?
     WHERE association = ? AND sort_key = ? AND ino = ?"""
 _SET_LOADED = """UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = ?, released = 0, content_hash = ?
     WHERE association = ? AND sort_key = ? AND ino = ?"""
@@ -139,7 +139,8 @@ class Files:
             self._connection.run_many(_PUT, rows.values())
 
     def set_local_many(self, association: str, states: Iterable[tuple[bytes, Local]]) -> None:
-        """As `Base.with_local` for the rows of files by their paths; one that is of another inode stays as it is."""
+        """As `Base.with_local` for the rows of files by their paths; one that is of another inode stays as it is.
+        Mode and owner stay: what was set meanwhile is a change to be exported."""
         number = self._numbers.get(association)
         with self._connection.transaction():
             self._connection.run_many(
@@ -149,9 +150,6 @@ class Files:
                         local.size,
                         local.mtime_ns,
                         local.ctime_ns,
-                        local.mode,
-                        local.uid,
-                        local.gid,
                         local.stub is not None,
                         number,
                         path,

@@ -19,4 +19,6 @@ class Flags:
     noarchive: bool = False
 
     def __or__(self, other: Flags) -> Flags:
+        if not (other.norelease or other.noarchive):
+            return self
         return Flags(self.norelease or other.norelease, self.noarchive or other.noarchive)

@@ -195,12 +195,16 @@ class Base(NamedTuple):
 
     def matches_local(self, local: Local) -> bool:
         """The tree shows exactly what this row knows, ctime included: nothing to look at."""
+        if self.kind is not Kind.DIRECTORY and (
+            self.ctime_ns != local.ctime_ns or self.mtime_ns != local.mtime_ns or self.size != local.size
+        ):
+            return False
         return (
             self.kind is local.kind
             and self.ino == local.ino
-            and (self.kind is Kind.DIRECTORY or (self.size == local.size and self.mtime_ns == local.mtime_ns))
-            and (self.kind is Kind.DIRECTORY or self.ctime_ns == local.ctime_ns)
-            and (self.mode, self.uid, self.gid) == (local.mode, local.uid, local.gid)
+            and self.mode == local.mode
+            and self.uid == local.uid
+            and self.gid == local.gid
         )
 
 

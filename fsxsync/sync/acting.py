@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, replace
 
 from fsxsync.errors import ObjectArchived, ObjectChanged
-from fsxsync.model.identity import Base, Kind, base_of
+from fsxsync.model.identity import Base, Kind, Local, base_of
 from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.sync import conflicts, exporter, importer, moves, releaser, renames
 from fsxsync.sync.journal import HELD, forget_problems, let_go, record_action, record_problem
@@ -52,10 +52,11 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
         if not renames.is_circle(served, path):
             return Outcome(Next.LATER, f"the object is still to be copied to {needed.path!r}")
         if local.stub is not None:
-            await importer.load_moved(served, path, local, served)
-            return Outcome(Next.AGAIN, local=True)
+            return await _load_moved(served, path, local)
         if needed.is_stub:
             return Outcome(Next.LATER, f"the object is still to be loaded to {needed.path!r}")
+    if local.stub is not None and local.size != local.stub.size:
+        return await _load_moved(served, path, local)  # cut by somebody whose daemon died before the mark went
     if local.stub is not None:
         await renames.export_stub(served, path, action)
         return DONE
@@ -66,6 +67,11 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     moves.uploading(served, path, local, action.posix or local.posix)
     record(served, await exporter.export(served, path, action))
     return DONE
+
+
+async def _load_moved(served: Served, path: bytes, local: Local) -> Outcome:
+    await importer.load_moved(served, path, local, served)
+    return Outcome(Next.AGAIN, local=True)
 
 
 async def _export_delete(served: Served, path: bytes, action: Action) -> Outcome:

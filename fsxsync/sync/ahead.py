@@ -1,42 +1,16 @@
-"""Reading ahead: the next batch comes while somebody works on the last one."""
+"""Blocking iterators that are read ahead: the next batch comes while somebody works on the last one."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
-
-from fsxsync.errors import FsxSyncError
 
 if TYPE_CHECKING:
     from outcome import Outcome  # trio's
 
 T = TypeVar("T")
-U = TypeVar("U")
-V = TypeVar("V")
-
-
-async def both(
-    one: Callable[[], Awaitable[T]], other: Callable[[], Awaitable[U]]
-) -> tuple[T | FsxSyncError, U | FsxSyncError]:
-    """What each of two gives that go on at the same time, or the error that it raises, not as a nursery's group."""
-
-    async def given(act: Callable[[], Awaitable[V]]) -> V | FsxSyncError:
-        try:
-            return await act()
-        except FsxSyncError as error:
-            return error
-
-    others: list[U | FsxSyncError] = []
-
-    async def act() -> None:
-        others.append(await given(other))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(act)
-        result = await given(one)
-    return result, others[0]
 
 
 class ReadAhead(AsyncIterator[T], Generic[T]):

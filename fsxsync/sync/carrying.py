@@ -30,6 +30,12 @@ def with_xattrs(served: Served, path: bytes, base: Base | None, local: Local) ->
     return local._replace(xattrs=encode_xattrs(mine)) if _can_travel(local, mine) else local
 
 
+def do_differ(served: Served, path: bytes, base: Base, local: Local) -> bool:
+    """The file's attributes travel, and are not those that its row knows."""
+    now = with_xattrs(served, path, base, local)
+    return now.xattrs is not None and now.xattrs != (base.posix.xattrs or "")
+
+
 def as_carried(served: Served, remote: Remote | None) -> Remote | None:
     """The object without what it says of attributes, where they do not travel: no row then holds what nobody set."""
     if remote is None or remote.posix.xattrs is None or served.association.export_xattrs:

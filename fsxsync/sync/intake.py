@@ -7,7 +7,8 @@ base knows: our own imports and hydrations trip inotify too (DESIGN §2).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import trio
@@ -106,27 +107,22 @@ class Intake:
         if releasing := self._shared.releasing:
             for tree_path in releasing & paths.keys():
                 self.changed(tree_path, noticed=paths.pop(tree_path))
-        self._drop_left(paths)
         if paths:
             self._read_ignore_lists(paths)
+            self._drop_own(paths)
             found = self._shared.tree.identify_many(list(paths))
             self._drop_restoring(paths, found)
             self._shared.noticed((tree_path for tree_path, noticed in paths.items() if noticed), found)
             self._add_local(list(found.items()))
 
-    def _drop_left(self, paths: MutableMapping[bytes, bool]) -> None:
-        """What a restore has made of files is no news: no row need be asked, nor the front be told."""
-        left_as = self._shared.left_as
-        if left_as and (states := {path: left_as[path] for path in paths if path in left_as}):
-            still = self._shared.tree.still_so(states)
-            for tree_path in states:
-                if tree_path in still:
-                    del paths[tree_path]
-                else:
-                    del left_as[tree_path]
+    def _drop_own(self, paths: dict[bytes, bool]) -> None:
+        for tree_path, association, path in self._shared.own_work.unchanged(paths.keys()):
+            if not self._shared.catalog.problems.has(association, path):
+                del paths[tree_path]
+                self._shared.counts[association].echoes_dropped += 1
 
-    def _drop_restoring(self, paths: MutableMapping[bytes, bool], found: dict[bytes, Local | None]) -> None:
-        """Neither is what it is doing to them."""
+    def _drop_restoring(self, paths: dict[bytes, bool], found: dict[bytes, Local | None]) -> None:
+        """Neither is it news that data comes into files that are being restored."""
         for tree_path, stub in self._shared.restoring.items() if self._shared.restoring else ():
             local = found.get(tree_path)
             if (
@@ -146,10 +142,15 @@ class Intake:
 
     def _add_local(self, found: Sequence[tuple[bytes, Local | None]]) -> None:
         hints: list[Hint] = []
+        left: set[int] = set()
         for served, paths in self._by_association(found):
             bases = self._shared.catalog.files.get_many(served.id, [path for path, _ in paths])
             for path, local in paths:
-                hints += self._local_hints(served, path, bases.get(path), local)
+                base = bases.get(path)
+                hints += self._local_hints(served, path, base, local)
+                if base is not None and base.kind is Kind.FILE and (local is None or local.ino != base.ino):
+                    left.add(base.ino)
+        hints += self._names_left(left, {tree_path for tree_path, _ in found})
         if hints:
             settings = self._shared.settings
             self._shared.catalog.changelog.add(
@@ -197,6 +198,22 @@ class Intake:
         for row in self._shared.other_names(local.ino, served.id, path):
             owner = self._shared.served.get(row.association)
             if owner is not None and not row.matches_local(local) and not self._is_loading(row, local):
+                yield Hint(row.association, row.path, local=True, remote=False, ino=local.ino)
+                owner.wake()
+
+    def _names_left(self, inodes: AbstractSet[int], told: AbstractSet[bytes]) -> Iterator[Hint]:
+        """Names of files that lost another one. What was noticed there may have been done to the file before: inotify
+        tells of it by the name that it was done by, only."""
+        if not inodes:
+            return
+        owners: dict[bytes, tuple[Served, Base]] = {}
+        for row in self._shared.catalog.files.by_inode_many(list(inodes)):
+            owner = self._shared.served.get(row.association)
+            if owner is not None and row.kind is Kind.FILE and (tree_path := owner.tree_path(row.path)) not in told:
+                owners[tree_path] = (owner, row)
+        for tree_path, local in self._shared.tree.identify_many(list(owners)).items():
+            owner, row = owners[tree_path]
+            if local is not None and not row.matches_local(local) and not self._is_loading(row, local):
                 yield Hint(row.association, row.path, local=True, remote=False, ino=local.ino)
                 owner.wake()
 

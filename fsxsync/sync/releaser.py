@@ -8,13 +8,15 @@ under way: the next look finishes it (`finished`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import trio
 
 from fsxsync.errors import FsxSyncError, LocalChanged, TreeError
+from fsxsync.model.flags import Flags
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.release import Refusal, Seen, Use, refuse_object, refuse_release
 from fsxsync.model.stub import StubMark
@@ -34,38 +36,60 @@ BUSY_S = (0.05, 0.2, 0.8)
 """Pauses after which a file that was open is tried again: the kernel tells of a close a moment after it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A file that shall be released, as a walk saw it; ``path`` is relative to its association."""
+class Candidate(NamedTuple):
+    """A file that shall be released, as a walk saw it; ``path`` is relative to its association, ``base`` its row where
+    somebody read it just now."""
 
     path: bytes
     local: Local
+    base: Base | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
     """What is asked once for many files. Holds until the next await."""
 
-    flags: FlagReader
+    flags_of: Callable[[bytes], Flags]
     is_any_pending: bool
 
 
-def _moment(served: Served, candidates: Sequence[Candidate]) -> _Moment:
-    flags = served.shared.tree.flags()
-    flags.read([served.tree_path(one.path) for one in candidates])
-    return _Moment(flags, served.shared.catalog.changelog.count(served.id)[0] > 0)
+def _moment(served: Served, flags_of: Callable[[bytes], Flags]) -> _Moment:
+    return _Moment(flags_of, served.shared.catalog.changelog.count(served.id)[0] > 0)
+
+
+def _inherited(flags: FlagReader) -> Callable[[bytes], Flags]:
+    """Without a file's own flags, each of which would have to be asked for."""
+    return lambda path: flags.inside(path.rpartition(b"/")[0])
+
+
+_IDLE = Use()
+
+
+def _use_of_one(served: Served, base: Base, moment: _Moment) -> Use:
+    """`_use_of` for a file with one name, which is where its row says: as nearly all are."""
+    shared, ino = served.shared, base.ino
+    is_open = shared.front.open_handles(ino) > 0 or ino in shared.writers
+    is_kept = moment.flags_of(served.tree_path(base.path)).norelease
+    is_loading = ino in shared.hydrating
+    is_pending = moment.is_any_pending and _is_pending(served, base.path)
+    if not (is_open or is_kept or is_loading or is_pending):
+        return _IDLE
+    return Use(is_open=is_open, is_kept=is_kept, is_loading=is_loading, is_pending=is_pending)
+
+
+def _is_pending(served: Served, path: bytes) -> bool:
+    return any(entry.path == path for entry in served.shared.catalog.changelog.pending(served.id, path, 1))
 
 
 def _use_of(served: Served, path: bytes, local: Local, names: Sequence[Base], moment: _Moment) -> Use:
     """What goes on at a file right now."""
-    shared, changelog = served.shared, served.shared.catalog.changelog
+    shared = served.shared
     paths = {row.path for row in names} | {path}
     return Use(
         is_open=shared.front.open_handles(local.ino) > 0 or local.ino in shared.writers,
-        is_kept=any(moment.flags.of(served.tree_path(name)).norelease for name in paths),
+        is_kept=any(moment.flags_of(served.tree_path(name)).norelease for name in paths),
         is_loading=local.ino in shared.hydrating,
-        is_pending=moment.is_any_pending
-        and any(entry.path == name for name in paths for entry in changelog.pending(served.id, name, 1)),
+        is_pending=moment.is_any_pending and any(_is_pending(served, name) for name in paths),
         is_moving=any(row.path != path and not _stands(served, row, local) for row in names),
     )
 
@@ -79,6 +103,8 @@ def _stands(served: Served, row: Base, local: Local) -> bool:
 def _judge(served: Served, one: Candidate, base: Base | None, moment: _Moment) -> tuple[list[Base], Refusal | None]:
     """The rows of all names of a file, and the first reason against its release that lies here. No await."""
     path, local = one.path, one.local
+    if base is not None and base.ino == local.ino and local.nlink == 1:
+        return [base], refuse_release(local, (base,), _use_of_one(served, base, moment))
     names = [base] if base is not None and base.ino == local.ino else []
     if local.nlink > 1 or not names:
         names += [row for row in served.shared.other_names(local.ino, served.id, path) if row.association == served.id]
@@ -143,7 +169,7 @@ async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     for pause_s in (0.0, *BUSY_S):
         if pause_s:
             await trio.sleep(pause_s)
-        rows = _rows(served, left)
+        rows = _known(served, left)
         if stubs := await _release_stubs(served, left, rows):
             rows = _rows(served, left)
         decided, seen = await _survey(served, [one for one in left if one.path not in stubs], rows)
@@ -172,9 +198,8 @@ def _to_try_again(served: Served, one: Candidate, why: Refusal | None) -> Candid
     was judged by what it was before its data had come."""
     if why is None or (now := _now(served, one.path)) is None:
         return None
-    changelog = served.shared.catalog.changelog
     is_soon = why.code == "ResourceBusy" or now.ctime_ns != one.local.ctime_ns
-    is_soon = is_soon or any(entry.path == one.path for entry in changelog.pending(served.id, one.path, 1))
+    is_soon = is_soon or _is_pending(served, one.path)
     return Candidate(one.path, now) if is_soon else None
 
 
@@ -201,6 +226,12 @@ def _rows(served: Served, candidates: Sequence[Candidate]) -> Mapping[bytes, Bas
     return served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
 
 
+def _known(served: Served, candidates: Sequence[Candidate]) -> Mapping[bytes, Base]:
+    """The rows, as old as the candidates: enough for what is judged once more before anything is done."""
+    rows = {one.path: one.base for one in candidates if one.base is not None}
+    return {**rows, **_rows(served, [one for one in candidates if one.base is None])}
+
+
 def _now(served: Served, path: bytes) -> Local | None:
     return served.shared.tree.identify(served.tree_path(path))
 
@@ -225,10 +256,10 @@ async def _survey(
     """What is decided already, and the objects of all others."""
     decided: dict[bytes, Refusal | None] = {}
     asked: dict[bytes, Base] = {}
-    moment = _moment(served, candidates)
+    moment = _moment(served, _inherited(served.shared.tree.flags()))
     for one in candidates:
         base = known.get(one.path)
-        if is_released(base, one.local) or (base is not None and _go_on(served, one, base)):
+        if base is not None and _is_done(served, one, base):
             decided[one.path] = None
             continue
         names, why = _judge(served, one, base, moment)
@@ -246,7 +277,9 @@ def _choose(
     """Why not, and what may be released now, with the rows of all its names. No await."""
     refused: dict[bytes, Refusal | None] = {}
     chosen: list[tuple[Releasable, list[Base]]] = []
-    moment = _moment(served, candidates)
+    flags = served.shared.tree.flags()
+    flags.read([served.tree_path(one.path) for one in candidates])
+    moment = _moment(served, flags.of)
     rows = _rows(served, candidates)
     for one in candidates:
         names, why = _judge(served, one, rows.get(one.path), moment)
@@ -287,13 +320,15 @@ async def _punch(served: Served, chosen: Sequence[tuple[Releasable, list[Base]]]
             served.shared.releasing |= places
             try:
                 states = await trio.to_thread.run_sync(tree.release, files)
-                changed = (
+                changed = [
                     (row.path, state)
                     for (_, names), state in zip(taken, states, strict=True)
                     if isinstance(state, Local)
                     for row in names
-                )
+                ]
                 served.shared.catalog.files.set_local_many(served.id, changed)
+                for path, local in changed:
+                    served.shared.own_work.note(served.id, served.tree_path(path), path, local)
             finally:
                 served.shared.releasing -= places
     finally:
@@ -314,10 +349,12 @@ def _refusal_of(state: Local | FsxSyncError) -> Refusal | None:
     return Refusal("InternalError", str(state)) if isinstance(state, FsxSyncError) else None
 
 
-def _go_on(served: Served, one: Candidate, base: Base) -> bool:
-    """A crash came between the mark and the row: the rest is done now. No await."""
+def _is_done(served: Served, one: Candidate, base: Base) -> bool:
+    """It is released, or is so now: a crash came between the mark and the row, and the rest is done. No await."""
     path = one.path
-    if base.released or base.matches_local(one.local):
+    if base.matches_local(one.local):
+        return one.local.size == 0 or (base.released and one.local.blocks <= STUB_BLOCKS)
+    if base.released:
         return False
     local = _now(served, path)
     if local is None or local.stub is None or local_delta(base, local) is not Delta.SAME:

@@ -90,6 +90,8 @@ class Restorer:
         self._shared = shared
         self._loader = loader
         self._settler = settler
+        self._slices = trio.Semaphore(SLICES)
+        self._alone_now = trio.Semaphore(ALONE)
         self._under_way = 0
         """Bytes of files that are open here."""
 
@@ -97,8 +99,7 @@ class Restorer:
         """Load files, behind everything that somebody waits for; what came of each, in their order. What is begun when
         ``goes_on`` says no is finished, and the rest is left."""
         outcomes: list[Outcome] = [None] * len(paths)
-        slices = trio.Semaphore(SLICES)
-        alone = trio.Semaphore(ALONE)
+        slices, alone = self._slices, self._alone_now
 
         async def act(numbers: Sequence[int]) -> None:
             try:
@@ -125,6 +126,7 @@ class Restorer:
             for start in range(0, len(paths), SLICE):
                 await slices.acquire()
                 if not goes_on():
+                    slices.release()
                     break
                 nursery.start_soon(act, range(start, min(start + SLICE, len(paths))))
         return outcomes

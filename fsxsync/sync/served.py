@@ -22,6 +22,7 @@ from fsxsync.model.measures import Histogram, Measures
 from fsxsync.ports import Front, Mover, ObjectStore
 from fsxsync.sync.courtesy import Courtesy
 from fsxsync.sync.filters import Filters
+from fsxsync.sync.own_work import OwnWork
 from fsxsync.telemetry.eventlog import EventLog
 from fsxsync.tree.tree import Tree
 
@@ -116,9 +117,7 @@ class Shared:
     over."""
     restoring: dict[bytes, Local] = field(default_factory=dict)
     """Paths of the tree -> the stubs there that are being restored with others."""
-    left_as: collections.OrderedDict[bytes, Local] = field(default_factory=collections.OrderedDict)
-    """Paths of the tree -> what we made of the files there a moment ago, which their rows know: records of inotify that
-    find them so are our own."""
+    own_work: OwnWork = field(init=False)
     let_go: Callable[[int], AbstractAsyncContextManager[None]] = nobody_loads
     """Inside, the hydrator has that inode not open for writing, so that the file may be replaced or removed while it
     is being loaded; who reads the old one goes on. What is done inside must not await."""
@@ -150,13 +149,8 @@ class Shared:
     """Association id -> what was counted for it; an update of the association does not start at zero."""
 
     def __post_init__(self) -> None:
+        self.own_work = OwnWork(self.tree)
         self.courtesy = Courtesy(lambda: self.front.requests())  # noqa: PLW0108 - the front comes later
-
-    def leave_as(self, states: Mapping[bytes, Local]) -> None:
-        """These files were changed by us, and are as their rows know them."""
-        self.left_as.update(states)
-        while len(self.left_as) > LEFT_MEMORY:
-            self.left_as.popitem(last=False)
 
     def unarchived(self, association: str, key: str) -> None:
         """An object can be read, or it is gone: whoever waits for it looks."""
@@ -207,8 +201,6 @@ class Shared:
                 self.front.invalidate_inode(local.ino, data=False)
 
 
-LEFT_MEMORY = 8_000
-"""Files that we left in some state, and of which inotify's records may still come: of about a second."""
 ECHO_MEMORY = 20_000
 """Own writes whose events may still come; an event that is not recognised costs one HEAD, nothing else."""
 

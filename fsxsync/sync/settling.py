@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import trio
 
+from fsxsync.catalog.files import Loading
 from fsxsync.errors import FsxSyncError, LocalChanged, ObjectArchived, ObjectChanged, ObjectDamaged, ObjectMissing
-from fsxsync.model.identity import Local
+from fsxsync.model.identity import Base, Local
 from fsxsync.model.stub import StubMark
 from fsxsync.sync import links
 from fsxsync.sync.archives import may_ask
+from fsxsync.sync.carrying import do_differ
 from fsxsync.sync.hydration import Hydration, damaged_object
 from fsxsync.sync.integrity import checksums_of, fits
 from fsxsync.sync.journal import DAMAGED_OBJECT, record_problem
@@ -196,9 +198,13 @@ class Settler:
 
     def _write_rows_of(self, served: Served, loaded: Sequence[tuple[bytes, Hydration, Local, bytes]]) -> None:
         catalog = self._shared.catalog
-        rows = catalog.files.loading(served.id, [path for path, *_ in loaded])
+        paths = [path for path, *_ in loaded]
+        rows: Mapping[bytes, Base | Loading]
+        if served.association.export_xattrs:  # of these a row in brief does not tell
+            rows = catalog.files.get_many(served.id, paths)
+        else:
+            rows = catalog.files.loading(served.id, paths)
         known: list[tuple[bytes, Local, bytes]] = []
-        left_as: dict[bytes, Local] = {}
         for path, hydration, local, digest in loaded:
             served.counts.restored += 1
             served.counts.restored_bytes += hydration.mark.size
@@ -211,9 +217,9 @@ class Settler:
                 served.add_hint(path, local=True)
                 continue
             known.append((path, local, digest))
-            if (base.mode, base.uid, base.gid) != (local.mode, local.uid, local.gid):
+            is_same = (base.mode, base.uid, base.gid) == (local.mode, local.uid, local.gid)
+            if not is_same or (isinstance(base, Base) and do_differ(served, path, base, local)):
                 served.add_hint(path, local=True)  # set meanwhile: a change to be exported, and no part of the loading
-            elif local.nlink == 1 and not catalog.problems.has(served.id, path):
-                left_as[hydration.path] = local
+            else:
+                self._shared.own_work.note(served.id, hydration.path, path, local)
         catalog.files.set_loaded_many(served.id, known)
-        self._shared.leave_as(left_as)

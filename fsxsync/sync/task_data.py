@@ -27,7 +27,8 @@ class DataStage:
     """Regular files at and below paths, those of one owner where the task is for one."""
 
     batch_size = BATCH
-    reads_ahead = False
+    at_once = 2
+    """While the last files of one are on their way, those of the next begin."""
 
     def __init__(self, served: Served, unders: Sequence[bytes], task: Task) -> None:
         self.served = served
@@ -127,13 +128,12 @@ def _walk(served: Served, under: bytes, size: int) -> Iterator[list[tuple[bytes,
 
 
 def _candidates(found: Sequence[Entry]) -> list[Candidate]:
-    return [Candidate(entry.path, entry.local) for entry in found if entry.local is not None]
+    return [Candidate(entry.path, entry.local, entry.base) for entry in found if entry.local is not None]
 
 
 class RestoreStage(DataStage):
     """RESTORE_DATA: what is released is loaded, behind everything that somebody waits for."""
 
-    reads_ahead = True
     batch_size = 8 * BATCH
     """At the end of each one less is under way for a moment."""
 

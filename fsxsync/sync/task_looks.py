@@ -138,7 +138,7 @@ async def each(
 class ExportStage:
     """EXPORT_TO_REPOSITORY: what is new or changed in the tree."""
 
-    reads_ahead = False
+    at_once = 1
 
     def __init__(self, served: Served, unders: Sequence[bytes], policy: Policy, *, deletes: bool) -> None:
         self.served = served
@@ -197,7 +197,7 @@ class ExportStage:
 class ImportStage:
     """IMPORT_METADATA_FROM_REPOSITORY: what is new or changed in a listing."""
 
-    reads_ahead = False
+    at_once = 1
 
     def __init__(self, served: Served, under: bytes, policy: Policy, *, deletes: bool) -> None:
         self.served = served
@@ -317,7 +317,7 @@ class ImportStage:
 class DeleteStage:
     """What another stage found gone on one side, once it is plausible that it is (DESIGN §3.6)."""
 
-    reads_ahead = False
+    at_once = 1
 
     def __init__(
         self, served: Served, task: Task, found_by: int, unders: Sequence[bytes], policy: Policy, *, remote: bool

@@ -7,23 +7,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
-
-import trio
+from typing import NamedTuple, Protocol
 
 from fsxsync.catalog.files import sort_key
 from fsxsync.errors import FsxSyncError
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.task import Failure, report_code
 from fsxsync.ports import Planned
+from fsxsync.sync.ahead import ReadAhead
 from fsxsync.sync.served import Served
 
 BATCH = 500
 """Entries of a walk at a time; progress is written down after each batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What stands at a path and what the catalog knows of it. ``path`` is relative to the association; the state is a
     walk's, without mark (`tree.walk`). ``local`` None: nothing stands there, as far as the walk saw."""
 
@@ -75,8 +73,8 @@ class Stage(Protocol):
     """A part of a task."""
 
     served: Served
-    reads_ahead: bool
-    """What a batch holds does not depend on what becomes of the one before it."""
+    at_once: int
+    """So many batches may be under way at the same time."""
 
     def estimate(self) -> int:
         """About how many paths there are."""
@@ -110,8 +108,7 @@ async def entries(
     """
     for under in unders:
         rows = _Rows(served, under, after)
-        batches = _walk(served, under, size)
-        while batch := await trio.to_thread.run_sync(next, batches, None):
+        async for batch in ReadAhead(_walk(served, under, size)):
             found: list[Entry] = []
             for path, local in batch:
                 key = path + b"/" if local.kind is Kind.DIRECTORY else path

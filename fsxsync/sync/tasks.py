@@ -29,11 +29,11 @@ from fsxsync.errors import (
 from fsxsync.model.association import Lifecycle
 from fsxsync.model.task import KEPT_NS, Cursor, Failure, Order, Step, Task, TaskLifecycle, TaskType
 from fsxsync.ports import Planned
-from fsxsync.sync.ahead import both
 from fsxsync.sync.hydrator import StubHydrator
+from fsxsync.sync.in_order import in_order
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.task_report import local_report, tell_of_failure, upload_report, write_report
-from fsxsync.sync.task_stages import Batch, Stage
+from fsxsync.sync.task_stages import Batch, Done, Stage
 from fsxsync.sync.task_targets import find, place_of_uri, stages_of
 
 log = logging.getLogger(__name__)
@@ -224,31 +224,23 @@ class TaskRunner:
         def goes_on() -> bool:
             return self._goes_on(task_id)
 
+        def record(batch: Batch, done: Done) -> None:
+            failures = [*batch.failures, *done.failures]
+            failed = sum(not failure.is_warning for failure in failures)
+            task = self.get(task_id)
+            counts = task.counts.plus(succeeded=batch.quiet + done.succeeded, failed=failed, moved=done.moved)
+            self._write(replace(task, counts=counts, cursor=Cursor(number, batch.after)), failures)
+
         stage.check()
-        async with aclosing(stage.batches(after)) as batches:
-            following: Batch | FsxSyncError | None = await anext(batches, None)
-            while (batch := following) is not None:
-                if isinstance(batch, FsxSyncError):
-                    raise batch
+        perform = partial(stage.perform, goes_on=goes_on)
+        async with aclosing(stage.batches(after)) as batches, in_order(stage.at_once, perform, record) as begin:
+            async for batch in batches:
                 await self._shared.courtesy.give_way()
                 if not goes_on():
                     return
                 if batch.gone:
                     self._tasks.add_gone(task_id, number, batch.gone)
-                perform, read = partial(stage.perform, batch, goes_on), partial(anext, batches, None)
-                if stage.reads_ahead:
-                    done, following = await both(perform, read)
-                else:
-                    done = await perform()
-                if isinstance(done, FsxSyncError):
-                    raise done
-                failures = [*batch.failures, *done.failures]
-                failed = sum(not failure.is_warning for failure in failures)
-                task = self.get(task_id)
-                counts = task.counts.plus(succeeded=batch.quiet + done.succeeded, failed=failed, moved=done.moved)
-                self._write(replace(task, counts=counts, cursor=Cursor(number, batch.after)), failures)
-                if not stage.reads_ahead:
-                    following = await read()
+                await begin(batch)
         self._write(replace(self.get(task_id), cursor=Cursor(number + 1)), ())
 
     def _write(self, task: Task, failures: list[Failure] | tuple[()]) -> None:

@@ -65,19 +65,14 @@ def identify_many(root_fd: int, dev: int, paths: Sequence[bytes]) -> list[Local 
     return looked
 
 
-def still_so(root_fd: int, dev: int, states: Mapping[bytes, Local]) -> set[bytes]:
-    """The paths at which nothing happened since; of what has no mark. A change of an attribute moves ctime, so that the
-    mark need not be read again. PathEscapes."""
-    for path in states:
+def standing(root_fd: int, dev: int, files: Mapping[bytes, Local]) -> list[bytes]:
+    """Paths of regular files with one name each: those where the same file stands, unchanged. Raises PathEscapes."""
+    for path in files:
         check_path(path)
-    found = _core.look_many(root_fd, list(states), ())
-    return {
-        path
-        for (path, state), now in zip(states.items(), found, strict=True)
-        if isinstance(now, tuple)
-        and now[:8] == (now[0], dev, state.ino, state.size, state.mtime_ns, state.ctime_ns, state.uid, state.gid)
-        and (stat.S_IMODE(now[0]), _KINDS.get(stat.S_IFMT(now[0]))) == (state.mode, state.kind)
-    }
+    asked = [
+        (path, now.ino, now.size, now.mtime_ns, now.ctime_ns, now.mode, now.uid, now.gid) for path, now in files.items()
+    ]
+    return [path for path, stands in zip(files, _core.stand(root_fd, dev, asked), strict=True) if stands]
 
 
 def _local_from(found: _core._Looked, dev: int) -> Local:

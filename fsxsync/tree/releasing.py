@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fsxsync import _core
 from fsxsync.crashpoint import each_durable
@@ -29,8 +30,7 @@ time a file may be in use, whatever we were told at first."""
 _MARKED = frozenset({_core.MARK_ALONE, _core.MARK_DONE})
 
 
-@dataclass(frozen=True, slots=True)
-class Releasable:
+class Releasable(NamedTuple):
     """A file to be released: the state that was judged, and the mark for it. ``names``: how many names it has, if each
     of them has an object with the same bytes."""
 
@@ -46,6 +46,7 @@ class _Marked:
     wanted: Releasable
     fd: int
     has_lease: bool
+    ctime_ns: int
 
 
 def release(root_fd: int, dev: int, files: Sequence[Releasable]) -> list[Local | FsxSyncError]:
@@ -66,9 +67,9 @@ def release(root_fd: int, dev: int, files: Sequence[Releasable]) -> list[Local |
             sound.append((place, wanted))
         except FsxSyncError as error:
             outcomes[place] = error
-    for (place, wanted), (what, fd, number) in zip(sound, _mark(root_fd, dev, sound), strict=True):
+    for (place, wanted), (what, fd, number, ctime_ns) in zip(sound, _mark(root_fd, dev, sound), strict=True):
         if what in _MARKED:
-            marked.append(_Marked(place, wanted, fd, what == _core.MARK_ALONE))
+            marked.append(_Marked(place, wanted, fd, what == _core.MARK_ALONE, ctime_ns))
         else:
             outcomes[place] = _unmarked(wanted, what, number)
     if not marked:
@@ -100,10 +101,10 @@ def _what(wanted: Releasable) -> str:
     return f"releasing {shown(wanted.path)}"
 
 
-def _mark(root_fd: int, dev: int, files: Sequence[tuple[int, Releasable]]) -> list[tuple[int, int, int]]:
+def _mark(root_fd: int, dev: int, files: Sequence[tuple[int, Releasable]]) -> list[tuple[int, int, int, int]]:
     """What `_core.mark_released` says of each."""
 
-    def mark(part: Sequence[Releasable]) -> list[tuple[int, int, int]]:
+    def mark(part: Sequence[Releasable]) -> list[tuple[int, int, int, int]]:
         return _core.mark_released(root_fd, dev, XATTR, [_asked(wanted) for wanted in part])
 
     return each_durable("stub.mark", mark, [wanted for _, wanted in files])
@@ -128,10 +129,12 @@ def _asked(wanted: Releasable) -> tuple[bytes, int, int, int, int, int, int, int
 def _punch(marked: Sequence[_Marked], deadline_s: float) -> list[tuple[int, int, _core._Status | None]]:
     """What `_core.punch_released` says of each. Their descriptors are closed."""
 
-    def punch(part: Sequence[tuple[int, bool, int, int]]) -> list[tuple[int, int, _core._Status | None]]:
+    def punch(part: Sequence[tuple[int, bool, int, int, int]]) -> list[tuple[int, int, _core._Status | None]]:
         return _core.punch_released(XATTR, part, deadline_s)
 
-    files = [(one.fd, one.has_lease, one.wanted.expect.size, one.wanted.expect.mtime_ns) for one in marked]
+    files = [
+        (one.fd, one.has_lease, one.wanted.expect.size, one.wanted.expect.mtime_ns, one.ctime_ns) for one in marked
+    ]
     return each_durable("stub.punch", punch, files)
 
 
@@ -154,7 +157,7 @@ def _unpunched(wanted: Releasable, what: int, number: int) -> FsxSyncError:
     """Why a marked file keeps its data."""
     match what:
         case _core.PUNCH_WRITTEN:
-            return LocalChanged(_what(wanted), "it was written meanwhile")
+            return LocalChanged(_what(wanted), "it was changed meanwhile")
         case _core.PUNCH_WANTED:
             return LocalChanged(_what(wanted), "somebody opens it")
         case _core.PUNCH_NO_HOLES:

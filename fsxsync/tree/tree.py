@@ -123,9 +123,9 @@ class Tree:
         """The same for many paths at a time."""
         return dict(zip(paths, self._places.identify_many(paths), strict=True))
 
-    def still_so(self, states: Mapping[bytes, Local]) -> set[bytes]:
-        """See `identify.still_so`."""
-        return identities.still_so(self.root_fd, self.dev, states)
+    def standing(self, files: Mapping[bytes, Local]) -> list[bytes]:
+        """Of paths of regular files with one name each those where the same file stands, unchanged."""
+        return identities.standing(self.root_fd, self.dev, files)
 
     def identify_fd(self, fd: int) -> Local:
         """The same for an open descriptor."""

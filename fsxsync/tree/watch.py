@@ -15,13 +15,14 @@ import math
 import os
 import struct
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import trio
 from inotify_simple import INotify, flags
 
+from fsxsync import _core
 from fsxsync.tree.watch_cover import SLICE, Coverage, Reports, WatchedTree
 from fsxsync.tree.watch_created import Created
 from fsxsync.tree.watch_walk import Walk, no_instance
@@ -32,18 +33,7 @@ PAIR_S = 0.01
 GATHER_S = 0.005
 """Between the first record and the look at all that came; who waits for a barrier need not."""
 _READ_BYTES = 16 * 1024  # some 500 records: other tasks run in between
-_OF_CONTENT = frozenset({int(flags.ATTRIB), int(flags.CLOSE_WRITE)})
-_RECORD = struct.Struct("iIII")
 _NAMELESS = flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT
-
-
-def _records(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """(watch, mask, cookie, name) of each, as inotify(7) has them."""
-    place = 0
-    while place < len(data):
-        wd, mask, cookie, size = _RECORD.unpack_from(data, place)
-        place += _RECORD.size + size
-        yield wd, mask, cookie, data[place - size : place].rstrip(b"\0")
 
 
 @dataclass(eq=False, slots=True)
@@ -193,14 +183,7 @@ class Watcher:
                 data = os.read(self._inotify.fileno(), _READ_BYTES)
             except BlockingIOError:
                 return
-            seen: set[tuple[int, int, bytes]] = set()
-            for wd, mask, cookie, name in _records(data):
-                if mask in _OF_CONTENT:
-                    if (wd, mask, name) in seen:
-                        continue  # it would say the same again
-                    seen.add((wd, mask, name))
-                else:
-                    seen.clear()  # the name may be another file's now
+            for wd, mask, cookie, name in _core.merged_records(data):
                 if mask & flags.Q_OVERFLOW:
                     self.overflows += 1
                     self._coverage.resync()
@@ -247,7 +230,7 @@ class Watcher:
             self._subdirectory_changed(parent, name, path, mask)
         elif mask & flags.CREATE:
             self._created.add(parent, name)
-        elif mask & flags.ATTRIB and (parent, name) in self._created:
+        elif mask & flags.ATTRIB and not mask & flags.CLOSE_WRITE and (parent, name) in self._created:
             return  # its writer sets mode and times before the close, which is to come
         else:
             self._created.discard(parent, name)

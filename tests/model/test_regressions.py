@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,28 +12,6 @@ from support.instance import eventually
 
 from fsxsync import _core
 from fsxsync.tree import walk
-
-
-@contextmanager
-def _world(way: str, daemons: Daemons, *, versioned: bool) -> Iterator[World]:
-    world = World(daemons.get(way), daemons.moto, way, versioned=versioned)
-    yield world
-    if world.failed:
-        daemons.drop(way)
-    else:
-        world.end()
-
-
-@pytest.fixture(params=["mount", "behind", "watch"])
-def world(request: pytest.FixtureRequest, daemons: Daemons) -> Iterator[World]:
-    with _world(request.param, daemons, versioned=False) as made:
-        yield made
-
-
-@pytest.fixture
-def versioned(daemons: Daemons) -> Iterator[World]:
-    with _world("mount", daemons, versioned=True) as made:
-        yield made
 
 
 def test_a_released_file_renamed_over_another_one_was_lost(world: World) -> None:
@@ -252,12 +228,6 @@ def test_an_object_that_changed_while_a_crash_kept_its_loaded_file_from_being_wr
     world.put("a", 100)
     world.settle()
     world.settle_and_read()
-
-
-@pytest.fixture
-def behind(daemons: Daemons) -> Iterator[World]:
-    with _world("behind", daemons, versioned=False) as made:
-        yield made
 
 
 def test_what_was_lost_stayed_reported_when_it_was_gone_or_had_moved(behind: World) -> None:

@@ -244,3 +244,28 @@ async def test_a_mode_that_is_set_while_the_one_before_is_exported_is_not_missed
         assert row.mode == 0o755
         assert (outcome.next, outcome.local) == (Next.AGAIN, True)
     world.close()
+
+
+@pytest.mark.parametrize("exports", [True, False])
+async def test_an_attribute_set_while_a_file_is_loaded_is_a_change_where_these_travel(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, exports: bool
+) -> None:
+    """Its row was written with the file's ctime of after that, so that nothing told of it any more."""
+    path = await released_file(world)
+    unmark = Tree.unmark
+
+    def first_an_attribute(*arguments: Any, **named: Any) -> Any:
+        os.setxattr(path, "user.a", b"1")
+        return unmark(*arguments, **named)
+
+    monkeypatch.setattr(Tree, "unmark", first_an_attribute)
+    async with world.daemon() as daemon:
+        daemon.served.association = replace(daemon.served.association, export_xattrs=exports)
+        with daemon.reader("f") as reader:
+            await daemon.hydrator.make_resident(reader.path, reader.fd)
+
+        row, now = world.catalog.files.get("dra-1", b"f"), world.tree.identify(b"f")
+        assert row is not None
+        assert now is not None
+        assert row.matches_local(now)
+        assert [entry.path for entry in world.catalog.changelog.pending("dra-1", b"", 10)] == [b"f"] * exports

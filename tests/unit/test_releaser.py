@@ -156,13 +156,35 @@ async def test_a_reader_that_comes_while_marks_are_flushed_is_let_in_and_the_fil
     assert path.read_bytes() == BODY
 
 
+async def test_a_mode_set_while_marks_are_flushed_is_exported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It became a part of the row that the release wrote, as if the object had it."""
+    path = await synced(world, "f")
+    sync = _core.syncfs
+
+    def somebody_comes(fd: int) -> None:
+        sync(fd)
+        path.chmod(0o600)
+
+    monkeypatch.setattr(_core, "syncfs", somebody_comes)
+    monkeypatch.setattr(releaser, "BUSY_S", ())
+    async with world.daemon() as daemon:
+        refused = await release_one(daemon, world)
+        assert refused == Refusal("ResourceBusy", "it was changed meanwhile")
+        assert not is_stub(path)
+        await look(daemon.served, TOLD)
+
+    row = world.catalog.files.get("dra-1", b"f")
+    assert row is not None
+    assert row.posix.mode == 0o600
+
+
 async def test_a_write_between_the_decision_and_the_mark_keeps_the_file(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = await synced(world, "f")
     mark = _core.mark_released
 
-    def first_a_write(*arguments: Any) -> list[tuple[int, int, int]]:
+    def first_a_write(*arguments: Any) -> list[tuple[int, int, int, int]]:
         path.write_bytes(BODY[::-1])
         os.utime(path, ns=(MTIME_NS, MTIME_NS))  # as cp -p leaves it: only the ctime tells
         return mark(*arguments)
