@@ -189,8 +189,8 @@ class Restorer:
         for path, opened in zip(paths, self._shared.tree.open_stubs(paths), strict=True):
             if opened is None:
                 found.append(0)
-            elif isinstance(opened, FsxSyncError):
-                found.append(opened)
+            elif isinstance(opened, FsxSyncError):  # it is tried again: descriptors may have been short
+                found.append(None)
             else:
                 try:
                     found.append(self._taken(path, *opened))
