@@ -192,7 +192,7 @@ pool_submit_gets(PyObject *object, PyObject *args, PyObject *kwargs)
     PyObject *sequence, *gets, *ids = NULL;
     const char *proxy = NULL;
     long long priority = 2;
-    Py_ssize_t count, parsed = 0, taken;
+    Py_ssize_t count, parsed = 0;
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$Lz:submit_gets", names, &sequence, &priority,
                                      &proxy) ||
@@ -207,22 +207,12 @@ pool_submit_gets(PyObject *object, PyObject *args, PyObject *kwargs)
         goto done;
     }
     for (; parsed < count; parsed++) {
-        PyObject *get = PyTuple_GET_ITEM(gets, parsed);
-        jobs[parsed] = fsx_request_parse_get(get, priority, proxy);
+        jobs[parsed] = fsx_request_parse_get(PyTuple_GET_ITEM(gets, parsed), priority, proxy);
         if (jobs[parsed] == NULL) {
             goto done;
         }
     }
-    taken = (Py_ssize_t)fsx_pool_submit_many(self->pool, jobs, (size_t)count, numbers);
-    ids = PyList_New(taken);
-    for (Py_ssize_t i = 0; ids != NULL && i < taken; i++) {
-        PyObject *number = PyLong_FromUnsignedLongLong(numbers[i]);
-        if (number == NULL) {
-            Py_CLEAR(ids);
-            break;
-        }
-        PyList_SET_ITEM(ids, i, number);
-    }
+    ids = fsx_result_ids(numbers, fsx_pool_submit_many(self->pool, jobs, (size_t)count, numbers));
 done:
     for (Py_ssize_t i = 0; jobs != NULL && i < parsed; i++) {
         fsx_job_free(jobs[i]); /* NULL where the pool took it */

@@ -17,6 +17,7 @@ struct fsx_job *fsx_request_parse_get(PyObject *get, long long priority, const c
 /* 0, or -1 with ValueError. */
 int fsx_check_range(const char *name, long long value, long long least, long long most);
 
+PyObject *fsx_result_ids(const uint64_t *ids, size_t count); /* a list */
 int fsx_result_add_constants(PyObject *module);
 PyObject *fsx_result_new_type(void);
 PyObject *fsx_result_of(PyObject *type, const struct fsx_job *job);

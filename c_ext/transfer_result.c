@@ -85,6 +85,22 @@ fsx_result_of(PyObject *type, const struct fsx_job *job)
 }
 
 PyObject *
+fsx_result_ids(const uint64_t *ids, size_t count)
+{
+    PyObject *list = PyList_New((Py_ssize_t)count);
+
+    for (size_t i = 0; list != NULL && i < count; i++) {
+        PyObject *id = PyLong_FromUnsignedLongLong(ids[i]);
+        if (id == NULL) {
+            Py_CLEAR(list);
+            break;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)i, id);
+    }
+    return list;
+}
+
+PyObject *
 fsx_result_new_type(void)
 {
     return (PyObject *)PyStructSequence_NewType(&result_description);

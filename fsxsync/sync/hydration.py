@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -12,15 +12,12 @@ import trio
 
 from fsxsync.catalog.partials import Partial
 from fsxsync.crashpoint import durable
-from fsxsync.errors import FsxSyncError, LocalChanged, NoSpace, ObjectChanged, ObjectDamaged, ObjectMissing
-from fsxsync.model.checksum import Checksum
-from fsxsync.model.identity import Local
+from fsxsync.errors import FsxSyncError, LocalChanged, NoSpace, ObjectChanged, ObjectMissing
 from fsxsync.model.measures import Measures
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.ports import ChunkJob, End, Fetched, Mover, ObjectStore, Priority, Sink
-from fsxsync.sync.integrity import fits
+from fsxsync.sync.integrity import damaged_object, fits
 from fsxsync.sync.readahead import Readers
-from fsxsync.transfer.checksums import choose
 from fsxsync.tree.beneath import translated
 from fsxsync.tree.stub_data import chunk_crc64nvme, combined_crc64nvme, put_back
 
@@ -345,6 +342,16 @@ class Hydration:
         self.mark, self.key = mark, mark.key
         return True
 
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """Inside, somebody waits for something that it needs: it does not rest."""
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+            self.last_use = trio.current_time()
+
     async def undisturbed(self) -> None:
         """Wait until nobody is replacing the file."""
         while self.resumed is not None:
@@ -376,10 +383,6 @@ def replaced() -> LocalChanged:
     return LocalChanged("reading a released file", "its content was replaced meanwhile")
 
 
-def damaged_object(key: str, told: Sequence[Checksum]) -> ObjectDamaged:
-    return ObjectDamaged(f"download of {key}", f"its bytes don't fit its checksum, {choose(told)}")
-
-
 def mark_of(fd: int) -> StubMark | None:
     """The stub mark; None for an ordinary file.
 
@@ -392,38 +395,3 @@ def mark_of(fd: int) -> StubMark | None:
         if error.errno != errno.ENODATA:
             raise
         return None
-
-
-def open_hydration(
-    own: int,
-    path: bytes,
-    local: Local,
-    store: ObjectStore,
-    *,
-    chunk_size: int,
-    claims: Mapping[int, int],
-    counts: Measures,
-) -> Hydration:
-    """Start on the stub behind ``own``, a descriptor for reading and writing that is the hydration's from now on;
-    ``local`` is its state.
-
-    Raises:
-        LocalChanged: the stub is damaged.
-    """
-    mark = local.stub
-    assert mark is not None
-    if local.size != mark.size:
-        raise LocalChanged("reading a released file", "its size is not its object's; it will be imported again")
-    return Hydration(
-        ino=local.ino,
-        path=path,
-        mark=mark,
-        store=store,
-        key=mark.key,
-        fd=own,
-        mtime_ns=local.mtime_ns,
-        atime_ns=local.atime_ns,
-        chunk_size=chunk_size,
-        claims=dict(claims),
-        counts=counts,
-    )

@@ -24,9 +24,10 @@ from fsxsync.model.identity import Local
 from fsxsync.model.parts import chunk_size_for
 from fsxsync.ports import Priority
 from fsxsync.sync.archives import may_ask, until_readable
+from fsxsync.sync.beginning import begin
 from fsxsync.sync.counting import counted
 from fsxsync.sync.front_hints import FrontHints
-from fsxsync.sync.hydration import HERE, MISSING, Hydration, mark_of, open_hydration, replaced
+from fsxsync.sync.hydration import HERE, MISSING, Hydration, mark_of, replaced
 from fsxsync.sync.idle_data import IDLE_S, IdleData, is_partial
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.partials import PartialMemory
@@ -134,7 +135,7 @@ class StubHydrator(FrontHints):
             raise ObjectMissing(f"reading /{path.decode('utf-8', 'backslashreplace')}", "its association is gone")
         return served
 
-    def _hydration(self, path: bytes, fd: int) -> Hydration | None:
+    def hydration(self, path: bytes, fd: int) -> Hydration | None:
         """What loads the file; None if it is an ordinary one.
 
         Raises:
@@ -170,22 +171,11 @@ class StubHydrator(FrontHints):
 
     def begun(self, path: bytes, own: int, local: Local) -> Hydration:
         """What loads the stub behind ``own``, which it takes over, from now on; ``local`` is its state."""
-        mark = local.stub
-        assert mark is not None
+        assert local.stub is not None
+        chunk_size = self._chunk_size(local.stub.size)
         try:
-            served = self._owner_of(path)
-            row = self._memory.recall(local.ino, mark)
-            hydration = open_hydration(
-                own,
-                path,
-                local,
-                served.store,
-                chunk_size=self._chunk_size(mark.size),
-                claims=row.crcs if row else {},
-                counts=served.counts,
-            )
+            hydration = begin(self._owner_of(path), self._memory, path, own, local, chunk_size=chunk_size)
             hydration.suspect = self._settler.is_suspect(path)
-            hydration.last_use = trio.current_time()
         except BaseException:
             os.close(own)
             raise
@@ -211,13 +201,13 @@ class StubHydrator(FrontHints):
         self._ask_ahead()
 
     async def open_for_read(self, path: bytes, fd: int) -> None:
-        hydration = self._hydration(path, fd)
+        hydration = self.hydration(path, fd)
         if hydration is not None and 0 < hydration.mark.size <= self._shared.settings.chunk_size:
             with counted(hydration, range(hydration.count), hydration.mark.size):
                 await self._load(hydration, range(hydration.count))
 
     async def ensure(self, path: bytes, fd: int, offset: int, length: int) -> bool:
-        hydration = self._hydration(path, fd)
+        hydration = self.hydration(path, fd)
         if hydration is None:
             return False
         needed = hydration.touched(offset, length)
@@ -231,37 +221,13 @@ class StubHydrator(FrontHints):
         return not hydration.settled.is_set()
 
     async def make_resident(self, path: bytes, fd: int) -> None:
-        hydration = self._hydration(path, fd)
+        hydration = self.hydration(path, fd)
         if hydration is not None:
             await self.load_whole(hydration)
 
     async def restore(self, path: bytes) -> int:
-        """As `make_resident`, for somebody who asked for it beforehand: whoever waits in a read goes first. Returns the
-        size of what was no ordinary file before.
-
-        Raises:
-            LocalChanged: another file took its place. FsxSyncError: it can't be loaded.
-        """
-        [opened] = self._shared.tree.open_stubs([path])
-        if opened is None:
-            return 0
-        if isinstance(opened, FsxSyncError):
-            raise opened
-        fd, local = opened
-        assert local.stub is not None
-        hydration: Hydration | None
-        if local.ino in self._active:  # somebody loads it already, or did a moment ago
-            try:
-                hydration = self._hydration(path, fd)
-            finally:
-                os.close(fd)
-        else:
-            hydration = self.begun(path, fd, local)
-            hydration.is_patient = True
-        if hydration is None:
-            return 0
-        await self.load_whole(hydration, Priority.BACKGROUND)
-        return local.size
+        """See `Restorer.alone`."""
+        return await self._restorer.alone(path)
 
     async def restore_many(self, paths: Sequence[bytes], goes_on: Callable[[], bool]) -> list[Outcome]:
         """See `Restorer.restore`."""
@@ -321,22 +287,13 @@ class StubHydrator(FrontHints):
     async def _until_restored(self, hydration: Hydration, error: ObjectArchived) -> bool:
         """Wait as long as somebody has the file open. False: its object was readable all the time."""
         served = self._served_for(hydration.path)
+        is_open = lambda: self._shared.front.open_handles(hydration.ino) > 0 and not hydration.discarded  # noqa: E731
         path = served.association.relative(hydration.path) if served is not None else None
         if served is None or not path or not may_ask(served):
             raise error
-        hydration.waiting += 1
-        try:
-            return await until_readable(
-                served,
-                path,
-                hydration.key,
-                hydration.mark.etag,
-                hydration.mark.version_id,
-                lambda: self._shared.front.open_handles(hydration.ino) > 0 and not hydration.discarded,
-            )
-        finally:
-            hydration.waiting -= 1
-            hydration.last_use = trio.current_time()
+        with hydration.waited_for():
+            mark = hydration.mark
+            return await until_readable(served, path, hydration.key, mark.etag, mark.version_id, is_open)
 
     def _start_some(self, hydration: Hydration, indexes: range, priority: Priority) -> bool:
         """Have chunks brought. False: nobody waits for them in a read, and there is no place for the first of them."""

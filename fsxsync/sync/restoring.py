@@ -3,7 +3,7 @@
 Alone each of them costs three tasks, a turn, a job, two waits for the disk and three looks at the catalog; together
 these are had once for all of them. Only what is simple comes here: a stub of one chunk, of which nothing is here and
 that nobody loads. Whatever is not, or does not come at the first try, goes the way of all others
-(`StubHydrator.restore`), which finds out what is wrong. A file is under way only once its request has gone: who reads
+(`Restorer.alone`), which finds out what is wrong. A file is under way only once its request has gone: who reads
 it before asks for it himself, with the priority of one who waits.
 
     open  ->  _active  ->  GET, its turn and its answer (Hydration.begin_whole, came_whole)  ->  settled together
@@ -59,7 +59,8 @@ class Loader(Protocol):
     def start(self, act: Callable[[], Awaitable[None]], name: str) -> None:
         """Run it where downloads do not end with who asked for them. Raises LocalChanged: the daemon is ending."""
 
-    async def restore(self, path: bytes) -> int: ...
+    def hydration(self, path: bytes, fd: int) -> Hydration | None:
+        """What loads the file; None if it is an ordinary one. Raises FsxSyncError."""
 
     async def load_whole(self, hydration: Hydration, priority: Priority) -> None: ...
 
@@ -116,7 +117,7 @@ class Restorer:
 
         async def load(number: int, hydration: Hydration | None) -> None:
             try:
-                outcomes[number] = await self._alone(paths[number], hydration)
+                outcomes[number] = await self._on(paths[number], hydration)
             except FsxSyncError as error:
                 outcomes[number] = error
             finally:
@@ -131,9 +132,36 @@ class Restorer:
                 nursery.start_soon(act, range(start, min(start + SLICE, len(paths))))
         return outcomes
 
-    async def _alone(self, path: bytes, hydration: Hydration | None) -> int:
+    async def alone(self, path: bytes) -> int:
+        """Load one file, behind whoever waits in a read. Returns the size of what was no ordinary file before.
+
+        Raises:
+            LocalChanged: another file took its place. FsxSyncError: it can't be loaded.
+        """
+        [opened] = self._shared.tree.open_stubs([path])
+        if opened is None:
+            return 0
+        if isinstance(opened, FsxSyncError):
+            raise opened
+        fd, local = opened
+        hydration: Hydration | None
+        if self._loader.is_loading(local.ino):  # somebody loads it already, or did a moment ago
+            try:
+                hydration = self._loader.hydration(path, fd)
+            finally:
+                os.close(fd)
+        else:
+            hydration = self._loader.begun(path, fd, local)
+            hydration.is_patient = True
+        if hydration is None:
+            return 0
+        await self._loader.load_whole(hydration, Priority.BACKGROUND)
+        return local.size
+
+    async def _on(self, path: bytes, hydration: Hydration | None) -> int:
+        """Load what did not come together with others."""
         if hydration is None or hydration.is_forgotten:
-            return await self._loader.restore(path)
+            return await self.alone(path)
         if hydration.failure is not None:
             raise hydration.failure
         await self._loader.load_whole(hydration, Priority.BACKGROUND)

@@ -15,8 +15,8 @@ from fsxsync.model.stub import StubMark
 from fsxsync.sync import links
 from fsxsync.sync.archives import may_ask
 from fsxsync.sync.carrying import do_differ
-from fsxsync.sync.hydration import Hydration, damaged_object
-from fsxsync.sync.integrity import checksums_of, fits
+from fsxsync.sync.hydration import Hydration
+from fsxsync.sync.integrity import checksums_of, damaged_object, fits
 from fsxsync.sync.journal import DAMAGED_OBJECT, record_problem
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.served import Served, Shared
