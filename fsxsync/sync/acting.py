@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, replace
 
 from fsxsync.errors import ObjectArchived, ObjectChanged
-from fsxsync.model.identity import Base, Kind, Local, base_of
+from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
 from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.sync import conflicts, exporter, importer, moves, releaser, renames
 from fsxsync.sync.journal import HELD, forget_problems, let_go, record_action, record_problem
@@ -47,7 +47,7 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
         exporter.exported_key(served, path, local.kind)  # neither uploaded nor copied to where it may not be
     if base is not None and base.released:
         await served.shared.take_in_tree()  # as for a delete: its data may have moved on, unseen
-    needed = renames.needed_at(served, base) if base is not None else None
+    needed = renames.needed_at(served, base) if base is not None and not _is_overwritten(base, action.remote) else None
     if needed is not None:
         if not renames.is_circle(served, path):
             return Outcome(Next.LATER, f"the object is still to be copied to {needed.path!r}")
@@ -67,6 +67,11 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     moves.uploading(served, path, local, action.posix or local.posix)
     record(served, await exporter.export(served, path, action))
     return DONE
+
+
+def _is_overwritten(base: Base, remote: Remote | None) -> bool:
+    """By somebody else: whoever needed the object that the row knows can't have it from there any more."""
+    return remote is not None and (remote.etag, remote.size) != (base.etag, base.remote_size)
 
 
 async def _load_moved(served: Served, path: bytes, local: Local) -> Outcome:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from model.daemons import SMALL_PARTS, Daemons
@@ -36,8 +37,11 @@ def daemons(moto: MotoServer, fork_server: ForkServer) -> Iterator[Daemons]:
 
 
 @contextmanager
-def _world(way: str, daemons: Daemons, *, versioned: bool) -> Iterator[World]:
-    world = World(daemons.get(way), daemons.moto, way, versioned=versioned)
+def world_of(
+    way: str, daemons: Daemons, *, versioned: bool = False, options: dict[str, Any] | None = None
+) -> Iterator[World]:
+    """``options`` of the association."""
+    world = World(daemons.get(way), daemons.moto, way, versioned=versioned, options=options or {})
     yield world
     if world.failed:
         daemons.drop(way)
@@ -47,23 +51,23 @@ def _world(way: str, daemons: Daemons, *, versioned: bool) -> Iterator[World]:
 
 @pytest.fixture(params=["mount", "behind", "watch"])
 def world(request: pytest.FixtureRequest, daemons: Daemons) -> Iterator[World]:
-    with _world(request.param, daemons, versioned=False) as made:
+    with world_of(request.param, daemons) as made:
         yield made
 
 
 @pytest.fixture
 def versioned(daemons: Daemons) -> Iterator[World]:
-    with _world("mount", daemons, versioned=True) as made:
+    with world_of("mount", daemons, versioned=True) as made:
         yield made
 
 
 @pytest.fixture
 def behind(daemons: Daemons) -> Iterator[World]:
-    with _world("behind", daemons, versioned=False) as made:
+    with world_of("behind", daemons) as made:
         yield made
 
 
 @pytest.fixture
 def watch(daemons: Daemons) -> Iterator[World]:
-    with _world("watch", daemons, versioned=False) as made:
+    with world_of("watch", daemons) as made:
         yield made

@@ -1,9 +1,12 @@
-"""Hard links, and what long searches with `make soak` found of them: see `test_regressions`."""
+"""Files with several names or names that changed, and what long searches found of them: see `test_regressions`."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
+from model.conftest import world_of
+from model.daemons import Daemons
 from model.world import World
 
 
@@ -28,3 +31,17 @@ def test_what_was_done_by_a_name_that_is_gone_was_not_exported_by_the_other(watc
     watch.chmod("d/b", 0o600)
     watch.replace("d/b", 12)
     watch.settle()
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+def test_a_file_whose_predecessor_was_lost_under_another_name_was_never_exported(
+    daemons: Daemons, *, versioned: bool
+) -> None:
+    """Its export waited for the copy of an object that somebody else had overwritten."""
+    with world_of("mount", daemons, versioned=versioned, options={"on_conflict": "local"}) as world:
+        world.put("g/a", 100)
+        world.settle()
+        world.rename("g/a", "d/b")
+        world.put("g/a", 0)
+        world.replace("g/a", 60)
+        world.settle()
