@@ -20,7 +20,7 @@ from typing import Protocol
 import trio
 
 from fsxsync.crashpoint import durable, is_armed
-from fsxsync.errors import FsxSyncError, LocalChanged, RepositoryError
+from fsxsync.errors import FsxSyncError, LocalChanged
 from fsxsync.model.checksum import Algorithm
 from fsxsync.model.identity import Local
 from fsxsync.ports import End, Fetched, Priority, Sink
@@ -259,7 +259,7 @@ class Restorer:
 
     async def _carry(self, part: _Slice) -> None:
         try:
-            if self._has_room(part.files[0].fd):
+            if self._has_room():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._compare, part)
                     await self._fetch(part)
@@ -271,9 +271,9 @@ class Restorer:
                 self._came(part, number, None)
             part.done.set()
 
-    def _has_room(self, fd: int) -> bool:
+    def _has_room(self) -> bool:
         """Where there is none, each asks for some."""
-        disk = os.fstatvfs(fd)
+        disk = os.fstatvfs(self._shared.tree.root_fd)
         return disk.f_bavail * disk.f_frsize - self._under_way >= kept_free(disk.f_blocks * disk.f_frsize)
 
     async def _fetch(self, part: _Slice) -> None:
@@ -306,7 +306,7 @@ class Restorer:
 
         try:
             await self._shared.mover.fetch_many(files[0].store, marks, Priority.BACKGROUND, begin, came)
-        except RepositoryError:
+        except FsxSyncError:
             pass  # each of them is told so
         finally:
             part.is_over = True
@@ -363,7 +363,8 @@ class Restorer:
 
 def _is_to_settle(one: Hydration) -> bool:
     is_under_way = one.settled.is_set() or one.settling is not None
-    return one.is_complete and not is_under_way and one.failure is None and not one.discarded
+    is_ours = not one.discarded and not one.is_forgotten
+    return one.is_complete and is_ours and not is_under_way and one.failure is None
 
 
 def _compared(files: Sequence[tuple[Hydration, Fetched]]) -> list[bool]:

@@ -324,6 +324,27 @@ async def test_a_store_that_can_not_be_asked_at_all_is_told_for_each(
     assert all(map(is_stub, paths.values()))
 
 
+async def test_files_that_go_before_any_of_them_was_asked_for_harm_nobody(
+    world: World, paths: dict[str, Path], bodies: dict[str, bytes]
+) -> None:
+    """Their descriptors are closed by then."""
+    async with world.daemon() as daemon:
+        restorer = daemon.hydrator._restorer
+        carried, gone = restorer._carry, NAMES[:3]
+
+        async def cut_first(part: restoring._Slice) -> None:
+            for name in gone:
+                with paths[name].open("r+b") as stream:
+                    await daemon.hydrator.discard(name.encode(), stream.fileno())
+            await carried(part)
+
+        restorer._carry = cut_first  # type: ignore[method-assign]
+        outcomes = await restore_all(daemon)
+    assert outcomes == {name: 0 if name in gone else len(bodies[name]) for name in NAMES}
+    assert all(paths[name].read_bytes() == b"" for name in gone)
+    assert all(is_whole(paths[name], bodies[name]) for name in NAMES[3:])
+
+
 async def test_a_disk_that_is_full_is_asked_for_room_by_each(
     world: World, paths: dict[str, Path], bodies: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
