@@ -48,6 +48,19 @@ class Matching(click.ParamType[str]):
         return str(value)
 
 
+class Owner(Matching):
+    """``UID:GID``, or ``none``."""
+
+    def __init__(self) -> None:
+        super().__init__("UID:GID|none", r"[0-9]{1,10}:[0-9]{1,10}|none", "an owner like 65534:65534, or none")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = super().convert(value, param, ctx)
+        if text != "none" and max(map(int, text.split(":"))) > ID_MAX:
+            self.fail(f"'{text}' has an id over {ID_MAX}", param, ctx)
+        return text
+
+
 class Amount(click.ParamType[int]):
     """A number with a unit, as a whole number of the smallest one; ``none`` is 0."""
 
@@ -167,6 +180,12 @@ _OPTIONS = (
     click.option("--gid", type=USER, metavar="ID", help="Group of such files."),
     click.option("--file-mode", type=MODE, help="Mode of such files (default 0644)."),
     click.option("--dir-mode", type=MODE, help="Mode of such directories (default 0755)."),
+    click.option(
+        "--squash",
+        type=Owner(),
+        metavar="UID:GID|none",
+        help="Owner of all that is imported, whatever its object says (default none: the object's).",
+    ),
 )
 
 

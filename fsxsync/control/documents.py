@@ -68,6 +68,7 @@ def of_association(association: Association) -> Document:
         "gid": defaults.gid,
         "file_mode": f"{defaults.file_mode:04o}",
         "dir_mode": f"{defaults.dir_mode:04o}",
+        "squash": None if association.squash is None else "{}:{}".format(*association.squash),
         "created_s": association.created_s,
         "tags": dict(association.tags),
     }

@@ -70,6 +70,7 @@ CHANGEABLE = frozenset(
         "gid",
         "file_mode",
         "dir_mode",
+        "squash",
         "read_only",
     }
 )
@@ -128,6 +129,7 @@ def changed_association(before: Association, members: Members) -> Association:
             file_mode=_mode(members, "file_mode", defaults.file_mode),
             dir_mode=_mode(members, "dir_mode", defaults.dir_mode),
         ),
+        squash=_owner(members, "squash", before.squash),
         events=_queue(members, before) if "events" in members else before.events,
         events_made=members.text("events") == "create" if "events" in members else before.events_made,
         poll_s=before.poll_s if poll_s is None else poll_s,
@@ -193,6 +195,18 @@ def _mode(members: Members, name: str, before: int) -> int:
     if not re.fullmatch(r"(0o?)?[0-7]{3,4}", text):
         raise members.refuse(name, f"'{text}' is no octal mode like 0644")
     return int(text.removeprefix("0o"), 8)
+
+
+def _owner(members: Members, name: str, before: tuple[int, int] | None) -> tuple[int, int] | None:
+    text = members.text(name, r"[0-9]{1,10}:[0-9]{1,10}|none")
+    if text is None:
+        return before
+    if text == "none":
+        return None
+    uid, gid = map(int, text.split(":"))
+    if max(uid, gid) > ID_MAX:
+        raise members.refuse(name, f"'{text}' has an id over {ID_MAX}")
+    return uid, gid
 
 
 def _globs(members: Members, name: str, before: tuple[str, ...]) -> tuple[str, ...]:

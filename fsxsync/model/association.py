@@ -105,6 +105,8 @@ class Association:
     policy: Policy = Policy()
     access: Access = Access()
     defaults: Defaults = Defaults()
+    squash: tuple[int, int] | None = None
+    """Owner and group of all that is imported, whatever its object says; None: the object's."""
     events: str | None = None
     events_made: bool = False
     """The queue and the bucket's notification were made by us (``--events create``), and go with the association."""
@@ -136,6 +138,11 @@ class Association:
     @property
     def uri(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}"
+
+    @property
+    def imported_owner(self) -> tuple[int | None, int | None]:
+        """Who owns what comes in and says nothing of it, or is not asked; None: the daemon's own user."""
+        return self.squash or (self.defaults.uid, self.defaults.gid)
 
     @property
     def file_system_path(self) -> str:

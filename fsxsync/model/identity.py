@@ -193,6 +193,15 @@ class Base(NamedTuple):
             storage_class=remote.storage_class,
         )
 
+    def said_of(self, posix: Posix) -> Posix:
+        """``posix`` of the file as its object shall say it: an owner that nobody changed here stays the object's own.
+        It may be another one than the file's, which an import did not give (squashed, or no root's daemon)."""
+        own = self.posix
+        return posix._replace(
+            uid=own.uid if own.uid is not None and posix.uid == self.uid else posix.uid,
+            gid=own.gid if own.gid is not None and posix.gid == self.gid else posix.gid,
+        )
+
     def matches_local(self, local: Local) -> bool:
         """The tree shows exactly what this row knows, ctime included: nothing to look at."""
         if self.kind is not Kind.DIRECTORY and (
@@ -206,6 +215,11 @@ class Base(NamedTuple):
             and self.uid == local.uid
             and self.gid == local.gid
         )
+
+    def may_match(self, local: Local) -> bool:
+        """The tree shows what this row knows but for a ctime that moved. A name that the file got or lost does that,
+        and is not always told: a look finds out by its digest."""
+        return not self.matches_local(local) and self._replace(ctime_ns=local.ctime_ns).matches_local(local)
 
 
 def base_of(

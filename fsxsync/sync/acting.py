@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from fsxsync.errors import ObjectArchived, ObjectChanged
 from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
 from fsxsync.model.open_conflict import ConflictKind
+from fsxsync.model.stub import StubMark
 from fsxsync.sync import conflicts, exporter, importer, moves, releaser, renames
 from fsxsync.sync.journal import HELD, forget_problems, let_go, record_action, record_problem
+from fsxsync.sync.loading import object_of
 from fsxsync.sync.reconcile import QUIET, Action, Verdict
 from fsxsync.sync.served import Served
 
@@ -45,8 +47,8 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     assert local is not None
     if local.stub is None:
         exporter.exported_key(served, path, local.kind)  # neither uploaded nor copied to where it may not be
-    if base is not None and base.released:
-        await served.shared.take_in_tree()  # as for a delete: its data may have moved on, unseen
+    if base is not None and base.released and await _is_brought_along(served, base, local):
+        return Outcome(Next.AGAIN, local=True)
     needed = renames.needed_at(served, base) if base is not None and not _is_overwritten(base, action.remote) else None
     if needed is not None:
         if not renames.is_circle(served, path):
@@ -64,9 +66,16 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     source = await renames.source_of(served, path, local) if needed is None and action.posix is None else None
     if source is not None and await renames.export_rename(served, path, local, source, replaces=action.remote):
         return DONE
-    moves.uploading(served, path, local, action.posix or local.posix)
+    moves.uploading(served, path, local, exporter.posix_of(action))
     record(served, await exporter.export(served, path, action))
     return DONE
+
+
+async def _is_brought_along(served: Served, base: Base, local: Local) -> bool:
+    """What stood at the path was released, and its object is overwritten now: as for a delete, its data may have moved
+    on, unseen. True if it had, to where nobody else looks, and is there now."""
+    await served.shared.take_in_tree()
+    return base.ino != local.ino and await importer.load_astray(served, base)
 
 
 def _is_overwritten(base: Base, remote: Remote | None) -> bool:
@@ -94,6 +103,8 @@ async def _export_delete(served: Served, path: bytes, action: Action) -> Outcome
         return Outcome(Next.LATER, held)
     if (needing := moves.needing(served, action.base)) is not None:
         raise ObjectArchived(f"delete of {path!r}", f"the released file at {needing!r} has its data nowhere else")
+    if action.base.released and await importer.load_astray(served, action.base):
+        return Outcome(Next.AGAIN, local=True)
     await exporter.export_delete(served, path, action)
     return DONE
 
@@ -124,7 +135,7 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
             elif action.suppressed is Verdict.EXPORT_META:
                 _same_bytes(served, action)
             if action.suppressed is Verdict.IMPORT_DELETE and local is not None and local.stub is not None:
-                _report(served, path, "lost", LOST, "S3ObjectNotFound")
+                await _report_lost(served, path, local.stub)
             return DONE
         case Verdict.FORGET:
             exporter.forget_gone(served, path)
@@ -143,7 +154,7 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
                 return again
         case Verdict.EXPORT_META:
             if base is not None and local is not None and base.etag and remote is not None:
-                moves.describing(served, base, action.posix or local.posix)
+                moves.describing(served, base, exporter.posix_of(action))
             record(served, await exporter.export_metadata(served, path, action))
         case Verdict.EXPORT_DELETE:
             again = await _export_delete(served, path, action)
@@ -154,12 +165,12 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
         case Verdict.MERGE_IMPORT:
             row = await importer.import_object(served, path, action)
             # Where the object says nothing the base does: the mode that was set here is a change to be exported.
-            record(served, as_remote_says(row, base or row))
+            record(served, as_remote_says(served, row, base or row))
             again = Outcome(Next.AGAIN, local=True)
         case Verdict.IMPORT_META:
             row = await importer.import_metadata(served, path, _with_version(served, path, action))
             if action.conflict:  # field by field: what only we changed stays, and is a change to be exported
-                row, again = as_remote_says(row, base or row), Outcome(Next.AGAIN, local=True)
+                row, again = as_remote_says(served, row, base or row), Outcome(Next.AGAIN, local=True)
             record(served, row)
         case Verdict.IMPORT_DELETE:
             await importer.import_delete(served, path, action)
@@ -170,8 +181,8 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
             ino = local.ino if local is not None else None
             served.add_hint(kept, local=True, ino=ino, delay_s=served.shared.settings.export_delay_s)
         case Verdict.LOST:
-            _report(served, path, "lost", LOST, "S3ObjectNotFound")
-            return DONE
+            assert local is not None
+            return await _lost(served, path, local)
         case Verdict.DAMAGED:
             _report(
                 served,
@@ -192,6 +203,24 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
     elif remote is not None:
         forget_problems(served, path, same_bytes=local is not None and local.stub is not None)
     return again
+
+
+async def _report_lost(served: Served, path: bytes, mark: StubMark | None) -> Remote | None:
+    """A bucket that keeps versions may have the one that the stub stands for: that is returned, and nothing is lost."""
+    version = await object_of(served.store, mark) if mark is not None and mark.version_id is not None else None
+    if version is not None:
+        served.shared.catalog.problems.clear(served.id, path, ["lost"])
+    else:
+        _report(served, path, "lost", LOST, "S3ObjectNotFound")
+    return version
+
+
+async def _lost(served: Served, path: bytes, local: Local) -> Outcome:
+    """A stub of no object that is known here, and whose own is gone. If its version can be read, it is a new file."""
+    version = await _report_lost(served, path, local.stub)
+    if version is None or version.archived or not served.association.policy.exports:
+        return DONE
+    return await _load_moved(served, path, local)
 
 
 def _report(served: Served, path: bytes, kind: str, message: str, code: str) -> None:
@@ -246,13 +275,14 @@ def _same_bytes(served: Served, action: Action) -> None:
     record(served, base.with_local(local._replace(mode=base.mode, uid=base.uid, gid=base.gid)))
 
 
-def as_remote_says(row: Base, before: Base) -> Base:
-    """The row with the object's metadata on its local side, and that of ``before`` where the object has none: what the
-    tree has beyond that is a local change."""
+def as_remote_says(served: Served, row: Base, before: Base) -> Base:
+    """The row with the object's metadata on its local side, and that of ``before`` where the object has none, or its
+    owner is not taken: what the tree has beyond that is a local change."""
+    says = row.posix if served.takes_owners else row.posix._replace(uid=None, gid=None)
     return row._replace(
-        mode=row.posix.mode if row.posix.mode is not None else before.mode,
-        uid=row.posix.uid if row.posix.uid is not None else before.uid,
-        gid=row.posix.gid if row.posix.gid is not None else before.gid,
+        mode=says.mode if says.mode is not None else before.mode,
+        uid=says.uid if says.uid is not None else before.uid,
+        gid=says.gid if says.gid is not None else before.gid,
     )
 
 
@@ -262,7 +292,7 @@ def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
     assert local is not None
     assert remote is not None
     if action.posix is not None and remote.posix_known:
-        local = exporter.set_metadata(served, path, local, action.posix)
+        local = exporter.set_metadata(served, path, local, served.applied(action.posix))
     if local.stub is not None:
         key = served.key(path, Kind.FILE)
         mark = replace(local.stub, etag=remote.etag, version_id=remote.version_id, key=key)
@@ -274,6 +304,6 @@ def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
         remote,
         content_hash=action.local.content_hash if action.local else None,
     )
-    told = as_remote_says(row, row)
+    told = as_remote_says(served, row, row)
     record(served, told)
     return DONE if told == row else Outcome(Next.AGAIN, local=True)

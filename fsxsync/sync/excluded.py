@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fsxsync.errors import NotExportable
 from fsxsync.model.identity import Base, Kind, Local, Remote
+from fsxsync.sync.loading import owner_of
 from fsxsync.sync.served import Served
 
 
@@ -33,18 +34,9 @@ def came_here(served: Served, path: bytes, local: Local) -> bool:
     if local.stub is None:
         return False
     try:
-        return local.stub.key != served.key(path, Kind.FILE) or owner_of(served, local) is not served
+        return local.stub.key != served.key(path, Kind.FILE) or owner_of(served, local.ino, local.stub) is not served
     except NotExportable:
         return True
-
-
-def owner_of(served: Served, local: Local) -> Served:
-    """The association whose store has a stub's data: that of its old name's row, else this one."""
-    mark = local.stub
-    for row in served.shared.catalog.files.by_inode(local.ino):
-        if mark is not None and row.released and row.etag == mark.etag:
-            return served.shared.served.get(row.association, served)
-    return served
 
 
 def forget(served: Served, base: Base, local: Local | None) -> None:

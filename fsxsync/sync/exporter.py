@@ -46,6 +46,14 @@ def exported_key(served: Served, path: bytes, kind: Kind) -> str:
     return key
 
 
+def posix_of(action: Action) -> Posix:
+    """What the object shall say of the file."""
+    assert action.local is not None
+    if action.posix is not None:
+        return action.posix
+    return action.base.said_of(action.local.posix) if action.base is not None else action.local.posix
+
+
 async def export(served: Served, path: bytes, action: Action) -> Base:
     """Upload what stands at the path; the row to record.
 
@@ -55,7 +63,7 @@ async def export(served: Served, path: bytes, action: Action) -> Base:
     local = action.local
     assert local is not None
     key = exported_key(served, path, local.kind)
-    posix = action.posix or local.posix
+    posix = posix_of(action)
     if local.kind is Kind.FILE:
         written, digest = await _upload(served, path, key, local, posix, action.remote)
         size = local.size
@@ -119,7 +127,7 @@ def _still(served: Served, path: bytes, local: Local) -> None:
 def _apply(served: Served, path: bytes, local: Local, posix: Posix) -> Local:
     """Give the file the merged metadata; if it moved on meanwhile, the next look sees the difference."""
     try:
-        return set_metadata(served, path, local, posix)
+        return set_metadata(served, path, local, served.applied(posix))
     except LocalChanged:
         return local
 
@@ -149,8 +157,8 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
     kind = local.kind
     if remote is None:  # an implied directory: its first own metadata makes a marker
         return await export(served, path, action)
-    key = exported_key(served, path, local.kind)
-    posix = action.posix or local.posix
+    key = served.key(path, local.kind)  # `noarchive` keeps content back: what has an object is described and deleted
+    posix = posix_of(action)
     try:
         written = await served.store.copy(key, key, posix, kind, expect=remote, replaces=remote)
     except ObjectArchived:
@@ -196,7 +204,7 @@ async def export_delete(served: Served, path: bytes, action: Action) -> None:
     if local is not None and (local.kind is Kind.DIRECTORY) == (base.kind is Kind.DIRECTORY):
         raise LocalChanged(f"delete of {path!r}", "the file is there again")
     if remote is not None:
-        key = exported_key(served, path, base.kind)
+        key = served.key(path, base.kind)
         await served.store.delete(key, expect=remote)
         served.counts.deleted_remote += 1
     forget_gone(served, path)

@@ -18,7 +18,6 @@ from fsxsync.errors import (
     LocalChanged,
     NoSpace,
     ObjectArchived,
-    ObjectMissing,
 )
 from fsxsync.model.identity import Local
 from fsxsync.model.parts import chunk_size_for
@@ -30,6 +29,7 @@ from fsxsync.sync.front_hints import FrontHints
 from fsxsync.sync.hydration import HERE, MISSING, Hydration, mark_of, replaced
 from fsxsync.sync.idle_data import IDLE_S, IdleData, is_partial
 from fsxsync.sync.intake import Intake
+from fsxsync.sync.loading import owner_of
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.readahead import WINDOW_MAX, Wish, choose
 from fsxsync.sync.restoring import Outcome, Restorer
@@ -65,6 +65,7 @@ class StubHydrator(FrontHints):
         self._idle = IdleData(shared, self._memory, self._active, forget=self.forget, report=self._settler.report)
         self._restorer = Restorer(shared, self, self._settler)
         shared.let_go = self.let_go
+        shared.restore = self.restore
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the downloads, drop what nobody uses any more, and remember what is here."""
@@ -129,12 +130,6 @@ class StubHydrator(FrontHints):
     def _chunk_size(self, size: int) -> int:
         return chunk_size_for(size, self._shared.settings.chunk_size)
 
-    def _owner_of(self, path: bytes) -> Served:
-        served = self._served_for(path)
-        if served is None:
-            raise ObjectMissing(f"reading /{path.decode('utf-8', 'backslashreplace')}", "its association is gone")
-        return served
-
     def hydration(self, path: bytes, fd: int) -> Hydration | None:
         """What loads the file; None if it is an ordinary one.
 
@@ -174,7 +169,8 @@ class StubHydrator(FrontHints):
         assert local.stub is not None
         chunk_size = self._chunk_size(local.stub.size)
         try:
-            hydration = begin(self._owner_of(path), self._memory, path, own, local, chunk_size=chunk_size)
+            served = owner_of(self._served_for(path), local.ino, local.stub)
+            hydration = begin(served, self._memory, path, own, local, chunk_size=chunk_size)
             hydration.suspect = self._settler.is_suspect(path)
         except BaseException:
             os.close(own)

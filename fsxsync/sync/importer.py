@@ -13,7 +13,7 @@ from fsxsync.model.stub import StubMark
 from fsxsync.sync import conflicts
 from fsxsync.sync.carrying import dress
 from fsxsync.sync.exporter import set_metadata
-from fsxsync.sync.loading import load_object
+from fsxsync.sync.loading import load_object, object_of
 from fsxsync.sync.reconcile import Action
 from fsxsync.sync.served import Served
 from fsxsync.tree.tree import Staged
@@ -38,6 +38,7 @@ def ensure_parents(served: Served, path: bytes) -> None:
     if not parent:
         return
     tree, defaults = served.shared.tree, served.association.defaults
+    uid, gid = served.association.imported_owner
     tree_parent = served.tree_path(parent)
     existing = tree.identify(tree_parent)
     if existing is not None and existing.kind is Kind.DIRECTORY:
@@ -52,9 +53,8 @@ def ensure_parents(served: Served, path: bytes) -> None:
         if row is not None and row.kind is not Kind.DIRECTORY:
             # A directory's row would take the place of the one that tells which object goes with the file.
             raise TypeClash(f"import of {path!r}", f"the object of the file that stood at {part!r} is still there")
-    uid = defaults.uid if defaults.uid is not None else -1
-    gid = defaults.gid if defaults.gid is not None else -1
-    for made in tree.make_directories(tree_parent, mode=defaults.dir_mode, uid=uid, gid=gid):
+    owner, group = chown_ids(served, Posix(uid=uid, gid=gid))
+    for made in tree.make_directories(tree_parent, mode=defaults.dir_mode, uid=owner, gid=group):
         relative = served.association.relative(made)
         local = tree.identify(made)
         if relative and local is not None:
@@ -128,7 +128,8 @@ async def import_object(served: Served, path: bytes, action: Action) -> Base:
     local, remote = action.local, action.remote
     assert remote is not None
     ensure_parents(served, path)
-    posix = action.posix or served.posix_for(remote, local.posix if local else None)
+    says = remote if action.posix is None else remote._replace(posix=action.posix)
+    posix = served.posix_for(says, local.posix if local else None)
     if remote.kind is Kind.DIRECTORY:
         return _import_directory(served, path, local, remote, posix)
     stands = local or served.shared.tree.identify(served.tree_path(path))
@@ -161,10 +162,12 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
     """
     mark = local.stub
     assert mark is not None
-    source = await owner.store.head(mark.key)
-    if source is None or (source.etag, source.size) != (mark.etag, mark.size):
+    source = await object_of(owner.store, mark)
+    if source is None:
         raise ObjectChanged(f"reading {mark.key}", "it is another version now")
     try:
+        if _is_loaded_in_place(served, local) and await served.shared.restore(served.tree_path(path)):
+            return
         staged, _ = await _stage_loaded(owner, mark.key, source, local.posix)
     except (ObjectArchived, KeyRefused) as error:
         # Not the end of it, as for other looks: while this one is pending, nobody deletes the object.
@@ -181,6 +184,45 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
     served.shared.invalidate(tree_path, local.ino, data=True)
     # The object may go as soon as this look is through: after a power cut the stub must not stand here again.
     await trio.to_thread.run_sync(served.shared.tree.settle, tree_path)
+
+
+async def load_astray(served: Served, base: Base) -> bool:
+    """The object of a released file is about to go, or to be overwritten, and the file was moved to where no
+    association is: give it its data there. False: it was not.
+
+    Raises:
+        LocalChanged, ObjectChanged: the world moved; look again. RepositoryError. NoSpace. TreeError.
+    """
+    tree = served.shared.tree
+    tree_path = await served.shared.outside.path_of(base.ino)
+    local = tree.identify(tree_path) if tree_path else None
+    mark = local.stub if local is not None else None
+    if local is None or mark is None or (local.ino, mark.etag) != (base.ino, base.etag):
+        return False
+    source = await object_of(served.store, mark)
+    if source is None:
+        return False  # it is lost already
+    try:
+        staged, _ = await _stage_loaded(served, mark.key, source, local.posix)
+    except (ObjectArchived, KeyRefused) as error:
+        raise RepositoryError(
+            error.what, error.why, advice="move the file back, or have its object restored"
+        ) from error
+    try:
+        tree.dress_staged(staged.name, tree.xattrs(tree_path))
+        tree.exchange_in(staged, tree_path, local)
+    except LocalChanged:
+        tree.discard_staged(staged.name)
+        raise
+    served.shared.invalidate(tree_path, local.ino, data=True)
+    await trio.to_thread.run_sync(tree.settle, tree_path)
+    return True
+
+
+def _is_loaded_in_place(served: Served, local: Local) -> bool:
+    """Another file in its place would not be its other names' any more, nor what somebody reads just now."""
+    is_shared = local.nlink > 1 or local.ino in served.shared.hydrating
+    return is_shared and local.stub is not None and local.size == local.stub.size
 
 
 def _import_directory(served: Served, path: bytes, local: Local | None, remote: Remote, posix: Posix) -> Base:
@@ -207,7 +249,7 @@ async def import_metadata(served: Served, path: bytes, action: Action) -> Base:
     assert base is not None
     assert local is not None
     assert remote is not None
-    posix = action.posix or remote.posix
+    posix = served.applied(action.posix or remote.posix)
     if posix.atime_ns is None and posix.mtime_ns is not None:
         posix = posix._replace(atime_ns=posix.mtime_ns)
     after = set_metadata(served, path, local, posix)

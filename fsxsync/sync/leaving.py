@@ -9,8 +9,9 @@ from __future__ import annotations
 from fsxsync.model.identity import Base, Local
 from fsxsync.sync import importer
 from fsxsync.sync.acting import LOST
-from fsxsync.sync.excluded import came_here, forget, owner_of
+from fsxsync.sync.excluded import came_here, forget
 from fsxsync.sync.journal import forget_problems, record_problem
+from fsxsync.sync.loading import object_of, owner_of
 from fsxsync.sync.served import Served
 
 
@@ -28,10 +29,10 @@ async def leave(served: Served, path: bytes, base: Base | None, local: Local | N
 
 
 async def _load(served: Served, path: bytes, local: Local) -> None:
-    mark, owner = local.stub, owner_of(served, local)
+    mark = local.stub
     assert mark is not None
-    source = await owner.store.head(mark.key) if mark.key else None
-    if source is None or (source.etag, source.size) != (mark.etag, mark.size):
+    owner = owner_of(served, local.ino, mark)
+    if await object_of(owner.store, mark) is None:
         record_problem(served, path, "lost", LOST, "S3ObjectNotFound")
         return
     await importer.load_moved(served, path, local, owner)

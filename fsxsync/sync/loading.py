@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import trio
 
-from fsxsync.errors import ObjectDamaged
+from fsxsync.errors import ObjectDamaged, ObjectMissing
 from fsxsync.model.identity import Remote
 from fsxsync.model.parts import chunk_size_for, plan_chunks
-from fsxsync.ports import ChunkJob, Priority
+from fsxsync.model.stub import StubMark
+from fsxsync.ports import ChunkJob, ObjectStore, Priority
 from fsxsync.sync.served import Served
 from fsxsync.transfer import checksums
 
@@ -45,3 +46,27 @@ def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+async def object_of(store: ObjectStore, mark: StubMark) -> Remote | None:
+    """What a stub can be loaded from: the object if it still is that version, else the version itself, which a bucket
+    keeps below a newer one or a delete marker. None: it is gone."""
+    asked = [None] if mark.version_id is None else [None, mark.version_id]
+    for version_id in asked if mark.key else ():
+        seen = await store.head(mark.key, version_id=version_id)
+        if seen is not None and (seen.etag, seen.size) == (mark.etag, mark.size):
+            return seen
+    return None
+
+
+def owner_of(served: Served | None, ino: int, mark: StubMark) -> Served:
+    """The association whose store has a stub's data: the one that it stands in, or that it was moved out of behind us,
+    as its old name's row tells.
+
+    Raises:
+        ObjectMissing: it stands in none.
+    """
+    if served is None:
+        raise ObjectMissing(f"reading {mark.key}", "its association is gone")
+    owners = served.shared.catalog.files.released_owners(ino, mark.etag)
+    return served if not owners or served.id in owners else served.shared.served.get(owners[0], served)

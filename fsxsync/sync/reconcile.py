@@ -256,7 +256,12 @@ def _verdict(
         return V.ADOPT  # a crash between upload and row looks like a conflict, and is none
     if mine is D.CONTENT and _is_stripped(base, local):
         return V.DAMAGED
-    if verdict is V.META_CONFLICT and local is not None and remote is not None and _metadata_agrees(local, remote):
+    if (
+        verdict is V.META_CONFLICT
+        and local is not None
+        and remote is not None
+        and _metadata_agrees(base, local, remote)
+    ):
         return V.REFRESH  # our own metadata copy, seen again after a crash
     if verdict is V.NOTHING and base is not None and _row_is_behind(base, local, remote):
         return V.REFRESH
@@ -272,8 +277,8 @@ def _is_stripped(base: Base | None, local: Local | None) -> bool:
     return local.size > 0 and not is_touched
 
 
-def _metadata_agrees(local: Local, remote: Remote) -> bool:
-    mine, theirs = local.posix, remote.posix
+def _metadata_agrees(base: Base | None, local: Local, remote: Remote) -> bool:
+    mine, theirs = base.said_of(local.posix) if base is not None else local.posix, remote.posix
     if mine.xattrs is not None and mine.xattrs != (theirs.xattrs or ""):
         return False
     return all(

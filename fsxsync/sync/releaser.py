@@ -104,7 +104,8 @@ def _judge(served: Served, one: Candidate, base: Base | None, moment: _Moment) -
     """The rows of all names of a file, and the first reason against its release that lies here. No await."""
     path, local = one.path, one.local
     if base is not None and base.ino == local.ino and local.nlink == 1:
-        return [base], refuse_release(local, (base,), _use_of_one(served, base, moment))
+        refusal = refuse_release(local, (base,), _use_of_one(served, base, moment))
+        return [base], refusal and _or_look_again(served, local, [base], refusal)
     names = [base] if base is not None and base.ino == local.ino else []
     if local.nlink > 1 or not names:
         names += [row for row in served.shared.other_names(local.ino, served.id, path) if row.association == served.id]
@@ -112,7 +113,19 @@ def _judge(served: Served, one: Candidate, base: Base | None, moment: _Moment) -
     if base is None or base.ino != local.ino:
         was_it = any((row.size, row.mtime_ns) == (local.size, local.mtime_ns) for row in names)
         return [], refuse_release(local, (), replace(use, is_moving=use.is_moving and was_it))
-    return names, refuse_release(local, names, use)
+    return names, _or_look_again(served, local, names, refuse_release(local, names, use))
+
+
+def _or_look_again(served: Served, local: Local, names: Sequence[Base], refusal: Refusal | None) -> Refusal | None:
+    """What lost a name that no row knows was told to nobody, and seems to be changed."""
+    may_match = refusal is not None and any(row.may_match(local) and not row.released for row in names)
+    if not may_match or len(names) != local.nlink:
+        return refusal
+    for row in names:
+        served.add_hint(row.path, local=True)
+    if not served.association.policy.exports:
+        return refusal  # what changed stays changed
+    return Refusal("ResourceBusy", "something happened to it: it is looked at once more")
 
 
 def is_released(base: Base | None, local: Local) -> bool:

@@ -20,7 +20,7 @@ from fsxsync.sync import moves
 from fsxsync.sync.digests import content_hash
 from fsxsync.sync.exporter import set_metadata
 from fsxsync.sync.intake import exportable_key
-from fsxsync.sync.reconcile import Action
+from fsxsync.sync.reconcile import Action, merge
 from fsxsync.sync.served import Served, Shared
 
 
@@ -99,11 +99,10 @@ async def export_rename(
     old_key, new_key = served.key(source.path, Kind.FILE), served.key(path, Kind.FILE)
     if replaces is None and await served.store.head(new_key) is not None:
         raise ObjectChanged(f"rename to {new_key}", "an object is there")  # a copy never guards its target (SERVERS.md)
-    move = await moves.begin(
-        served, path, local, source.path, expect, posix=local.posix, content_hash=source.content_hash
-    )
+    posix = await _said(served, local, source)
+    move = await moves.begin(served, path, local, source.path, expect, posix=posix, content_hash=source.content_hash)
     try:
-        return await _copy(served, move, local, local.posix, expect=expect, replaces=replaces)
+        return await _copy(served, move, local, posix, expect=expect, replaces=replaces)
     except ObjectMissing:
         moves.forget(served, move)
         return None
@@ -121,7 +120,18 @@ async def export_rename(
         if now is None or not move.is_source(now) or now.version_id == expect.version_id:
             raise
         # The same bytes with other metadata: the old path's row, which would learn of it, waits for this copy.
-        return await _copy(served, move, local, local.posix, expect=now, replaces=replaces)
+        return await _copy(served, move, local, posix, expect=now, replaces=replaces)
+
+
+async def _said(served: Served, local: Local, source: Base) -> Posix:
+    """What the copy shall say of the file: metadata that nobody changed here is the object's, also where only a listing
+    told of it so far."""
+    if source.posix_known:
+        return source.said_of(local.posix)
+    seen = await served.store.head(served.key(source.path, Kind.FILE))
+    if seen is None or (seen.etag, seen.size) != (source.etag, source.remote_size):
+        return local.posix  # the copy will say so
+    return merge(source, local, seen, local_wins=True)
 
 
 async def _copy(
@@ -166,10 +176,16 @@ async def export_stub(served: Served, path: bytes, action: Action) -> Base:
     source = await served.store.head(old_key)
     if source is None or (source.etag, source.size) != (local.stub.etag, local.stub.size):
         raise ObjectChanged(f"rename to {path!r}", f"{old_key} is another version now")
-    posix = action.posix or local.posix
-    if action.posix is not None:
-        local = set_metadata(served, path, local, action.posix)
     old_path = path_of(old_key, served.association.prefix)[0]
+    stood = served.shared.catalog.files.get(served.id, old_path)
+    is_row = stood is not None and (stood.ino, stood.etag) == (local.ino, local.stub.etag)
+    posix = action.posix
+    if posix is not None:
+        local = set_metadata(served, path, local, served.applied(posix))
+    elif stood is not None and is_row:
+        posix = merge(stood, local, source, local_wins=True)
+    else:
+        posix = local.posix
     move = await moves.begin(served, path, local, old_path, source, posix=posix)
     return await _copy(served, move, local, posix, expect=source, replaces=action.remote)
 

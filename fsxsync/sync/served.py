@@ -22,6 +22,7 @@ from fsxsync.model.measures import Histogram, Measures
 from fsxsync.ports import Front, Mover, ObjectStore
 from fsxsync.sync.courtesy import Courtesy
 from fsxsync.sync.filters import Filters
+from fsxsync.sync.outside import Outside
 from fsxsync.sync.own_work import OwnWork
 from fsxsync.telemetry.eventlog import EventLog
 from fsxsync.tree.tree import Tree
@@ -67,6 +68,11 @@ class NoFront:
 def nobody_loads(_ino: int) -> AbstractAsyncContextManager[None]:
     """`Shared.let_go` where there is no hydrator."""
     return nullcontext()
+
+
+async def nobody_restores(_tree_path: bytes) -> int:
+    """`Shared.restore` where there is no hydrator."""
+    return 0
 
 
 async def no_room(_since: float) -> bool:
@@ -121,6 +127,9 @@ class Shared:
     let_go: Callable[[int], AbstractAsyncContextManager[None]] = nobody_loads
     """Inside, the hydrator has that inode not open for writing, so that the file may be replaced or removed while it
     is being loaded; who reads the old one goes on. What is done inside must not await."""
+    restore: Callable[[bytes], Awaitable[int]] = nobody_restores
+    """Load the released file at that path of the tree where it is, and make it an ordinary one, under all its names.
+    Raises FsxSyncError."""
     make_room: Callable[[float], Awaitable[bool]] = no_room
     """What began at that time (trio's clock) met a full disk: release something. True: it is worth another try."""
     is_tight: Callable[[], bool] = lambda: False
@@ -135,6 +144,7 @@ class Shared:
     """Return when whatever was done in the tree before the call is a hint, or is about to be looked through
     (``expanding``): inotify's records are some moments old when they are read."""
     courtesy: Courtesy = field(init=False)
+    outside: Outside = field(init=False)
     expanding: int = 0
     """Directories whose content is still to be turned into hints; no file is deleted remotely meanwhile,
     because a hint to come may say that it only moved."""
@@ -151,6 +161,9 @@ class Shared:
     def __post_init__(self) -> None:
         self.own_work = OwnWork(self.tree)
         self.courtesy = Courtesy(lambda: self.front.requests())  # noqa: PLW0108 - the front comes later
+        self.outside = Outside(
+            self.tree, lambda: frozenset(served.association.directory for served in self.served.values())
+        )
 
     def unarchived(self, association: str, key: str) -> None:
         """An object can be read, or it is gone: whoever waits for it looks."""
@@ -302,16 +315,27 @@ class Served:
     def posix_for(self, remote: Remote, existing: Posix | None) -> Posix:
         """Metadata for a file that an object takes: the object's own, what the file had, the defaults."""
         defaults = self.association.defaults
+        uid, gid = self.association.imported_owner
         directory = remote.kind is Kind.DIRECTORY
         fallback = Posix(
             mode=defaults.dir_mode if directory else defaults.file_mode,
-            uid=defaults.uid if defaults.uid is not None else os.geteuid(),
-            gid=defaults.gid if defaults.gid is not None else os.getegid(),
+            uid=uid if uid is not None else os.geteuid(),
+            gid=gid if gid is not None else os.getegid(),
             mtime_ns=remote.last_modified_ns,
             atime_ns=remote.posix.mtime_ns if remote.posix.mtime_ns is not None else remote.last_modified_ns,
         )
-        known = remote.posix
+        known = self.applied(remote.posix)
         if existing is not None:
             # The object changed: its own times count; owner and mode stay where it says nothing (FSX-FACTS §2.1).
             known = known.or_else(Posix(mode=existing.mode, uid=existing.uid, gid=existing.gid))
         return known.or_else(fallback)
+
+    @property
+    def takes_owners(self) -> bool:
+        """Imports give files the owners that their objects say. Only root can; and where owners are squashed, a file
+        that is here keeps its own."""
+        return self.shared.is_root and self.association.squash is None
+
+    def applied(self, posix: Posix) -> Posix:
+        """What of an object's metadata an import sets; None for what the file keeps."""
+        return posix if self.association.squash is None else posix._replace(uid=None, gid=None)

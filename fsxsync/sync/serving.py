@@ -31,6 +31,11 @@ LIST_WRITTEN_S = 0.1
 """How soon an ignore list is read again that was being written."""
 
 
+DIRECTORY_CHECK_S = 2.0
+"""How often it is looked whether the root and the association's directory still are the known ones: two or three system
+calls. inotify tells of neither an unmount nor a mount over them, as long as we hold the directory open."""
+
+
 class Service:
     """The life of one association: its life cycle, its sources, its lookers."""
 
@@ -104,6 +109,7 @@ class Service:
                 nursery.start_soon(self._routes.watch, served.association)
             nursery.start_soon(run_lookers, served)
             nursery.start_soon(self._scans)
+            nursery.start_soon(self._directory_stays)
             nursery.start_soon(run_sweeps, served)
             nursery.start_soon(holding.run, served)
             if self._wants_listing():
@@ -153,6 +159,13 @@ class Service:
                 self.served.scanned = not self._rescan_wanted.is_set()
             await self._rescan_wanted.wait()
             self.served.scanned = False
+
+    async def _directory_stays(self) -> None:
+        """Where the root is replaced meanwhile (unmounted, mounted over, moved), people would write where nobody looks,
+        and be told that all is in sync. Raises TreeMoved."""
+        while True:
+            await trio.sleep(DIRECTORY_CHECK_S)
+            check_directory(self.served)
 
     async def _scan(self) -> None:
         # Watches first: what changes while the scan runs is told by one or the other.
@@ -218,7 +231,12 @@ class Service:
         self.served.shared.catalog.associations.put(self.served.association)
 
     async def read_sources_up_to_now(self) -> None:
-        """Return when all that happened in the repository before the call is in the changelog."""
+        """Return when all that happened in the repository before the call is in the changelog.
+
+        Raises:
+            TreeMoved: what happens in the tree is not seen. RepositoryError.
+        """
+        check_directory(self.served)
         if self.reader is not None:
             if await self.reader.read_up_to_now():
                 return

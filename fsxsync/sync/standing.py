@@ -33,10 +33,9 @@ def make_directory(shared: Shared, association: Association) -> list[bytes]:
             )
     if existing is not None:
         return []
-    defaults = association.defaults
-    uid = defaults.uid if defaults.uid is not None and shared.is_root else -1
-    gid = defaults.gid if defaults.gid is not None and shared.is_root else -1
-    return shared.tree.make_directories(association.directory, mode=defaults.dir_mode, uid=uid, gid=gid)
+    uid, gid = (-1 if given is None or not shared.is_root else given for given in association.imported_owner)
+    mode = association.defaults.dir_mode
+    return shared.tree.make_directories(association.directory, mode=mode, uid=uid, gid=gid)
 
 
 def unmake(shared: Shared, made: Sequence[bytes]) -> None:

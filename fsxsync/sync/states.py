@@ -188,6 +188,8 @@ def _state_in(
         bits = EXISTS | ARCHIVED
         if not is_stub and local_delta(base, local) is Delta.CONTENT:
             bits |= DIRTY
+            if not pending and base.may_match(local) and local.ino not in served.shared.hydrating:
+                served.add_hint(path, local=True)  # a name more or less, of which nobody was told: no change, perhaps
     if is_stub:
         bits |= RELEASED
     if any(problem.kind == "lost" for problem in problems):

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import trio
 
 from fsxsync.catalog.changelog import Entry
-from fsxsync.errors import RepositoryError
+from fsxsync.errors import RepositoryError, TreeMoved
 from fsxsync.ports import PendingItem
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.journal import shown
@@ -83,7 +83,7 @@ class Waiter:
             await service.available.wait()
             try:
                 await service.read_sources_up_to_now()
-            except RepositoryError:
+            except (RepositoryError, TreeMoved):
                 await trio.sleep(1)  # the reader reports it; the time-out of `wait` ends this
                 continue
             return

@@ -147,6 +147,11 @@ class Tree:
         entries = walk.entries(self.root_fd, self.dev, directory, hidden=self._hidden, marks=marks)
         return iter(lambda: list(itertools.islice(entries, size)), [])
 
+    def find_apart(self, inodes: frozenset[int], apart: frozenset[bytes]) -> dict[int, bytes]:
+        """Where files of these inodes are, but below the directories ``apart``. Blocking. Raises TreeError."""
+        entries = walk.entries(self.root_fd, self.dev, b"", hidden=self._hidden, apart=apart)
+        return {found.ino: key for key, found in entries if found.ino in inodes and not key.endswith(b"/")}
+
     # ------------------------------------------------------------- files
 
     def open_read(self, path: bytes, expect: Local) -> int:

@@ -25,13 +25,20 @@ def walk(root_fd: int, dev: int, directory: bytes, *, hidden: frozenset[bytes]) 
 
 
 def entries(
-    root_fd: int, dev: int, directory: bytes, *, hidden: frozenset[bytes], marks: Sequence[bytes] = ()
+    root_fd: int,
+    dev: int,
+    directory: bytes,
+    *,
+    hidden: frozenset[bytes],
+    marks: Sequence[bytes] = (),
+    apart: frozenset[bytes] = frozenset(),
 ) -> Iterator[Entry]:
     """Everything below ``directory``, parents before their children.
 
     The order is the byte order of keys. ``hidden`` are names directly below the root that are ours. What vanishes
     meanwhile is left out. The states are shallow: stub marks and symlink targets are not read, because a scan only
-    looks for what is worth a closer look. ``marks`` are xattrs that it looks for. Blocking.
+    looks for what is worth a closer look. ``marks`` are xattrs that it looks for. What is below the directories
+    ``apart`` is passed over. Blocking.
 
     Raises:
         TreeError: a directory can't be read. Nobody may conclude then that what lies in it is gone.
@@ -43,7 +50,7 @@ def entries(
     while pending:
         for entry in pending[-1]:
             yield entry
-            if entry[1].kind == IS_DIRECTORY:
+            if entry[1].kind == IS_DIRECTORY and entry[0][:-1] not in apart:
                 pending.append(_children(root_fd, dev, entry[0][:-1], wanted))
                 break
         else:

@@ -263,6 +263,7 @@ def test_include_and_exclude_hold_both_ways(fsx: Instance, moto: MotoServer, s3:
 
 def test_owner_and_modes_for_objects_without_metadata(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
     put(s3, bucket, "sub/f")
+    modified_s = s3.head_object(Bucket=bucket, Key="sub/f")["LastModified"].timestamp()
     s3.put_object(Bucket=bucket, Key="own", Body=b"x", Metadata={"file-permissions": "0100604", "file-owner": "9"})
     modes = ["--file-mode", "0640", "--dir-mode", "0750"]
     fsx.associate(moto, f"s3://{bucket}/", "/d", "--uid", "1234", "--gid", "2345", *modes)
@@ -273,6 +274,7 @@ def test_owner_and_modes_for_objects_without_metadata(fsx: Instance, moto: MotoS
         return status.st_mode & 0o7777, status.st_uid, status.st_gid
 
     assert seen("sub/f") == (0o640, 1234, 2345)
+    assert (fsx.directory / "d/sub/f").stat().st_mtime == modified_s
     assert seen("sub") == (0o750, 1234, 2345)
     assert seen("") == (0o750, 1234, 2345)
     assert seen("own") == (0o604, 9, 2345)
@@ -433,6 +435,56 @@ def test_another_directory_in_the_trees_place_is_refused(
         made.settle()
         assert len(os.listdir(made.directory / "d")) == 20
         assert len(keys_of(s3, bucket)) == 20
+
+
+@pytest.mark.parametrize("how", ["moved", "mounted over", "unmounted"])
+def test_a_root_that_is_replaced_while_it_is_watched_is_said_and_deletes_nothing(
+    tmp_path: Path, moto: MotoServer, s3: Any, bucket: str, how: str
+) -> None:
+    """No record of inotify tells of the two mounts. What is written there meanwhile is never said to be in sync."""
+    put(s3, bucket, *map(str, range(12)))
+    with instance(tmp_path, mounted=False, start=False) as made:
+        root, other, elsewhere = made.directory, tmp_path / "other", tmp_path / "elsewhere"
+        for directory in (root, other):
+            directory.mkdir()
+        if how == "unmounted":
+            subprocess.run(["mount", "--bind", other, root], check=True)  # noqa: S603, S607
+        made.start()
+        try:
+            made.associate(moto, f"s3://{bucket}/", "/d", "--poll", "1")
+            made.settle()
+            if how == "moved":
+                root.rename(elsewhere)
+                root.mkdir()
+            elif how == "mounted over":
+                subprocess.run(["mount", "--bind", other, root], check=True)  # noqa: S603, S607
+            else:
+                subprocess.run(["umount", "-l", root], check=True)  # noqa: S603, S607
+            (root / "d").mkdir()
+            (root / "d/written").write_bytes(b"nobody looks here")
+
+            assert made.run("wait", "--timeout", "1").code == 1
+            becomes(made, "/d", "MISCONFIGURED")
+            assert "another directory lies there now" in rows(made)["/d"]["failure"]
+            assert len(keys_of(s3, bucket)) == 12
+
+            (root / "d/written").unlink()
+            (root / "d").rmdir()
+            if how == "moved":
+                root.rmdir()
+                elsewhere.rename(root)
+            elif how == "mounted over":
+                subprocess.run(["umount", root], check=True)  # noqa: S603, S607
+            else:
+                subprocess.run(["mount", "--bind", other, root], check=True)  # noqa: S603, S607
+            made.ok("association", "update", "/d")
+            becomes(made, "/d", "AVAILABLE")
+            (root / "d/new").write_bytes(b"seen")
+            made.settle()
+            assert s3.get_object(Bucket=bucket, Key="new")["Body"].read() == b"seen"
+            assert len(keys_of(s3, bucket)) == len(os.listdir(root / "d")) == 13
+        finally:
+            subprocess.run(["umount", "-l", "-q", root], check=False)  # noqa: S603, S607
 
 
 @pytest.mark.parametrize("after", ["another", "none"])

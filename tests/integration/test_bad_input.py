@@ -96,6 +96,9 @@ def stopped(tmp_path: Path) -> Iterator[Instance]:
         ["--file-mode", "rw-r--r--"],
         ["--file-mode", "0999"],
         ["--dir-mode", "75"],
+        ["--squash", "65534"],
+        ["--squash", "nobody:nogroup"],
+        ["--squash", "0:4294967295"],
     ],
     ids=" ".join,
 )

@@ -61,10 +61,11 @@ def test_both_edited(fsx: Instance, moto: MotoServer, s3: Any, bucket: str, poli
         assert name.endswith(".txt")
     else:
         assert found == {"f.txt": winner}
-    assert "onflict" in fsx.ok("events", "--json").out
+    assert "Conflict" in {event["code"] for event in fsx.ok("events", "--json").json}
     (row,) = fsx.ok("associations", "--json").json
     assert row["state"] == "AVAILABLE"
     assert row["pending"] == 0
+    assert row["conflicts"] == len(fsx.ok("conflicts", "--json").json) == (policy == "keep-both")
 
 
 def test_an_edit_beats_a_delete_either_way(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.descriptors import listening_ports
 from support.instance import Instance, bucket_with_events, eventually, instance, keys_of
 from support.moto_server import MotoServer
 from support.proxy import Answer, Proxy, Request, refusal
@@ -214,11 +216,21 @@ def test_the_lag_is_measured(tmp_path: Path, moto: MotoServer, proxy: Proxy, s3:
         made.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url, "--events", f"sqs:{queue}")
         made.settle()
         assert row(made)["import_lag_s"] == 0
-        proxy.rule = lambda request: Answer(503) if request.method == "HEAD" else None
+        assert made.daemon is not None
+        url = f"http://127.0.0.1:{listening_ports(made.daemon.pid)[0]}/metrics"
+
+        def lag(way: str) -> float:
+            with urllib.request.urlopen(url) as answer:
+                lines = answer.read().decode().splitlines()
+            return float(next(line for line in lines if line.startswith(f"fsxsync_{way}_lag_seconds{{")).split()[-1])
+
+        assert (lag("import"), lag("export")) == (0, 0)
+        proxy.rule = lambda request: Answer(503) if request.method in {"HEAD", "PUT"} else None
         put(s3, bucket, "slow")
-        eventually(lambda: row(made)["import_lag_s"] > 2)
+        (made.directory / "d/slow too").write_bytes(b"x")
+        eventually(lambda: row(made)["import_lag_s"] > 2 and lag("import") > 2 and lag("export") > 2)
         proxy.rule = None
-        eventually(lambda: row(made)["import_lag_s"] == 0, 60)
+        eventually(lambda: row(made)["import_lag_s"] == 0 == lag("import") == lag("export"), 60)
 
 
 # ---------------------------------------------------------------- queue and notification of our own

@@ -60,6 +60,11 @@ def test_a_file_arrives_with_its_metadata(place: tuple[Instance, Path], moto: Mo
     assert found["file-mtime"] == f"{NS}ns"
     assert metadata(s3, bucket, "p/sub/")["file-permissions"] == "0040755"
 
+    os.utime(file, ns=(NS + 1, NS + 2))  # nothing but times: no news for the repository
+    made.settle()
+    assert metadata(s3, bucket, "p/sub/ä b+c%.txt") == found
+    assert made.state(file)["flags"] == ["exists", "archived"]
+
 
 def test_only_the_last_of_many_writes_counts(
     place: tuple[Instance, Path], moto: MotoServer, s3: Any, bucket: str

@@ -132,6 +132,15 @@ def test_a_change_of_the_filter_deletes_nothing(
     assert (d / "c.tmp").read_bytes() == b"data of c.tmp"
     assert fsx.status()["conflicts"] == 0
 
+    leave_out("*.tmp")
+    (d / "c.tmp").write_text("edited here")
+    s3.put_object(Bucket=bucket, Key="c.tmp", Body=b"edited there")
+    fsx.settle()
+    leave_out()
+    fsx.settle()
+    assert fsx.status()["conflicts"] == 1
+    assert sorted(path.read_bytes() for path in d.glob("c*.tmp")) == [b"edited here", b"edited there"]
+
 
 def test_nothing_is_deleted_while_the_daemon_is_down(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
     put(s3, bucket, "a.log", "b.log", "f")
@@ -403,8 +412,11 @@ def test_what_is_too_young_waits_and_what_is_too_old_stays(
 
     (d / "middle").rename(d / "renamed")  # moves and deletes do not wait, and age does not part a file from its object
     (d / "theirs").unlink()
+    (d / "old").chmod(0o600)  # not exported, and no reason to be
+    (d / "young").chmod(0o600)
     fsx.settle(timeout=3)
     assert keys_of(s3, bucket) == ["renamed", "young"]
+    assert s3.head_object(Bucket=bucket, Key="young")["Metadata"]["file-permissions"] == "0100600"
     fsx.ok("association", "update", "/d", "--max-age", "none", "--min-age", "none")
     fsx.settle()
     assert keys_of(s3, bucket) == ["old", "renamed", "young"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.instance import Instance, eventually, keys_of
+from support.instance import Instance, eventually, keys_of, news_of
 from support.moto_server import MotoServer
 
 PART = 5 << 20
@@ -87,7 +87,14 @@ def test_removing_one_name_deletes_its_object_only(fsx: Instance, s3: Any, bucke
     fsx.settle()
 
     assert objects(s3, bucket) == files(fsx) == {"a": b"one", "c": b"one"}
+    for name in ("a", "c"):
+        assert fsx.state(linked / name)["flags"] == ["exists", "archived"], "what lost a name did not change"
     is_well(fsx)
+    (fsx.tree / "d/c").unlink()
+    fsx.settle()
+    assert fsx.state(linked / "a")["flags"] == ["exists", "archived"]
+    fsx.ok("release", linked / "a")
+    assert files(fsx) == {"a": b"one"}
 
 
 def test_renaming_one_name_moves_its_object_only(fsx: Instance, s3: Any, bucket: str, linked: Path) -> None:
@@ -140,10 +147,9 @@ def test_loading_one_name_loads_the_other(
 ) -> None:
     other = "b" if first == "a" else "a"
     assert (d / first).read_bytes() == released
-    fsx.settle()
-
-    for name in (first, other):  # it becomes an ordinary file in the background, after the last byte was read
+    for name in (first, other):  # it is compared and made durable after its last byte was read
         eventually(lambda name=name: "released" not in fsx.state(d / name)["flags"])
+    fsx.settle()
     is_well(fsx)
     with (d / other).open("r+b") as file:
         file.write(b"X")
@@ -169,4 +175,61 @@ def test_what_becomes_of_one_released_name_leaves_the_other_readable(
     fsx.settle()
     wanted = {stays: released} | ({goes: b"another"} if how == "replaced there" else {})
     assert objects(s3, bucket) == files(fsx) == wanted
+    is_well(fsx)
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["mount", "behind"])
+def test_a_name_that_is_left_out_shares_the_data_of_a_released_file(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str, behind: bool
+) -> None:
+    """``ln f f~``: nobody keeps an object for ``f~``, and both stay one file, whoever of the two goes or is written."""
+    names = ("written", "left", "gone", "named", "cut", "replaced", "removed")
+    for name in names:
+        s3.put_object(Bucket=bucket, Key=name, Body=name.encode() * 3)
+    fsx.associate(moto, f"s3://{bucket}/", "/d", *news_of(moto, bucket))
+    fsx.settle()
+    d = fsx.directory / "d"
+    where = fsx.tree / "d" if behind else d
+    for name in names:
+        os.link(where / name, where / f"{name}~")
+    fsx.settle()
+    assert objects(s3, bucket) == {name: name.encode() * 3 for name in names}
+    for name in names:
+        assert os.path.samefile(d / name, d / f"{name}~"), name
+        assert (d / f"{name}~").read_bytes() == (d / name).read_bytes() == name.encode() * 3
+    is_well(fsx)
+
+    refused = fsx.run("release", "--json", d / "left")
+    assert (refused.code, refused.json["succeeded"]) == (1, 0)  # nothing brings the data of the other name back
+    with (where / "written~").open("ab") as stream:
+        stream.write(b", more")
+    with (where / "cut~").open("r+b") as stream:
+        stream.truncate(3)
+    (where / "gone").unlink()
+    (where / "left~").unlink()
+    (where / "named").rename(where / "renamed")
+    s3.put_object(Bucket=bucket, Key="replaced", Body=b"theirs")
+    s3.delete_object(Bucket=bucket, Key="removed")
+    fsx.settle()
+
+    wanted = {
+        "written": b"written" * 3 + b", more",
+        "left": b"left" * 3,
+        "renamed": b"named" * 3,
+        "cut": b"cut",
+        "replaced": b"theirs",
+    }
+    assert objects(s3, bucket) == wanted
+    kept = {f"{name}~": name.encode() * 3 for name in ("gone", "named", "replaced", "removed")}
+    assert files(fsx) == wanted | kept | {"written~": wanted["written"], "cut~": b"cut"}
+    assert os.path.samefile(d / "written", d / "written~")
+    assert os.path.samefile(d / "renamed", d / "named~")
+    assert fsx.state(d / "written~")["flags"] == []
+    is_well(fsx)
+
+    (where / "gone~").rename(where / "gone")  # and back: it is a file as any other
+    fsx.ok("release", d / "left")
+    fsx.settle()
+    assert objects(s3, bucket) == wanted | {"gone": b"gone" * 3}
+    assert (d / "left").read_bytes() == wanted["left"]
     is_well(fsx)

@@ -99,11 +99,12 @@ def test_policies_decide_what_travels(fsx: Instance, moto: MotoServer, s3: Any, 
     for prefix in ("new", "changed", "none"):
         for name in ("stays", "changes", "goes"):
             put(s3, bucket, f"{prefix}/{name}", b"before")
+        fsx.associate(moto, f"s3://{bucket}/{prefix}/", f"/{prefix}", "--export", "none", *source)
         wanted = {"new": "new", "changed": "changed,deleted", "none": "none"}[prefix]
-        fsx.associate(moto, f"s3://{bucket}/{prefix}/", f"/{prefix}", "--import", wanted, "--export", "none", *source)
+        fsx.ok("association", "update", f"/{prefix}", "--import", wanted)
     fsx.settle()
     for prefix in ("new", "changed", "none"):
-        put(s3, bucket, f"{prefix}/changes", b"after!")
+        put(s3, bucket, f"{prefix}/changes", b"after it")
         put(s3, bucket, f"{prefix}/comes", b"new")
         s3.delete_object(Bucket=bucket, Key=f"{prefix}/goes")
     fsx.settle()
@@ -112,6 +113,35 @@ def test_policies_decide_what_travels(fsx: Instance, moto: MotoServer, s3: Any, 
     assert (root / "new/comes").read_bytes() == b"new"
     assert (root / "new/stays").read_bytes() == b"before"
     assert fsx.state(root / "new/changes")["size"] == 6
+    assert visible(root / "changed") == ["changes", "stays"]
+    assert (root / "changed/changes").read_bytes() == b"after it"
+    assert visible(root / "none") == ["changes", "goes", "stays"]
+    assert fsx.state(root / "none/changes")["size"] == 6
+
+
+def test_policies_decide_what_is_exported(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    wishes = {"new": "new", "changed": "changed,deleted", "none": "none"}
+    for prefix, wish in wishes.items():
+        for name in ("stays", "changes", "described", "goes"):
+            put(s3, bucket, f"{prefix}/{name}", b"before")
+        fsx.associate(moto, f"s3://{bucket}/{prefix}/", f"/{prefix}", "--export", wish, "--import", "new")
+    fsx.settle()
+    for prefix in wishes:
+        (fsx.directory / prefix / "changes").write_bytes(b"after it")
+        (fsx.directory / prefix / "described").chmod(0o600)
+        (fsx.directory / prefix / "comes").write_bytes(b"new")
+        (fsx.directory / prefix / "goes").unlink()
+    fsx.settle()
+
+    def told(prefix: str) -> tuple[list[str], bytes, bool]:
+        keys = [key.partition("/")[2] for key in keys_of(s3, bucket, f"{prefix}/")]
+        changes = s3.get_object(Bucket=bucket, Key=f"{prefix}/changes")["Body"].read()
+        is_described = "file-permissions" in s3.head_object(Bucket=bucket, Key=f"{prefix}/described")["Metadata"]
+        return keys, changes, is_described
+
+    assert told("new") == (["changes", "comes", "described", "goes", "stays"], b"before", False)
+    assert told("changed") == (["changes", "described", "stays"], b"after it", True)
+    assert told("none") == (["changes", "described", "goes", "stays"], b"before", False)
 
 
 def test_a_poll_finds_everything(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
@@ -189,10 +219,16 @@ def test_new_changed_and_deleted_by_the_stores_own_events(fsx: Instance, moto: M
     fsx.settle()
     assert (directory / "old").read_bytes() == b"after"
     assert (directory / "sub/new").read_bytes() == b"new"
-    s3.delete_object(Bucket=bucket, Key="p/old")
-    s3.delete_object(Bucket=bucket, Key="p/sub/new")
+    many = [f"p/many/{number}" for number in range(12)]
+    for key in many:
+        put(s3, bucket, key)
     fsx.settle()
-    assert visible(directory) == []
+    assert len(visible(directory / "many")) == 12
+    for key in ("p/old", "p/sub/new", *many):
+        s3.delete_object(Bucket=bucket, Key=key)
+    fsx.settle()
+    assert visible(directory) == []  # all that was known, and no accident: each was told, and looked up
+    assert fsx.ok("associations", "--json").json[0]["state"] == "AVAILABLE"
 
 
 def test_lost_doubled_and_reordered_events(fsx: Instance, moto: MotoServer, s3: Any, bucket: str, queue: str) -> None:

@@ -152,6 +152,15 @@ def test_directories_carry_metadata_both_ways(fsx: Instance, moto: MotoServer, s
     meta = told(s3, bucket, "ours/")
     assert (meta["file-permissions"], meta["file-owner"], meta["file-group"]) == ("0040750", "11", "12")
 
+    # a time that somebody set is exported, one that an entry moved is not
+    os.utime(d / "ours", ns=(NS, NS))
+    fsx.settle()
+    assert told(s3, bucket, "ours/")["file-mtime"] == f"{NS}ns"
+    (d / "ours/entry").write_text("x")
+    fsx.settle()
+    assert (d / "ours").stat().st_mtime_ns > NS
+    assert told(s3, bucket, "ours/")["file-mtime"] == f"{NS}ns"
+
 
 def test_new_content_without_metadata_keeps_owner_and_mode(
     fsx: Instance, moto: MotoServer, s3: Any, bucket: str
@@ -267,6 +276,100 @@ def test_extended_attributes_travel_where_that_is_asked_for(
     fsx.settle()
     assert told(s3, bucket, "renamed")["fsxsync-xattrs"] == "size=OQ=="
     assert user_xattrs(d / "renamed") == {"user.size": b"9"}
+
+
+def owner(path: Path) -> tuple[int, int]:
+    return posix(path)[1:3]
+
+
+def owner_told(s3: Any, bucket: str, key: str) -> tuple[str | None, str | None]:
+    meta = told(s3, bucket, key)
+    return meta.get("file-owner"), meta.get("file-group")
+
+
+def is_linked_again(fsx: Instance, moto: MotoServer, s3: Any, bucket: str, options: tuple[str, ...]) -> None:
+    d = fsx.directory / "d"
+    # linked again: equal on both sides, whoever owns it
+    fsx.ok("association", "delete", "/d", "--hydrate")
+    fsx.associate(moto, f"s3://{bucket}/", "/d", *options)
+    fsx.settle()
+    (d / "mode").chmod(0o640)
+    fsx.settle()
+    assert owner_told(s3, bucket, "mode") == owner_told(s3, bucket, "moved") == ("4001", "4002")
+    assert owner(d / "mode") == owner(d / "moved") == (7001, 7002)
+
+    # squashed no more: what comes in from now on says whose it is
+    fsx.ok("association", "update", "/d", "--squash", "none")
+    (d / "mode").chmod(0o644)
+    s3.put_object(Bucket=bucket, Key="replaced", Body=b"last", Metadata={"file-owner": "4001", "file-group": "4002"})
+    fsx.settle()
+    assert owner_told(s3, bucket, "mode") == ("4001", "4002")
+    assert (owner(d / "replaced"), owner(d / "mode")) == ((4001, 4002), (7001, 7002))
+
+
+def test_squashed_owners_are_not_those_of_the_objects_and_not_written_over_them(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    theirs = {"file-permissions": "0100644", "file-owner": "4001", "file-group": "4002", "file-mtime": f"{NS}ns"}
+    of_link, of_dir = theirs | {"file-permissions": "0120777"}, theirs | {"file-permissions": "0040755"}
+    names = ("mode", "content", "renamed", "replaced", "described", "given", "asked")
+    for name in names:
+        s3.put_object(Bucket=bucket, Key=name, Body=b"data", Metadata=theirs)
+    s3.put_object(Bucket=bucket, Key="over", Body=b"over", Metadata=theirs)
+    s3.put_object(Bucket=bucket, Key="under", Body=b"under", Metadata=theirs | {"file-owner": "4003"})
+    s3.put_object(Bucket=bucket, Key="link", Body=b"mode", Metadata=of_link)
+    s3.put_object(Bucket=bucket, Key="dir/", Body=b"", Metadata=of_dir)
+    s3.put_object(Bucket=bucket, Key="implied/plain", Body=b"data")
+    options = ("--squash", "7001:7002", "--uid", "77", "--gid", "78", *news_of(moto, bucket))
+    fsx.associate(moto, f"s3://{bucket}/", "/d", *options)
+    d = fsx.directory / "d"
+    fsx.settle()
+    assert {owner(path) for path in (d, *d.rglob("*"))} == {(7001, 7002)}
+    assert fsx.ok("association", "show", "/d", "--json").json["squash"] == "7001:7002"
+
+    # what is changed here of something else leaves the owner that the object says
+    (d / "mode").chmod(0o600)
+    (d / "content").write_bytes(b"new")
+    (d / "renamed").rename(d / "moved")
+    (d / "over").rename(d / "under")  # it is released: its object is all there is
+    (d / "dir").chmod(0o700)
+    # what is changed there of it never arrives
+    s3.put_object(Bucket=bucket, Key="replaced", Body=b"newer", Metadata=theirs | {"file-owner": "0"})
+    s3.put_object(Bucket=bucket, Key="link", Body=b"content", Metadata=of_link | {"file-owner": "0"})
+    s3.copy_object(
+        Bucket=bucket,
+        Key="described",
+        CopySource={"Bucket": bucket, "Key": "described"},
+        MetadataDirective="REPLACE",
+        Metadata=theirs | {"file-owner": "0", "file-permissions": "0100640"},
+    )
+    # a person's chown is a change like any other
+    os.chown(d / "given", 8001, 8002)
+    (d / "own").write_bytes(b"own")
+    os.chown(d / "own", 8003, 8004)
+    fsx.settle()
+    for key in ("mode", "content", "moved", "under", "dir/", "asked"):
+        assert owner_told(s3, bucket, key) == ("4001", "4002"), key
+    assert told(s3, bucket, "mode")["file-permissions"] == "0100600"
+    assert told(s3, bucket, "dir/")["file-permissions"] == "0040700"
+    assert s3.get_object(Bucket=bucket, Key="content")["Body"].read() == b"new"
+    assert owner_told(s3, bucket, "given") == ("8001", "8002")
+    assert owner_told(s3, bucket, "own") == ("8003", "8004")
+    assert (d / "replaced").read_bytes() == b"newer"
+    assert os.readlink(d / "link") == "content"
+    assert posix(d / "described")[0] == 0o640
+    assert (d / "under").read_bytes() == b"over"
+    squashed = ("mode", "content", "moved", "under", "dir", "replaced", "link", "described", "asked")
+    assert {name: owner(d / name) for name in squashed} == dict.fromkeys(squashed, (7001, 7002))
+
+    # an owner that was given here stays with the path, and is not written over one that is newer there
+    s3.put_object(Bucket=bucket, Key="given", Body=b"newest", Metadata=theirs | {"file-owner": "4009"})
+    fsx.settle()
+    (d / "given").chmod(0o604)
+    fsx.settle()
+    assert (owner(d / "given"), (d / "given").read_bytes()) == ((8001, 8002), b"newest")
+    assert owner_told(s3, bucket, "given") == ("4009", "4002")
+    is_linked_again(fsx, moto, s3, bucket, options)
 
 
 def is_released(made: Instance, path: Path) -> bool:

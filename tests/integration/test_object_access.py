@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.instance import Instance, eventually, keys_of
+from support.instance import Instance, eventually, keys_of, news_of
 from support.moto_server import MotoServer
 from support.proxy import Answer, Proxy, Request, refusal
 
@@ -298,3 +298,43 @@ def test_versions_that_come_and_go(fsx: Instance, moto: MotoServer, s3: Any, ver
     s3.delete_object(Bucket=versioned, Key="f", VersionId=old)
     tell("Delete", "f", old)
     assert not path.exists()
+
+
+def test_what_can_be_read_by_its_version_is_not_lost(fsx: Instance, moto: MotoServer, s3: Any, versioned: str) -> None:
+    """The key has a newer version, or none at all; the one that the released file stands for is below."""
+    names = ("hidden", "purged", "moved")
+    versions = {name: s3.put_object(Bucket=versioned, Key=name, Body=name.encode())["VersionId"] for name in names}
+    _, queue = news_of(moto, versioned)
+    fsx.associate(moto, f"s3://{versioned}/", "/d", "--import", "new", "--events", queue)
+    fsx.settle()
+    for name in names:
+        s3.put_object(Bucket=versioned, Key=name, Body=b"newer")
+    fsx.settle()
+    for name in names:
+        marker = s3.delete_object(Bucket=versioned, Key=name)["VersionId"]
+        thing = {"key": name, "versionId": marker}
+        record = {
+            "eventName": "ObjectRemoved:DeleteMarkerCreated",
+            "s3": {"bucket": {"name": versioned}, "object": thing},
+        }
+        body = json.dumps({"Records": [record]})  # moto sends none
+        moto.client("sqs").send_message(QueueUrl=queue.removeprefix("sqs:"), MessageBody=body)
+    fsx.settle()
+    d = fsx.directory / "d"
+    for name in names:
+        told = fsx.state(d / name)
+        assert (told["flags"], told["error"]) == (["released", "exists", "archived"], None)
+    assert fsx.status()["associations"][0]["lost"] == 0
+    (d / "moved").rename(d / "moved~")  # to where no object follows: it is loaded by its version
+    fsx.settle()
+    assert (fsx.tree / "d/moved~").read_bytes() == b"moved"
+    assert (d / "hidden").read_bytes() == b"hidden"
+
+    s3.delete_object(Bucket=versioned, Key="purged", VersionId=versions["purged"])
+    with pytest.raises(FileNotFoundError):
+        (d / "purged").read_bytes()
+    eventually(lambda: "lost_from_hsm" in fsx.state(d / "purged")["flags"])
+    assert fsx.status()["associations"][0]["lost"] == 1
+    s3.delete_object(Bucket=versioned, Key="hidden", VersionId=versions["hidden"])
+    fsx.settle()
+    assert "lost_from_hsm" not in fsx.state(d / "hidden")["flags"]  # its data is here

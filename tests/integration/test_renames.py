@@ -422,8 +422,46 @@ def test_between_associations_and_out_of_one(fsx: Instance, proxy: Proxy, s3: An
         "moved": digest(b"this is moved"),
         "released": digest(b"only in the bucket"),
     }
+    for name in ("moved", "released"):
+        put, delete = (
+            next(n for n, asked in enumerate(proxy.requests) if asked.method == method and asked.path.endswith(path))
+            for method, path in (("PUT", f"/two/{name}"), ("DELETE", f"/one/{name}"))
+        )
+        assert put < delete, name
     assert (fsx.tree / "elsewhere/out").read_text() == "this is out"
     assert tree_names(fsx.tree / "one") == {"anchor"}
+
+
+def test_a_released_file_is_loaded_where_no_association_is(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    """Behind the mount: its object goes with its old name, or is overwritten there, and nothing else had its data."""
+    names = ("f", "dir/g", "dir/sub/h", "over", "later", "kept", "removed")
+    for name in names:
+        s3.put_object(Bucket=bucket, Key=f"p/{name}", Body=name.encode() * 9)
+    fsx.associate(moto, f"s3://{bucket}/p/", "/x/d")
+    fsx.settle()
+    d, away = fsx.tree / "x/d", fsx.tree / "x/away/below"
+    away.mkdir(parents=True)
+    os.setxattr(d / "f", "user.colour", b"red")
+    fsx.settle()
+    (d / "f").rename(away / "f2")
+    (d / "dir").rename(away / "dir")
+    (d / "over").rename(away / "over")
+    (d / "over").write_text("new")
+    (d / "removed").unlink()
+    fsx.settle()
+    fsx.kill()
+    (d / "later").rename(fsx.tree / "later")
+    fsx.start()
+    fsx.settle()
+
+    assert objects(s3, bucket) == {"over": digest(b"new"), "kept": digest(b"kept" * 9)}
+    moved = {"f2": b"f", "dir/g": b"dir/g", "dir/sub/h": b"dir/sub/h", "over": b"over", "../../../later": b"later"}
+    assert {name: (away / name).read_bytes() for name in moved} == {name: old * 9 for name, old in moved.items()}
+    assert os.getxattr(away / "f2", "user.colour") == b"red"
+    assert (fsx.directory / "x/away/below/f2").read_bytes() == b"f" * 9
+    fsx.ok("check")
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["undisturbed", "killed"])

@@ -150,6 +150,57 @@ def test_names_that_steer_a_terminal_are_escaped_in_conflicts(
     assert "kept" in says_nothing_raw(fsx, "conflicts", "resolve", fsx.directory / "d" / name, "--keep", "remote")
 
 
+def test_no_command_prints_a_name_that_steers_a_terminal(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    """In a directory of such a name, too; what fails and what is pending tells names as well."""
+    evil = "e\x1b[31m\r\u202ev\x9b"
+    place = "/p\x1b[31m\u202e"  # FSx's paths have no line ends
+    s3.put_object(Bucket=bucket, Key=evil, Body=b"first")
+    s3.put_object(Bucket=bucket, Key=f"{evil}2", Body=b"gone")
+    one = fsx.associate(moto, f"s3://{bucket}/", place, "--poll", "0", "--import", "new")
+    fsx.settle()
+    d = fsx.directory / place[1:]
+    s3.delete_object(Bucket=bucket, Key=f"{evil}2")
+    (d / "fifo\x1b[2J").mkdir()
+    os.mkfifo(d / "fifo\x1b[2J/\x1bpipe")
+    seen = ""
+    with (d / f"{evil}3").open("wb") as writer:
+        writer.write(b"open")
+        writer.flush()
+        for words in (
+            ["wait", "--timeout", "1"],
+            ["why", d / evil],
+            ["why", d / f"{evil}2"],
+            ["why", d / "fifo\x1b[2J/\x1bpipe"],
+            ["state", "-r", d],
+            ["state", "--set", "norelease", d / evil],
+            ["restore", d],
+            ["release", "--dry-run", d],
+            ["release", d],
+            ["export", "--dry-run", d],
+            ["export", d],
+            ["import", "--dry-run", d],
+            ["reconcile", "--dry-run", d],
+            ["diff", d],
+            ["tasks"],
+            ["check", "--verify"],
+            ["check", "--repair", d],
+            ["events"],
+            ["status"],
+            ["top"],
+            ["association", "show", place],
+            ["association", "update", place, "--poll", "\x1b[2J"],
+            ["association", "update", place, "--squash", "\x1b[2J"],
+            ["associate", f"s3://{bucket}/{evil}/", f"{place}/below"],
+            ["task", "show", "\x1b[2J"],
+            ["conflicts", "resolve", d / evil, "--keep", "local"],
+        ):
+            seen += says_nothing_raw(fsx, *words)
+    for task in fsx.ok("tasks", "--json").json:
+        seen += says_nothing_raw(fsx, "task", "show", task["id"])
+    seen += says_nothing_raw(fsx, "association", "delete", one)
+    assert seen.count("e\\x1b[31m\\x0d\\u202ev\\x9b") > 20
+
+
 @pytest.mark.parametrize("mounted", [True, False], ids=["mount", "watch"])
 def test_a_directory_that_became_a_symlink(
     tmp_path: Path, moto: MotoServer, s3: Any, bucket: str, outside: Path, *, mounted: bool

@@ -242,6 +242,18 @@ def test_flags_keep_files_here_or_from_the_repository(fsx: Instance, moto: MotoS
         "plain", "secret/", "secret/f", "secret/moved",
     }  # fmt: skip
 
+    # What has an object already: neither its content goes there, but its mode and its end do.
+    fsx.ok("state", "--set", "noarchive", d / "secret")
+    (d / "secret" / "f").write_bytes(b"stays here, too")
+    (d / "secret" / "moved").chmod(0o600)
+    (d / "plain").unlink()
+    fsx.settle()
+    assert s3.get_object(Bucket=bucket, Key="secret/f")["Body"].read() == b"stays here"
+    assert s3.head_object(Bucket=bucket, Key="secret/moved")["Metadata"]["file-permissions"] == "0100600"
+    (d / "secret" / "moved").unlink()
+    fsx.settle()
+    assert {one["Key"] for one in s3.list_objects_v2(Bucket=bucket)["Contents"]} == {"secret/", "secret/f"}
+
 
 def test_attributes_tell_the_state_to_who_asks_by_name(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
     one = fsx.associate(moto, f"s3://{bucket}/p/", "/d", "--poll", "0")

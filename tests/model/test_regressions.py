@@ -201,8 +201,24 @@ def test_two_names_of_a_released_file_told_its_mark_their_versions_in_turns(vers
     world.settle_and_read()
 
 
-def test_what_was_lost_at_a_path_stayed_reported_when_a_file_was_renamed_there(versioned: World) -> None:
+def test_what_is_below_the_version_that_took_its_place_comes_with_the_file_that_stands_for_it(
+    versioned: World,
+) -> None:
+    """It was told as lost, though the bucket had its bytes: the file was renamed, and its object replaced meanwhile."""
     world = versioned
+    world.put("a", 60)
+    world.settle()
+    world.stop()
+    world.rename("a", "b")
+    world.put("a", 70)
+    world.settle()
+    assert set(world.objects()) == {"anchor", "a", "b"}
+    assert world.client.status()["associations"][0]["errors"] == 0
+    world.settle_and_read()
+
+
+def test_what_was_lost_at_a_path_stayed_reported_when_a_file_was_renamed_there(behind: World) -> None:
+    world = behind
     world.write("c", 80)
     world.put("a", 60)
     world.settle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from support.hydrating import CHUNK, Daemon, World
 
 from fsxsync.errors import KeyRefused, ObjectArchived, ObjectMissing
 from fsxsync.model.identity import Remote
+from fsxsync.sync import archives
 from fsxsync.sync.archives import see
 from fsxsync.sync.holding import hold
 from fsxsync.sync.journal import HELD, RESTORING
@@ -190,3 +192,18 @@ async def test_only_whoever_needs_the_bytes_has_them_restored(world: World) -> N
         assert (restores(world), kinds(daemon)) == (0, [HELD])
         await hold(daemon.served, b"f", ObjectArchived("import of f", "its storage class is GLACIER", key="f"))
         assert (restores(world), kinds(daemon)) == (1, [HELD, RESTORING])
+
+
+async def test_one_reader_too_many_is_told_to_come_again_while_the_restore_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "WAITING_MOST", 0)
+    frozen(world)
+    async with world.daemon() as daemon:
+        let(daemon)
+        with daemon.reader("f") as reader:
+            with pytest.raises(ObjectArchived, match="under way") as refused:
+                await reader.read(0, 10)
+            assert (refused.value.errno, restores(world), kinds(daemon)) == (errno.ENODATA, 1, [RESTORING])
+            state(world, archived=False)
+            assert await reader.read(0, 10) == BODY[:10]

@@ -88,7 +88,7 @@ def test_associate_hands_every_option_on(daemon: Daemon, capsys: pytest.CaptureF
         *("--endpoint-url", "http://127.0.0.1:9", "--region", "r-1", "--profile", "p", "--requester-pays"),
         *("--acl", "private", "--sse", "aws:kms:k", "--storage-class", "GLACIER_IR"),
         *("--restore-archived", "standard", "--uid", "0", "--gid", "5"),
-        *("--file-mode", "0640", "--dir-mode", "0750"),
+        *("--file-mode", "0640", "--dir-mode", "0750", "--squash", "65534:65533"),
     )
     capsys.readouterr()
     daemon.run("association", "show", "/d", "--json")
@@ -112,6 +112,7 @@ def test_associate_hands_every_option_on(daemon: Daemon, capsys: pytest.CaptureF
     )  # fmt: skip
     assert (row["storage_class"], row["restore_archived"]) == ("GLACIER_IR", "standard")
     assert (row["uid"], row["gid"], row["file_mode"], row["dir_mode"]) == (0, 5, "0640", "0750")
+    assert row["squash"] == "65534:65533"
     assert row["state"] == "CREATING"
 
 
@@ -612,13 +613,13 @@ OPTIONS = {
     " --default-excludes --no-default-excludes --min-size --max-size --min-age --max-age --export-xattrs"
     " --export-xattrs --no-export-xattrs"
     " --endpoint-url --region --profile --anonymous --requester-pays --acl --sse --storage-class --restore-archived"
-    " --uid --gid --file-mode --dir-mode --read-only",
+    " --uid --gid --file-mode --dir-mode --squash --read-only",
     "associations": "--json",
     "association show": "--json",
     "association update": "--import --export --events --poll --on-conflict --include --exclude --endpoint-url --region"
     " --default-excludes --no-default-excludes --min-size --max-size --min-age --max-age"
     " --profile --anonymous --requester-pays --acl --sse --storage-class --restore-archived --uid --gid --file-mode"
-    " --dir-mode --read-only --accept-deletes",
+    " --dir-mode --squash --read-only --accept-deletes",
     "association delete": "--hydrate --delete-data --force",
     "state": "--json --recursive -r --set --clear",
     "wait": "--timeout",

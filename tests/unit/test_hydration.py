@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from fakes.store import FakeStore
 from support.hydrating import BOOT, CHUNK, MTIME_NS, Daemon, World, is_stub
 
 from fsxsync.errors import AccessDenied, EndpointUnreachable, LocalChanged, ObjectChanged, ObjectDamaged
+from fsxsync.model.association import Association
+from fsxsync.model.identity import base_of
 from fsxsync.model.stub import XATTR
 from fsxsync.ports import Priority
 from fsxsync.sync.partials import ON_DISK
 from fsxsync.sync.readahead import FILL_AT_ONCE
+from fsxsync.sync.served import Served
 
 COUNT = 40
 BODY = os.urandom(CHUNK * COUNT - 777)
@@ -598,3 +602,20 @@ async def test_a_file_that_nobody_reads_is_let_go_and_remembered(
             await reader.read(*span(5))
 
     assert daemon.mover.chunks.count(5) == 1
+
+
+async def test_what_was_moved_out_of_another_association_is_read_from_its_store(world: World) -> None:
+    path = world.stub("f", BODY)
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    assert remote is not None
+    world.catalog.files.put(base_of("dra-1", b"f", local, remote))
+    async with world.daemon() as daemon:
+        association = Association(id="dra-2", directory=b"other", bucket="other", prefix="")
+        other = Served(shared=daemon.shared, association=association, store=FakeStore())
+        daemon.shared.served = {"dra-1": daemon.served, "dra-2": other}
+        daemon.hydrator._served_for = lambda _: other
+        (path.parent / "other").mkdir()
+        path.rename(path.parent / "other/g")
+        with daemon.reader("other/g") as reader:
+            assert await reader.read(*span(3)) == BODY[3 * CHUNK : 4 * CHUNK]

@@ -114,3 +114,56 @@ async def test_an_own_copy_of_metadata_is_known_after_a_crash(
             await daemon.hydrator.make_resident(reader.path, reader.fd)
         assert path.read_bytes() == wanted
     assert world.catalog.moves.get("dra-1", b"f") is None
+
+
+async def test_a_rename_before_its_metadata_was_read_takes_nothing_from_the_object(world: World) -> None:
+    """A first import shows what a listing told; the owner follows. Who renames the file before that changed a name."""
+    says = Posix(0o640, 4001, 4002, MTIME_NS)
+    await world.store.put("old", b"data", ObjectHeaders(posix=says, kind=Kind.FILE), replaces=None)
+    world.place_stub("f", world.mark("old"))
+    local, remote = world.tree.identify(b"f"), await world.store.head("old")
+    assert local is not None
+    assert remote is not None
+    listed = remote._replace(posix=Posix(), posix_known=False)
+    world.catalog.files.put(base_of("dra-1", b"old", local, listed))
+
+    async with world.daemon() as daemon:
+        for _ in range(3):
+            outcome = await look(daemon.served, replace(OF_FILE, remote=False))
+    assert outcome.next is Next.DONE
+
+    there = await world.store.head("f")
+    assert there is not None
+    assert there.posix._replace(atime_ns=None) == says
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_an_owner_that_an_ordinary_users_daemon_can_not_give_is_not_written_over(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    """It leaves all files to that user, and the objects to whom they say; also where the row is written anew."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "chown", refused)
+    says = Posix(0o644, 4001, 4002, MTIME_NS)
+    await world.store.put("f", b"data", ObjectHeaders(posix=says, kind=Kind.FILE), replaces=None)
+    path = world.place_stub("f", world.mark("f"))
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    assert remote is not None
+    if is_known:
+        world.catalog.files.put(base_of("dra-1", b"f", local, remote))
+
+    async with world.daemon() as daemon:
+        for mode in (0o644, 0o600):
+            path.chmod(mode)
+            for _ in range(3):
+                outcome = await look(daemon.served, OF_FILE)
+    assert outcome.next is Next.DONE
+
+    there = await world.store.head("f")
+    assert there is not None
+    assert (there.posix.mode, there.posix.uid, there.posix.gid) == (0o600, 4001, 4002)
+
+
+def refused(*_: object) -> None:
+    raise PermissionError(1, "not root")

@@ -259,3 +259,18 @@ def test_an_object_that_turned_out_to_be_a_symlink_replaces_its_stub() -> None:
     action = reconcile(unknown, local, remote._replace(kind=Kind.SYMLINK), Policy())
 
     assert action.verdict is V.IMPORT
+
+
+def test_metadata_equal_but_for_an_owner_that_nobody_changed_is_no_conflict() -> None:
+    """The file has another owner than its object says since it was imported (squashed, or no root's daemon)."""
+    base, local, remote = sides(ONE, ONE, ONE)
+    assert base is not None
+    assert local is not None
+    assert remote is not None
+    base = base._replace(uid=7001, posix=base.posix._replace(uid=4001))
+    mine = local._replace(uid=7001, mode=0o600, ctime_ns=900)
+    theirs = remote._replace(posix=remote.posix._replace(uid=4001, mode=0o600))
+
+    assert reconcile(base, mine, theirs, Policy()).verdict is V.REFRESH
+    given = theirs._replace(posix=theirs.posix._replace(uid=4002))
+    assert reconcile(base, mine, given, Policy()).conflict

@@ -63,10 +63,16 @@ async def test_many_wait_for_the_disk_a_few_times_only(world: World, monkeypatch
     bodies = {name: os.urandom(CHUNK - number) for number, name in enumerate(NAMES)}
     paths = {name: world.stub(name, body) for name, body in bodies.items()}
     flushed: list[int] = []
+    marked: dict[int, list[bool]] = {}
     flush = settle_together._flush
-    monkeypatch.setattr(
-        settle_together, "_flush", lambda root, files: (flushed.append(len(files)), flush(root, files))[1]
-    )
+
+    def watched(root: int, files: list[settle_together.Arrived]) -> None:
+        flushed.append(len(files))
+        for file in files:
+            marked.setdefault(os.fstat(file.fd).st_ino, []).append(XATTR.decode() in os.listxattr(file.fd))
+        flush(root, files)
+
+    monkeypatch.setattr(settle_together, "_flush", watched)
     async with world.daemon() as daemon:
         wrong = paths["f7"]
         compare = daemon.shared.tree.compare_together
@@ -87,6 +93,9 @@ async def test_many_wait_for_the_disk_a_few_times_only(world: World, monkeypatch
     assert spoilt == [True]
     assert sum(flushed) == 2 * (len(NAMES) + 1), "each twice, and the wrong one twice again"
     assert len(flushed) < 2 * len(NAMES)
+    assert {path.stat().st_ino: [True, False] for path in paths.values() if path != wrong} == {
+        ino: seen for ino, seen in marked.items() if ino != wrong.stat().st_ino
+    }, "the mark goes between the two"
     for name, path in paths.items():
         assert path.read_bytes() == bodies[name]
         assert XATTR.decode() not in os.listxattr(path)

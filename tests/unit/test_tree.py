@@ -645,11 +645,16 @@ def test_a_scan_leaves_out_its_own_names_and_goes_in_batches(tree: Tree, tmp_pat
     assert b".fsxsync-staging" not in names
 
 
-def test_settling_takes_the_mark_last(tree: Tree) -> None:
+def test_settling_takes_the_mark_last(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before the data is on the disk."""
     tree.place(stub(tree), b"a")
     fd = tree.open_write(b"a", seen(tree, b"a").ino)
     os.pwrite(fd, b"x" * 5000, 0)
+    marked: list[bool] = []
+    flush = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (marked.append(XATTR.decode() in os.listxattr(fd)), flush(fd))[1])
     local = tree.unmark(fd, MARK, mtime_ns=10**18, atime_ns=10**18)
+    assert marked[0] is True
     assert (local.stub, local.mtime_ns, local.size) == (None, 10**18, 5000)
     os.setxattr(fd, XATTR, StubMark("other", 5000, "k").encode())
     with pytest.raises(LocalChanged):

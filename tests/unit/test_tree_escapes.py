@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import mmap
 import os
 import stat
@@ -17,7 +18,7 @@ from fsxsync import _core
 from fsxsync.errors import FsxSyncError, LocalChanged, TreeError
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
-from fsxsync.tree import placing, watch_walk
+from fsxsync.tree import beneath, placing, watch_walk
 from fsxsync.tree.attributes import see
 from fsxsync.tree.staging import NewStub
 from fsxsync.tree.tree import Releasable, Tree
@@ -325,3 +326,66 @@ def test_a_mark_that_is_too_long_or_no_mark_at_all_harms_nobody(tmp_path: Path) 
             assert local is not None
             assert local.stub is not None
     tree.close()
+
+
+ASKS_BY_PATH = frozenset(
+    {
+        "open",
+        "stat",
+        "lstat",
+        "listdir",
+        "scandir",
+        "walk",
+        "rename",
+        "replace",
+        "unlink",
+        "remove",
+        "rmdir",
+        "mkdir",
+        "makedirs",
+        "link",
+        "symlink",
+        "readlink",
+        "chmod",
+        "chown",
+        "lchown",
+        "utime",
+        "truncate",
+        "setxattr",
+        "getxattr",
+        "listxattr",
+        "removexattr",
+        "mknod",
+        "mkfifo",
+        "access",
+        "statvfs",
+    }
+)
+NAMED = {
+    "sync/statusing.py": {"statvfs(shared.tree.root)"},
+    "sync/task_report.py": {"open(file)"},  # reports are in the state directory
+    "mount/connection.py": {"open('/dev/fuse')"},
+    "mount/metadata.py": {"chmod(name)", "chown(name)"},  # of /proc/self/fd
+    "mount/mountpoint.py": {"open('/dev/fuse')", "listdir(here)", "statvfs(mountpoint)"},
+    "mount/passthrough.py": {"open(tree_root)"},
+    "mount/session.py": {"open(tree_root)"},
+}
+"""Calls that name something by its path, and why not below the root."""
+
+
+def test_nobody_else_names_paths_of_the_tree() -> None:
+    """What lies below the root is reached by descriptors that `tree.beneath` opened (openat2), by names in a directory
+    that is open, or through /proc/self/fd: who adds another way in these two rooms has to say here why it is safe."""
+    rooms = Path(beneath.__file__).parents[1]
+    found: dict[str, set[str]] = {}
+    for file in (*rooms.glob("sync/*.py"), *rooms.glob("mount/*.py")):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if not isinstance(node, ast.Call) or not ast.unparse(node.func).startswith("os."):
+                continue
+            call = ast.unparse(node.func).removeprefix("os.")
+            first = ast.unparse(node.args[0]) if node.args else ""
+            is_descriptor = first.endswith("fd") or "proc_path(" in first or "/proc/self/fd" in first
+            is_at = any((keyword.arg or "").endswith("dir_fd") for keyword in node.keywords)
+            if call in ASKS_BY_PATH and not is_descriptor and not is_at:
+                found.setdefault(str(file.relative_to(rooms)), set()).add(f"{call}({first})")
+    assert found == NAMED
