@@ -56,6 +56,8 @@ class Report:
     """Of what the benchmarks of transfer and mount move; less is for trying them out."""
     rounds: int = 5
     """How often each of those that are compared has its turn."""
+    only: str = ""
+    """The part of `tasks` that is wanted; empty: all."""
     on_row: Callable[[Row], None] = lambda _row: None
     rows: list[Row] = field(default_factory=list)
 

@@ -173,6 +173,56 @@ pool_submit(PyObject *object, PyObject *args, PyObject *kwargs)
     return NULL;
 }
 
+PyDoc_STRVAR(
+    submit_gets_doc,
+    "submit_gets($self, gets, /, *, priority=2, proxy=None)\n--\n\n"
+    "Queue GETs of whole objects at once; the ids of those that there was room for.\n\n"
+    "gets: tuples (url, headers, sink, length, mtime_ns, atime_ns). The answer must be a 200\n"
+    "of that many bytes; their CRC-64/NVME is in the result. The file gets the times back\n"
+    "that are given, whatever came of it. x-amz-meta- headers are left out of the result. The\n"
+    "rest is as in submit.");
+
+static PyObject *
+pool_submit_gets(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"", "priority", "proxy", NULL};
+    struct pool_object *self = (struct pool_object *)object;
+    struct fsx_job **jobs = NULL;
+    uint64_t *numbers = NULL;
+    PyObject *sequence, *gets, *ids = NULL;
+    const char *proxy = NULL;
+    long long priority = 2;
+    Py_ssize_t count, parsed = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$Lz:submit_gets", names, &sequence, &priority,
+                                     &proxy) ||
+        check_usable(self) < 0 || (gets = PySequence_Tuple(sequence)) == NULL) {
+        return NULL;
+    }
+    count = PyTuple_GET_SIZE(gets);
+    jobs = PyMem_Calloc((size_t)count + 1, sizeof(*jobs));
+    numbers = PyMem_Calloc((size_t)count + 1, sizeof *numbers);
+    if (jobs == NULL || numbers == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (; parsed < count; parsed++) {
+        jobs[parsed] = fsx_request_parse_get(PyTuple_GET_ITEM(gets, parsed), priority, proxy);
+        if (jobs[parsed] == NULL) {
+            goto done;
+        }
+    }
+    ids = fsx_result_ids(numbers, fsx_pool_submit_many(self->pool, jobs, (size_t)count, numbers));
+done:
+    for (Py_ssize_t i = 0; jobs != NULL && i < parsed; i++) {
+        fsx_job_free(jobs[i]); /* NULL where the pool took it */
+    }
+    PyMem_Free(numbers);
+    PyMem_Free(jobs);
+    Py_DECREF(gets);
+    return ids;
+}
+
 PyDoc_STRVAR(cancel_doc,
              "cancel($self, job, /)\n--\n\n"
              "End a job at once, whatever it waits for. False if it is done already.\n\n"
@@ -299,6 +349,8 @@ pool_close(PyObject *object, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef pool_methods[] = {
     {"submit", (PyCFunction)(void (*)(void))pool_submit, METH_VARARGS | METH_KEYWORDS, submit_doc},
+    {"submit_gets", (PyCFunction)(void (*)(void))pool_submit_gets, METH_VARARGS | METH_KEYWORDS,
+     submit_gets_doc},
     {"cancel", pool_cancel, METH_O, cancel_doc},
     {"collect", pool_collect, METH_NOARGS, collect_doc},
     {"fileno", pool_fileno, METH_NOARGS, fileno_doc},
@@ -323,30 +375,6 @@ static PyType_Spec pool_spec = {
     .slots = pool_slots,
 };
 
-static const struct {
-    const char *name;
-    long value;
-} constants[] = {
-    {"TRANSFER_OK", FSX_TRANSFER_OK},
-    {"TRANSFER_HTTP", FSX_TRANSFER_HTTP},
-    {"TRANSFER_CONNECT", FSX_TRANSFER_CONNECT},
-    {"TRANSFER_TIMEOUT", FSX_TRANSFER_TIMEOUT},
-    {"TRANSFER_TLS", FSX_TRANSFER_TLS},
-    {"TRANSFER_RESET", FSX_TRANSFER_RESET},
-    {"TRANSFER_SHORT", FSX_TRANSFER_SHORT},
-    {"TRANSFER_LONG", FSX_TRANSFER_LONG},
-    {"TRANSFER_RANGE", FSX_TRANSFER_RANGE},
-    {"TRANSFER_DAMAGED", FSX_TRANSFER_DAMAGED},
-    {"TRANSFER_LOCAL_SHORT", FSX_TRANSFER_LOCAL_SHORT},
-    {"TRANSFER_LOCAL_IO", FSX_TRANSFER_LOCAL_IO},
-    {"TRANSFER_LOCAL_CHANGED", FSX_TRANSFER_LOCAL_CHANGED},
-    {"TRANSFER_CANCELLED", FSX_TRANSFER_CANCELLED},
-    {"TRANSFER_MEMORY", FSX_TRANSFER_MEMORY},
-    {"TRANSFER_OTHER", FSX_TRANSFER_OTHER},
-    {"TRANSFER_HASH_XXH3_128", FSX_TRANSFER_XXH3},
-    {"TRANSFER_HASH_CRC64NVME", FSX_TRANSFER_CRC64NVME},
-};
-
 int
 fsx_transfer_exec(PyObject *module)
 {
@@ -367,8 +395,5 @@ fsx_transfer_exec(PyObject *module)
     }
     failed = PyModule_AddObjectRef(module, "TransferResult", type);
     Py_DECREF(type);
-    for (size_t i = 0; failed == 0 && i < sizeof constants / sizeof *constants; i++) {
-        failed = PyModule_AddIntConstant(module, constants[i].name, constants[i].value);
-    }
-    return failed;
+    return failed < 0 ? failed : fsx_result_add_constants(module);
 }

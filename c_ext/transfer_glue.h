@@ -11,9 +11,14 @@
 /* A new job from the arguments of submit; NULL with an exception. */
 struct fsx_job *fsx_request_parse(PyObject *args, PyObject *kwargs);
 
+/* A new job from one of the tuples that submit_gets is given; NULL with an exception. */
+struct fsx_job *fsx_request_parse_get(PyObject *get, long long priority, const char *proxy);
+
 /* 0, or -1 with ValueError. */
 int fsx_check_range(const char *name, long long value, long long least, long long most);
 
+PyObject *fsx_result_ids(const uint64_t *ids, size_t count); /* a list */
+int fsx_result_add_constants(PyObject *module);
 PyObject *fsx_result_new_type(void);
 PyObject *fsx_result_of(PyObject *type, const struct fsx_job *job);
 

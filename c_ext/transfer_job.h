@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 #include <xxhash.h>
 
 #define FSX_TRANSFER_MESSAGE 256
@@ -54,10 +55,13 @@ struct fsx_job {
     unsigned hashes;       /* enum fsx_transfer_hashes, of the file's range */
     bool expects_crc;      /* of the file's range; wants FSX_TRANSFER_CRC64NVME in `hashes` */
     uint64_t expected_crc;
+    bool drops_metadata; /* of the answer's headers, what users have said of an object */
     size_t keep_body;    /* the most of an answer's body to keep in memory */
     int64_t timeout_ms;  /* 0: none */
     int64_t low_speed_s; /* -1: the pool's; 0: however slow */
     unsigned priority;
+    bool gives_times; /* to the file, whatever comes of the job once bytes may have been written */
+    struct timespec times[2]; /* of the last access and of the last change */
 
     /* the pool's, under its mutex */
     uint64_t id;

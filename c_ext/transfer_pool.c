@@ -97,6 +97,9 @@ work(void *argument)
             continue;
         }
         job->worker = worker;
+        if (fsx_queue_has_waiting(&pool->queue)) { /* who put in many woke one of us up */
+            call_idle_worker(pool);
+        }
         pthread_mutex_unlock(&pool->mutex);
         fsx_wire_run(&worker->wire, job);
         pthread_mutex_lock(&pool->mutex);
@@ -192,6 +195,24 @@ fsx_pool_submit(struct fsx_pool *pool, struct fsx_job *job, uint64_t *id)
     }
     pthread_mutex_unlock(&pool->mutex);
     return status;
+}
+
+size_t
+fsx_pool_submit_many(struct fsx_pool *pool, struct fsx_job **jobs, size_t count, uint64_t *ids)
+{
+    size_t taken = 0;
+
+    pthread_mutex_lock(&pool->mutex);
+    while (!pool->is_closing && taken < count && fsx_queue_add(&pool->queue, jobs[taken])) {
+        ids[taken] = jobs[taken]->id;
+        jobs[taken] = NULL;
+        taken++;
+    }
+    if (taken > 0) {
+        call_idle_worker(pool);
+    }
+    pthread_mutex_unlock(&pool->mutex);
+    return taken;
 }
 
 bool

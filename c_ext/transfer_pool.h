@@ -26,6 +26,11 @@ struct fsx_pool *fsx_pool_new(size_t threads, size_t capacity,
 /* Takes the job over if FSX_POOL_OK, and sets *id. */
 enum fsx_pool_status fsx_pool_submit(struct fsx_pool *pool, struct fsx_job *job, uint64_t *id);
 
+/* The same for several: the first ones, as many as there is room for, are taken over, and are NULL
+ * in `jobs` then. How many. */
+size_t fsx_pool_submit_many(struct fsx_pool *pool, struct fsx_job **jobs, size_t count,
+                            uint64_t *ids);
+
 /* False: there is no such job, or it is done. */
 bool fsx_pool_cancel(struct fsx_pool *pool, uint64_t id);
 

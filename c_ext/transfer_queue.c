@@ -85,6 +85,17 @@ fsx_queue_find(const struct fsx_queue *queue, uint64_t id)
     return job != NULL && job->id == id ? job : NULL;
 }
 
+bool
+fsx_queue_has_waiting(const struct fsx_queue *queue)
+{
+    for (size_t priority = 0; priority < FSX_TRANSFER_PRIORITIES; priority++) {
+        if (queue->waiting[priority].first != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 struct fsx_job *
 fsx_queue_take_next(struct fsx_queue *queue)
 {

@@ -35,6 +35,7 @@ bool fsx_queue_add(struct fsx_queue *queue, struct fsx_job *job);
 struct fsx_job *fsx_queue_find(const struct fsx_queue *queue, uint64_t id); /* or NULL */
 
 /* The next to run, running from now on; NULL if none waits. */
+bool fsx_queue_has_waiting(const struct fsx_queue *queue);
 struct fsx_job *fsx_queue_take_next(struct fsx_queue *queue);
 /* A job that waited or ran is done. */
 void fsx_queue_finish(struct fsx_queue *queue, struct fsx_job *job);

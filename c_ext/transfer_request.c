@@ -1,6 +1,7 @@
 /* The arguments of TransferPool.submit, checked, as a job. */
 #include "transfer_glue.h"
 
+#include "look.h"
 #include "transfer_headers.h"
 
 #include <errno.h>
@@ -220,6 +221,44 @@ fsx_request_parse(PyObject *args, PyObject *kwargs)
     if (add_headers(job, headers) < 0 || set_expected_crc(job, expected_crc) < 0 ||
         (body != Py_None && set_body(job, body) < 0) ||
         ((source >= 0 || sink >= 0) && set_file(job, source, sink, offset, length) < 0)) {
+        fsx_job_free(job);
+        return NULL;
+    }
+    return job;
+}
+
+struct fsx_job *
+fsx_request_parse_get(PyObject *get, long long priority, const char *proxy)
+{
+    long long length, mtime_ns, atime_ns;
+    PyObject *headers;
+    const char *url;
+    int sink;
+    struct fsx_job *job;
+
+    if (!PyTuple_Check(get)) {
+        PyErr_SetString(PyExc_TypeError, "a GET is a tuple");
+        return NULL;
+    }
+    if (!PyArg_ParseTuple(get, "sOiLLL", &url, &headers, &sink, &length, &mtime_ns, &atime_ns) ||
+        fsx_check_range("length", length, 0, INT64_MAX) < 0 ||
+        fsx_check_range("priority", priority, 0, FSX_TRANSFER_PRIORITIES - 1) < 0) {
+        return NULL;
+    }
+    job = fsx_job_new("GET", url, proxy);
+    if (job == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    job->expect_status = 200;
+    job->hashes = FSX_TRANSFER_CRC64NVME;
+    job->priority = (unsigned)priority;
+    job->keep_body = DEFAULT_KEPT;
+    job->drops_metadata = true;
+    job->gives_times = true;
+    job->times[0] = fsx_timespec(atime_ns);
+    job->times[1] = fsx_timespec(mtime_ns);
+    if (add_headers(job, headers) < 0 || set_file(job, -1, sink, 0, length) < 0) {
         fsx_job_free(job);
         return NULL;
     }

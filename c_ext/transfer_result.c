@@ -85,7 +85,58 @@ fsx_result_of(PyObject *type, const struct fsx_job *job)
 }
 
 PyObject *
+fsx_result_ids(const uint64_t *ids, size_t count)
+{
+    PyObject *list = PyList_New((Py_ssize_t)count);
+
+    for (size_t i = 0; list != NULL && i < count; i++) {
+        PyObject *id = PyLong_FromUnsignedLongLong(ids[i]);
+        if (id == NULL) {
+            Py_CLEAR(list);
+            break;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)i, id);
+    }
+    return list;
+}
+
+PyObject *
 fsx_result_new_type(void)
 {
     return (PyObject *)PyStructSequence_NewType(&result_description);
+}
+
+static const struct {
+    const char *name;
+    long value;
+} constants[] = {
+    {"TRANSFER_OK", FSX_TRANSFER_OK},
+    {"TRANSFER_HTTP", FSX_TRANSFER_HTTP},
+    {"TRANSFER_CONNECT", FSX_TRANSFER_CONNECT},
+    {"TRANSFER_TIMEOUT", FSX_TRANSFER_TIMEOUT},
+    {"TRANSFER_TLS", FSX_TRANSFER_TLS},
+    {"TRANSFER_RESET", FSX_TRANSFER_RESET},
+    {"TRANSFER_SHORT", FSX_TRANSFER_SHORT},
+    {"TRANSFER_LONG", FSX_TRANSFER_LONG},
+    {"TRANSFER_RANGE", FSX_TRANSFER_RANGE},
+    {"TRANSFER_DAMAGED", FSX_TRANSFER_DAMAGED},
+    {"TRANSFER_LOCAL_SHORT", FSX_TRANSFER_LOCAL_SHORT},
+    {"TRANSFER_LOCAL_IO", FSX_TRANSFER_LOCAL_IO},
+    {"TRANSFER_LOCAL_CHANGED", FSX_TRANSFER_LOCAL_CHANGED},
+    {"TRANSFER_CANCELLED", FSX_TRANSFER_CANCELLED},
+    {"TRANSFER_MEMORY", FSX_TRANSFER_MEMORY},
+    {"TRANSFER_OTHER", FSX_TRANSFER_OTHER},
+    {"TRANSFER_HASH_XXH3_128", FSX_TRANSFER_XXH3},
+    {"TRANSFER_HASH_CRC64NVME", FSX_TRANSFER_CRC64NVME},
+};
+
+int
+fsx_result_add_constants(PyObject *module)
+{
+    for (size_t i = 0; i < sizeof constants / sizeof *constants; i++) {
+        if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0) {
+            return -1;
+        }
+    }
+    return 0;
 }

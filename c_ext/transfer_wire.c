@@ -4,8 +4,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define NS_PER_MS INT64_C(1000000)
@@ -14,6 +16,7 @@
 #define KEPT_CONNECTIONS 4L /* a thread: for as many endpoints */
 #define SMALLEST_CURL_BUFFER 16384L
 #define LARGEST_CURL_BUFFER 524288L /* CURL_MAX_READ_SIZE before 8.7, and enough */
+#define METADATA "x-amz-meta-"
 #define KEEPALIVE_IDLE_S 30L
 #define KEEPALIVE_INTERVAL_S 15L
 
@@ -159,6 +162,18 @@ lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
 }
 
+static struct curl_header *
+next_header(const struct fsx_wire *wire, struct curl_header *before)
+{
+    struct curl_header *header = before;
+
+    do {
+        header = curl_easy_nextheader(wire->easy, CURLH_HEADER, -1, header);
+    } while (header != NULL && wire->job->drops_metadata &&
+             strncasecmp(header->name, METADATA, sizeof METADATA - 1) == 0);
+    return header;
+}
+
 /* Copy the final answer's headers. libcurl drops its own with the next request. */
 static bool
 keep_headers(struct fsx_wire *wire)
@@ -168,7 +183,7 @@ keep_headers(struct fsx_wire *wire)
     size_t size = 0;
     char *at;
 
-    while ((header = curl_easy_nextheader(wire->easy, CURLH_HEADER, -1, header)) != NULL) {
+    while ((header = next_header(wire, header)) != NULL) {
         size += strlen(header->name) + strlen(header->value) + 2;
         job->answer_header_count++;
     }
@@ -180,7 +195,7 @@ keep_headers(struct fsx_wire *wire)
         job->answer_header_count = 0;
         return false;
     }
-    while ((header = curl_easy_nextheader(wire->easy, CURLH_HEADER, -1, header)) != NULL) {
+    while ((header = next_header(wire, header)) != NULL) {
         size_t value_size = strlen(header->value) + 1;
         for (const char *c = header->name; *c != '\0'; c++) {
             *at++ = lower(*c);
@@ -228,6 +243,16 @@ keep_answer(struct fsx_wire *wire)
     if (!keep_headers(wire)) {
         job->error = FSX_TRANSFER_OK; /* nothing that was said outranks this */
         fsx_job_fail(job, FSX_TRANSFER_MEMORY, "no memory for the answer's headers");
+    }
+}
+
+/* Bringing data is no modification of the file. */
+static void
+give_times(struct fsx_job *job)
+{
+    if (job->gives_times && futimens(job->fd, job->times) < 0) {
+        job->error_number = errno;
+        fsx_job_fail(job, FSX_TRANSFER_LOCAL_IO, "futimens: %s", strerrordesc_np(errno));
     }
 }
 
@@ -323,6 +348,7 @@ fsx_wire_run(struct fsx_wire *wire, struct fsx_job *job)
     if (was_tried) { /* else libcurl still has the headers of the job before */
         keep_answer(wire);
     }
+    give_times(job);
     fsx_job_close_fd(job);
     atomic_fetch_add(&wire->shared->totals.jobs, 1);
     wire->job = NULL;

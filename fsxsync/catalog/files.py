@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from fsxsync.catalog.connection import Connection, Row
 from fsxsync.catalog.numbers import Numbers
@@ -29,6 +29,10 @@ _BETWEEN = f"{_SELECT} WHERE association = ? AND sort_key >= ? AND sort_key < ? 
 _KNOWN = """SELECT sort_key, etag, remote_size, last_modified_ns FROM files WHERE association = ? AND sort_key > ?
     ORDER BY sort_key LIMIT ?"""
 _BY_INODE = f"{_SELECT} WHERE ino = ?"
+_LOADING = """SELECT sort_key, ino, etag, content_hash, mode, uid, gid FROM files
+    WHERE association = ? AND sort_key IN"""
+_RELEASED_OWNERS = "SELECT association FROM files WHERE ino = ? AND released AND etag = ?"
+_RELEASED = "SELECT association, sort_key, ino, etag, content_hash FROM files WHERE released AND ino IN"
 _PUT = f"""INSERT INTO files ({_COLUMNS}) VALUES ({_MARKS})
     ON CONFLICT (association, sort_key) DO UPDATE SET {_SET}"""  # noqa: S608
 _SET_LOCAL = """UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = ?, released = ?
@@ -74,6 +78,18 @@ class Known(NamedTuple):
         return self.etag == etag and self.remote_size == size and last_modified_ns <= self.last_modified_ns
 
 
+class Loading(NamedTuple):
+    """As much of a file's row as tells whether what was loaded is its object; see `Base`."""
+
+    path: bytes
+    ino: int
+    etag: str | None
+    content_hash: bytes | None
+    mode: int
+    uid: int
+    gid: int
+
+
 def sort_key(base: Base) -> bytes:
     """Where a row stands in a walk: as its key, below the prefix, stands in an S3 listing."""
     return base.path + b"/" if base.kind is Kind.DIRECTORY else base.path
@@ -99,8 +115,7 @@ class Files:
         as long as their answers."""
         found: dict[bytes, Base] = {}
         number = self._numbers.get(association)
-        for start in range(0, len(paths), _AT_ONCE):
-            part = paths[start : start + _AT_ONCE]
+        for part in _parts(paths):
             keys = [key for path in part for key in (path, path + b"/")]
             sql = f"{_SELECT} WHERE association = ? AND sort_key IN ({', '.join('?' * len(keys))})"
             for row in self._connection.rows(sql, (number, *keys)):
@@ -158,6 +173,35 @@ class Files:
                 ],
             )
 
+    def loading(self, association: str, paths: Sequence[bytes]) -> dict[bytes, Loading]:
+        """Of the rows of files at those paths what counts at the end of a restore."""
+        found: dict[bytes, Loading] = {}
+        for part in _parts(paths):
+            sql = f"{_LOADING} ({', '.join('?' * len(part))})"
+            for path, ino, *more in self._connection.rows(sql, (self._numbers.get(association), *part)):
+                found[path] = Loading(path, unsigned(ino), *more)
+        return found
+
+    def note_hashes(self, arrived: Mapping[int, tuple[str, bytes]]) -> list[int]:
+        """Write the XXH3-128 of stubs into their rows, by inode, each with the ETag of the object that it is of. The
+        inodes of which a row has another ETag and another hash."""
+        others: list[int] = []
+        hashes: list[Row] = []
+        for part in _parts(list(arrived)):
+            sql = f"{_RELEASED} ({', '.join('?' * len(part))})"
+            for number, key, ino, etag, content_hash in self._connection.rows(sql, [signed(ino) for ino in part]):
+                wanted, digest = arrived[unsigned(ino)]
+                if content_hash == digest:
+                    continue
+                if etag == wanted:
+                    hashes.append((digest, number, key, ino))
+                else:
+                    others.append(unsigned(ino))
+        if hashes:
+            with self._connection.transaction():
+                self._connection.run_many(_SET_HASH, hashes)
+        return others
+
     def set_hash_many(self, hashes: Iterable[tuple[Base, bytes]]) -> None:
         """The content hash of rows that are files'."""
         with self._connection.transaction():
@@ -213,13 +257,16 @@ class Files:
         """Rows of every association whose local side was that host inode."""
         return [self._base(row) for row in self._connection.rows(_BY_INODE, (signed(ino),))]
 
+    def released_owners(self, ino: int, etag: str) -> list[str]:
+        """Associations that have a row of a stub of that inode, for an object of that ETag."""
+        return [self._numbers.id_of(row[0]) for row in self._connection.rows(_RELEASED_OWNERS, (signed(ino), etag))]
+
     def by_inode_many(self, inodes: Sequence[int]) -> list[Base]:
         """The same for many."""
         found: list[Base] = []
-        for start in range(0, len(inodes), _AT_ONCE):
-            part = [signed(ino) for ino in inodes[start : start + _AT_ONCE]]
+        for part in _parts(inodes):
             sql = f"{_SELECT} WHERE ino IN ({', '.join('?' * len(part))})"
-            found += (self._base(row) for row in self._connection.rows(sql, part))
+            found += (self._base(row) for row in self._connection.rows(sql, [signed(ino) for ino in part]))
         return found
 
     def children_exist(self, association: str, path: bytes) -> bool:
@@ -298,6 +345,15 @@ class Files:
                 *row[22:24],
             )
         )
+
+
+Item = TypeVar("Item")
+
+
+def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """As many as are asked for in one statement."""
+    for start in range(0, len(items), _AT_ONCE):
+        yield items[start : start + _AT_ONCE]
 
 
 def _other_form(row: Row) -> tuple[int, bytes]:

@@ -12,6 +12,8 @@ from fsxsync.control.client import Client, Document
 
 LOOK_S = 0.1
 LOOK_MAX_S = 1.0
+LOOK_SHARE = 0.05
+"""Of the time that a task has taken: so much later than it ended it is seen to, where no bar has to move."""
 LINE_S = 10.0
 """How often a line is printed where there is no terminal: a log of an hour's task stays readable."""
 BAR = 24
@@ -21,7 +23,6 @@ def follow(client: Client, task_id: str, *, is_quiet: bool) -> Document:
     """Return when the task has ended. Interrupted, it leaves the task alone. ``is_quiet``: a bar at most."""
     started_s = told_s = time.monotonic()
     is_terminal = sys.stderr.isatty() and (is_quiet or sys.stdout.isatty())
-    pause_s = LOOK_S
     try:
         while True:
             task = client.task(task_id)
@@ -35,8 +36,8 @@ def follow(client: Client, task_id: str, *, is_quiet: bool) -> Document:
             elif not is_quiet and now_s - told_s >= LINE_S:
                 told_s = now_s
                 click.echo(progress(task, now_s - started_s, bar=False), err=True)
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 1.2, LOOK_S if is_terminal else LOOK_MAX_S)
+            pause_s = LOOK_S if is_terminal else LOOK_SHARE * (now_s - started_s)
+            time.sleep(min(max(pause_s, LOOK_S), LOOK_MAX_S))
     except KeyboardInterrupt:
         click.echo(f"\nfsxsync: {task_id} goes on; 'fsxsync task cancel {task_id}' ends it", err=True)
         raise

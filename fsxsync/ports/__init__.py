@@ -17,7 +17,7 @@ from fsxsync.ports.store import (
     Written,
 )
 from fsxsync.ports.tasks import Planned, TaskBoard
-from fsxsync.ports.wire import Answer, FileRange, Priority, SignedRequest, Wire
+from fsxsync.ports.wire import Answer, End, FileRange, Priority, SignedRequest, Sink, Wire
 
 __all__ = [
     "HELD_S",
@@ -26,6 +26,7 @@ __all__ = [
     "AssociationStatus",
     "ChunkJob",
     "Conditions",
+    "End",
     "EventQueue",
     "EventRoute",
     "Fetched",
@@ -43,6 +44,7 @@ __all__ = [
     "Priority",
     "QueueMessage",
     "SignedRequest",
+    "Sink",
     "Status",
     "StoreFactory",
     "TaskBoard",

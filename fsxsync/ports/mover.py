@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from fsxsync.model.identity import Remote
+from fsxsync.model.stub import StubMark
 from fsxsync.ports.store import Fetched, ObjectHeaders, ObjectStore, Written
-from fsxsync.ports.wire import Priority
+from fsxsync.ports.wire import End, Priority, Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,16 @@ class Mover(Protocol):
     """transfer/: bytes between socket and file. Raises RepositoryError, NoSpace, LocalChanged."""
 
     async def fetch(self, job: ChunkJob, priority: Priority) -> Fetched: ...
+
+    async def fetch_many(
+        self,
+        store: ObjectStore,
+        wanted: Sequence[StubMark],
+        priority: Priority,
+        begin: Callable[[int, End], Sink | None],
+        came: Callable[[int, Fetched | None], None],
+    ) -> None:
+        """See `ObjectStore.fetch_many`."""
 
     async def upload(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -10,7 +10,8 @@ from fsxsync.model.association import Access
 from fsxsync.model.checksum import Checksum
 from fsxsync.model.identity import Kind, Posix, Remote
 from fsxsync.model.measures import Requests
-from fsxsync.ports.wire import FileRange, Priority
+from fsxsync.model.stub import StubMark
+from fsxsync.ports.wire import End, FileRange, Priority, Sink
 
 
 class Listed(NamedTuple):
@@ -118,6 +119,26 @@ class ObjectStore(Protocol):
     ) -> Fetched:
         """Exactly these bytes of exactly that version (``size`` bytes in all) into the file at the same offset.
         ObjectChanged if that version is no longer current; also what `Wire.send` says of files."""
+
+    async def fetch_many(
+        self,
+        wanted: Sequence[StubMark],
+        *,
+        priority: Priority,
+        begin: Callable[[int, End], Sink | None],
+        came: Callable[[int, Fetched | None], None],
+    ) -> None:
+        """The same for objects that are wanted whole, and of which none is empty: some at a time, in order; returns
+        when all have come, or were not wanted any more.
+
+        ``begin(number, end)``: its turn has come; where it goes to, or None: nowhere any more.
+        ``came(number, fetched)`` follows each that has a place; None: it did not come at the first try, and `fetch`
+        will, or says why not. Both are called in the trio thread and must not block or raise. Cancelling ends all that
+        is under way, as `Wire`'s.
+
+        Raises:
+            RepositoryError: nothing can be asked for at all.
+        """
 
     async def get(self, key: str, *, etag: str | None = None, limit: int) -> bytes:
         """A small object whole (symlink targets); KeyRefused if it is larger than ``limit`` bytes."""

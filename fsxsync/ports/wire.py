@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +27,17 @@ class FileRange:
     fd: int
     offset: int
     length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """A file that takes an object whole, ``size`` bytes, and has these times when they are in it: bringing data is no
+    modification. ``fd`` may be closed as soon as the request has gone."""
+
+    fd: int
+    size: int
+    mtime_ns: int
+    atime_ns: int
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -59,6 +71,10 @@ class Answer:
         return next((value for key, value in self.headers if key == name), None)
 
 
+End = Callable[[], None]
+"""Ends a request that is under way, at once; what becomes of it comes all the same."""
+
+
 class Wire(Protocol):
     """transfer/: one road to the servers, with its own limit of requests at a time. Signs nothing, repeats nothing."""
 
@@ -85,4 +101,20 @@ class Wire(Protocol):
             EndpointUnreachable: no answer, or not a whole one: try again. LocalChanged: the body was not what was
             announced, or the file ended before it. NoSpace. TreeError: the file can't be read or written.
             RepositoryError: an answer that is none to this request (another range, too much).
+        """
+
+    async def get_many(
+        self,
+        count: int,
+        priority: Priority,
+        prepare: Callable[[int, End], tuple[SignedRequest, Sink] | None],
+        came: Callable[[int, Answer | None], None],
+    ) -> None:
+        """GETs of whole objects, ``count`` of them, some at a time as the limit allows; returns when all have come.
+
+        ``prepare(number, end)`` is called when its turn has come, in order, and says what to ask for; None: nothing any
+        more. ``came(number, answer)`` follows each that was asked for, whatever the answer is; None: there is none that
+        is whole. Both in the trio thread; they do not block and raise nothing.
+
+        Cancelling ends all that is under way, of which the answers come, and prepares no more.
         """

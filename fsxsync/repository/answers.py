@@ -30,6 +30,7 @@ _LENGTHS = {
     Algorithm.SHA1: 20,
     Algorithm.SHA256: 32,
 }
+_TOLD = tuple((algorithm, length, f"Checksum{algorithm.value}") for algorithm, length in _LENGTHS.items())
 _ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 _RESTORED = 'ongoing-request="false"'
 _ONGOING = 'ongoing-request="true"'
@@ -147,8 +148,8 @@ def checksums_of(head: Mapping[str, Any], etag: str, *, etag_is_md5: bool = Fals
     found: list[Checksum] = []
     kind = head.get("ChecksumType")
     if kind == "FULL_OBJECT" or (kind is None and not is_multipart_etag(etag)):
-        for algorithm, length in _LENGTHS.items():
-            text = head.get(f"Checksum{algorithm.value}")
+        for algorithm, length, name in _TOLD:
+            text = head.get(name)
             value = _decoded(text) if text else None
             if value is not None and len(value) == length:
                 found.append(Checksum(algorithm, value))

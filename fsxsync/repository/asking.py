@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from xml.etree import ElementTree as ET
 
@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from fsxsync.errors import AccessDenied, BadCredentials, BucketMissing, EndpointUnreachable, FsxSyncError, Throttled
 from fsxsync.model.measures import UNANSWERED, Requests
-from fsxsync.ports import Answer, FileRange, Priority, SignedRequest, Wire
+from fsxsync.ports import Answer, End, FileRange, Priority, SignedRequest, Sink, Wire
 from fsxsync.repository.requests import Request
 from fsxsync.repository.signing import Signer
 from fsxsync.repository.translate import code_of, translate
@@ -99,6 +99,47 @@ class Asker:
                 if not isinstance(error, Throttled) or attempt >= ATTEMPTS:
                     raise error from refusal
             await trio.sleep(backoff_s(attempt, random.random()))  # noqa: S311  jitter is no secret
+
+    async def get_many(
+        self,
+        wanted: Sequence[Request],
+        *,
+        priority: Priority,
+        begin: Callable[[int, End], Sink | None],
+        came: Callable[[int, Answer | None], None],
+    ) -> None:
+        """GETs of whole objects, each tried once. ``begin(number, end)`` says where it goes to when its turn has come;
+        None: nowhere. ``came(number, answer)`` follows; None: no 2xx came, and `ask` finds out why.
+
+        Raises:
+            RepositoryError: there is nothing to sign with; what was begun came to nothing.
+        """
+        if not self._signer.is_ready:
+            await self._sign(wanted[0], b"")
+
+        sizes: dict[int, int] = {}
+
+        def prepare(number: int, end: End) -> tuple[SignedRequest, Sink] | None:
+            if not self._signer.is_ready:  # credentials have to be refreshed, and that takes its time
+                return None
+            try:
+                signed = self._signer.sign_alike(wanted[number])
+            except FsxSyncError:
+                return None  # who asks for it alone is told
+            sink = begin(number, end)
+            if sink is None:
+                return None
+            sizes[number] = sink.size
+            return signed, sink
+
+        def take(number: int, answer: Answer | None) -> None:
+            taken = answer is not None and 200 <= answer.status < 300
+            status = UNANSWERED if answer is None else str(answer.status)
+            down = sizes.pop(number) if taken else 0 if answer is None else len(answer.body)
+            self._counted.note(wanted[number].operation, status, int(time.monotonic()), down=down)
+            came(number, answer if taken else None)
+
+        await self._wire.get_many(len(wanted), priority, prepare, take)
 
     def _note(self, request: Request, answer: Answer | None, body: bytes | FileRange, into: FileRange | None) -> None:
         now_s = int(time.monotonic())

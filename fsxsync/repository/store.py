@@ -9,7 +9,7 @@ What comes by the thousand goes over the wire (asking.py), the rest through boto
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import trio
@@ -26,13 +26,17 @@ from fsxsync.errors import (
 from fsxsync.model.association import Access
 from fsxsync.model.identity import Kind, Posix, Remote
 from fsxsync.model.measures import Requests
+from fsxsync.model.stub import StubMark
 from fsxsync.ports import (
+    Answer,
     Conditions,
+    End,
     Fetched,
     FileRange,
     Listed,
     ObjectHeaders,
     Priority,
+    Sink,
     UploadedPart,
     Wire,
     Written,
@@ -41,7 +45,7 @@ from fsxsync.repository import copying, requests
 from fsxsync.repository.answers import checksums_of, described_again, plain_etag, remote_of, same_version
 from fsxsync.repository.asking import Asker
 from fsxsync.repository.bookkeeping import Bookkeeping, condition_of
-from fsxsync.repository.heads import head_document, written_of
+from fsxsync.repository.heads import head_document, told_of_bytes, written_of
 from fsxsync.repository.signing import Signer
 
 _FINISHED_MAX = 16 << 20
@@ -143,6 +147,27 @@ class S3Store:
         assert answer.crc64nvme is not None
         told = checksums_of(head, etag, etag_is_md5=self.conditions.etag_is_md5) if is_whole else ()
         return Fetched(answer.crc64nvme, told)
+
+    async def fetch_many(
+        self,
+        wanted: Sequence[StubMark],
+        *,
+        priority: Priority,
+        begin: Callable[[int, End], Sink | None],
+        came: Callable[[int, Fetched | None], None],
+    ) -> None:
+        def take(number: int, answer: Answer | None) -> None:
+            came(number, None if answer is None else self._fetched(answer, wanted[number].etag))
+
+        asked = [requests.get(one.key, etag=one.etag, version_id=one.version_id) for one in wanted]
+        await self._asker.get_many(asked, priority=priority, begin=begin, came=take)
+
+    def _fetched(self, answer: Answer, etag: str) -> Fetched | None:
+        """What came whole; None: it is not that version, or the answer's head makes no sense."""
+        head = told_of_bytes(answer)
+        if plain_etag(head.get("ETag")) != etag or answer.crc64nvme is None:
+            return None
+        return Fetched(answer.crc64nvme, checksums_of(head, etag, etag_is_md5=self.conditions.etag_is_md5))
 
     async def get(self, key: str, *, etag: str | None = None, limit: int) -> bytes:
         what = self._books.what("download", key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -12,14 +12,12 @@ import trio
 
 from fsxsync.catalog.partials import Partial
 from fsxsync.crashpoint import durable
-from fsxsync.errors import FsxSyncError, LocalChanged, NoSpace, ObjectChanged, ObjectDamaged, ObjectMissing
-from fsxsync.model.checksum import Checksum
+from fsxsync.errors import FsxSyncError, LocalChanged, NoSpace, ObjectChanged, ObjectMissing
 from fsxsync.model.measures import Measures
 from fsxsync.model.stub import XATTR, StubMark
-from fsxsync.ports import ChunkJob, Mover, ObjectStore, Priority
-from fsxsync.sync.integrity import fits
+from fsxsync.ports import ChunkJob, End, Fetched, Mover, ObjectStore, Priority, Sink
+from fsxsync.sync.integrity import damaged_object, fits
 from fsxsync.sync.readahead import Readers
-from fsxsync.transfer.checksums import choose
 from fsxsync.tree.beneath import translated
 from fsxsync.tree.stub_data import chunk_crc64nvme, combined_crc64nvme, put_back
 
@@ -53,6 +51,8 @@ class Hydration:
     mtime_ns: int
     atime_ns: int
     chunk_size: int
+    counts: Measures
+    """Where its reads are counted."""
     claims: dict[int, int] = field(default_factory=dict)
     """Chunks that a daemon before us brought, with the CRC64NVME that their bytes must still have."""
     states: bytearray = field(init=False)
@@ -75,6 +75,8 @@ class Hydration:
     failure: FsxSyncError | None = None
     """Nothing is to be had from here any more: what readers are told."""
     discarded: bool = False
+    is_forgotten: bool = False
+    """``fd`` is closed."""
     suspect: bool = False
     """It was damaged when it was loaded before: no byte is shown before all of them are compared."""
     tries: int = 0
@@ -84,14 +86,13 @@ class Hydration:
     remembered: bool = False
     """The catalog has a row of it."""
     waiting: int = 0
-    """How many wait for its archived object to be restored."""
+    """How many wait for its archived object to be restored, or for its turn among many."""
     last_use: float = 0.0
-    counts: Measures = field(default_factory=Measures)
-    """Where its reads are counted."""
     reported: str = ""
     read_up_to: int = 0
     readers: Readers = field(default_factory=Readers)
-    _scopes: set[trio.CancelScope] = field(default_factory=set)
+    _ends: set[End] = field(default_factory=set)
+    """End each of the downloads that are under way."""
     _flights: int = 0
     _landed: trio.Event = field(default_factory=trio.Event)
 
@@ -114,6 +115,11 @@ class Hydration:
     def is_busy(self) -> bool:
         return bool(self.arrivals)
 
+    @property
+    def rests(self) -> bool:
+        """Nothing is done with it, and nothing is to come."""
+        return not self.is_busy and self.settling is None and self.resumed is None and self.waiting == 0
+
     def _span(self, index: int) -> tuple[int, int]:
         offset = index * self.chunk_size
         return offset, min(self.chunk_size, self.mark.size - offset)
@@ -130,6 +136,8 @@ class Hydration:
 
     def crc64nvme(self) -> int:
         """Of the whole file, as its chunks came; all of them are HERE."""
+        if self.count == 1:
+            return self.crcs[0]
         return combined_crc64nvme((self.crcs[index], self._span(index)[1]) for index in range(self.count))
 
     def as_partial(self, boot_id: str) -> Partial:
@@ -187,7 +195,7 @@ class Hydration:
 
     def begin(self, index: int) -> bool:
         """True: whoever calls has to `carry` that chunk now. False: somebody does, or nobody may."""
-        if self.states[index] != MISSING or self.discarded or self.failure is not None:
+        if self.states[index] != MISSING or self.discarded or self.is_forgotten or self.failure is not None:
             return False
         self.states[index] = UNDER_WAY
         self.begun_at[index] = trio.current_time()
@@ -214,7 +222,7 @@ class Hydration:
         crc: int | None = None
         error: FsxSyncError | None = replaced()  # should `cancel` end it
         scope = trio.CancelScope()
-        self._scopes.add(scope)
+        self._ends.add(scope.cancel)
         try:
             with scope:
                 if self.discarded:
@@ -224,23 +232,45 @@ class Hydration:
         except FsxSyncError as caught:
             error = caught
         finally:
-            self._scopes.discard(scope)
-            if crc is None:
-                self.states[index] = MISSING
-                if error is not None:
-                    self.failures[index] = error
-            else:
-                self.states[index] = HERE
-                self.begun_at.pop(index, None)
-                self.here += 1
-                self.crcs[index] = crc
-            self.arrivals.pop(index).set()
+            self._ends.discard(scope.cancel)
+            if crc is None and error is not None:
+                self.failures[index] = error
+            self._arrived(index, crc)
         return error
+
+    def _arrived(self, index: int, crc: int | None) -> None:
+        """None: it did not come. Whoever waits for it looks."""
+        if crc is None:
+            self.states[index] = MISSING
+        else:
+            self.states[index] = HERE
+            self.begun_at.pop(index, None)
+            self.here += 1
+            self.crcs[index] = crc
+        self.arrivals.pop(index).set()
+
+    def begin_whole(self, end: End) -> Sink | None:
+        """As `begin` for a file of one chunk that comes among many (`restoring`): where its bytes go to. None: somebody
+        brings it, or nobody may, or somebody is replacing the file."""
+        if self.resumed is not None or self.claims or not self.begin(0):
+            return None
+        self._ends.add(end)
+        self._flights += 1
+        return Sink(self.fd, self.mark.size, self.mtime_ns, self.atime_ns)
+
+    def came_whole(self, end: End, fetched: Fetched | None) -> None:
+        """What `begin_whole` began is over, and the file has its times. ``fetched``: its bytes are the object's; None:
+        they are not here, and whoever waits for them asks for them alone."""
+        self._ends.discard(end)
+        self._land()
+        if fetched is not None:
+            self.resident_bytes += self.mark.size
+        self._arrived(0, None if fetched is None else fetched.crc64nvme)
 
     async def cancel(self) -> None:
         """End what is under way; on return nothing is."""
-        for scope in self._scopes:
-            scope.cancel()
+        for end in list(self._ends):
+            end()
         while self.arrivals:
             await next(iter(self.arrivals.values())).wait()
 
@@ -286,11 +316,13 @@ class Hydration:
         try:
             yield
         finally:
-            self._flights -= 1
-            self._landed.set()
-            self._landed = trio.Event()
+            self._land()
             # Loading data is no modification: a file's times must not move because it was read.
             os.utime(self.fd, ns=(self.atime_ns, self.mtime_ns))
+
+    def _land(self) -> None:
+        self._flights -= 1
+        self._landed.set()
 
     def _check_room(self) -> None:
         disk = os.fstatvfs(self.fd)
@@ -310,6 +342,16 @@ class Hydration:
         self.mark, self.key = mark, mark.key
         return True
 
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """Inside, somebody waits for something that it needs: it does not rest."""
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+            self.last_use = trio.current_time()
+
     async def undisturbed(self) -> None:
         """Wait until nobody is replacing the file."""
         while self.resumed is not None:
@@ -322,6 +364,7 @@ class Hydration:
         self.resumed = trio.Event()
         try:
             while self._flights:
+                self._landed = trio.Event()
                 await self._landed.wait()
             # A name for the inode that is no open file: it may be unlinked or exchanged out meanwhile.
             name = os.open(f"/proc/self/fd/{self.fd}", os.O_PATH | os.O_CLOEXEC)
@@ -340,10 +383,6 @@ def replaced() -> LocalChanged:
     return LocalChanged("reading a released file", "its content was replaced meanwhile")
 
 
-def damaged_object(key: str, told: Sequence[Checksum]) -> ObjectDamaged:
-    return ObjectDamaged(f"download of {key}", f"its bytes don't fit its checksum, {choose(told)}")
-
-
 def mark_of(fd: int) -> StubMark | None:
     """The stub mark; None for an ordinary file.
 
@@ -356,28 +395,3 @@ def mark_of(fd: int) -> StubMark | None:
         if error.errno != errno.ENODATA:
             raise
         return None
-
-
-def open_hydration(
-    own: int, path: bytes, mark: StubMark, store: ObjectStore, *, chunk_size: int, claims: Mapping[int, int]
-) -> Hydration:
-    """Start on the stub behind ``own``, a descriptor for reading and writing that is the hydration's from now on.
-
-    Raises:
-        LocalChanged: the stub is damaged.
-    """
-    status = os.fstat(own)
-    if status.st_size != mark.size:
-        raise LocalChanged("reading a released file", "its size is not its object's; it will be imported again")
-    return Hydration(
-        ino=status.st_ino,
-        path=path,
-        mark=mark,
-        store=store,
-        key=mark.key,
-        fd=own,
-        mtime_ns=status.st_mtime_ns,
-        atime_ns=status.st_atime_ns,
-        chunk_size=chunk_size,
-        claims=dict(claims),
-    )

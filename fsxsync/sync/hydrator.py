@@ -8,7 +8,7 @@ reader waits for is asked for at once; all else has a limit, over all files, so 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import trio
@@ -19,18 +19,20 @@ from fsxsync.errors import (
     NoSpace,
     ObjectArchived,
 )
+from fsxsync.model.identity import Local
 from fsxsync.model.parts import chunk_size_for
-from fsxsync.model.stub import StubMark
 from fsxsync.ports import Priority
 from fsxsync.sync.archives import may_ask, until_readable
+from fsxsync.sync.beginning import begin
 from fsxsync.sync.counting import counted
 from fsxsync.sync.front_hints import FrontHints
-from fsxsync.sync.hydration import HERE, MISSING, Hydration, mark_of, open_hydration, replaced
+from fsxsync.sync.hydration import HERE, MISSING, Hydration, mark_of, replaced
 from fsxsync.sync.idle_data import IDLE_S, IdleData, is_partial
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.loading import owner_of
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.readahead import WINDOW_MAX, Wish, choose
+from fsxsync.sync.restoring import Outcome, Restorer
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.settling import Settler
 from fsxsync.tree.stub_data import cut
@@ -60,7 +62,8 @@ class StubHydrator(FrontHints):
         self._nursery: trio.Nursery | None = None
         self._memory = PartialMemory(shared.catalog, shared.tree, self._chunk_size, boot_id)
         self._settler = Settler(shared, served_for, self._memory)
-        self._idle = IdleData(shared, self._memory, self._active, forget=self._forget, report=self._settler.report)
+        self._idle = IdleData(shared, self._memory, self._active, forget=self.forget, report=self._settler.report)
+        self._restorer = Restorer(shared, self, self._settler)
         shared.let_go = self.let_go
         shared.restore = self.restore
 
@@ -80,7 +83,7 @@ class StubHydrator(FrontHints):
             partial = [hydration for hydration in self._active.values() if is_partial(hydration)]
             await self._memory.save_all(partial)
             for hydration in list(self._active.values()):
-                self._forget(hydration)
+                self.forget(hydration)
 
     async def drop_below(self, directory: bytes) -> None:
         """Stop loading files of a directory that is about to be removed, and let go of them."""
@@ -96,14 +99,23 @@ class StubHydrator(FrontHints):
             await hydration.settling.wait()
         await hydration.cancel()
         await hydration.undisturbed()
-        self._forget(hydration)
+        self.forget(hydration)
 
-    def _forget(self, hydration: Hydration) -> None:
+    def forget(self, hydration: Hydration) -> None:
         if self._active.get(hydration.ino) is hydration:
             del self._active[hydration.ino]
             self._wanting.pop(hydration.ino, None)
             self._shared.hydrating.discard(hydration.ino)
+            hydration.is_forgotten = True
             os.close(hydration.fd)
+
+    def is_loading(self, ino: int) -> bool:
+        return ino in self._active
+
+    def start(self, act: Callable[[], Awaitable[None]], name: str) -> None:
+        if self._nursery is None:
+            raise LocalChanged("reading a released file", "the daemon is ending")
+        self._nursery.start_soon(act, name=name)
 
     def resident_bytes(self, ino: int) -> int | None:
         """Bytes of a stub that are here already; None if nothing is known to be."""
@@ -118,7 +130,7 @@ class StubHydrator(FrontHints):
     def _chunk_size(self, size: int) -> int:
         return chunk_size_for(size, self._shared.settings.chunk_size)
 
-    def _hydration(self, path: bytes, fd: int) -> Hydration | None:
+    def hydration(self, path: bytes, fd: int) -> Hydration | None:
         """What loads the file; None if it is an ordinary one.
 
         Raises:
@@ -129,7 +141,7 @@ class StubHydrator(FrontHints):
         if hydration is not None and hydration.failure is not None and hydration.settling is None:
             if trio.current_time() - hydration.last_use <= IDLE_S:
                 raise hydration.failure
-            self._forget(hydration)
+            self.forget(hydration)
             hydration = None
         if hydration is None:
             mark = mark_of(fd)
@@ -139,7 +151,12 @@ class StubHydrator(FrontHints):
                 own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
             except PermissionError:
                 own = self._shared.tree.open_write(path, ino)
-            hydration = self._begun(path, own, ino, mark)
+            try:
+                local = self._shared.tree.identify_fd(own)._replace(stub=mark)
+            except BaseException:
+                os.close(own)
+                raise
+            hydration = self.begun(path, own, local)
         elif hydration.settling is None:
             hydration.refresh_mark()
         hydration.path = path
@@ -147,22 +164,19 @@ class StubHydrator(FrontHints):
         hydration.last_use = trio.current_time()
         return hydration
 
-    def _begun(self, path: bytes, own: int, ino: int, mark: StubMark) -> Hydration:
-        """What loads the stub behind ``own``, which it takes over, from now on."""
+    def begun(self, path: bytes, own: int, local: Local) -> Hydration:
+        """What loads the stub behind ``own``, which it takes over, from now on; ``local`` is its state."""
+        assert local.stub is not None
+        chunk_size = self._chunk_size(local.stub.size)
         try:
-            served = owner_of(self._served_for(path), ino, mark)
-            row = self._memory.recall(ino, mark)
-            hydration = open_hydration(
-                own, path, mark, served.store, chunk_size=self._chunk_size(mark.size), claims=row.crcs if row else {}
-            )
-            hydration.counts = served.counts
+            served = owner_of(self._served_for(path), local.ino, local.stub)
+            hydration = begin(served, self._memory, path, own, local, chunk_size=chunk_size)
             hydration.suspect = self._settler.is_suspect(path)
-            hydration.last_use = trio.current_time()
         except BaseException:
             os.close(own)
             raise
-        self._active[ino] = hydration
-        self._shared.hydrating.add(ino)
+        self._active[local.ino] = hydration
+        self._shared.hydrating.add(local.ino)
         return hydration
 
     @asynccontextmanager
@@ -183,19 +197,19 @@ class StubHydrator(FrontHints):
         self._ask_ahead()
 
     async def open_for_read(self, path: bytes, fd: int) -> None:
-        hydration = self._hydration(path, fd)
+        hydration = self.hydration(path, fd)
         if hydration is not None and 0 < hydration.mark.size <= self._shared.settings.chunk_size:
             with counted(hydration, range(hydration.count), hydration.mark.size):
                 await self._load(hydration, range(hydration.count))
 
     async def ensure(self, path: bytes, fd: int, offset: int, length: int) -> bool:
-        hydration = self._hydration(path, fd)
+        hydration = self.hydration(path, fd)
         if hydration is None:
             return False
         needed = hydration.touched(offset, length)
         with counted(hydration, needed, min(length, max(0, hydration.mark.size - offset))):
             if hydration.suspect and needed:
-                await self._load_whole(hydration)
+                await self.load_whole(hydration)
             elif needed:
                 hydration.note_read(fd, offset, length)
                 self._wanting[hydration.ino] = hydration
@@ -203,37 +217,19 @@ class StubHydrator(FrontHints):
         return not hydration.settled.is_set()
 
     async def make_resident(self, path: bytes, fd: int) -> None:
-        hydration = self._hydration(path, fd)
+        hydration = self.hydration(path, fd)
         if hydration is not None:
-            await self._load_whole(hydration)
+            await self.load_whole(hydration)
 
     async def restore(self, path: bytes) -> int:
-        """As `make_resident`, for somebody who asked for it beforehand: whoever waits in a read goes first. Returns the
-        size of what was no ordinary file before.
+        """See `Restorer.alone`."""
+        return await self._restorer.alone(path)
 
-        Raises:
-            LocalChanged: another file took its place. FsxSyncError: it can't be loaded.
-        """
-        opened = self._shared.tree.open_stub(path)
-        if opened is None:
-            return 0
-        fd, local = opened
-        assert local.stub is not None
-        hydration: Hydration | None
-        if local.ino in self._active:  # somebody loads it already, or did a moment ago
-            try:
-                hydration = self._hydration(path, fd)
-            finally:
-                os.close(fd)
-        else:
-            hydration = self._begun(path, fd, local.ino, local.stub)
-            hydration.is_patient = True
-        if hydration is None:
-            return 0
-        await self._load_whole(hydration, Priority.BACKGROUND)
-        return local.size
+    async def restore_many(self, paths: Sequence[bytes], goes_on: Callable[[], bool]) -> list[Outcome]:
+        """See `Restorer.restore`."""
+        return await self._restorer.restore(paths, goes_on)
 
-    async def _load_whole(self, hydration: Hydration, priority: Priority = Priority.FOREGROUND) -> None:
+    async def load_whole(self, hydration: Hydration, priority: Priority = Priority.FOREGROUND) -> None:
         """On return the file is an ordinary one, whose bytes were compared with the object's."""
         while not hydration.settled.is_set():
             await self._load(hydration, range(hydration.count), priority)
@@ -262,7 +258,7 @@ class StubHydrator(FrontHints):
                 while hydration.states[index] != HERE:
                     if hydration.failure is not None:
                         raise hydration.failure
-                    if hydration.discarded:
+                    if hydration.discarded or hydration.is_forgotten:
                         raise replaced()
                     if not self._start_some(hydration, indexes[place : place + WINDOW_MAX], priority):
                         await self._landed.wait()
@@ -287,22 +283,13 @@ class StubHydrator(FrontHints):
     async def _until_restored(self, hydration: Hydration, error: ObjectArchived) -> bool:
         """Wait as long as somebody has the file open. False: its object was readable all the time."""
         served = self._served_for(hydration.path)
+        is_open = lambda: self._shared.front.open_handles(hydration.ino) > 0 and not hydration.discarded  # noqa: E731
         path = served.association.relative(hydration.path) if served is not None else None
         if served is None or not path or not may_ask(served):
             raise error
-        hydration.waiting += 1
-        try:
-            return await until_readable(
-                served,
-                path,
-                hydration.key,
-                hydration.mark.etag,
-                hydration.mark.version_id,
-                lambda: self._shared.front.open_handles(hydration.ino) > 0 and not hydration.discarded,
-            )
-        finally:
-            hydration.waiting -= 1
-            hydration.last_use = trio.current_time()
+        with hydration.waited_for():
+            mark = hydration.mark
+            return await until_readable(served, path, hydration.key, mark.etag, mark.version_id, is_open)
 
     def _start_some(self, hydration: Hydration, indexes: range, priority: Priority) -> bool:
         """Have chunks brought. False: nobody waits for them in a read, and there is no place for the first of them."""
@@ -375,24 +362,30 @@ class StubHydrator(FrontHints):
             self._nursery.start_soon(self._settle, hydration, name=f"settle {hydration.key}")
 
     async def _settle(self, hydration: Hydration) -> None:
-        over = hydration.settling
-        assert over is not None
         self._shared.settling += 1
+        error: FsxSyncError | None = None
+        is_settled = False
         try:
             await hydration.undisturbed()
-            if await self._settler.settle(hydration):
-                hydration.settled.set()
-        except FsxSyncError as error:
-            hydration.failure = error
-            if hydration.is_complete:
-                hydration.settled.set()  # all bytes are here and right, only the mark stays
-            self._settler.report(hydration, error)
+            is_settled = await self._settler.settle(hydration)
+        except FsxSyncError as caught:
+            error = caught
         finally:
             self._shared.settling -= 1
-            if hydration.settled.is_set():
-                self._forget(hydration)
-            hydration.settling = None
-            over.set()
+            self.end_settling(hydration, error, is_settled=is_settled)
+
+    def end_settling(self, hydration: Hydration, error: FsxSyncError | None, *, is_settled: bool) -> None:
+        """Neither settled nor an error: it is to be loaded again."""
+        over = hydration.settling
+        assert over is not None
+        if error is not None:
+            hydration.failure = error
+            self._settler.report(hydration, error)
+        if is_settled or (error is not None and hydration.is_complete):  # all bytes are right, only the mark stays
+            hydration.settled.set()
+            self.forget(hydration)
+        hydration.settling = None
+        over.set()
         if hydration.settled.is_set():
             self._shared.front.invalidate_inode(hydration.ino, data=False)
         elif hydration.failure is None:

@@ -70,8 +70,7 @@ class IdleData:
         )
 
     def _rests(self, hydration: Hydration) -> bool:
-        in_use = hydration.is_busy or hydration.settling is not None or hydration.resumed is not None
-        return not in_use and hydration.waiting == 0 and self._shared.front.open_handles(hydration.ino) == 0
+        return hydration.rests and self._shared.front.open_handles(hydration.ino) == 0
 
     def drop_partial(self, tree_path: bytes, ino: int) -> bool:
         """Give back the space of what is here of a stub. False: somebody uses it, or it is no stub any more. No await.

@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
 FLUSH_BUSY_S = 0.25
-"""While the mount is hard at work, a path is told of several times within moments: it costs one row and one look at the
-tree if these are gathered."""
+"""While the mount is hard at work, or small files are restored, a path is told of several times within moments: it
+costs one row and one look at the tree if these are gathered."""
 BATCH = 500
 NOARCHIVE = "noarchive is set on it or above it"
 
@@ -91,7 +91,8 @@ class Intake:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            await trio.sleep(FLUSH_BUSY_S if self._shared.courtesy.is_busy() else FLUSH_S)
+            is_busy = self._shared.restoring or self._shared.courtesy.is_busy()
+            await trio.sleep(FLUSH_BUSY_S if is_busy else FLUSH_S)
             self.flush()
             while self._expansions:
                 expansion = next(iter(self._expansions))
@@ -110,6 +111,7 @@ class Intake:
             self._read_ignore_lists(paths)
             self._drop_own(paths)
             found = self._shared.tree.identify_many(list(paths))
+            self._drop_restoring(paths, found)
             self._shared.noticed((tree_path for tree_path, noticed in paths.items() if noticed), found)
             self._add_local(list(found.items()))
 
@@ -118,6 +120,18 @@ class Intake:
             if not self._shared.catalog.problems.has(association, path):
                 del paths[tree_path]
                 self._shared.counts[association].echoes_dropped += 1
+
+    def _drop_restoring(self, paths: dict[bytes, bool], found: dict[bytes, Local | None]) -> None:
+        """Neither is it news that data comes into files that are being restored."""
+        for tree_path, stub in self._shared.restoring.items() if self._shared.restoring else ():
+            local = found.get(tree_path)
+            if (
+                local is not None
+                and local.ino in self._shared.hydrating
+                and (stub.ino, stub.stub, stub.nlink, stub.mode, stub.uid, stub.gid)
+                == (local.ino, local.stub, local.nlink, local.mode, local.uid, local.gid)
+            ):
+                del found[tree_path], paths[tree_path]
 
     def _read_ignore_lists(self, paths: Iterable[bytes]) -> None:
         """First of all: what was written after a list is judged by it."""

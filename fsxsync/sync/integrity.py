@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import trio
 
-from fsxsync.errors import RepositoryError
+from fsxsync.errors import ObjectDamaged, RepositoryError
 from fsxsync.model.checksum import Algorithm, Checksum
 from fsxsync.model.stub import StubMark
 from fsxsync.ports import ObjectStore
@@ -46,3 +46,7 @@ async def checksums_of(store: ObjectStore, mark: StubMark) -> tuple[Checksum, ..
         if remote is not None and (remote.etag, remote.size) == (mark.etag, mark.size):
             return remote.checksums
     return ()
+
+
+def damaged_object(key: str, told: Sequence[Checksum]) -> ObjectDamaged:
+    return ObjectDamaged(f"download of {key}", f"its bytes don't fit its checksum, {checksums.choose(told)}")

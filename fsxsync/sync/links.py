@@ -76,8 +76,11 @@ def _remark(served: Served, row: Base, local: Local) -> None:
 def are_loading(shared: Shared, arrived: Mapping[int, tuple[StubMark, bytes]]) -> None:
     """The data of files is here, and their marks are about to go: let the rows of all their names say which bytes these
     are. ``arrived``: inode -> (mark, XXH3-128)."""
+    others = shared.catalog.files.note_hashes({ino: (mark.etag, digest) for ino, (mark, digest) in arrived.items()})
+    if not others:
+        return
     known: list[tuple[Base, bytes]] = []
-    rows = [row for row in shared.catalog.files.by_inode_many(list(arrived)) if row.released]
+    rows = [row for row in shared.catalog.files.by_inode_many(others) if row.released]
     explained = {row.ino for row in rows if row.etag == arrived[row.ino][0].etag}
     for row in rows:
         mark, content_hash = arrived[row.ino]

@@ -68,6 +68,5 @@ def owner_of(served: Served | None, ino: int, mark: StubMark) -> Served:
     """
     if served is None:
         raise ObjectMissing(f"reading {mark.key}", "its association is gone")
-    rows = served.shared.catalog.files.by_inode(ino)
-    owners = [row.association for row in rows if row.released and row.etag == mark.etag]
+    owners = served.shared.catalog.files.released_owners(ino, mark.etag)
     return served if not owners or served.id in owners else served.shared.served.get(owners[0], served)

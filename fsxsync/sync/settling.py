@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import trio
 
+from fsxsync.catalog.files import Loading
 from fsxsync.errors import FsxSyncError, LocalChanged, ObjectArchived, ObjectChanged, ObjectDamaged, ObjectMissing
-from fsxsync.model.identity import Local
+from fsxsync.model.identity import Base, Local
 from fsxsync.model.stub import StubMark
 from fsxsync.sync import links
 from fsxsync.sync.archives import may_ask
 from fsxsync.sync.carrying import do_differ
-from fsxsync.sync.hydration import Hydration, damaged_object
-from fsxsync.sync.integrity import checksums_of, fits
+from fsxsync.sync.hydration import Hydration
+from fsxsync.sync.integrity import checksums_of, damaged_object, fits
 from fsxsync.sync.journal import DAMAGED_OBJECT, record_problem
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.served import Served, Shared
@@ -44,7 +45,7 @@ class Settler:
         self._shared = shared
         self._served_for = served_for
         self._memory = memory
-        self._together = Together(self._settle_many, most=SETTLED_AT_ONCE)
+        self._together = Together(self.settle_many, most=SETTLED_AT_ONCE)
 
     def _place(self, hydration_path: bytes) -> tuple[Served, bytes] | None:
         served = self._served_for(hydration_path)
@@ -70,13 +71,13 @@ class Settler:
             try:
                 await self._together.do(hydration)
             except Garbled as wrong:
-                self._drop(hydration, wrong)
+                self.drop(hydration, wrong)
                 return False
             return True
         tree = self._shared.tree
         digest, crc = await trio.to_thread.run_sync(tree.hash_file, hydration.fd, hydration.mark.size)
         if (damage := await self._damage(hydration, crc)) is not None:
-            self._drop(hydration, damage)
+            self.drop(hydration, damage)
             return False
         hydration.refresh_mark()
         fd, mark = hydration.fd, hydration.mark
@@ -87,9 +88,10 @@ class Settler:
         self._write_rows([(hydration, local, digest)])
         return True
 
-    async def _settle_many(self, hydrations: Sequence[Hydration]) -> Sequence[tuple[Local, bytes] | FsxSyncError]:
+    async def settle_many(self, hydrations: Sequence[Hydration]) -> Sequence[tuple[Local, bytes] | FsxSyncError]:
         """Those that nobody waits for in a read: one after the other, each would wait for the disk twice. Of one chunk
-        each, whose bytes were compared with the object's checksum when they came."""
+        each, whose bytes were compared with the object's checksum when they came. What came of each; `Garbled`: it is
+        to be loaded again (`drop`)."""
         tree, catalog = self._shared.tree, self._shared.catalog
         files = [
             Arrived(one.fd, one.mark.size, one.key, one.mtime_ns, one.atime_ns, one.crc64nvme()) for one in hydrations
@@ -126,7 +128,7 @@ class Settler:
             return damaged_object(hydration.key, told)
         return None
 
-    def _drop(self, hydration: Hydration, damage: FsxSyncError) -> None:
+    def drop(self, hydration: Hydration, damage: FsxSyncError) -> None:
         hydration.drop_data()
         self._memory.forget(hydration.ino)
         hydration.tries += 1
@@ -196,7 +198,12 @@ class Settler:
 
     def _write_rows_of(self, served: Served, loaded: Sequence[tuple[bytes, Hydration, Local, bytes]]) -> None:
         catalog = self._shared.catalog
-        rows = catalog.files.get_many(served.id, [path for path, *_ in loaded])
+        paths = [path for path, *_ in loaded]
+        rows: Mapping[bytes, Base | Loading]
+        if served.association.export_xattrs:  # of these a row in brief does not tell
+            rows = catalog.files.get_many(served.id, paths)
+        else:
+            rows = catalog.files.loading(served.id, paths)
         known: list[tuple[bytes, Local, bytes]] = []
         for path, hydration, local, digest in loaded:
             served.counts.restored += 1
@@ -211,6 +218,8 @@ class Settler:
                 continue
             known.append((path, local, digest))
             is_same = (base.mode, base.uid, base.gid) == (local.mode, local.uid, local.gid)
-            if not is_same or do_differ(served, path, base, local):
+            if not is_same or (isinstance(base, Base) and do_differ(served, path, base, local)):
                 served.add_hint(path, local=True)  # set meanwhile: a change to be exported, and no part of the loading
+            else:
+                self._shared.own_work.note(served.id, hydration.path, path, local)
         catalog.files.set_loaded_many(served.id, known)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-
-import trio
+from collections.abc import AsyncGenerator, Iterator, Sequence
 
 from fsxsync.errors import FsxSyncError, ObjectArchived
-from fsxsync.model.identity import Kind, Local
+from fsxsync.model.identity import KINDS, Kind, Local
 from fsxsync.model.release import Refusal, is_idle
+from fsxsync.model.shallow import Shallow
+from fsxsync.model.stub import XATTR
 from fsxsync.model.task import Failure, Task
 from fsxsync.ports import Planned
 from fsxsync.sync import releaser
+from fsxsync.sync.ahead import ReadAhead
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.releaser import Candidate
 from fsxsync.sync.served import Served
 from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, entries, failure_of
 
-LOADS = 48
-"""Files that are loaded at the same time. What moves of them has its own limit, below that of foreground reads."""
+BYTES_AT_ONCE = 256 << 20
+"""Of a batch: who looks at the progress of a task wants to see some."""
+FILE = KINDS.index(Kind.FILE)
 
 
 class DataStage:
@@ -111,6 +113,20 @@ class ReleaseStage(DataStage):
                 yield Planned(path, "refuse", size, why.code, why.why)
 
 
+def _walk(served: Served, under: bytes, size: int) -> Iterator[list[tuple[bytes, Shallow]]]:
+    """What stands at a path and below it, some ``size`` at a time, by paths of the tree, with whether it is a stub.
+    Blocking: for a worker thread."""
+    tree, top = served.shared.tree, served.tree_path(under)
+    local = tree.identify(top)
+    if local is None:
+        return
+    if local.kind is Kind.DIRECTORY:
+        for found in tree.entry_batches(top, size, marks=(XATTR,)):
+            yield [(key.removesuffix(b"/"), state) for key, state in found]
+    else:
+        yield [(top, Shallow.of(local)._replace(marks=int(local.stub is not None)))]
+
+
 def _candidates(found: Sequence[Entry]) -> list[Candidate]:
     return [Candidate(entry.path, entry.local, entry.base) for entry in found if entry.local is not None]
 
@@ -118,44 +134,54 @@ def _candidates(found: Sequence[Entry]) -> list[Candidate]:
 class RestoreStage(DataStage):
     """RESTORE_DATA: what is released is loaded, behind everything that somebody waits for."""
 
+    batch_size = 8 * BATCH
+    """At the end of each one less is under way for a moment."""
+
     def __init__(self, served: Served, unders: Sequence[bytes], task: Task, hydrator: StubHydrator) -> None:
         super().__init__(served, unders, task)
         self._hydrator = hydrator
 
-    def _is_done(self, entry: Entry, local: Local) -> bool:
-        # Without the marks, which a walk does not read, only the row can say that there is nothing to do.
-        return entry.base is not None and entry.base.matches_local(local) and not entry.base.released
+    async def batches(self, after: bytes) -> AsyncGenerator[Batch, None]:
+        """The walk reads which files are marked: no row has to be asked for."""
+        batch, size = Batch(), 0
+        for under in self._unders:
+            async for found in ReadAhead(_walk(self.served, under, self.batch_size)):
+                for tree_path, state in found:
+                    path = self.served.association.relative(tree_path)
+                    if not path or path <= after or not self._concerns(path, state):
+                        continue
+                    if not state.marks:
+                        batch.quiet += 1
+                    else:
+                        batch.todo.append(Entry(path, None, None))
+                        size += state.size
+                    batch.after = path
+                    if len(batch.todo) + batch.quiet >= self.batch_size or size >= BYTES_AT_ONCE:
+                        yield batch
+                        batch, size = Batch(), 0
+        if batch.after:
+            yield batch
+
+    def _concerns(self, path: bytes, state: Shallow) -> bool:
+        owner = self._task.order.owner_uid  # whoever asks may not even know that there are others'
+        is_file = state.kind == FILE and (owner is None or state.uid == owner)
+        return is_file and self.served.filters.wants(path, directory=False)
 
     async def perform(self, batch: Batch, goes_on: Going) -> Done:
         done = Done()
-        slots = trio.Semaphore(LOADS)
-
-        async def load(entry: Entry) -> None:
-            try:
-                moved = await self._load(entry.path)
-                done.moved += moved  # in one step: others add to it meanwhile
+        paths = [self.served.tree_path(entry.path) for entry in batch.todo]
+        for entry, outcome in zip(batch.todo, await self._hydrator.restore_many(paths, goes_on), strict=True):
+            if isinstance(outcome, FsxSyncError):
+                done.failures.append(self._failure(entry.path, outcome))
+            elif outcome is not None:
+                done.moved += outcome
                 done.succeeded += 1
-            except FsxSyncError as error:
-                done.failures.append(self._failure(entry.path, error))
-            finally:
-                slots.release()
-
-        async with trio.open_nursery() as nursery:
-            for entry in batch.todo:
-                await slots.acquire()
-                if not goes_on():
-                    break
-                nursery.start_soon(load, entry)
         return done
 
     def _failure(self, path: bytes, error: FsxSyncError) -> Failure:
         if isinstance(error, ObjectArchived):
             return Failure(self.served.tree_path(path), "S3ObjectInUnsupportedTier", str(error))
         return failure_of(self.served, path, error)
-
-    async def _load(self, path: bytes) -> int:
-        """How many bytes came."""
-        return await self._hydrator.restore(self.served.tree_path(path))
 
     async def plan(self, batch: Batch) -> AsyncGenerator[Planned, None]:
         for entry in batch.todo:

@@ -28,6 +28,8 @@ _LENGTHS = {
 
 def choose(checksums: Sequence[Checksum]) -> Checksum | None:
     """The one that costs least to compute, in `Algorithm`'s order; None if there is none that a file can have."""
+    if not checksums:
+        return None
     fitting = {checksum.algorithm: checksum for checksum in checksums if len(checksum.value) == _length(checksum)}
     return next((fitting[algorithm] for algorithm in Algorithm if algorithm in fitting), None)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fsxsync.model.identity import Remote
-from fsxsync.ports import ChunkJob, Fetched, FileRange, ObjectHeaders, ObjectStore, Priority, Written
+from fsxsync.model.stub import StubMark
+from fsxsync.ports import ChunkJob, End, Fetched, FileRange, ObjectHeaders, ObjectStore, Priority, Sink, Written
 from fsxsync.transfer.upload import UploadJournal, upload_file
 
 
@@ -35,6 +36,30 @@ class Transfers:
             return fetched
         finally:
             self.in_flight -= 1
+
+    async def fetch_many(
+        self,
+        store: ObjectStore,
+        wanted: Sequence[StubMark],
+        priority: Priority,
+        begin: Callable[[int, End], Sink | None],
+        came: Callable[[int, Fetched | None], None],
+    ) -> None:
+        """See `ports.Mover`."""
+
+        def start(number: int, end: End) -> Sink | None:
+            sink = begin(number, end)
+            if sink is not None:
+                self.in_flight += 1
+            return sink
+
+        def take(number: int, fetched: Fetched | None) -> None:
+            self.in_flight -= 1
+            if fetched is not None:
+                self.bytes_down += wanted[number].size
+            came(number, fetched)
+
+        await store.fetch_many(wanted, priority=priority, begin=start, came=take)
 
     async def upload(
         self,

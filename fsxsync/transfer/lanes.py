@@ -42,7 +42,22 @@ class Lane:
         try:
             yield
         finally:
-            self._give()
+            self.give()
+
+    async def take(self, priority: Priority) -> None:
+        """Wait for one turn, which is to be given back (`give`)."""
+        await self._take(priority)
+
+    def take_now(self, priority: Priority, most: int) -> int:
+        """Take the turns that can be had without waiting, ``most`` at most; how many. Each is to be given back."""
+        taken = max(0, min(most, self._room(priority) - self.under_way))
+        self.under_way += taken
+        return taken
+
+    def give(self, turns: int = 1) -> None:
+        """Give turns back: who waits has them first."""
+        self.under_way -= turns
+        self._hand_out()
 
     def answered(self, status: int) -> None:
         """Halve the limit when the store says that it is too much, else let it grow again: by one in as many answers
@@ -56,11 +71,15 @@ class Lane:
             self._limit = min(self._most, self._limit + 1 / self._limit)
             self._hand_out()
 
-    def _has_room(self, priority: int) -> bool:
+    def _room(self, priority: int) -> int:
+        """Requests at a time while those of that priority are among them."""
         limit = self.limit
         if priority >= Priority.PRELOAD and limit > 1:
             limit -= max(1, limit // _KEPT_SHARE)
-        return self.under_way < limit
+        return limit
+
+    def _has_room(self, priority: int) -> bool:
+        return self.under_way < self._room(priority)
 
     async def _take(self, priority: Priority) -> None:
         if self._has_room(priority):  # nobody of that priority waits then: `_hand_out` was there
@@ -75,12 +94,8 @@ class Lane:
                 self._waiting.remove(turn)
                 heapq.heapify(self._waiting)
             else:
-                self._give()  # the turn was handed over in the moment of cancellation
+                self.give()  # the turn was handed over in the moment of cancellation
             raise
-
-    def _give(self) -> None:
-        self.under_way -= 1
-        self._hand_out()
 
     def _hand_out(self) -> None:
         while self._waiting and self._has_room(self._waiting[0][0]):

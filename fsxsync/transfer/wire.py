@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -23,7 +23,8 @@ from fsxsync.errors import (
     RepositoryError,
     TreeError,
 )
-from fsxsync.ports import Answer, FileRange, Priority, SignedRequest
+from fsxsync.ports import Answer, FileRange, Priority, SignedRequest, Sink
+from fsxsync.transfer.gets import Came, Getter, Prepare, Taken
 from fsxsync.transfer.lanes import Lane
 
 KEPT_MAX = 1 << 20
@@ -57,7 +58,7 @@ class Pool:
             down_limit=down_limit,
             up_limit=up_limit,
         )
-        self._waiting: dict[int, trio.lowlevel.Task] = {}
+        self._waiting: dict[int, trio.lowlevel.Task | Taken] = {}
         self._room = trio.Event()
         """Set once something is answered; whoever finds the queue full waits for it, all for the same one."""
         self._proxies: dict[str, str | None] = {}
@@ -97,9 +98,17 @@ class Pool:
                 self._hand_over()
 
     def _hand_over(self) -> None:
+        getters: dict[Getter, None] = {}
         for result in self._core.collect():
-            trio.lowlevel.reschedule(self._waiting.pop(result.id), outcome.Value(result))
+            waiting = self._waiting.pop(result.id)
+            if isinstance(waiting, Taken):
+                waiting.came(result)
+                getters[waiting.getter] = None
+            else:
+                trio.lowlevel.reschedule(waiting, outcome.Value(result))
         self._room.set()
+        for getter in getters:
+            getter.pump()
 
     def proxy_for(self, url: str) -> str | None:
         """The proxy that the environment names for that server (HTTPS_PROXY, NO_PROXY …), as boto3 reads it."""
@@ -111,6 +120,32 @@ class Pool:
                 named = f"http://{named.removeprefix('//')}"
             self._proxies[origin] = named or None
         return self._proxies[origin]
+
+    def submit_gets(
+        self, gets: Sequence[tuple[SignedRequest, Sink]], priority: Priority, taken: Sequence[Taken]
+    ) -> list[int]:
+        """See `gets.Carrier`. All of them go to one server."""
+        asked = [
+            (
+                request.url,
+                [f"{name}: {value}".encode("ascii") for name, value in request.headers],
+                sink.fd,
+                sink.size,
+                sink.mtime_ns,
+                sink.atime_ns,
+            )
+            for request, sink in gets
+        ]
+        try:
+            jobs = self._core.submit_gets(asked, priority=int(priority), proxy=self.proxy_for(asked[0][0]))
+        except OSError:  # there is no descriptor to be had: asked for alone, each says so itself
+            return []
+        self._waiting.update(zip(jobs, taken, strict=False))
+        return jobs
+
+    def cancel(self, job: int) -> None:
+        """End a job; its result comes at once."""
+        self._core.cancel(job)
 
     async def carry(
         self,
@@ -192,6 +227,11 @@ class LaneWire:
     def __init__(self, pool: Pool, lane: Lane) -> None:
         self._pool = pool
         self.lane = lane
+        self._getter = Getter(pool, lane)
+
+    async def get_many(self, count: int, priority: Priority, prepare: Prepare, came: Came) -> None:
+        """See `ports.Wire`."""
+        await self._getter.get_many(count, priority, prepare, came)
 
     async def send(
         self,

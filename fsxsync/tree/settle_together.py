@@ -14,7 +14,7 @@ from fsxsync.model.identity import Local
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree import stubs
 from fsxsync.tree.beneath import translated, tree_error
-from fsxsync.tree.identify import hash_file, local_of_core
+from fsxsync.tree.identify import local_of_core
 
 
 class Garbled(LocalChanged):
@@ -42,16 +42,18 @@ def compare(root_fd: int, files: Sequence[Arrived]) -> list[bytes | FsxSyncError
     Raises:
         NoSpace. TreeError: not all of it may be durable.
     """
-    digests = [_compared(file) for file in files]
+    read = _core.hash_many([(file.fd, file.size) for file in files])
+    digests = [_compared(file, found) for file, found in zip(files, read, strict=True)]
     _flush(root_fd, files)
     return digests
 
 
-def _compared(file: Arrived) -> bytes | FsxSyncError:
-    try:
-        digest, crc = hash_file(file.fd, file.size)
-    except FsxSyncError as error:
-        return error
+def _compared(file: Arrived, found: tuple[bytes, int] | int) -> bytes | FsxSyncError:
+    if isinstance(found, int):
+        if found == 0:
+            return LocalChanged("hashing a file", "it became shorter meanwhile")
+        return tree_error(OSError(found, os.strerror(found)), "hashing a file")
+    digest, crc = found
     return digest if crc == file.crc else Garbled(file.key)
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from fsxsync import _core
 from fsxsync.crashpoint import durable
-from fsxsync.errors import LocalChanged
+from fsxsync.errors import FsxSyncError, LocalChanged
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree.beneath import ABSENT, check_path, open_beneath, open_pinned, proc_path, shown, translated, tree_error
@@ -82,21 +82,35 @@ def _open_read_only_file(root_fd: int, path: bytes, expect_ino: int) -> int:
         os.close(pinned)
 
 
-def open_stub(root_fd: int, dev: int, path: bytes) -> tuple[int, Local] | None:
-    """Open the stub at a path for reading and writing, as it is now; None if none stands there.
+Opened = tuple[int, Local]
+"""A descriptor for reading and writing, and the state of the stub behind it."""
+
+
+def open_stubs(root_fd: int, dev: int, paths: Sequence[bytes]) -> list[Opened | FsxSyncError | None]:
+    """Open the stubs at paths as they are now; None where none stands there. An error in its place: LocalChanged,
+    another file took its place meanwhile; TreeError.
 
     Raises:
-        LocalChanged: another file took its place meanwhile. PathEscapes. TreeError.
+        PathEscapes.
     """
-    check_path(path)
-    try:
-        found = _core.open_marked(root_fd, path, XATTR)
-    except OSError as error:
-        if error.errno in _NO_FILE:
+    for path in paths:
+        check_path(path)
+    found = _core.open_marked(root_fd, paths, XATTR)
+    return [_opened(root_fd, dev, path, one) for path, one in zip(paths, found, strict=True)]
+
+
+def _opened(
+    root_fd: int, dev: int, path: bytes, found: tuple[int, _core._Status, bytes | None] | int | None
+) -> Opened | FsxSyncError | None:
+    if isinstance(found, int):
+        if found in _NO_FILE:
             return None
-        if error.errno == errno.EACCES:
+        if found != errno.EACCES:
+            return tree_error(OSError(found, os.strerror(found)), f"opening {shown(path)}")
+        try:
             return _open_read_only_stub(root_fd, dev, path)
-        raise tree_error(error, f"opening {shown(path)}") from error
+        except FsxSyncError as error:
+            return error
     if found is None:
         return None
     fd, status, mark = found
@@ -107,7 +121,7 @@ def open_stub(root_fd: int, dev: int, path: bytes) -> tuple[int, Local] | None:
     return fd, local
 
 
-def _open_read_only_stub(root_fd: int, dev: int, path: bytes) -> tuple[int, Local] | None:
+def _open_read_only_stub(root_fd: int, dev: int, path: bytes) -> Opened | None:
     local = identify(root_fd, dev, path)
     if local is None or local.stub is None:
         return None

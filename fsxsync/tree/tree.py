@@ -162,9 +162,9 @@ class Tree:
         """See `stubs.open_write`."""
         return stubs.open_write(self.root_fd, self.dev, path, expect_ino)
 
-    def open_stub(self, path: bytes) -> tuple[int, Local] | None:
-        """See `stubs.open_stub`."""
-        return stubs.open_stub(self.root_fd, self.dev, path)
+    def open_stubs(self, paths: Sequence[bytes]) -> list[stubs.Opened | FsxSyncError | None]:
+        """See `stubs.open_stubs`."""
+        return stubs.open_stubs(self.root_fd, self.dev, paths)
 
     def set_metadata(
         self,

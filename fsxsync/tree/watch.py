@@ -30,6 +30,8 @@ from fsxsync.tree.watches import Directory, Root
 
 PAIR_S = 0.01
 """How long the second half of a rename may take; the kernel queues both within microseconds."""
+GATHER_S = 0.005
+"""Between the first record and the look at all that came; who waits for a barrier need not."""
 _READ_BYTES = 16 * 1024  # some 500 records: other tasks run in between
 _NAMELESS = flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT
 
@@ -162,6 +164,7 @@ class Watcher:
         else:
             with trio.CancelScope(deadline=self._next_deadline()) as self._nap:
                 await trio.lowlevel.wait_readable(self._inotify.fileno())
+                await trio.sleep(GATHER_S)  # a burst costs a turn for each hundred records, not for each
 
     def _queued(self) -> int:
         """Bytes in the kernel's queue."""

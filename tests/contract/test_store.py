@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from fsxsync import _core
 from fsxsync.errors import KeyRefused, LocalChanged, ObjectArchived, ObjectChanged, ObjectMissing, Throttled
 from fsxsync.model.checksum import Algorithm, Checksum
 from fsxsync.model.identity import Kind, Posix, Remote
-from fsxsync.ports import Listed, ObjectHeaders
+from fsxsync.model.stub import StubMark
+from fsxsync.ports import End, Fetched, Listed, ObjectHeaders, Priority, Sink
 
 if TYPE_CHECKING:
     from contract.conftest import World
@@ -227,6 +229,37 @@ def test_an_etag_is_an_md5_where_the_store_was_seen_to_make_them_so(world: World
     _, fetched = world.store.fetched("f", 0, 5, etag=found.etag, size=5)
 
     assert (md5 in found.checksums) is (md5 in fetched.checksums) is is_known
+
+
+def test_many_are_fetched_and_what_is_another_version_or_gone_does_not_come(world: World) -> None:
+    bodies = {f"f{number}": os.urandom(1 + 1000 * number) for number in range(6)}
+    for key, body in bodies.items():
+        world.put(key, body)
+    found = {key: now(world.store, key) for key in bodies}
+    marks = [StubMark(one.etag, one.size, key, one.version_id) for key, one in found.items()]
+    marks[2] = replace(marks[2], etag="0" * 32)
+    world.delete("f4")
+    fds = [os.memfd_create(key) for key in bodies]
+    came: dict[int, Fetched | None] = {}
+
+    def begin(number: int, end: End) -> Sink | None:
+        return None if number == 3 else Sink(fds[number], marks[number].size, 1, 2)
+
+    try:
+        world.store.fetch_many(marks, priority=Priority.BACKGROUND, begin=begin, came=came.__setitem__)
+        read = [os.pread(fd, 10_000, 0) for fd in fds]
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+    assert sorted(came) == [0, 1, 2, 4, 5]
+    lacking = sorted(number for number in came if came[number] is None)
+    assert lacking in ([2, 4], [2]), "an older version may still be had by its id"
+    for number in (0, 1, 5):
+        key, fetched = f"f{number}", came[number]
+        assert fetched is not None
+        assert (read[number], fetched.crc64nvme) == (bodies[key], crc(bodies[key]))
+        assert fetched.checksums == found[key].checksums
 
 
 def test_a_small_object_is_read_whole_or_not_at_all(world: World) -> None:

@@ -11,16 +11,37 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import trio
 
 from fsxsync import _core
-from fsxsync.errors import KeyRefused, LocalChanged, ObjectArchived, ObjectChanged, ObjectMissing, Throttled
+from fsxsync.errors import (
+    KeyRefused,
+    LocalChanged,
+    ObjectArchived,
+    ObjectChanged,
+    ObjectMissing,
+    RepositoryError,
+    Throttled,
+)
 from fsxsync.model.checksum import Algorithm, Checksum
 from fsxsync.model.identity import Kind, Posix, Remote
 from fsxsync.model.metadata import again_user_metadata, from_user_metadata, to_user_metadata
-from fsxsync.ports import Conditions, Fetched, FileRange, Listed, ObjectHeaders, Priority, UploadedPart, Written
+from fsxsync.model.stub import StubMark
+from fsxsync.ports import (
+    Conditions,
+    End,
+    Fetched,
+    FileRange,
+    Listed,
+    ObjectHeaders,
+    Priority,
+    Sink,
+    UploadedPart,
+    Written,
+)
 
 PAGE = 1000
 HONEST = Conditions(
@@ -158,6 +179,37 @@ class FakeStore:
             raise ObjectChanged(f"download of {key}", "it is shorter")
         os.pwrite(into.fd, data, into.offset)
         return Fetched(_core.crc64nvme(data), _checksums(found) if into.length == size else ())
+
+    async def fetch_many(
+        self,
+        wanted: Sequence[StubMark],
+        *,
+        priority: Priority,
+        begin: Callable[[int, End], Sink | None],
+        came: Callable[[int, Fetched | None], None],
+    ) -> None:
+        async def fetch(number: int) -> None:
+            one, scope, fetched = wanted[number], trio.CancelScope(), None
+            sink = begin(number, scope.cancel)
+            if sink is None:
+                return
+            try:
+                with scope, suppress(RepositoryError):
+                    fetched = await self.fetch(
+                        one.key,
+                        FileRange(sink.fd, 0, sink.size),
+                        etag=one.etag,
+                        version_id=one.version_id,
+                        size=one.size,
+                        priority=priority,
+                    )
+            finally:
+                os.utime(sink.fd, ns=(sink.atime_ns, sink.mtime_ns))
+                came(number, fetched)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(len(wanted)):
+                nursery.start_soon(fetch, number)
 
     async def get(self, key: str, *, etag: str | None = None, limit: int) -> bytes:
         self._asked("get", key)

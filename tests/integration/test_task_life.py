@@ -230,3 +230,64 @@ def test_fsx_clients_make_and_watch_tasks(tmp_path: Path, moto: MotoServer, s3: 
         assert keys_of(s3, bucket) == ["f", f"reports/{made['TaskId']}/failures.csv"]
         with pytest.raises(ClientError, match="DataRepositoryTaskEnded"):
             client.cancel_data_repository_task(TaskId=made["TaskId"])
+
+
+def test_a_restore_of_many_small_files_with_trouble_and_killed_in_the_middle(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    """They are loaded together: what is wrong with one is said of that one, a reader does not wait for the others, and
+    what had not come when the daemon was killed comes after its start."""
+    bodies = {f"f{number:03d}": bytes([number]) * (1000 + number) for number in range(150)}
+    for name, body in bodies.items():
+        s3.put_object(Bucket=bucket, Key=name, Body=body)
+    refused: list[str] = []
+    asked: list[str] = []
+    held, go_on = threading.Event(), threading.Event()
+
+    def meddle(request: Request) -> Answer | None:
+        name = request.path.removeprefix(f"/{bucket}/")
+        if request.method != "GET" or name not in bodies:
+            return None
+        asked.append(name)
+        if name == "f003" and len(refused) < 2:
+            refused.append(name)
+            return Answer(503, b"<Error><Code>SlowDown</Code></Error>")
+        if name == "f003" or "f060" <= name < "f140":
+            held.set()
+            go_on.wait(60)
+        return None
+
+    with Proxy(moto.url) as proxy:
+        fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url, "--poll", "0")
+        fsx.settle()
+        place = fsx.directory / "d"
+        s3.delete_object(Bucket=bucket, Key="f010")
+        s3.put_object(Bucket=bucket, Key="f020", Body=b"another version")
+        proxy.rule = meddle
+        task = fsx.ok("restore", "--no-wait", place).out.strip()
+        assert held.wait(60)
+        assert (place / "f149").read_bytes() == bodies["f149"], "it goes first"
+        left = stubs(fsx, place)
+        assert len(left) >= 80
+        fsx.kill()
+        go_on.set()
+        assert set(left) >= {f"f{number:03d}" for number in range(60, 140)}
+        first, asked[:] = set(asked), []
+        assert "f149" in first
+
+        fsx.start()
+        eventually(lambda: fsx.ok("task", "show", task, "--json").json["ended"], 60)
+        done = fsx.ok("task", "show", task, "--json").json
+        assert (done["total"], done["succeeded"], done["failed"]) == (150, 148, 2)
+        assert {(failure["path"], failure["code"]) for failure in done["failures"]} == {
+            ("d/f010", "S3ObjectNotFound"),
+            ("d/f020", "S3Error"),
+        }
+        fsx.settle()
+        assert stubs(fsx, place) == ["f020"], "a stub of the new version; the other went with its object"
+        assert (place / "f020").read_bytes() == b"another version"
+        assert refused == ["f003", "f003"]
+        found = {path.name: path.read_bytes() for path in place.iterdir()}
+        assert found == {name: body for name, body in bodies.items() if name != "f010"} | {"f020": b"another version"}
+        assert asked.count("f070") == 1
+        assert fsx.status()["associations"][0]["exported"] == 0

@@ -305,3 +305,34 @@ class FilesMachine(RuleBasedStateMachine):
 
 TestFilesMachine = FilesMachine.TestCase
 TestFilesMachine.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+
+
+def test_what_counts_at_the_end_of_a_restore_is_read_in_brief(catalog: Catalog) -> None:
+    rows = [base(b"d/%d" % number, ino=10 + number, released=True) for number in range(700)]
+    large = base(b"large", ino=2**64 - 5, released=True)
+    catalog.files.put_many([*rows, large, base(b"other", association=B, ino=12, released=True)])
+
+    found = catalog.files.loading(A, [b"d/3", b"absent", b"large", *(row.path for row in rows)])
+
+    assert len(found) == 701
+    for row in (rows[3], rows[699], large):
+        told = found[row.path]
+        assert told == (row.path, row.ino, row.etag, row.content_hash, row.mode, row.uid, row.gid)
+
+
+def test_hashes_go_to_the_released_rows_of_that_object_and_others_are_named(catalog: Catalog) -> None:
+    old, new = b"o" * 16, b"n" * 16
+    named = base(b"named", ino=2**64 - 5, released=True)._replace(etag="e1", content_hash=None)
+    known = base(b"known", ino=2, released=True)._replace(etag="another", content_hash=new)
+    linked = base(b"linked", ino=3, released=True)._replace(etag="another", content_hash=old)
+    here = base(b"here", ino=4)._replace(etag="e4", content_hash=old)
+    catalog.files.put_many([named, known, linked, here])
+
+    others = catalog.files.note_hashes(
+        {row.ino: (f"e{number}", new) for number, row in enumerate((named, known, linked, here), 1)}
+    )
+
+    assert others == [3]
+    hashes = {row.path: row.content_hash for row in catalog.files.after(A, b"", 10)}
+    assert hashes == {b"named": new, b"known": new, b"linked": old, b"here": old}
+    assert catalog.files.note_hashes({}) == []

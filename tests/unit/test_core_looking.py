@@ -108,22 +108,21 @@ def test_what_is_no_regular_file_is_not_opened(root: tuple[int, Path]) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(top / "socket"))
 
-    assert _core.open_marked(fd, b"fifo", MARK) is None
-    for name, wanted in ((b"d", errno.EISDIR), (b"link", errno.ELOOP), (b"socket", errno.ENXIO), (b"no", errno.ENOENT)):
-        with pytest.raises(OSError) as refused:  # noqa: PT011  the number says it
-            _core.open_marked(fd, name, MARK)
-        assert refused.value.errno == wanted
+    names = [b"fifo", b"d", b"link", b"socket", b"no"]
+    refused = [None, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENOENT]
+    assert _core.open_marked(fd, names, MARK) == refused
     assert len(os.listdir("/proc/self/fd")) == before
 
-    opened = _core.open_marked(fd, b"f", MARK)
-    assert opened is not None
+    *others, opened = _core.open_marked(fd, [*names, b"f"], MARK)
+    assert others == refused
+    assert isinstance(opened, tuple)
     assert opened[1][3] == 2
     assert opened[2] is None
     os.setxattr(opened[0], MARK, b"m")
     assert os.pwrite(opened[0], b"3", 2) == 1
     os.close(opened[0])
-    again = _core.open_marked(fd, b"f", MARK)
-    assert again is not None
+    [again] = _core.open_marked(fd, [b"f"], MARK)
+    assert isinstance(again, tuple)
     assert again[2] == b"m"
     os.close(again[0])
 
@@ -246,3 +245,26 @@ def test_a_mark_goes_only_if_it_and_the_size_are_the_ones_that_are_meant(
     assert status is not None
     assert (status[4], status[9]) == (MTIME_NS, MTIME_NS + 1) == (file.stat().st_mtime_ns, file.stat().st_atime_ns)
     assert _core.unmark_many(MARK, [(-1, b"m", 4, 0, 0)]) == [(_core.UNMARK_FAILED, errno.EBADF, None)]
+
+
+def test_many_files_are_hashed_and_what_is_shorter_or_unreadable_is_told(root: tuple[int, Path]) -> None:
+    _, top = root
+    body = os.urandom(700_000)
+    (top / "f").write_bytes(body)
+    reading, writing = os.open(top / "f", os.O_RDONLY), os.open(top / "f", os.O_WRONLY)
+    try:
+        found = _core.hash_many([(reading, 700_000), (reading, 5), (reading, 700_001), (writing, 1), (reading, 0)])
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+    assert found == [
+        (_core.xxh3_128(body), _core.crc64nvme(body)),
+        (_core.xxh3_128(body[:5]), _core.crc64nvme(body[:5])),
+        0,
+        errno.EBADF,
+        (_core.xxh3_128(b""), 0),
+    ]
+    for wrong in ([(0, -1)], [(0,)], 7):
+        with pytest.raises((TypeError, ValueError)):
+            _core.hash_many(wrong)  # type: ignore[arg-type]

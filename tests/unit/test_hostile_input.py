@@ -17,6 +17,7 @@ from fsxsync.config import load
 from fsxsync.control.app import create_app
 from fsxsync.control.undisturbed import Undisturbed
 from fsxsync.errors import BadInput, KeyNotPosix, RepositoryError
+from fsxsync.model import stub
 from fsxsync.model.conflict import conflict_name, is_conflict_name
 from fsxsync.model.events import parse_message
 from fsxsync.model.identity import Kind
@@ -360,3 +361,22 @@ def test_what_is_escaped_steers_no_terminal(text: str) -> None:
     assert shown.isprintable() or not set(shown) & set(map(chr, [*range(32), *range(127, 160)]))
     assert "\n" not in shown
     shown.encode()
+
+
+_TEXTS = st.text(max_size=12) | st.sampled_from(['"', "\\", "é", "😀", "a\nb", "\x00", "]"])
+
+
+@given(etag=_TEXTS, size=st.integers(-2, 2**64), key=_TEXTS, version=st.none() | _TEXTS, spoilt=st.integers(-1, 120))
+def test_the_short_way_to_read_a_mark_reads_what_json_reads(
+    etag: str, size: int, key: str, version: str | None, spoilt: int
+) -> None:
+    raw = bytearray(StubMark(etag, size, key, version).encode())
+    if 0 <= spoilt < len(raw):
+        raw[spoilt] ^= 0x05
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stub, "_PLAIN", lambda _raw: None)
+        expected = StubMark.decode.__wrapped__(bytes(raw))
+
+    assert StubMark.decode.__wrapped__(bytes(raw)) == expected
+    if expected.size >= 0:
+        assert StubMark.decode(bytes(raw)).encode() == raw

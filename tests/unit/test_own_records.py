@@ -1,0 +1,84 @@
+"""What a restore does to files is no news: inotify's records of it are dropped by the state that is found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.hydrating import Daemon, World
+
+from fsxsync.model.identity import base_of
+from fsxsync.sync.intake import Intake
+
+NAMES = ["a", "b", "c", "d", "e"]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+async def in_sync(world: World) -> dict[str, Path]:
+    paths = {name: world.stub(name, name.encode() * 100) for name in NAMES}
+    for name in NAMES:
+        local, remote = world.tree.identify(name.encode()), await world.store.head(name)
+        assert local is not None
+        assert remote is not None
+        world.catalog.files.put(base_of("dra-1", name.encode(), local, remote))
+    return paths
+
+
+def told(world: World, daemon: Daemon) -> list[bytes]:
+    """Of all paths, those that become hints."""
+    intake = Intake(daemon.shared, lambda _: daemon.served)
+    for name in NAMES:
+        intake.changed(name.encode(), noticed=True)
+    intake.flush()
+    return sorted(entry.path for entry in world.catalog.changelog.pending("dra-1", b"", 100))
+
+
+async def test_files_as_a_restore_left_them_are_no_news_and_no_row_is_read_for_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = await in_sync(world)
+    async with world.daemon() as daemon:
+        await daemon.hydrator.restore_many([name.encode() for name in NAMES], lambda: True)
+        asked: list[bytes] = []
+        get_many = world.catalog.files.get_many
+        monkeypatch.setattr(
+            world.catalog.files, "get_many", lambda name, some: (asked.extend(some), get_many(name, some))[1]
+        )
+        assert told(world, daemon) == []
+        assert asked == []
+
+        paths["a"].write_bytes(b"written behind the mount")
+        paths["b"].chmod(0o600)
+        os.setxattr(paths["c"], b"user.mine", b"1")
+        paths["d"].rename(paths["e"])
+        assert told(world, daemon) == [b"a", b"b", b"c", b"d", b"e"]
+        assert sorted(asked) == [b"a", b"b", b"c", b"d", b"e"]
+
+
+async def test_files_that_are_being_restored_are_no_news_unless_something_else_happens_to_them(world: World) -> None:
+    paths = await in_sync(world)
+    async with world.daemon() as daemon:
+        daemon.mover.held = set(NAMES)
+        daemon.hydrator.start(lambda: _restore(daemon), "restore")
+        await daemon.idle()
+        assert sorted(daemon.shared.restoring) == [b"a", b"b", b"c", b"d", b"e"]
+        assert told(world, daemon) == []
+
+        paths["a"].chmod(0o600)
+        paths["b"].unlink()
+        assert told(world, daemon) == [b"a", b"b"]
+        daemon.mover.let_all()
+        await daemon.idle()
+    assert paths["a"].read_bytes() == b"a" * 100
+
+
+async def _restore(daemon: Daemon) -> None:
+    await daemon.hydrator.restore_many([name.encode() for name in NAMES], lambda: True)
