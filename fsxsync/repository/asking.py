@@ -123,7 +123,7 @@ class Asker:
             if not self._signer.is_ready:  # credentials have to be refreshed, and that takes its time
                 return None
             try:
-                signed = self._signer.sign_alike(wanted[number])
+                signed = self._signer.sign(wanted[number])
             except FsxSyncError:
                 return None  # who asks for it alone is told
             sink = begin(number, end)

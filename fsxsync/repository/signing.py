@@ -7,11 +7,11 @@ signature is awscrt's, the C library that botocore itself can use: 2,500 request
 
 from __future__ import annotations
 
-import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,6 @@ from fsxsync.model.association import Access
 from fsxsync.ports import SignedRequest
 from fsxsync.repository.requests import Request
 from fsxsync.repository.session import Connection, new_session
-from fsxsync.repository.sigv4 import Alike, Place
 from fsxsync.repository.translate import one_line, translated
 
 if TYPE_CHECKING:
@@ -35,11 +34,24 @@ if TYPE_CHECKING:
 
 _NO_BODY = auth.AwsSignedBodyValue.EMPTY_SHA256
 _ANY_BODY = auth.AwsSignedBodyValue.UNSIGNED_PAYLOAD
-_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
-"""A key of which nothing has to be quoted."""
 _APART_S = 240.0
 """S3 takes signatures up to 15 minutes off; a store may be stricter, and answers take their time."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a bucket's objects are: ``path`` is encoded and ends in ``/``, a key follows it."""
+
+    origin: str
+    host: str
+    path: str
+    region: str
+    service: str
+
+    @property
+    def encrypted(self) -> bool:
+        return self.origin.startswith("https:")
 
 
 class Signer:
@@ -67,8 +79,6 @@ class Signer:
         self._credentials: Credentials | None = None
         self._provided: tuple[ReadOnlyCredentials, auth.AwsCredentialsProvider] | None = None
         """The same keys as awscrt wants them: made anew when they change."""
-        self._alike: tuple[int, str, tuple[str, ...], Alike] | None = None
-        """Second, method and names of headers of what was signed last by `sign_alike`, and what signs more of it."""
 
     def place(self) -> Place:
         """Where the requests go; found out once, from botocore: the store is not asked.
@@ -98,55 +108,19 @@ class Signer:
         place = self.place()
         path = place.path + quote(request.key, safe="/~")
         if request.query:
-            path += "?" + _query(request)
+            path += "?" + "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in request.query)
         headers = [("Host", place.host), *request.headers]
         if self._access.requester_pays:
             headers.append(("x-amz-request-payer", "requester"))
-        self._check(request, headers)
-        if not self._access.anonymous:
-            payload = (body_sha256 or _ANY_BODY) if request.has_body else _NO_BODY
-            headers = self._signed(place, request.method, path, headers, payload)
-        return SignedRequest(request.method, place.origin + path, tuple(headers))
-
-    def sign_alike(self, request: Request) -> SignedRequest:
-        """As `sign` in 8 µs, for one of many requests without bodies that have the same headers and come one after
-        another. Only while `is_ready`.
-
-        Raises:
-            As `sign`.
-        """
-        if self._access.anonymous or request.has_body or len(request.query) > 1:
-            return self.sign(request)
-        names = tuple([name for name, _ in request.headers])
-        now_s = int(self._clock() + self._ahead_s)
-        if self._alike is None or self._alike[:3] != (now_s, request.method, names):
-            self._alike = now_s, request.method, names, self._signing_alike(now_s, request.method, names)
-        self._check(request, request.headers)
-        key = request.key if _PLAIN(request.key) else quote(request.key, safe="/~")
-        values = tuple([value for _, value in request.headers])
-        return self._alike[3].sign(key, _query(request) if request.query else "", values)
-
-    def _signing_alike(self, now_s: int, method: str, names: tuple[str, ...]) -> Alike:
-        keys = self._keys()
-        if not keys.access_key or not keys.secret_key:
-            raise BadCredentials(self._what, "the credentials have an empty key")
-        return Alike(
-            self.place(),
-            method=method,
-            names=names,
-            more={"x-amz-request-payer": "requester"} if self._access.requester_pays else {},
-            access_key=keys.access_key,
-            secret_key=keys.secret_key,
-            token=keys.token,
-            moment=datetime.fromtimestamp(now_s, UTC),
-        )
-
-    def _check(self, request: Request, headers: Iterable[tuple[str, str]]) -> None:
         for name, value in headers:
             # A line's end would begin a header of somebody else's choice: etags come from outside.
             if not (value.isascii() and value.isprintable()):
                 what = one_line(f"{request.method} of s3://{self.bucket}/{request.key}")
                 raise KeyRefused(what, f"no {name} header can say {one_line(value)}")
+        if not self._access.anonymous:
+            payload = (body_sha256 or _ANY_BODY) if request.has_body else _NO_BODY
+            headers = self._signed(place, request.method, path, headers, payload)
+        return SignedRequest(request.method, place.origin + path, tuple(headers))
 
     def learn_time(self, date: str) -> bool:
         """Sign with the store's clock from now on: ``date`` is the Date header of its RequestTimeTooSkewed.
@@ -161,7 +135,6 @@ class Signer:
         if abs(ahead_s - self._ahead_s) < _APART_S:
             return False
         self._ahead_s = ahead_s
-        self._alike = None
         return True
 
     @property
@@ -184,7 +157,7 @@ class Signer:
 
     def forget(self) -> None:
         """Ask botocore anew at the next request: the store refused the credentials, or sent us elsewhere."""
-        self._place = self._credentials = self._alike = None
+        self._place = self._credentials = None
 
     def renew(self) -> bool:
         """Look for credentials anew, as the store refused those that there are: True if there are others by now.
@@ -195,7 +168,7 @@ class Signer:
         if self._access.anonymous:
             return False
         before = self._keys()
-        self._credentials = self._alike = None
+        self._credentials = None
         if self._keys() == before:
             return False
         self._connection.forget()  # it has the old ones, too
@@ -257,10 +230,6 @@ class Signer:
     @property
     def _what(self) -> str:
         return f"request to s3://{self.bucket}"
-
-
-def _query(request: Request) -> str:
-    return "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in request.query)
 
 
 def _find_credentials(profile: str | None) -> Credentials:

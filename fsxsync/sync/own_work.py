@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from fsxsync.model.identity import Local
 from fsxsync.tree.tree import Tree
 
-MOST = 50_000
+MOST = 20_000
 """Files that are remembered: records were lost of those that nobody asks for. Who was forgotten is looked at."""
 
 

@@ -155,55 +155,6 @@ def test_a_signature_is_botocores_own(
     assert found == {name.lower(): value for name, value in expected.headers.items()}
 
 
-@pytest.mark.parametrize("access", [LOCAL, replace(SECURE, requester_pays=True)], ids=["http", "https, paying"])
-@given(
-    keys=st.lists(KEYS, min_size=1, max_size=3),
-    query=st.dictionaries(st.text(CHARS, min_size=1, max_size=8), st.text(CHARS, max_size=20), max_size=1),
-    headers=HEADERS.filter(lambda headers: "User-Agent" not in headers),
-    token=st.none() | st.just("FwoGZXIvYXdzE/+=="),
-)
-def test_of_many_requests_that_look_alike_each_has_botocores_signature(
-    make_signer: Callable[..., Signer],
-    access: Access,
-    keys: list[str],
-    query: dict[str, str],
-    headers: dict[str, str],
-    token: str | None,
-) -> None:
-    with pytest.MonkeyPatch.context() as env:
-        if token is not None:
-            env.setenv("AWS_SESSION_TOKEN", token)
-        signer = make_signer(access)
-
-        for key in keys:
-            request = Request("GET", key, tuple(query.items()), tuple(headers.items()))
-            signed = signer.sign_alike(request)
-
-            paying = (("x-amz-request-payer", "requester"),) if access.requester_pays else ()
-            expected = signed_by_botocore(signed, (*request.headers, *paying), None, token)
-            found = lower(signed.headers)
-            found.pop("host")
-            assert found == {name.lower(): value for name, value in expected.headers.items()}
-            assert signed.url == signer.sign(request).url
-
-
-def test_requests_that_look_alike_are_signed_with_the_time_and_the_keys_that_count_now(
-    make_signer: Callable[..., Signer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    signer, request = make_signer(), requests.get("k", etag="e")
-    dates = [lower(signer.sign_alike(request).headers)["x-amz-date"]]
-    signer.learn_time(format_datetime(NOW + timedelta(hours=1), usegmt=True))
-    dates.append(lower(signer.sign_alike(request).headers)["x-amz-date"])
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ANOTHER")
-    assert signer.renew()
-
-    assert dates == ["20260228T235958Z", "20260301T005958Z"]
-    assert "Credential=ANOTHER/" in lower(signer.sign_alike(request).headers)["authorization"]
-    assert "authorization" not in lower(make_signer(replace(LOCAL, anonymous=True)).sign_alike(request).headers)
-    with pytest.raises(KeyRefused, match="If-Match"):
-        signer.sign_alike(requests.get("k", etag="a\nb"))
-
-
 def test_a_body_of_unknown_hash_is_left_out_of_the_signature(make_signer: Callable[..., Signer]) -> None:
     signer = make_signer()
     put = requests.put("k", FILE, LOCAL)
