@@ -331,6 +331,8 @@ SMALL = {
     "brief._SELECT": "the same",
     "brief._WITH_BYTES": "the same",
     "brief._THESE": "the same",
+    "files._LOADING": "the same",
+    "files._RELEASED": "the same",
 }
 
 
@@ -363,6 +365,8 @@ def test_a_statement_seeks_and_neither_scans_nor_sorts(catalog: Catalog, name: s
     ("sql", "index"),
     [
         (files._BY_INODE, "files_ino"),
+        (f"{files._RELEASED} (?, ?)", "files_ino (ino=?)"),
+        (f"{files._LOADING} (?, ?)", "PRIMARY KEY (association=? AND sort_key=?)"),
         (changelog._DUE, "changelog_due"),
         (changelog._NEXT_DUE, "changelog_due"),
         (changelog._WAKE, "changelog_due"),
