@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
@@ -328,9 +329,61 @@ done:
     return result;
 }
 
+PyDoc_STRVAR(
+    write_errors_doc,
+    "write_errors(descriptors, /)\n--\n\n"
+    "Of each file the error that its data met on its way to the disk since it was opened, as an\n"
+    "errno, or 0. syncfs(2) tells of an error once, and perhaps somebody else.");
+
+static PyObject *
+write_errors(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *sequence, *files, *result = NULL;
+    Py_ssize_t count;
+    int *all;
+
+    if (!PyArg_ParseTuple(args, "O:write_errors", &sequence) ||
+        (files = PySequence_Tuple(sequence)) == NULL) {
+        return NULL;
+    }
+    count = PyTuple_GET_SIZE(files);
+    all = PyMem_Calloc((size_t)count + 1, sizeof *all);
+    if (all == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        long fd = PyLong_AsLong(PyTuple_GET_ITEM(files, i));
+        if (fd == -1 && PyErr_Occurred()) {
+            goto done;
+        }
+        all[i] = fd < 0 || fd > INT_MAX ? -1 : (int)fd;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < count; i++) {
+        int waited = sync_file_range(all[i], 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE);
+        all[i] = waited < 0 ? errno : 0;
+    }
+    Py_END_ALLOW_THREADS
+    result = PyList_New(count);
+    for (Py_ssize_t i = 0; result != NULL && i < count; i++) {
+        PyObject *one = PyLong_FromLong(all[i]);
+        if (one == NULL) {
+            Py_CLEAR(result);
+            break;
+        }
+        PyList_SET_ITEM(result, i, one);
+    }
+done:
+    PyMem_Free(all);
+    Py_DECREF(files);
+    return result;
+}
+
 static PyMethodDef methods[] = {
     {"hash_many", hash_many, METH_O, hash_many_doc},
     {"open_marked", open_marked, METH_VARARGS, open_marked_doc},
+    {"write_errors", write_errors, METH_VARARGS, write_errors_doc},
     {"unmark_many", unmark_many, METH_VARARGS, unmark_many_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -111,7 +111,6 @@ class Intake:
             self._read_ignore_lists(paths)
             self._drop_own(paths)
             found = self._shared.tree.identify_many(list(paths))
-            self._drop_restoring(paths, found)
             self._shared.noticed((tree_path for tree_path, noticed in paths.items() if noticed), found)
             self._add_local(list(found.items()))
 
@@ -120,18 +119,6 @@ class Intake:
             if not self._shared.catalog.problems.has(association, path):
                 del paths[tree_path]
                 self._shared.counts[association].echoes_dropped += 1
-
-    def _drop_restoring(self, paths: dict[bytes, bool], found: dict[bytes, Local | None]) -> None:
-        """Neither is it news that data comes into files that are being restored."""
-        for tree_path, stub in self._shared.restoring.items() if self._shared.restoring else ():
-            local = found.get(tree_path)
-            if (
-                local is not None
-                and local.ino in self._shared.hydrating
-                and (stub.ino, stub.stub, stub.nlink, stub.mode, stub.uid, stub.gid)
-                == (local.ino, local.stub, local.nlink, local.mode, local.uid, local.gid)
-            ):
-                del found[tree_path], paths[tree_path]
 
     def _read_ignore_lists(self, paths: Iterable[bytes]) -> None:
         """First of all: what was written after a list is judged by it."""

@@ -128,6 +128,15 @@ def _or_look_again(served: Served, local: Local, names: Sequence[Base], refusal:
     return Refusal("ResourceBusy", "something happened to it: it is looked at once more")
 
 
+def _judge_unless_done(
+    served: Served, one: Candidate, base: Base | None, moment: _Moment
+) -> tuple[list[Base], Refusal | None]:
+    """As `_judge`; neither names nor a reason: there is nothing to do any more. No await."""
+    if base is not None and _is_done(served, one, base):
+        return [], None
+    return _judge(served, one, base, moment)
+
+
 def is_released(base: Base | None, local: Local) -> bool:
     """There is nothing to do: its data is gone, or there never was any."""
     if base is None or not base.matches_local(local):
@@ -271,12 +280,10 @@ async def _survey(
     asked: dict[bytes, Base] = {}
     moment = _moment(served, _inherited(served.shared.tree.flags()))
     for one in candidates:
-        base = known.get(one.path)
-        if base is not None and _is_done(served, one, base):
-            decided[one.path] = None
-            continue
-        names, why = _judge(served, one, base, moment)
-        if why is not None:
+        names, why = _judge_unless_done(served, one, known.get(one.path), moment)
+        if why is not None and one.base is not None and (base := _rows(served, [one]).get(one.path)) != one.base:
+            names, why = _judge_unless_done(served, one, base, moment)  # it was written since the walk read it
+        if why is not None or not names:
             decided[one.path] = why
         else:
             asked |= {row.path: row for row in names}

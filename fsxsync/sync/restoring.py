@@ -70,7 +70,6 @@ class _Slice:
     """Some files that are loaded together; those of one store."""
 
     files: list[Hydration] = field(default_factory=list)
-    paths: list[bytes] = field(default_factory=list)
     goes_on: Callable[[], bool] = lambda: True
     ends: dict[int, End] = field(default_factory=dict)
     """Number -> what ends its request, of those that are under way."""
@@ -105,15 +104,16 @@ class Restorer:
         async def act(numbers: Sequence[int]) -> None:
             try:
                 rest = await self._together(paths, numbers, outcomes, goes_on)
+                # As long as these have no place, no others are opened: their descriptors would pile up.
+                for number, hydration in rest:
+                    await alone.acquire()
+                    if goes_on():
+                        nursery.start_soon(load, number, hydration)
+                    else:
+                        alone.release()
+                        self._let_be(hydration)
             finally:
                 slices.release()
-            for number, hydration in rest:
-                await alone.acquire()
-                if goes_on():
-                    nursery.start_soon(load, number, hydration)
-                else:
-                    alone.release()
-                    self._let_be(hydration)
 
         async def load(number: int, hydration: Hydration | None) -> None:
             try:
@@ -155,7 +155,8 @@ class Restorer:
             hydration.is_patient = True
         if hydration is None:
             return 0
-        await self._loader.load_whole(hydration, Priority.BACKGROUND)
+        with hydration.waited_for():
+            await self._loader.load_whole(hydration, Priority.BACKGROUND)
         return local.size
 
     async def _on(self, path: bytes, hydration: Hydration | None) -> int:
@@ -164,7 +165,8 @@ class Restorer:
             return await self.alone(path)
         if hydration.failure is not None:
             raise hydration.failure
-        await self._loader.load_whole(hydration, Priority.BACKGROUND)
+        with hydration.waited_for():
+            await self._loader.load_whole(hydration, Priority.BACKGROUND)
         return hydration.mark.size
 
     async def _together(
@@ -180,18 +182,17 @@ class Restorer:
                 if taken is None:
                     rest.append((number, None))
             elif part.files and taken.store is not part.files[0].store:
-                self._leave(paths[number], taken)
+                self._leave(taken)
                 rest.append((number, taken))
             else:
                 part.files.append(taken)
-                part.paths.append(paths[number])
                 chosen.append(number)
         if part.files:
             try:
                 await self._carried(part)
             finally:
-                for path, hydration in zip(part.paths, part.files, strict=True):
-                    self._leave(path, hydration)
+                for hydration in part.files:
+                    self._leave(hydration)
         for place, (number, hydration) in enumerate(zip(chosen, part.files, strict=True)):
             if hydration.settled.is_set() and hydration.failure is None:
                 outcomes[number] = hydration.mark.size
@@ -201,10 +202,10 @@ class Restorer:
                 rest.append((number, hydration))
         return rest
 
-    def _leave(self, path: bytes, hydration: Hydration) -> None:
+    def _leave(self, hydration: Hydration) -> None:
         """It is not loaded together with others any more."""
         hydration.waiting -= 1
-        self._shared.restoring.pop(path, None)
+        self._shared.restoring -= 1
 
     def _let_be(self, hydration: Hydration | None) -> None:
         """It is not loaded after all; unless somebody came to it meanwhile."""
@@ -238,7 +239,7 @@ class Restorer:
             self._loader.forget(hydration)
             return None
         hydration.waiting += 1  # so long nobody takes it for one that rests
-        self._shared.restoring[path] = local
+        self._shared.restoring += 1
         return hydration
 
     async def _carried(self, part: _Slice) -> None:
@@ -273,7 +274,10 @@ class Restorer:
 
     def _has_room(self) -> bool:
         """Where there is none, each asks for some."""
-        disk = os.fstatvfs(self._shared.tree.root_fd)
+        try:
+            disk = os.fstatvfs(self._shared.tree.root_fd)
+        except OSError:
+            return False  # each of them is told so
         return disk.f_bavail * disk.f_frsize - self._under_way >= kept_free(disk.f_blocks * disk.f_frsize)
 
     async def _fetch(self, part: _Slice) -> None:

@@ -121,8 +121,8 @@ class Shared:
     releasing: set[bytes] = field(default_factory=set)
     """Paths of the tree that are being released this moment: what inotify tells of them is looked at when that is
     over."""
-    restoring: dict[bytes, Local] = field(default_factory=dict)
-    """Paths of the tree -> the stubs there that are being restored with others."""
+    restoring: int = 0
+    """How many files are being restored together with others."""
     own_work: OwnWork = field(init=False)
     let_go: Callable[[int], AbstractAsyncContextManager[None]] = nobody_loads
     """Inside, the hydrator has that inode not open for writing, so that the file may be replaced or removed while it

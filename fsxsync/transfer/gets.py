@@ -97,6 +97,7 @@ class Getter:
             raise
         finally:
             self._calls.remove(call)
+            self.pump()  # this may have been the call that waited for a turn, for all of them
 
     async def _end(self, call: _Call) -> None:
         call.next = call.count

@@ -98,3 +98,6 @@ def _flush(root_fd: int, files: Sequence[Arrived]) -> None:
             os.fsync(files[0].fd)  # a flush of everything may have to wait for what others write (DESIGN §5)
         else:
             _core.syncfs(root_fd)
+            for number in _core.write_errors([file.fd for file in files]):
+                if number:
+                    raise OSError(number, os.strerror(number))

@@ -268,3 +268,16 @@ def test_many_files_are_hashed_and_what_is_shorter_or_unreadable_is_told(root: t
     for wrong in ([(0, -1)], [(0,)], 7):
         with pytest.raises((TypeError, ValueError)):
             _core.hash_many(wrong)  # type: ignore[arg-type]
+
+
+def test_files_whose_data_came_to_the_disk_have_no_errors_of_writing(root: tuple[int, Path]) -> None:
+    fd, top = root
+    with (top / "a").open("wb") as one, (top / "b").open("wb") as other:
+        one.write(b"d" * 100_000)
+        one.flush()
+        _core.syncfs(fd)
+        assert _core.write_errors([one.fileno(), other.fileno()]) == [0, 0]
+    assert _core.write_errors([]) == []
+    assert _core.write_errors([-1, 2**40]) == [errno.EBADF, errno.EBADF]
+    with pytest.raises(TypeError):
+        _core.write_errors(["a"])  # type: ignore[list-item]

@@ -69,7 +69,7 @@ async def test_files_that_are_being_restored_are_no_news_unless_something_else_h
         daemon.mover.held = set(NAMES)
         daemon.hydrator.start(lambda: _restore(daemon), "restore")
         await daemon.idle()
-        assert sorted(daemon.shared.restoring) == [b"a", b"b", b"c", b"d", b"e"]
+        assert daemon.shared.restoring == len(NAMES)
         assert told(world, daemon) == []
 
         paths["a"].chmod(0o600)

@@ -317,3 +317,14 @@ async def test_a_file_that_another_user_replaced_in_the_bucket_stays(world: Worl
         assert refused.code == "SourceObjectDeletedBeforeReleasing"
     assert path.read_bytes() == BODY
     assert candidate(world, "f").local._replace(ctime_ns=0).stub is None
+
+
+async def test_a_row_that_was_written_since_the_walk_read_it_counts(world: World) -> None:
+    """What the walk has seen may be older than the end of a load: the file was called changed since its export."""
+    await synced(world, "f")
+    now = candidate(world, "f")
+    row = world.catalog.files.get("dra-1", b"f")
+    assert row is not None
+    before = row._replace(released=True, ctime_ns=row.ctime_ns - 1)
+    async with world.daemon() as daemon:
+        assert await release(daemon.served, [now._replace(base=before)]) == {b"f": None}
