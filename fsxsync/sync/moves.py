@@ -111,19 +111,20 @@ async def settle(served: Served, move: Move, base: Base | None, local: Local | N
     """
     if not move.is_copy and move.row.etag:
         return await _settle_described(served, move, base, local)
-    if not move.is_copy and local is not None and local.ino == move.row.ino:
+    row = move.row
+    is_same = local is not None and (local.kind, local.ino, local.size, local.mtime_ns) == (
+        row.kind,
+        row.ino,
+        row.size,
+        row.mtime_ns,
+    )
+    if is_same and not move.is_copy:
         return False  # file and object can be compared, byte for byte
     seen = await served.store.head(served.key(move.path, move.row.kind))
     if seen is None or not move.made(seen) or (base is not None and base.etag == seen.etag):
         return False
     served.expect_echo(served.key(move.path, move.row.kind), seen.etag)  # the crash may have come before its event
-    row = move.row
-    if local is not None and (local.kind, local.ino, local.size, local.mtime_ns) == (
-        row.kind,
-        row.ino,
-        row.size,
-        row.mtime_ns,
-    ):
+    if is_same and local is not None:
         _record(served, move, local, seen)
     else:  # the file was changed, or has moved on: the next look sees how
         _write(served, move, row.with_remote(seen))

@@ -116,6 +116,43 @@ async def test_an_own_copy_of_metadata_is_known_after_a_crash(
     assert world.catalog.moves.get("dra-1", b"f") is None
 
 
+@pytest.mark.parametrize("then", ["written in place", "another file", "nothing"])
+@pytest.mark.parametrize("there", ["ours", "somebody else's"])
+async def test_an_own_upload_is_known_after_a_crash(
+    world: World, monkeypatch: pytest.MonkeyPatch, then: str, there: str
+) -> None:
+    """Whoever takes it for somebody else's overwrites what was written here meanwhile, where the repository wins: also
+    what was written to the very file that had been uploaded."""
+    path = world.base / "tree/f"
+    path.write_bytes(b"uploaded")
+    with monkeypatch.context() as patch:
+        patch.setattr(acting, "record", crashing)
+        async with world.daemon() as daemon:
+            patch.setattr(daemon.mover, "upload", uploaded)
+            with pytest.raises(Crash):
+                await look(daemon.served, OF_FILE, policy=REMOTE)
+    assert world.store.objects["f"].body == b"uploaded"
+    if there == "somebody else's":
+        world.store.outside_put("f", there.encode())
+    if then == "another file":
+        path.unlink()
+    if then != "nothing":
+        path.write_bytes(then.encode())
+
+    async with world.daemon() as daemon:
+        monkeypatch.setattr(daemon.mover, "upload", uploaded)
+        for _ in range(3):
+            outcome = await look(daemon.served, OF_FILE, policy=REMOTE)
+        assert outcome.next is Next.DONE
+        ours = b"uploaded" if then == "nothing" else then.encode()
+        wanted = ours if there == "ours" else there.encode()
+        assert world.store.objects["f"].body == wanted
+        with daemon.reader("f") as reader:
+            await daemon.hydrator.make_resident(reader.path, reader.fd)
+        assert path.read_bytes() == wanted
+    assert world.catalog.moves.get("dra-1", b"f") is None
+
+
 async def test_a_rename_before_its_metadata_was_read_takes_nothing_from_the_object(world: World) -> None:
     """A first import shows what a listing told; the owner follows. Who renames the file before that changed a name."""
     says = Posix(0o640, 4001, 4002, MTIME_NS)
