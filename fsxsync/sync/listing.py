@@ -5,7 +5,7 @@ A key that no row knows becomes a stub at once (`bulk`), everything else becomes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -85,6 +85,10 @@ async def reconcile_listing(served: Served, intake: Intake, consent: Consent) ->
     consent.gone.intersection_update(progress.missing)
     accepted = len(consent.gone)
     why = brakes.implausible_listing(progress.known - accepted, len(progress.missing) - accepted, progress.listed)
+    if why:
+        left = [path for path in progress.missing if path not in consent.gone]
+        gone = await _gone_here(served, left)
+        why = brakes.implausible_listing(progress.known - accepted - gone, len(left) - gone, progress.listed)
     if why and Event.DELETED in served.association.policy.imports:
         if not consent.given:
             served.listing_believed = False
@@ -124,6 +128,17 @@ class _Rows:
         while self._head is not None:
             row, self._head = self._head, next(self._rows, None)
             yield row
+
+
+async def _gone_here(served: Served, paths: Sequence[bytes]) -> int:
+    """Of how many nothing stands here any more: their deletes are no accident, and lose nothing. Somebody removed
+    the files, and their objects went, or are just going, while the rows were compared with the listing."""
+    gone = 0
+    for start in range(0, len(paths), PAGE):
+        found = served.shared.tree.identify_many([served.tree_path(path) for path in paths[start : start + PAGE]])
+        gone += sum(local is None for local in found.values())
+        await trio.lowlevel.checkpoint()
+    return gone
 
 
 def _missing(served: Served, row: Known, progress: _Progress) -> None:

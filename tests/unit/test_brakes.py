@@ -11,7 +11,9 @@ from support.hydrating import World
 
 from fsxsync.catalog.changelog import Entry
 from fsxsync.model.identity import base_of
+from fsxsync.ports import Listed
 from fsxsync.sync.brakes import implausible_listing, implausible_scan
+from fsxsync.sync.listing import Consent, ListingRefused, reconcile_listing
 from fsxsync.sync.look import Next, look
 from fsxsync.sync.served import nobody_watches
 
@@ -128,3 +130,31 @@ async def test_names_that_a_file_had_in_between_do_not_wait_for_each_other(world
 
     assert await world.store.head("c") is not None
     assert at_c.exists()
+
+
+@pytest.mark.parametrize("are_gone", [True, False])
+async def test_objects_whose_files_were_removed_here_while_the_listing_was_read_are_no_accident(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, are_gone: bool
+) -> None:
+    """The rows were read before, and the deletes of a person's ``rm`` went on meanwhile."""
+    paths = [world.stub(f"f{number}", b"small") for number in range(20)]
+    for path in paths:
+        local, remote = world.tree.identify(path.name.encode()), await world.store.head(path.name)
+        assert local is not None
+        assert remote is not None
+        world.catalog.files.put(base_of("dra-1", path.name.encode(), local, remote))
+
+    def nothing(_prefix: str) -> Iterator[list[Listed]]:
+        for path in paths if are_gone else ():
+            path.unlink()
+        return iter(())
+
+    monkeypatch.setattr(world.store, "list_pages", nothing)
+    async with world.daemon() as daemon:
+        intake = daemon.hydrator._intake
+        if are_gone:
+            assert await reconcile_listing(daemon.served, intake, Consent()) == 0
+        else:
+            with pytest.raises(ListingRefused, match="empty"):
+                await reconcile_listing(daemon.served, intake, Consent())
+        assert daemon.served.listing_believed is are_gone
