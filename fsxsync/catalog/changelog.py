@@ -82,6 +82,7 @@ _WAKE = """UPDATE changelog SET not_before_ns = :now_ns
 _HELD = "SELECT path FROM changelog WHERE association = ? AND not_before_ns = ? LIMIT ?"
 # Primary key (association, path).
 _RELEASE = "UPDATE changelog SET not_before_ns = ? WHERE association = ? AND path = ?"
+_DROP_HELD = "DELETE FROM changelog WHERE association = ? AND path = ? AND not_before_ns = ? AND local = 0"
 _DONE = "DELETE FROM changelog WHERE association = ? AND path = ? AND seq = ?"
 _SETTLED_BUT_NEWER = """UPDATE changelog SET first_seen_ns = coalesce(window_ns, first_seen_ns),
     last_error = NULL, last_code = NULL, waiting_for = '' WHERE association = ? AND path = ?"""
@@ -277,6 +278,10 @@ class Changelog:
             held = self._connection.rows(_HELD, (number, until_ns, limit))
             self._connection.run_many(_RELEASE, [(now_ns, number, path) for (path,) in held])
         return len(held)
+
+    def drop_held(self, association: str, path: bytes, until_ns: int) -> None:
+        """The path was looked at; unless another hint came, which its entry would not be held for any more."""
+        self._connection.run(_DROP_HELD, (self._numbers.get(association), path, until_ns))
 
     # ------------------------------------------------------------- questions
 

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from awscrt import auth, http
@@ -36,6 +36,8 @@ _NO_BODY = auth.AwsSignedBodyValue.EMPTY_SHA256
 _ANY_BODY = auth.AwsSignedBodyValue.UNSIGNED_PAYLOAD
 _APART_S = 240.0
 """S3 takes signatures up to 15 minutes off; a store may be stricter, and answers take their time."""
+_ADDED = ("X-Amz-Date", "X-Amz-Content-Sha256", "X-Amz-Security-Token", "Authorization")
+"""Headers that a signature consists of."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -52,6 +54,15 @@ class Place:
     @property
     def encrypted(self) -> bool:
         return self.origin.startswith("https:")
+
+
+class _Signed(NamedTuple):
+    """What a signature depends on, beside the request."""
+
+    place: Place
+    payload: str
+    second: int
+    provider: auth.AwsCredentialsProvider
 
 
 class Signer:
@@ -79,6 +90,7 @@ class Signer:
         self._credentials: Credentials | None = None
         self._provided: tuple[ReadOnlyCredentials, auth.AwsCredentialsProvider] | None = None
         """The same keys as awscrt wants them: made anew when they change."""
+        self._last: tuple[_Signed, auth.AwsSigningConfig] | None = None
 
     def place(self) -> Place:
         """Where the requests go; found out once, from botocore: the store is not asked.
@@ -177,19 +189,30 @@ class Signer:
     def _signed(
         self, place: Place, method: str, path: str, headers: list[tuple[str, str]], payload: str
     ) -> list[tuple[str, str]]:
-        request = http.HttpRequest(method, path, http.HttpHeaders(headers))
-        config = auth.AwsSigningConfig(
-            credentials_provider=self._provider(),
-            region=place.region,
-            service=place.service,
-            date=datetime.fromtimestamp(self._clock() + self._ahead_s, UTC),
-            use_double_uri_encode=False,  # S3's own way: the path as it is sent
-            should_normalize_uri_path=False,
-            signed_body_value=payload,
-            signed_body_header_type=auth.AwsSignedBodyHeaderType.X_AMZ_CONTENT_SHA_256,
-        )
-        auth.aws_sign_request(request, config).result()
-        return list(request.headers)
+        carrier = http.HttpHeaders(headers)
+        request = http.HttpRequest(method, path, carrier)
+        auth.aws_sign_request(request, self._config(place, payload)).result()
+        # Only what it adds is asked for: each name and value that comes back costs.
+        added = ((name, carrier.get(name)) for name in _ADDED)
+        return [*headers, *((name, value) for name, value in added if value is not None)]
+
+    def _config(self, place: Place, payload: str) -> auth.AwsSigningConfig:
+        """That of the last request, if it was signed in the same second in the same way."""
+        wanted = _Signed(place, payload, int(self._clock() + self._ahead_s), self._provider())
+        last = self._last
+        if last is None or last[0] != wanted:
+            made = auth.AwsSigningConfig(
+                credentials_provider=wanted.provider,
+                region=place.region,
+                service=place.service,
+                date=datetime.fromtimestamp(wanted.second, UTC),
+                use_double_uri_encode=False,  # S3's own way: the path as it is sent
+                should_normalize_uri_path=False,
+                signed_body_value=payload,
+                signed_body_header_type=auth.AwsSignedBodyHeaderType.X_AMZ_CONTENT_SHA_256,
+            )
+            self._last = last = wanted, made
+        return last[1]
 
     def _provider(self) -> auth.AwsCredentialsProvider:
         """The credentials as they are now: whatever expires is refreshed before, by botocore."""

@@ -18,6 +18,9 @@ from fsxsync.sync.journal import record_problem
 from fsxsync.sync.served import Served
 from fsxsync.tree.tree import NewStub
 
+HELD_NS = 24 * 3600 * 10**9
+"""New stubs have all but their metadata: one HEAD each, that must not hold up a listing. These looks begin when it
+is read, after a failure when the association is served again (`Changelog.wake`), and at the latest after this time."""
 SLICE = 64
 """Stubs that are made at a time, some milliseconds: other tasks, the mount's among them, run in between."""
 
@@ -35,14 +38,16 @@ def _remote_of(listed: Listed) -> Remote:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """Paths that a look must follow up: ``made`` got a row and a stub, whose metadata can wait; ``left`` did not."""
+    """Paths that a look follows up: ``made`` got a row, a stub, and a look that is held, for their metadata can wait;
+    ``left`` did not, and is to be hinted at."""
 
     made: list[bytes]
     left: list[bytes]
 
 
-async def import_new(served: Served, new: Sequence[tuple[bytes, Listed]]) -> Followed:
-    """Make stubs for keys that no row knows; what is to be looked at afterwards.
+async def import_new(served: Served, new: Sequence[tuple[bytes, Listed]], *, until_ns: int) -> Followed:
+    """Make stubs for keys that no row knows; what is to be looked at afterwards. The looks at what was made are held
+    until ``until_ns`` (`Changelog.hold`): whoever listed is not the only one to know of them, for he may end.
 
     What needs a decision (something is in the tree already, a directory marker, an empty object, watch mode, which
     loads data) is left to its look.
@@ -54,7 +59,7 @@ async def import_new(served: Served, new: Sequence[tuple[bytes, Listed]]) -> Fol
     for parent, members in simple.items():
         for start in range(0, len(members), SLICE):
             part = members[start : start + SLICE]
-            free = _make(served, parent, part)
+            free = _make(served, parent, part, until_ns)
             made += free
             if len(free) < len(part):
                 left += {path for path, _ in part}.difference(free)
@@ -109,8 +114,8 @@ def _refuse_below_file(served: Served, path: bytes, files: AbstractSet[bytes]) -
         parent = parent.rpartition(b"/")[0]
 
 
-def _make(served: Served, parent: bytes, members: Sequence[tuple[bytes, Listed]]) -> list[bytes]:
-    """Stage and place stubs in one directory and write their rows; the paths that were free.
+def _make(served: Served, parent: bytes, members: Sequence[tuple[bytes, Listed]], until_ns: int) -> list[bytes]:
+    """Stage and place stubs in one directory and write their rows and the looks to come; the paths that were free.
 
     Here and not in a worker thread: what inotify and the mount tell of a stub finds its row, whenever it comes.
     """
@@ -127,11 +132,15 @@ def _make(served: Served, parent: bytes, members: Sequence[tuple[bytes, Listed]]
         for (path, _), remote, local in zip(members, remotes, placed, strict=True)
         if local is not None
     ]
-    served.shared.catalog.files.put_many(rows)
+    made = [row.path for row in rows]
+    catalog = served.shared.catalog
+    with catalog.transaction():  # a row that a listing agrees with is looked at by nobody else
+        catalog.files.put_many(rows)
+        catalog.changelog.hold(served.id, made, now_ns=served.shared.now_ns(), until_ns=until_ns)
     served.counts.imported += len(rows)
     served.counts.imported_bytes += sum(row.remote_size for row in rows)
     _invalidate(served, parent)
-    return [row.path for row in rows]
+    return made
 
 
 def _had_marker(served: Served, path: bytes) -> bool:

@@ -18,15 +18,12 @@ from fsxsync.model.keys import path_of
 from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.ports import Listed
 from fsxsync.sync import brakes
-from fsxsync.sync.bulk import import_new
+from fsxsync.sync.bulk import HELD_NS, import_new
 from fsxsync.sync.filters import Age, Filters
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.served import Served
 
 PAGE = 1000
-HELD_NS = 24 * 3600 * 10**9
-"""New stubs have all but their metadata: one HEAD each, that must not hold up the listing. These looks begin when it
-is read, after a failure when the association is served again (`Changelog.wake`), and at the latest after this time."""
 
 
 class ListingRefused(RepositoryError):
@@ -198,11 +195,8 @@ async def _flush(served: Served, progress: _Progress) -> None:
     new, progress.new = progress.new, []
     hints, progress.hints = progress.hints, []
     if new and Event.NEW in served.association.policy.imports:
-        followed = await import_new(served, new)
+        followed = await import_new(served, new, until_ns=progress.held_until_ns)
         hints.extend(followed.left)
-        now_ns, until_ns = served.shared.now_ns(), progress.held_until_ns
-        served.shared.catalog.changelog.hold(served.id, followed.made, now_ns=now_ns, until_ns=until_ns)
-        await trio.lowlevel.checkpoint()
     else:
         hints.extend(path for path, _ in new)
     for start in range(0, len(hints), PAGE):

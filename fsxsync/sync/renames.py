@@ -99,7 +99,10 @@ async def export_rename(
     old_key, new_key = served.key(source.path, Kind.FILE), served.key(path, Kind.FILE)
     if replaces is None and await served.store.head(new_key) is not None:
         raise ObjectChanged(f"rename to {new_key}", "an object is there")  # a copy never guards its target (SERVERS.md)
-    posix = await _said(served, local, source)
+    posix = source.said_of(local.posix)
+    if not source.posix_known and (now := await served.store.head(old_key)) is not None and _is_same(source, now):
+        posix = _merged(source, local, now)
+        local = set_metadata(served, path, local, served.applied(posix))
     move = await moves.begin(served, path, local, source.path, expect, posix=posix, content_hash=source.content_hash)
     try:
         return await _copy(served, move, local, posix, expect=expect, replaces=replaces)
@@ -123,15 +126,16 @@ async def export_rename(
         return await _copy(served, move, local, posix, expect=now, replaces=replaces)
 
 
-async def _said(served: Served, local: Local, source: Base) -> Posix:
-    """What the copy shall say of the file: metadata that nobody changed here is the object's, also where only a listing
-    told of it so far."""
-    if source.posix_known:
-        return source.said_of(local.posix)
-    seen = await served.store.head(served.key(source.path, Kind.FILE))
-    if seen is None or (seen.etag, seen.size) != (source.etag, source.remote_size):
-        return local.posix  # the copy will say so
-    return merge(source, local, seen, local_wins=True)
+def _is_same(row: Base, seen: Remote) -> bool:
+    return (seen.etag, seen.size) == (row.etag, row.remote_size)
+
+
+def _merged(row: Base, local: Local, seen: Remote) -> Posix:
+    """What copy and file shall say: metadata that nobody changed here is the object's, also where only a listing told
+    of it so far."""
+    posix = merge(row, local, seen, local_wins=True)
+    is_our_time = seen.posix.mtime_ns is None or local.mtime_ns != row.mtime_ns
+    return posix if is_our_time else posix._replace(mtime_ns=seen.posix.mtime_ns)
 
 
 async def _copy(
@@ -180,12 +184,12 @@ async def export_stub(served: Served, path: bytes, action: Action) -> Base:
     stood = served.shared.catalog.files.get(served.id, old_path)
     is_row = stood is not None and (stood.ino, stood.etag) == (local.ino, local.stub.etag)
     posix = action.posix
-    if posix is not None:
-        local = set_metadata(served, path, local, served.applied(posix))
-    elif stood is not None and is_row:
-        posix = merge(stood, local, source, local_wins=True)
-    else:
+    if posix is None and stood is not None and is_row:
+        posix = _merged(stood, local, source)
+    if posix is None:
         posix = local.posix
+    else:
+        local = set_metadata(served, path, local, served.applied(posix))
     move = await moves.begin(served, path, local, old_path, source, posix=posix)
     return await _copy(served, move, local, posix, expect=source, replaces=action.remote)
 

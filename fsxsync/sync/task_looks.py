@@ -30,7 +30,7 @@ from fsxsync.model.task import WARNING, Failure, Task
 from fsxsync.ports import Listed, Planned
 from fsxsync.sync import brakes
 from fsxsync.sync.acting import Next
-from fsxsync.sync.bulk import import_new
+from fsxsync.sync.bulk import HELD_NS, import_new
 from fsxsync.sync.look import look
 from fsxsync.sync.served import Served
 from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, entries, failure_of
@@ -260,7 +260,8 @@ class ImportStage:
         while rows := files.after(self.served.id, after, BATCH, self._under):
             for row in rows:
                 after = files.sort_key(row)
-                yield Known(after, row.etag, row.remote_size, row.last_modified_ns)
+                etag = row.etag if row.posix_known else None  # what only a listing told of is read once more
+                yield Known(after, etag, row.remote_size, row.last_modified_ns)
 
     def _missing(self, row: Known, batch: Batch) -> None:
         wants = self.served.filters.wants
@@ -289,12 +290,15 @@ class ImportStage:
 
     async def perform(self, batch: Batch, goes_on: Going) -> Done:
         fresh, self._fresh = self._fresh, {}
-        if fresh and goes_on():
-            await import_new(self.served, list(fresh.items()))  # stubs at once; their metadata follows below
+        changelog, now_ns = self.served.shared.catalog.changelog, self.served.shared.now_ns
+        until_ns = now_ns() + HELD_NS
+        if fresh and goes_on():  # stubs at once; their metadata follows below, or if this ends before, with their looks
+            await import_new(self.served, list(fresh.items()), until_ns=until_ns)
 
         async def act(entry: Entry) -> Failure | None:
             try:
                 await settle_path(self.served, entry.path, self._policy, remote=True)
+                changelog.drop_held(self.served.id, entry.path, until_ns)
             except ObjectArchived as error:
                 if self.served.shared.eager:
                     raise
@@ -303,6 +307,8 @@ class ImportStage:
             return None
 
         done = await each(self.served, batch.todo, goes_on, act)
+        while changelog.release(self.served.id, until_ns, now_ns(), BATCH):
+            self.served.wake()
         done.moved = 0  # no bytes move, only what the listing says
         return done
 

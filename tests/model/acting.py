@@ -353,6 +353,13 @@ class Acting:
             self._drop(thing)
         return True
 
+    def _tried(self, path: str, old: bytes) -> None:
+        """In vain, as it was told; the daemon may have died after the bytes were written and before it said so."""
+        here = self.local(path)
+        if here is not None and here.content != old:
+            self._doubt(Thing("file", old))
+            self._brought(path)
+
     # ------------------------------------------------------------- the application
 
     @step
@@ -405,6 +412,8 @@ class Acting:
         started: list[bytes] = []
         if not self._work(act):
             self.parts.update(started)  # the disk was full in the middle
+            for content in started:
+                self._tried(path, content[: -len(more)])
 
     @step
     def truncate(self, path: str, size: int) -> None:
@@ -418,13 +427,17 @@ class Acting:
                 self._check_read(path, old)
                 if TAG <= size < len(old):
                     self._know(old[:size])
+                    started.append(old)
                     stream.truncate(size)
                     self._drop(Thing("file", old))
             if TAG <= size < len(old):
                 self._keep(old[:size])
                 self._brought(path, old[:size])
 
-        self._work(act)
+        started: list[bytes] = []
+        if not self._work(act):
+            for old in started:
+                self._tried(path, old)
 
     @step
     def replace(self, path: str, size: int) -> None:

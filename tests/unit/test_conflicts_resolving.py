@@ -20,7 +20,7 @@ from fsxsync.model.metadata import to_user_metadata
 from fsxsync.model.open_conflict import Conflict, ConflictKind, Keep
 from fsxsync.model.xattrs import encode_xattrs
 from fsxsync.sync.acting import Next
-from fsxsync.sync.bulk import import_new
+from fsxsync.sync.bulk import HELD_NS, import_new
 from fsxsync.sync.filters import Filters
 from fsxsync.sync.look import look
 from fsxsync.sync.resolving import alone, resolve
@@ -309,7 +309,7 @@ async def test_a_listing_that_comes_between_a_directory_and_the_end_of_its_marke
         (world.tree.root / "f").rmdir()
         listed = [one for page in world.store.list_pages("") for one in page if one.key == "f"]
 
-        followed = await import_new(served, [(b"f", one) for one in listed])
+        followed = await import_new(served, [(b"f", one) for one in listed], until_ns=HELD_NS)
 
         assert (followed.made, followed.left) == ([], [b"f"])
         outcome = await look(served, TOLD)

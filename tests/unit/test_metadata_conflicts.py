@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from support.hydrating import MTIME_NS, World
 
 from fsxsync import _core
@@ -18,7 +19,9 @@ from fsxsync.model.identity import Kind, Posix, base_of
 from fsxsync.ports import ObjectHeaders
 from fsxsync.sync import acting
 from fsxsync.sync.acting import Next
+from fsxsync.sync.bulk import HELD_NS, import_new
 from fsxsync.sync.look import look
+from fsxsync.sync.task_looks import ImportStage
 
 REMOTE = Policy(on_conflict=OnConflict.REMOTE)
 OF_FILE = Entry("dra-1", b"f", True, True, None, 0, 0, 1, 0, None, None, "")
@@ -155,7 +158,7 @@ async def test_an_own_upload_is_known_after_a_crash(
 
 async def test_a_rename_before_its_metadata_was_read_takes_nothing_from_the_object(world: World) -> None:
     """A first import shows what a listing told; the owner follows. Who renames the file before that changed a name."""
-    says = Posix(0o640, 4001, 4002, MTIME_NS)
+    says = Posix(0o640, 4001, 4002, MTIME_NS + 10**9)
     await world.store.put("old", b"data", ObjectHeaders(posix=says, kind=Kind.FILE), replaces=None)
     world.place_stub("f", world.mark("old"))
     local, remote = world.tree.identify(b"f"), await world.store.head("old")
@@ -169,9 +172,55 @@ async def test_a_rename_before_its_metadata_was_read_takes_nothing_from_the_obje
             outcome = await look(daemon.served, replace(OF_FILE, remote=False))
     assert outcome.next is Next.DONE
 
-    there = await world.store.head("f")
+    there, here = await world.store.head("f"), world.tree.identify(b"f")
     assert there is not None
     assert there.posix._replace(atime_ns=None) == says
+    assert here is not None
+    assert (here.mode, here.uid, here.gid, here.mtime_ns) == (0o640, 4001, 4002, MTIME_NS + 10**9)
+
+
+@pytest.mark.parametrize("ended", ["listing", "task", "task, and another one comes"])
+async def test_what_only_a_listing_told_of_is_read_though_its_reader_ended(world: World, ended: str) -> None:
+    """A daemon is stopped, a task cancelled, between stubs and metadata; no later listing shows a difference."""
+    says = Posix(0o640, 4001, 4002, MTIME_NS + 10**9)
+    await world.store.put("f", b"data", ObjectHeaders(posix=says, kind=Kind.FILE), replaces=None)
+    async with world.daemon() as daemon:
+        stage = ImportStage(daemon.served, b"", Policy(), deletes=False)
+        if ended == "listing":
+            listed = [(b"f", one) for page in world.store.list_pages("") for one in page]
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await import_new(daemon.served, listed, until_ns=HELD_NS)
+            assert scope.cancelled_caught
+        else:
+            begun = iter([True])
+            async for batch in stage.batches(b""):
+                await stage.perform(batch, lambda: next(begun, False))
+        row = world.catalog.files.get("dra-1", b"f")
+        assert row is not None
+        assert not row.posix_known
+        [entry] = world.catalog.changelog.pending("dra-1", b"", 10)
+        assert entry.path == b"f"
+        if ended == "task, and another one comes":
+            async for batch in stage.batches(b""):
+                assert (await stage.perform(batch, lambda: True)).succeeded == 1
+        else:
+            assert (entry.not_before_ns == HELD_NS) == (ended == "listing")
+            assert (await look(daemon.served, entry)).next is Next.DONE
+
+    here = world.tree.identify(b"f")
+    assert here is not None
+    assert (here.mode, here.uid, here.gid, here.mtime_ns) == (0o640, 4001, 4002, MTIME_NS + 10**9)
+
+
+async def test_a_task_that_read_everything_leaves_no_looks(world: World) -> None:
+    await world.store.put("f", b"data", ObjectHeaders(posix=Posix(0o640), kind=Kind.FILE), replaces=None)
+    async with world.daemon() as daemon:
+        stage = ImportStage(daemon.served, b"", Policy(), deletes=False)
+        async for batch in stage.batches(b""):
+            assert (await stage.perform(batch, lambda: True)).succeeded == 1
+
+    assert world.catalog.changelog.count("dra-1")[0] == 0
 
 
 @pytest.mark.parametrize("is_known", [True, False])

@@ -164,6 +164,26 @@ def test_a_body_of_unknown_hash_is_left_out_of_the_signature(make_signer: Callab
     assert lower(signer.sign(requests.head("k")).headers)["x-amz-content-sha256"] == hashlib.sha256().hexdigest()
 
 
+def test_each_second_and_each_pair_of_keys_signs_for_itself(
+    clients: Callable[[Access], Connection[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = NOW.timestamp()
+    signer = Signer("bucket", LOCAL, clients(LOCAL), clock=lambda: now)
+    request = requests.head("k")
+    dates, keys = set(), set()
+    for key in ("AKID", "OTHER"):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+        signer.renew()
+        for _ in range(3):
+            headers = dict(signer.sign(request).headers)
+            dates.add(headers["X-Amz-Date"])
+            keys.add(headers["Authorization"].split("=")[1].split("/")[0])
+            now += 0.4
+
+    assert dates == {"20260228T235958Z", "20260228T235959Z", "20260301T000000Z"}
+    assert keys == {"AKID", "OTHER"}
+
+
 def test_a_signed_request_prints_no_signature(make_signer: Callable[..., Signer]) -> None:
     signed = make_signer().sign(requests.head("k"))
 
