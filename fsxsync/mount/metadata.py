@@ -83,6 +83,8 @@ class Metadata(Base):
         self._writable_path(node)
         if fields.update_size:
             await self._set_size(node, attr.st_size, fh, ctx.uid)
+        if fields.update_atime or fields.update_mtime:
+            await self._waiting(self._hydrator.until_settled(node.ino))
         with self._any_descriptor(node) as fd:
             name = proc_path(fd)
             if fields.update_uid or fields.update_gid:
@@ -124,6 +126,11 @@ class Metadata(Base):
     def _set_times(self, fd: int, node: Node, attr: EntryAttributes, fields: SetattrFields) -> None:
         now = os.fstat(fd)
         inode = self._handles.inode(node.ino)
+        loading = self._hydrator.retimed(
+            node.ino,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
         if inode is not None and inode.is_stub:
             if fields.update_mtime:
                 inode.mtime_ns = attr.st_mtime_ns
@@ -131,6 +138,8 @@ class Metadata(Base):
         else:
             mtime_ns = attr.st_mtime_ns if fields.update_mtime else now.st_mtime_ns
         atime_ns = attr.st_atime_ns if fields.update_atime else now.st_atime_ns
+        if loading is not None:  # what comes in moves them until then
+            atime_ns, mtime_ns = loading
         os.utime(proc_path(fd), ns=(atime_ns, mtime_ns))
 
     @contextmanager

@@ -41,6 +41,13 @@ class Hydrator(Protocol):
         """The data will be replaced wholly (O_TRUNC, truncate to 0): end a running hydration, drop the mark.
         ``fd`` is open for writing; on return the file is an ordinary empty file."""
 
+    async def until_settled(self, ino: int) -> None:
+        """A file whose data has all come gets its times back while it is made an ordinary one: returns when it is."""
+
+    def retimed(self, ino: int, *, atime_ns: int | None, mtime_ns: int | None) -> tuple[int, int] | None:
+        """Somebody sets times of a file (None: not this one). Which ones, access and change, it is to have if it is
+        being loaded, and keeps then; None if it is not. No await since `until_settled`."""
+
     def is_stub(self, fd: int) -> bool:
         """The file carries the stub mark (one fgetxattr)."""
 

@@ -248,6 +248,19 @@ class StubHydrator(FrontHints):
         self._memory.forget(ino)
         cut(fd)
 
+    async def until_settled(self, ino: int) -> None:
+        while (hydration := self._active.get(ino)) is not None and hydration.settling is not None:
+            await hydration.settling.wait()
+
+    def retimed(self, ino: int, *, atime_ns: int | None, mtime_ns: int | None) -> tuple[int, int] | None:
+        if (hydration := self._active.get(ino)) is None:
+            return None
+        if atime_ns is not None:
+            hydration.atime_ns = atime_ns
+        if mtime_ns is not None:
+            hydration.mtime_ns = mtime_ns
+        return hydration.atime_ns, hydration.mtime_ns
+
     # ------------------------------------------------------------- downloads
 
     async def _load(self, hydration: Hydration, indexes: range, priority: Priority = Priority.FOREGROUND) -> None:

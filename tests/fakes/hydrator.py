@@ -128,6 +128,12 @@ class FakeHydrator:
         self._note("make_room")
         return False
 
+    async def until_settled(self, ino: int) -> None:
+        return
+
+    def retimed(self, ino: int, *, atime_ns: int | None, mtime_ns: int | None) -> tuple[int, int] | None:
+        return None
+
     async def discard(self, path: bytes, fd: int) -> None:
         self._note("discard", path)
         os.ftruncate(fd, 0)

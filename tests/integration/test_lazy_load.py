@@ -528,3 +528,37 @@ def put_record(bucket: str, key: str) -> dict[str, Any]:
     """An event of S3 that names no version: only a HEAD can tell."""
     entity = {"bucket": {"name": bucket}, "object": {"key": key}}
     return {"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": entity}]}
+
+
+@pytest.mark.parametrize("size", [1000, 3 * CHUNK], ids=["one request", "several"])
+@pytest.mark.parametrize("way", ["restore", "read"])
+def test_times_that_are_set_while_the_data_comes_are_kept(
+    fsx: Instance, proxy: Proxy, s3: Any, bucket: str, way: str, size: int
+) -> None:
+    body = os.urandom(size)
+    s3.put_object(Bucket=bucket, Key="f", Body=body)
+    fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url, "--poll", "0")
+    fsx.settle()
+    asked, opened = threading.Event(), threading.Event()
+
+    def rule(request: Request) -> None:
+        if request.method == "GET" and request.path.endswith("/f"):
+            asked.set()
+            opened.wait(60)
+
+    proxy.rule = rule
+    file = fsx.directory / "d/f"
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(lambda: fsx.ok("restore", file) if way == "restore" else file.read_bytes())
+        assert asked.wait(60)
+        os.utime(file, ns=(file.stat().st_atime_ns, 1_234_567_890_123_456_789))
+        opened.set()
+        loading.result(60)
+    fsx.settle()
+
+    eventually(lambda: "released" not in fsx.state(file)["flags"])
+    assert file.stat().st_mtime_ns == 1_234_567_890_123_456_789
+    assert file.read_bytes() == body
+    os.utime(file, ns=(1_111_111_111_000_000_001, file.stat().st_mtime_ns))
+    fsx.settle()
+    assert (file.stat().st_atime_ns, file.stat().st_mtime_ns) == (1_111_111_111_000_000_001, 1_234_567_890_123_456_789)
