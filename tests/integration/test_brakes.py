@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +90,40 @@ def test_a_scan_that_finds_half_the_files_gone_deletes_no_object(
         assert keys_of(s3, full) == NAMES
         assert len(os.listdir(made.directory / "d")) == MANY
         assert not [line for line in made.ok("events", "--json").out.splitlines() if "object deleted" in line]
+
+
+@pytest.mark.parametrize("mounted", [True, False])
+def test_a_scan_after_lost_records_that_finds_half_the_files_gone_deletes_no_object(
+    tmp_path: Path, moto: MotoServer, s3: Any, full: str, mounted: bool
+) -> None:
+    """A disk that goes while the daemon runs, and so much happens that the kernel drops its records."""
+    with instance(tmp_path, mounted=mounted) as made:
+        made.associate(moto, f"s3://{full}/", "/d", "--poll", "1")
+        made.settle()
+        (tmp_path / "aside").mkdir()
+        busy = made.tree / "d" / "busy"
+        daemon = made.daemon
+        assert daemon is not None
+        records = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+        daemon.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(records // 2 + 1):  # made and removed: two records at least, none of which are merged
+                busy.touch()
+                busy.unlink()
+            for name in NAMES[:110]:
+                (made.tree / "d" / name).rename(tmp_path / "aside" / name)
+        finally:
+            daemon.send_signal(signal.SIGCONT)
+
+        becomes(made, "MISCONFIGURED")
+        assert "110 of 210 known files are gone from the tree" in row(made)["failure"]
+        assert keys_of(s3, full) == NAMES
+        for name in NAMES[:110]:
+            (tmp_path / "aside" / name).rename(made.tree / "d" / name)
+        becomes(made, "AVAILABLE")
+        made.settle()
+        assert keys_of(s3, full) == NAMES
+        assert len(os.listdir(made.directory / "d")) == MANY
 
 
 def test_a_refused_scan_goes_on_when_a_person_says_so(fsx: Instance, moto: MotoServer, s3: Any, full: str) -> None:
