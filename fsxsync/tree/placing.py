@@ -371,12 +371,14 @@ class Places:
 
     def _is_worthless(self, name: bytes, note: Note) -> bool:
         now = self._staging.identify(name)
-        if now.stub is not None:
-            return True  # its data is in the repository
         if now.ino != note.ino:
-            stands = self.identify(note.path)
-            return stands is not None and stands.ino == note.ino  # it was never exchanged in
-        if note.keep_as is not None or self._is_written(name, now):
+            stands = self.identify(note.path)  # it was never exchanged in
+            return now.stub is not None or (stands is not None and stands.ino == note.ino)
+        if note.keep_as is not None:
+            return False  # also a stub: somebody renamed it, and its object is the old name's, which goes without it
+        if now.stub is not None:
+            return True  # what came in its place is a newer version of its object
+        if self._is_written(name, now):
             return False
         now = self._staging.identify(name)  # after that: see `_check_out`
         return (now.size, now.mtime_ns) == (note.size, note.mtime_ns)

@@ -541,6 +541,26 @@ def test_a_crash_while_keeping_both_loses_neither(tmp_path: Path) -> None:
         tree.close()
 
 
+def test_a_crash_while_keeping_a_renamed_stub_loses_neither(tmp_path: Path) -> None:
+    """Its object is the old name's, which goes unless the stub is found."""
+
+    def prepare(root: Path) -> None:
+        (root / "a").touch()
+        os.truncate(root / "a", 5)
+        os.setxattr(root / "a", XATTR, StubMark("renamed", 5, "p/b").encode())
+
+    def operation(tree: Tree) -> None:
+        tree.exchange_in(stub(tree), b"a", seen(tree, b"a"), keep_as=b"kept")
+
+    for base in _until_done(tmp_path, operation, prepare):
+        tree = open_tree(base)
+        found = {name: seen(tree, os.fsencode(name)).stub for name in os.listdir(base / "tree")}
+        etags = {name: mark.etag if mark else None for name, mark in found.items()}
+        assert etags in ({"a": "renamed"}, {"a": MARK.etag, "kept": "renamed"})
+        assert staged_names(base) == []
+        tree.close()
+
+
 def test_what_was_written_while_it_was_taken_out_comes_back(tmp_path: Path) -> None:
     """The daemon died between exchange and check, and a writer still had the old file open."""
     tree = open_tree(tmp_path)
