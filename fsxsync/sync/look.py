@@ -208,7 +208,7 @@ async def _settle(  # noqa: C901
         conflicts.note_clash(served, path, remote)
         raise
     if hinted and outcome.next is Next.DONE:
-        await _refuse_other_form(served, path, local, is_suspect=base is None or is_clash)
+        await _refuse_other_form(served, path, local, is_new=base is None, is_clash=is_clash)
     other_form = other_form or (is_clash and base is not None and local is None)
     if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
         return Outcome(Next.AGAIN, remote=True)
@@ -315,14 +315,16 @@ async def _see_remote(
     return await served.store.head(served.key(path, kinds[1])), False
 
 
-async def _refuse_other_form(served: Served, path: bytes, local: Local | None, *, is_suspect: bool) -> None:
+async def _refuse_other_form(
+    served: Served, path: bytes, local: Local | None, *, is_new: bool, is_clash: bool
+) -> None:
     """Of the keys ``a`` and ``a/`` only one can be in the tree. A directory may have an object ``a`` beside it at any
-    time; that a file has a marker beside it is worth a request only where somebody saw one.
+    time; that a file has a marker beside it is worth a request only where it is new or somebody saw one.
 
     Raises:
         TypeClash: there are both.
     """
-    has_marker = path in served.markers_beside_files
+    has_marker = is_clash or path in served.markers_beside_files
     if local is None:
         # It was imported this moment: a file before a marker, which is looked for only if there is no file.
         local = served.shared.tree.identify(served.tree_path(path)) if has_marker else None
@@ -330,7 +332,7 @@ async def _refuse_other_form(served: Served, path: bytes, local: Local | None, *
             served.markers_beside_files.discard(path)
             return
     is_directory = local.kind is Kind.DIRECTORY
-    if not is_directory and not is_suspect and not has_marker:
+    if not is_directory and not is_new and not has_marker:
         return
     remote = await served.store.head(served.key(path, Kind.FILE if is_directory else Kind.DIRECTORY))
     served.markers_beside_files.discard(path)  # not before: who failed to ask asks again

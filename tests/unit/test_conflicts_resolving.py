@@ -296,6 +296,32 @@ async def test_each_version_of_a_conflict_keeps_its_extended_attributes(world: W
         assert os.getxattr(world.tree.root / conflict.kept_as.decode(), "user.side") == b"here"
 
 
+async def test_a_clash_is_still_told_of_when_the_file_was_removed_and_its_object_is_a_newer_one(world: World) -> None:
+    """The object comes back as a file, in the way of the same marker."""
+    path = world.tree.root / "f"
+    path.write_bytes(b"mine")
+    world.store.outside_put("f", b"mine")
+    world.store.outside_put("f/")
+    async with world.daemon() as daemon:
+        served = daemon.served
+        with pytest.raises(TypeClash):
+            await look(served, TOLD)
+        path.unlink()
+        world.store.outside_put("f", b"theirs")
+
+        with pytest.raises(TypeClash):
+            await look(served, TOLD)
+
+        here = world.tree.identify(b"f")
+        assert here is not None
+        assert here.stub is not None
+        [conflict] = world.catalog.conflicts.at(A, b"f")
+        assert conflict.kind is ConflictKind.CLASH
+        world.store.outside_delete("f/")
+        assert (await look(served, TOLD)).next is Next.DONE
+        assert world.catalog.conflicts.at(A, b"f") == []
+
+
 async def test_a_listing_that_comes_between_a_directory_and_the_end_of_its_marker_leaves_none(world: World) -> None:
     """The directory was renamed, the object of its name can come, and its own marker is still to be deleted."""
     async with world.daemon() as daemon:
