@@ -315,9 +315,7 @@ async def _see_remote(
     return await served.store.head(served.key(path, kinds[1])), False
 
 
-async def _refuse_other_form(
-    served: Served, path: bytes, local: Local | None, *, is_new: bool, is_clash: bool
-) -> None:
+async def _refuse_other_form(served: Served, path: bytes, local: Local | None, *, is_new: bool, is_clash: bool) -> None:
     """Of the keys ``a`` and ``a/`` only one can be in the tree. A directory may have an object ``a`` beside it at any
     time; that a file has a marker beside it is worth a request only where it is new or somebody saw one.
 
