@@ -135,6 +135,7 @@ class Acting:
     """The same of the other user of the bucket."""
     events_lost: bool = False
     failed: bool = False
+    is_frozen: bool = False
     number: int = 0
     deaths: int = 0
     was_full: bool = False
@@ -266,7 +267,10 @@ class Acting:
                 return Thing("directory", mode=mode)
             mark = self.mark(path)
             if mark is None:
-                return Thing("file", file.read_bytes(), mode)
+                content = file.read_bytes()
+                if self.mark(path) is not None:
+                    return self.local(path, root)  # it was released while it was read
+                return Thing("file", content, mode)
         except (FileNotFoundError, NotADirectoryError):
             return None
         if status.st_size == 0:  # who cut it died before its mark went: it is imported again
@@ -316,15 +320,17 @@ class Acting:
     def _frozen(self) -> Iterator[None]:
         """The daemon stands still, wherever it happens to be: who looks and acts now sees what he replaces."""
         daemon = self.made.daemon
-        if daemon is None or not self.is_up:
+        if self.is_frozen or daemon is None or not self.is_up:
             yield
             return
         daemon.send_signal(signal.SIGSTOP)
+        self.is_frozen = True
         try:
             eventually(lambda: _stands_still(daemon.pid))
             with self.store.still():
                 yield
         finally:
+            self.is_frozen = False
             daemon.send_signal(signal.SIGCONT)
 
     def _work(self, action: Callable[[Path], object], *replaced: str) -> bool:
@@ -792,13 +798,27 @@ class Acting:
         self.crash.set_clock(hours * 3600 * 10**9)
 
     @step
-    def flood(self) -> None:
-        """inotify's queue overflows: what happens next is not told."""
+    def flood(self, paths: Sequence[str] = ()) -> None:
+        """inotify's queue overflows: what happens next is not told, to files that are written, renamed and removed
+        behind the daemon's back among it (those at three ``paths``)."""
         with self._frozen():
             beside = self.behind / "flood~"
             for _ in range(FLOOD):
                 os.close(os.open(beside, os.O_WRONLY | os.O_CREAT, 0o600))
                 os.unlink(beside)
+            if self.front == self.behind and paths:
+                written, renamed, removed = paths
+                content = self._content(100)
+                self.must.discard(content)
+                if self._do(lambda root: _replace(root / written, content), [(written, self.local(written))]):
+                    self._hold(content)
+                    self._brought(written, content)
+                linked = self._contents_at(renamed)
+                new = renamed + "-unseen"
+                if self._do(lambda root: (root / renamed).rename(root / new), [(new, self.local(new))]):
+                    for below, contents in linked.items():
+                        self._brought(new + below, *contents)
+                self._do(lambda root: (root / removed).unlink(), [(removed, self.local(removed))])
 
     def end(self) -> None:
         """Take the association out of the daemon, for the next world."""

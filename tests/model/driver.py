@@ -79,7 +79,7 @@ def _pick(rng: random.Random, **choices: Sequence[Any]) -> dict[str, Any]:
 
 
 Maker = Callable[[random.Random, Names], dict[str, Any]]
-_WORK: list[tuple[int, str, Maker]] = [
+WORK: list[tuple[int, str, Maker]] = [
     # the application
     (10, "write", lambda r, n: _pick(r, path=n.files, size=SIZES)),
     (5, "append", lambda r, n: {"path": r.choice(n.files), "size": r.randint(1, 3000)}),
@@ -95,6 +95,8 @@ _WORK: list[tuple[int, str, Maker]] = [
     (2, "mkdir", lambda r, n: _pick(r, path=n.directories)),
     (2, "rmtree", lambda r, n: _pick(r, path=n.directories)),
     (6, "read", lambda r, n: _pick(r, path=n.files)),
+    (4, "release", lambda r, n: _pick(r, path=[*n.files, *n.directories, ""])),
+    (2, "restore", lambda r, n: _pick(r, path=[*n.files, *n.directories, ""])),
     (2, "grow", lambda r, n: _pick(r, path=n.files, pieces=[3, 8], piece=[12, 5000, 20_000])),
     # the other user of the bucket
     (10, "put", lambda r, n: _pick(r, path=n.files, size=SIZES, mode=[None, *MODES])),
@@ -110,7 +112,7 @@ _WORK: list[tuple[int, str, Maker]] = [
     (8, "deliver", lambda r, _: _pick(r, order=["forward", "backward", "shuffled", "double", "stale"])),
     (1, "lose_events", lambda *_: {}),
 ]
-_TROUBLE: list[tuple[int, str, Maker]] = [
+TROUBLES: list[tuple[int, str, Maker]] = [
     (2, "kill", lambda *_: {}),
     (1, "stop", lambda *_: {}),
     (6, "start", lambda *_: {}),
@@ -124,7 +126,7 @@ _TROUBLE: list[tuple[int, str, Maker]] = [
     (3, "heal", lambda *_: {}),
     (1, "fill", lambda *_: {}),
     (1, "jump", lambda r, _: _pick(r, hours=[-26, -1, 1, 26])),
-    (1, "flood", lambda *_: {}),
+    (1, "flood", lambda r, n: {"paths": r.choices(n.files, k=3)}),
     (1, "write", lambda r, n: {"path": r.choice(n.files), "size": (5 << 20) + r.randint(0, 1 << 20)}),
 ]
 
@@ -144,7 +146,7 @@ def plan_of(seed: int, *, length: int = LENGTH, trouble: float = 0.18) -> Plan:
     if rng.random() < 0.7:
         steps.append(Step("settle"))
     while len(steps) < length:
-        table = _TROUBLE if rng.random() < share else _WORK
+        table = TROUBLES if rng.random() < share else WORK
         _, name, make = rng.choices(table, weights=[weight for weight, _, _ in table])[0]
         steps.append(Step(name, make(rng, names)))
         if rng.random() < 0.09:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from model.acting import TAG, WAIT_S, Acting, Thing, shown, step
+from support.instance import eventually
 
-from fsxsync.errors import NoDaemon
+from fsxsync.errors import FsxSyncError, NoDaemon
 from fsxsync.model.conflict import is_conflict_name
 
 
 @dataclass
 class World(Acting):
     """See `Acting`, and `settle`."""
+
+    tasks: list[str] = field(default_factory=list)
+    """That may not have ended yet."""
 
     @step
     def settle(self) -> None:
@@ -29,6 +34,8 @@ class World(Acting):
         self.events_lost = False
         self.deliver()
         left = self._wait()
+        self._end_tasks()
+        left += self._wait()
         assert left == [], f"still pending: {left}, {self.client.status()['associations']}"
         self.was_full = False
         self.note_losers()
@@ -36,6 +43,35 @@ class World(Acting):
         clashing = {key.rstrip("/") for key in self.clashes(self.tree(), self.objects())}
         self.ours = {}
         self.theirs = {path: contents for path, contents in self.theirs.items() if path in clashing}
+
+    @step
+    def release(self, path: str) -> None:
+        """By a task, which goes on after a restart."""
+        self._task("RELEASE_DATA_FROM_FILESYSTEM", path)
+        for file in [path] if path and not (self.behind / path).is_dir() else self.tree():
+            with suppress(OSError):
+                mark = self.mark(file)
+                if mark is not None and mark.etag not in self.by_digest:
+                    self._body(mark)  # as long as it is there
+
+    @step
+    def restore(self, path: str) -> None:
+        """As `release`."""
+        self._task("RESTORE_DATA", path)
+
+    def _task(self, kind: str, path: str) -> None:
+        """Whether it can be done or not: files may be in use, the store away, the daemon down."""
+        with suppress(FsxSyncError):
+            made = self.client.create_task({"type": kind, "paths": [f"{self.name}/{path}".rstrip("/")]})
+            self.tasks.append(made["id"])
+            with suppress(AssertionError):
+                eventually(lambda: self.client.task(made["id"])["ended"], 5)
+
+    def _end_tasks(self) -> None:
+        """They move data only, but nobody shall look meanwhile."""
+        for task in self.tasks:
+            eventually(lambda task=task: self.client.task(task)["ended"], WAIT_S)
+        self.tasks.clear()
 
     def _wait(self) -> list[dict[str, Any]]:
         for _ in range(3):
