@@ -157,6 +157,7 @@ def test_a_reader_waits_until_the_object_is_restored(quick: Instance, s3: Any, b
     assert {"S3ObjectRestoreRequested", "S3ObjectRestored"} <= set(codes(quick))
 
 
+@pytest.mark.needs("storage classes")
 def test_intelligent_tierings_archive_tier_is_refused_with_what_to_do(
     fsx: Instance, s3: Any, bucket: str, tier: ArchiveTier
 ) -> None:
@@ -178,6 +179,7 @@ def test_intelligent_tierings_archive_tier_is_refused_with_what_to_do(
     assert (fsx.directory / "d/f").read_bytes() == BODY
 
 
+@pytest.mark.needs("storage classes")
 def test_a_reader_waits_until_intelligent_tiering_has_brought_the_object_back(
     quick: Instance, s3: Any, bucket: str, tier: ArchiveTier
 ) -> None:

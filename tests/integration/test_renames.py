@@ -315,6 +315,7 @@ def test_killed_while_files_change_places(fsx: Instance, proxy: Proxy, s3: Any, 
     assert files(fsx.directory / "d") == expected
 
 
+@pytest.mark.needs("flat keys")
 @pytest.mark.parametrize("kind", ["resident", "released"])
 def test_an_exchange_through_the_mount_reaches_the_bucket(
     fsx: Instance, proxy: Proxy, s3: Any, bucket: str, kind: str
