@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.moto_server import MotoServer
 
+from fsxsync.config import load
 from fsxsync.errors import BadCredentials, BadInput, EndpointUnreachable, RepositoryError
 from fsxsync.model.association import Access
 from fsxsync.model.identity import Kind, Posix
@@ -100,6 +101,23 @@ def test_more_than_ten_are_deleted_in_batches(queue: SqsQueue, sqs: Any) -> None
     left = sqs.get_queue_attributes(QueueUrl=queue.url, AttributeNames=["All"])["Attributes"]
     assert len(receipts) == 23
     assert left["ApproximateNumberOfMessagesNotVisible"] == left["ApproximateNumberOfMessages"] == "0"
+
+
+@pytest.mark.parametrize(("wait_s", "asked_s"), [(2, 2), (load(None, {}, {}).queue_wait_s, 20), (60, 20)])
+def test_ten_are_asked_for_at_a_time_and_the_queue_waits(queue: SqsQueue, sqs: Any, wait_s: int, asked_s: int) -> None:
+    """SQS charges by the request: ten messages are what one brings at most, 20 s what it waits at most, and what a
+    daemon asks for unless told otherwise."""
+    sqs.send_message(QueueUrl=queue.url, MessageBody="{}")  # so that this test need not wait
+    sent: list[dict[str, Any]] = []
+    with queue._connection.ask("listen") as client:
+        client.meta.events.register(
+            "before-call.sqs.ReceiveMessage", lambda params, **_: sent.append(json.loads(params["body"]))
+        )
+
+    (message,) = queue.receive(wait_s)
+
+    queue.delete([message.receipt])
+    assert [(asked["MaxNumberOfMessages"], asked["WaitTimeSeconds"]) for asked in sent] == [(10, asked_s)]
 
 
 def test_deleting_nothing_asks_nothing() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.instance import Instance, eventually, instance, keys_of
 from support.moto_server import MotoServer
-from support.proxy import Answer, Proxy, Request, refusal
+from support.proxy import Answer, Proxy, Request, Told, refusal
 
 BODY = b"once frozen"
 
@@ -63,6 +63,39 @@ def glacier(moto: MotoServer) -> Iterator[Glacier]:
     with made.proxy:
         yield made
     made.thaw()
+
+
+class ArchiveTier:
+    """moto behind a proxy that moves Intelligent-Tiering's objects to their archive tier, which moto knows nothing of:
+    a HEAD tells of it, a GET is refused, until the test says that Amazon is done."""
+
+    def __init__(self, server: MotoServer) -> None:
+        self.proxy = Proxy(server.url, rule=self._rule)
+        self.asked: list[tuple[str, str]] = []
+        """Path and body of each RestoreObject."""
+        self.restored = False
+
+    def _rule(self, request: Request) -> Answer | Told | None:
+        if not request.path.endswith("/f"):
+            return None
+        if request.query.startswith("restore"):
+            self.asked.append((request.path, request.body.decode()))
+            return Answer(202) if len(self.asked) == 1 else refusal(409, "RestoreAlreadyInProgress")
+        told = {"x-amz-storage-class": "INTELLIGENT_TIERING"}
+        if not self.restored:
+            if request.method == "GET":
+                return refusal(403, "InvalidObjectState", "The operation is not valid for the object's access tier")
+            told["x-amz-archive-status"] = "ARCHIVE_ACCESS"
+            if self.asked:
+                told["x-amz-restore"] = 'ongoing-request="true"'
+        return Told(told) if request.method in {"GET", "HEAD"} else None
+
+
+@pytest.fixture
+def tier(moto: MotoServer) -> Iterator[ArchiveTier]:
+    made = ArchiveTier(moto)
+    with made.proxy:
+        yield made
 
 
 @pytest.fixture
@@ -120,6 +153,55 @@ def test_a_reader_waits_until_the_object_is_restored(quick: Instance, s3: Any, b
     assert {path for path, _ in glacier.asked} == {f"/{bucket}/f"}
     assert "<Days>3</Days>" in glacier.asked[0][1]
     assert "<Tier>Expedited</Tier>" in glacier.asked[0][1]
+    eventually(lambda: quick.status()["associations"][0]["restoring"] == 0)
+    assert {"S3ObjectRestoreRequested", "S3ObjectRestored"} <= set(codes(quick))
+
+
+@pytest.mark.needs("storage classes")
+def test_intelligent_tierings_archive_tier_is_refused_with_what_to_do(
+    fsx: Instance, s3: Any, bucket: str, tier: ArchiveTier
+) -> None:
+    """The storage class says nothing of it: an object of the same class may be read at once."""
+    s3.put_object(Bucket=bucket, Key="f", Body=BODY, StorageClass="INTELLIGENT_TIERING")
+    fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", tier.proxy.url)
+    fsx.settle()
+
+    with pytest.raises(OSError, match="No data available") as failed:
+        (fsx.directory / "d/f").read_bytes()
+
+    assert failed.value.errno == errno.ENODATA
+    assert (fsx.directory / "d/f").stat().st_size == len(BODY)
+    [told] = [e for e in fsx.ok("events", "--json").json if e["code"] == "S3RestoreUnsupportedTierWarning"]
+    assert told["path"] == "/d/f"
+    assert "--restore-archived" in told["message"]
+    assert tier.asked == []
+    tier.restored = True
+    assert (fsx.directory / "d/f").read_bytes() == BODY
+
+
+@pytest.mark.needs("storage classes")
+def test_a_reader_waits_until_intelligent_tiering_has_brought_the_object_back(
+    quick: Instance, s3: Any, bucket: str, tier: ArchiveTier
+) -> None:
+    """It comes back for good: S3 refuses to be told a number of days."""
+    s3.put_object(Bucket=bucket, Key="f", Body=BODY, StorageClass="INTELLIGENT_TIERING")
+    options = ("--restore-archived", "standard", "--restore-days", "3")
+    quick.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", tier.proxy.url, *options)
+    quick.settle()
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append((quick.directory / "d/f").read_bytes()), daemon=True)
+
+    reader.start()
+    eventually(lambda: quick.status()["associations"][0]["restoring"] == 1)
+    assert "restore is under way" in quick.state(quick.directory / "d/f")["error"]
+    assert not read
+    tier.restored = True
+    reader.join(30)
+
+    assert read == [BODY]
+    assert [path for path, _ in tier.asked] == [f"/{bucket}/f"]
+    assert "<Tier>Standard</Tier>" in tier.asked[0][1]
+    assert "Days" not in tier.asked[0][1]
     eventually(lambda: quick.status()["associations"][0]["restoring"] == 0)
     assert {"S3ObjectRestoreRequested", "S3ObjectRestored"} <= set(codes(quick))
 

@@ -59,6 +59,18 @@ def remove(s3: Any, proxy: Proxy, bucket: str, keys: list[str]) -> None:
         s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys]})
 
 
+def put_below(s3: Any, bucket: str, prefix: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: s3.put_object(Bucket=bucket, Key=f"{prefix}{name}", Body=b"data"), NAMES))
+
+
+def move(s3: Any, bucket: str, old: str, new: str) -> None:
+    """As somebody does who tidies a bucket up: each object has another key then."""
+    for name in NAMES:
+        s3.copy_object(Bucket=bucket, Key=f"{new}{name}", CopySource={"Bucket": bucket, "Key": f"{old}{name}"})
+    s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": f"{old}{name}"} for name in NAMES]})
+
+
 # ---------------------------------------------------------------- here
 
 
@@ -307,6 +319,54 @@ def test_another_stores_bucket_of_that_name_deletes_nothing(
     fsx.settle()
     assert set(NAMES) <= set(os.listdir(fsx.directory / "d"))
     assert keys_of(s3, full) == NAMES
+
+
+def test_objects_that_moved_to_another_prefix_while_nobody_looked_delete_no_file(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    """The association's prefix is a wrong one then: nothing is below it."""
+    put_below(s3, bucket, "old/")
+    fsx.associate(moto, f"s3://{bucket}/old/", "/d", "--poll", "1")
+    fsx.settle()
+    for name in NAMES[:5]:  # some with their data here, the others without
+        assert (fsx.directory / "d" / name).read_bytes() == b"data"
+    assert fsx.stop() == 0
+    move(s3, bucket, "old/", "new/")
+
+    fsx.start()
+
+    becomes(fsx, "MISCONFIGURED")
+    assert "the listing is empty" in row(fsx)["failure"]
+    assert "--accept-deletes" in row(fsx)["failure"]
+    assert sorted(os.listdir(fsx.directory / "d")) == NAMES
+    assert keys_of(s3, bucket) == [f"new/{name}" for name in NAMES]
+    # They are back: it goes on by itself, and nothing was lost meanwhile.
+    move(s3, bucket, "new/", "old/")
+    becomes(fsx, "AVAILABLE")
+    fsx.settle()
+    assert {name: (fsx.directory / "d" / name).read_bytes() for name in NAMES} == dict.fromkeys(NAMES, b"data")
+    assert keys_of(s3, bucket) == [f"old/{name}" for name in NAMES]
+
+
+def test_a_full_directory_associated_again_with_a_wrong_prefix_loses_nothing(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    """Of a new association nothing is known yet, so an empty prefix is no reason to delete a file: all are exported
+    there. Files whose data is below the right prefix only don't let the old association go."""
+    put_below(s3, bucket, "right/")
+    fsx.associate(moto, f"s3://{bucket}/right/", "/d", "--poll", "1")
+    fsx.settle()
+    refused = fsx.run("association", "delete", "/d")
+    assert (refused.code, f"{MANY} released files have their data only in" in refused.err) == (1, True)
+    fsx.ok("association", "delete", "/d", "--hydrate")
+
+    fsx.associate(moto, f"s3://{bucket}/wrong/", "/d", "--poll", "1")
+    fsx.settle()
+
+    assert row(fsx)["state"] == "AVAILABLE"
+    assert {name: (fsx.directory / "d" / name).read_bytes() for name in NAMES} == dict.fromkeys(NAMES, b"data")
+    assert sorted(os.listdir(fsx.directory / "d")) == NAMES
+    assert keys_of(s3, bucket) == [f"{prefix}/{name}" for prefix in ("right", "wrong") for name in NAMES]
 
 
 def test_a_disk_that_is_not_mounted_below_the_association_deletes_nothing(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -292,3 +295,54 @@ def test_a_store_without_conditions_is_looked_at_right_before(
         fsx.settle()
         found = both(fsx, s3, bucket)
     assert sorted(found.values()) == [b"edited", b"made here", b"made there", b"there"]
+
+
+LARGE = bytes(9 << 20)
+
+
+@pytest.mark.parametrize(
+    ("act", "edited", "when", "after"),
+    [
+        (lambda file: file.unlink(), "f.txt", "HEAD asked", [b"edited there"]),
+        (lambda file: file.write_bytes(LARGE), "f.txt", "PUT asked", [LARGE, b"edited there"]),
+        (lambda file: file.rename(file.with_name("g.txt")), "g.txt", "HEAD answered", [b"before", b"edited there"]),
+    ],
+    ids=["unlink", "upload in parts", "rename"],
+)
+def test_what_comes_after_the_decision_is_seen_without_conditions_too(
+    fsx: Instance,
+    moto: MotoServer,
+    s3: Any,
+    bucket: str,
+    act: Callable[[Path], object],
+    edited: str,
+    when: str,
+    after: list[bytes],
+) -> None:
+    """The HEAD right before a delete, the end of an upload and a copy finds what was edited there until then: a delete
+    is decided on without a HEAD, a copy with one of its own, an upload in parts before its first part is sent."""
+    armed, came = Event(), Event()
+
+    def edit(now: str, request: Request) -> None:
+        is_it = f"{request.method} {now}" == when and request.path == f"/{bucket}/{edited}"
+        if armed.is_set() and is_it and not came.is_set():
+            came.set()
+            s3.put_object(Bucket=bucket, Key=edited, Body=b"edited there")
+
+    def rule(request: Request) -> Unconditional | None:
+        edit("asked", request)
+        return None if request.method in {"GET", "HEAD"} else Unconditional()
+
+    with Proxy(moto.url, rule=rule, done=lambda request: edit("answered", request)) as proxy:
+        fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url)
+        (fsx.directory / "d/f.txt").write_bytes(b"before")
+        fsx.settle()
+
+        armed.set()
+        act(fsx.directory / "d/f.txt")
+        fsx.settle()
+
+        assert came.is_set()
+        found = both(fsx, s3, bucket)
+    assert found[edited] == b"edited there"
+    assert sorted(found.values()) == after

@@ -51,13 +51,15 @@ def test_a_file_arrives_with_its_metadata(place: tuple[Instance, Path], moto: Mo
     file.write_bytes(b"data\n")
     file.chmod(0o640)
     os.chown(file, 1234, 2345)
-    os.utime(file, ns=(NS, NS))
+    os.utime(file, ns=(NS - 5, NS))
     made.settle()
     assert keys_of(s3, bucket) == ["p/sub/", "p/sub/ä b+c%.txt"]
     assert body(s3, bucket, "p/sub/ä b+c%.txt") == b"data\n"
     found = metadata(s3, bucket, "p/sub/ä b+c%.txt")
     assert (found["file-permissions"], found["file-owner"], found["file-group"]) == ("0100640", "1234", "2345")
-    assert found["file-mtime"] == f"{NS}ns"
+    assert (found["file-atime"], found["file-mtime"]) == (f"{NS - 5}ns", f"{NS}ns")
+    assert found["user-agent"] == "aws-fsx-lustre"  # what FSx's own tools look for
+    assert metadata(s3, bucket, "p/sub/")["user-agent"] == "aws-fsx-lustre"
     assert metadata(s3, bucket, "p/sub/")["file-permissions"] == "0040755"
 
     os.utime(file, ns=(NS + 1, NS + 2))  # nothing but times: no news for the repository

@@ -267,6 +267,7 @@ def test_poison_is_recorded_and_dropped_and_a_test_event_ignored(
     assert (fsx.directory / "d/after").read_bytes() == b"x"
     poison = [line for line in fsx.ok("events", "--json").out.splitlines() if "PoisonMessage" in line]
     assert len([line for line in poison if "no json at all" in line]) == 1
+    assert len([line for line in poison if "is dropped (a dead-letter queue would keep it)" in line]) == len(poison)
     attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
     assert (attributes["ApproximateNumberOfMessages"], attributes["ApproximateNumberOfMessagesNotVisible"]) == (
         "0",

@@ -77,6 +77,32 @@ def test_every_dialect_is_imported(fsx: Instance, moto: MotoServer, s3: Any, buc
     assert {name: posix(d / name / "later") for name in DIALECTS} == found
 
 
+def test_the_time_of_the_last_access_is_imported(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    """With the file, and along with another time of its content; an object without one was used when it was made."""
+    meta = {"file-permissions": "0100640", "file-mtime": f"{NS}ns"}
+    accessed = {"file-atime": f"{NS + 7}ns"}
+    s3.put_object(Bucket=bucket, Key="f", Body=b"data", Metadata=meta | accessed)
+    s3.put_object(Bucket=bucket, Key="without", Body=b"data", Metadata=meta)
+    fsx.associate(moto, f"s3://{bucket}/", "/d", *news_of(moto, bucket))
+    d = fsx.directory / "d"
+    fsx.settle()
+    s3.put_object(Bucket=bucket, Key="later", Body=b"data", Metadata=meta | accessed)
+    fsx.settle()
+    found = {name: ((d / name).stat().st_atime_ns, (d / name).stat().st_mtime_ns) for name in os.listdir(d)}
+    assert found == {"f": (NS + 7, NS), "later": (NS + 7, NS), "without": (NS, NS)}
+
+    source = {"Bucket": bucket, "Key": "f"}
+    changed = meta | {"file-mtime": f"{NS + 20}ns", "file-atime": f"{NS + 30}ns"}
+    s3.copy_object(Bucket=bucket, Key="f", CopySource=source, MetadataDirective="REPLACE", Metadata=changed)
+    fsx.settle()
+
+    assert ((d / "f").stat().st_atime_ns, (d / "f").stat().st_mtime_ns) == (NS + 30, NS + 20)
+    (d / "f").chmod(0o600)  # nor does our own change of the object lose it
+    fsx.settle()
+    meta = told(s3, bucket, "f")
+    assert (meta["file-atime"], meta["file-mtime"]) == (f"{NS + 30}ns", f"{NS + 20}ns")
+
+
 @pytest.mark.needs("storage classes")
 def test_what_an_object_carries_survives_our_change_of_metadata(
     fsx: Instance, moto: MotoServer, s3: Any, bucket: str

@@ -67,10 +67,17 @@ def test_each_request_of_a_requester_pays_bucket_says_so(fsx: Instance, s3: Any,
     assert [r for r in asked if r.headers.get("x-amz-request-payer") != "requester"] == []
 
 
-def test_class_encryption_and_acl_go_with_every_new_object(fsx: Instance, s3: Any, bucket: str, proxy: Proxy) -> None:
+@pytest.mark.parametrize(
+    ("sse", "algorithm", "key"),
+    [("aws:kms:key-1", "aws:kms", "key-1"), ("AES256", "AES256", None)],
+    ids=["SSE-KMS", "SSE-S3"],
+)
+def test_class_encryption_and_acl_go_with_every_new_object(
+    fsx: Instance, s3: Any, bucket: str, proxy: Proxy, sse: str, algorithm: str, key: str | None
+) -> None:
     """With one PUT, in parts, and with copies; the class of an object that is there survives a change of its mode."""
     s3.put_object(Bucket=bucket, Key="there", Body=b"1", StorageClass="ONEZONE_IA")
-    options = ["--storage-class", "STANDARD_IA", "--sse", "aws:kms:key-1", "--acl", "bucket-owner-full-control"]
+    options = ["--storage-class", "STANDARD_IA", "--sse", sse, "--acl", "bucket-owner-full-control"]
     association = fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url, *options).out.strip()
     fsx.settle()
     shown = fsx.ok("association", "show", association, "--json").json
@@ -93,10 +100,15 @@ def test_class_encryption_and_acl_go_with_every_new_object(fsx: Instance, s3: An
     assert len(made) == 4
     for request in made:
         assert request.headers["x-amz-acl"] == "bucket-owner-full-control"
-        assert request.headers["x-amz-server-side-encryption"] == "aws:kms"
-        assert request.headers["x-amz-server-side-encryption-aws-kms-key-id"] == "key-1"
-    classes = {key: s3.head_object(Bucket=bucket, Key=key)["StorageClass"] for key in ("renamed", "large", "there")}
+        assert request.headers["x-amz-server-side-encryption"] == algorithm
+        assert request.headers.get("x-amz-server-side-encryption-aws-kms-key-id") == key
+    heads = {name: s3.head_object(Bucket=bucket, Key=name) for name in ("renamed", "large", "there")}
+    classes = {name: head["StorageClass"] for name, head in heads.items()}
     assert classes == {"renamed": "STANDARD_IA", "large": "STANDARD_IA", "there": "ONEZONE_IA"}
+    assert {head["ServerSideEncryption"] for head in heads.values()} == {algorithm}
+    fsx.ok("release", fsx.directory / "d/renamed", fsx.directory / "d/large")
+    assert (fsx.directory / "d/renamed").read_bytes() == b"1"
+    assert (fsx.directory / "d/large").read_bytes() == bytes(9 << 20)
 
 
 @pytest.mark.parametrize(

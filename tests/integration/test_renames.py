@@ -19,6 +19,8 @@ from support.instance import Instance, eventually, instance, keys_of
 from support.moto_server import MotoServer
 from support.proxy import Proxy, Request, refusal
 
+from fsxsync import _core
+
 MIB = 1 << 20
 ENTRIES = int(os.environ.get("FSXSYNC_RENAME_ENTRIES", "150"))
 IN_PARTS = """
@@ -67,15 +69,19 @@ def tree_names(directory: Path) -> set[str]:
 
 class Watch:
     """Looks at the bucket whenever the store has done something: what must be in it always is, under one key or
-    another, and nothing is deleted before its copy was seen by a HEAD."""
+    another, and nothing is deleted before its copy was seen by a HEAD. With a ``tree`` it may be there instead, in a
+    file that has its data (behind the mount, a released one reads as zeros), and writes to the store go one by one: of
+    two that end together, the second hides what the first one did."""
 
-    def __init__(self, proxy: Proxy, s3: Any, bucket: str) -> None:
-        self._s3, self._bucket, self._proxy = s3, bucket, proxy
+    def __init__(self, proxy: Proxy, s3: Any, bucket: str, tree: Path | None = None) -> None:
+        self._s3, self._bucket, self._proxy, self._tree = s3, bucket, proxy, tree
         self.wanted: set[str] = set()
         self.missing: list[tuple[Request, set[str]]] = []
         self.unseen: list[Request] = []
         self.hold: Callable[[Request], None] = lambda _request: None
-        self._lock = threading.Lock()
+        self.between_looks = self._lock = threading.Lock()
+        """Held by a test while it renames in the ``tree``: a walk may miss what gets another name meanwhile."""
+        self._writing = threading.Lock()
         self._copied: dict[str, list[str]] = {}
         self._seen: set[str] = set()
         proxy.done = self
@@ -85,6 +91,8 @@ class Watch:
         targets = self._copied.get(request.path)
         if request.method == "DELETE" and targets and not self._seen.intersection(targets):
             self.unseen.append(request)
+        if self._tree is not None and is_write(request):
+            self._writing.acquire()
 
     def __call__(self, request: Request) -> None:
         with self._lock:
@@ -95,10 +103,14 @@ class Watch:
             elif request.copies:
                 self._copied.setdefault("/" + request.copies.lstrip("/").partition("?")[0], []).append(request.path)
                 self._seen.discard(request.path)
-            if request.method in {"PUT", "DELETE", "POST"} and "/" in request.path.lstrip("/"):
+            if is_write(request):
                 there = set(objects(self._s3, self._bucket).values())
+                if self._tree is not None:
+                    there |= set(files(self._tree).values())
                 if not self.wanted <= there:
                     self.missing.append((request, self.wanted - there))
+        if self._tree is not None and is_write(request):
+            self._writing.release()
         self.hold(request)
 
     def check(self) -> None:
@@ -123,6 +135,11 @@ class Stop:
                 self.reached.set()
         self.released.wait(120)
         return refusal(503, "SlowDown")
+
+
+def is_write(request: Request) -> bool:
+    """It changes what objects there are."""
+    return request.method in {"PUT", "DELETE", "POST"} and "/" in request.path.lstrip("/")
 
 
 def is_copy(request: Request) -> bool:
@@ -277,29 +294,65 @@ def test_chains_and_a_rename_over_a_file(made: Instance, proxy: Proxy, s3: Any, 
 
 @pytest.mark.parametrize("kind", ["resident", "released"])
 def test_killed_while_files_change_places(fsx: Instance, proxy: Proxy, s3: Any, bucket: str, kind: str) -> None:
+    """At every moment each content is in the bucket, or in a file that has its data."""
     contents = {"a": b"was a", "b": b"was b, and longer"}
-    for name, data in contents.items():
-        if kind == "released":
-            s3.put_object(Bucket=bucket, Key=f"p/{name}", Body=data)
-    fsx.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url)
-    behind = fsx.tree / "d"
-    if kind == "resident":
-        for name, data in contents.items():
-            (behind / name).write_bytes(data)
-    fsx.settle()
-    stop = Stop(lambda request: request.method == "PUT")
-    proxy.done = stop
-    (behind / "a").rename(behind / "t")
-    (behind / "b").rename(behind / "a")
-    (behind / "t").rename(behind / "b")
+    behind = linked_with(fsx, proxy, s3, bucket, contents, kind)
+    watch = Watch(proxy, s3, bucket, behind)
+    watch.wanted = {digest(data) for data in contents.values()}
+    stop = watch.hold = Stop(lambda request: request.method == "PUT")
+    with watch.between_looks:
+        (behind / "a").rename(behind / "t")
+        (behind / "b").rename(behind / "a")
+        (behind / "t").rename(behind / "b")
     assert stop.reached.wait(60)
     fsx.kill()
     stop.released.set()
     fsx.start()
     fsx.settle()
+    watch.check()
     expected = {"a": digest(contents["b"]), "b": digest(contents["a"])}
     assert objects(s3, bucket) == expected
     assert files(fsx.directory / "d") == expected
+
+
+@pytest.mark.needs("flat keys")
+@pytest.mark.parametrize("kind", ["resident", "released"])
+def test_an_exchange_through_the_mount_reaches_the_bucket(
+    fsx: Instance, proxy: Proxy, s3: Any, bucket: str, kind: str
+) -> None:
+    """Of two files, and of a file and a directory: RENAME_EXCHANGE is one step here, and many there."""
+    contents = {"a": b"was a", "b": b"was b, and longer", "file": b"was a file", "dir/below": b"was below"}
+    behind, d = linked_with(fsx, proxy, s3, bucket, contents, kind), fsx.directory / "d"
+    watch = Watch(proxy, s3, bucket, behind)
+    watch.wanted = {digest(data) for data in contents.values()}
+
+    with watch.between_looks:
+        for one, other in (("a", "b"), ("file", "dir")):
+            _core.renameat2(-1, bytes(d / one), -1, bytes(d / other), _core.RENAME_EXCHANGE)
+    fsx.settle()
+
+    watch.check()
+    after = {"a": contents["b"], "b": contents["a"], "dir": contents["file"], "file/below": contents["dir/below"]}
+    expected = {name: digest(data) for name, data in after.items()}
+    assert objects(s3, bucket) == expected
+    assert files(d) == expected
+    status = fsx.ok("associations", "--json").json[0]
+    assert (status["conflicts"], status["errors"]) == (0, 0)
+
+
+def linked_with(fsx: Instance, proxy: Proxy, s3: Any, bucket: str, contents: dict[str, bytes], kind: str) -> Path:
+    """Files on both sides, with their data here or without; where they are behind the mount."""
+    if kind == "released":
+        for name, data in contents.items():
+            s3.put_object(Bucket=bucket, Key=f"p/{name}", Body=data)
+    fsx.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url)
+    behind = fsx.tree / "d"
+    if kind == "resident":
+        for name, data in contents.items():
+            (behind / name).parent.mkdir(exist_ok=True)
+            (behind / name).write_bytes(data)
+    fsx.settle()
+    return behind
 
 
 def test_renamed_while_it_is_uploaded(made: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:

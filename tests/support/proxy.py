@@ -67,6 +67,14 @@ class Unconditional:
     """Let the request through without its conditions, as a store would take it that knows none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Let the upstream's answer through with more headers, as a store would tell that knows more of an object."""
+
+    headers: Mapping[str, str]
+    """In place of the upstream's own of those names."""
+
+
 def refusal(status: int, code: str, message: str = "refused") -> Answer:
     """S3's error document."""
     text = f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>1</RequestId></Error>"
@@ -77,7 +85,7 @@ def is_listing(request: Request) -> bool:
     return request.method == "GET" and "list-type=2" in request.query
 
 
-Rule = Callable[[Request], Answer | Cut | Garbled | Unconditional | None]
+Rule = Callable[[Request], Answer | Cut | Garbled | Told | Unconditional | None]
 
 
 @dataclass
@@ -113,7 +121,7 @@ class Proxy:
         that one client sends one after the other, as the listings of an association."""
         before, came, over = self.rule, threading.Event(), threading.Event()
 
-        def rule(request: Request) -> Answer | Cut | Garbled | Unconditional | None:
+        def rule(request: Request) -> Answer | Cut | Garbled | Told | Unconditional | None:
             if which(request):
                 came.set()
                 over.wait()
@@ -182,7 +190,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         self._pass_on(body, verdict, request)
 
-    def _pass_on(self, body: bytes, change: Cut | Garbled | Unconditional | None, request: Request) -> None:
+    def _pass_on(self, body: bytes, change: Cut | Garbled | Told | Unconditional | None, request: Request) -> None:
         assert self.server.proxy.upstream is not None
         upstream = urllib.parse.urlsplit(self.server.proxy.upstream)
         assert upstream.hostname is not None
@@ -200,6 +208,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.server.proxy.done is not None:
             self.server.proxy.done(request)
         kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP]
+        if isinstance(change, Told):
+            said = {name.lower() for name in change.headers}
+            kept = [*((name, value) for name, value in kept if name.lower() not in said), *change.headers.items()]
         length = int(answer.getheader("Content-Length") or len(data))
         if isinstance(change, Garbled):
             data = bytes([data[0] ^ 1]) + data[1:]

@@ -376,6 +376,12 @@ def test_a_copy_is_what_boto3_would_send(
     assert_same(signed, *sent_by_boto3(clients(access), lambda s3: s3.copy_object(**asked)))
 
 
+def test_one_copy_request_takes_as_much_as_s3_lets_it() -> None:
+    """A CopyObject is refused above 5 GiB (S3 API reference): more than that would fail, and less would cost the
+    requests and the multipart ETag of a copy in parts where one request does it."""
+    assert copying.COPY_MAX == 5 << 30
+
+
 @pytest.mark.parametrize("expires", ["Tue, 01 Jan 2030 00:00:00 GMT", "0", "-1", "never"])
 def test_a_copy_keeps_what_is_said_of_the_end_as_it_was_said(
     clients: Callable[[Access], Connection[Any]], expires: str
