@@ -41,6 +41,8 @@ POINTS = frozenset(
         "upload.part",
         "upload.complete",
         "upload.abort",
+        # what the queue is told: of these objects nobody will be told again
+        "event.delete",
         # commits, named after the tables that are in them, joined by "+"
         "catalog.associations",
         "catalog.changelog",

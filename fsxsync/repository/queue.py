@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
+from fsxsync.crashpoint import durable
 from fsxsync.errors import AccessDenied, BadInput, QueueMissing, RepositoryError
 from fsxsync.model.association import Access
 from fsxsync.model.events import EventKind, parse_message
@@ -136,7 +137,7 @@ class SqsQueue:
         """
         for start in range(0, len(receipts), _BATCH):
             batch = receipts[start : start + _BATCH]
-            with self._ask("deleting messages") as client:
+            with self._ask("deleting messages") as client, durable("event.delete"):
                 client.delete_message_batch(
                     QueueUrl=self.url,
                     Entries=[{"Id": str(index), "ReceiptHandle": receipt} for index, receipt in enumerate(batch)],
