@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator
 from fsxsync.model.identity import Local
 from fsxsync.tree.tree import Tree
 
-MOST = 10_000
-"""Files that are remembered; of one that was forgotten a record costs a look."""
+MOST = 20_000
+"""Files that are remembered: records were lost of those that nobody asks for. Who was forgotten is looked at."""
 
 
 class OwnWork:
@@ -27,23 +27,19 @@ class OwnWork:
         """The file is as its row says. With more names than one it is not remembered: each has a row of its own."""
         if local.nlink == 1:
             self._left[tree_path] = (association, path, local)
-            self._left.move_to_end(tree_path)
             if len(self._left) > MOST:
                 self._left.popitem(last=False)
 
     def unchanged(self, tree_paths: Collection[bytes]) -> Iterator[tuple[bytes, str, bytes]]:
-        """(path of the tree, association, path there) of those that still are as they were noted. The records of one
-        file come in several readings, so that it is remembered until it is another one.
+        """(path of the tree, association, path there) of those that still are as they were noted. Each is told once.
 
         Raises:
             PathEscapes.
         """
         if not self._left:
             return
-        files = {path: self._left[path][2] for path in self._left.keys() & tree_paths}
-        standing = self._tree.standing(files)
-        for tree_path in files.keys() - standing:
-            del self._left[tree_path]
-        for tree_path in standing:
-            association, path, _ = self._left[tree_path]
+        noted = {path: self._left.pop(path) for path in self._left.keys() & tree_paths}
+        files = {path: local for path, (_, _, local) in noted.items()}
+        for tree_path in self._tree.standing(files):
+            association, path, _ = noted[tree_path]
             yield tree_path, association, path
