@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
 FLUSH_BUSY_S = 0.25
-"""While the mount is hard at work, or files are restored or released, a path is told of several times within moments:
-it costs one row and one look at the tree if these are gathered."""
+"""While the mount is hard at work, or small files are restored, a path is told of several times within moments: it
+costs one row and one look at the tree if these are gathered."""
 BATCH = 500
 NOARCHIVE = "noarchive is set on it or above it"
 
@@ -91,7 +91,7 @@ class Intake:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            is_busy = self._shared.restoring or self._shared.releasing or self._shared.courtesy.is_busy()
+            is_busy = self._shared.restoring or self._shared.courtesy.is_busy()
             await trio.sleep(FLUSH_BUSY_S if is_busy else FLUSH_S)
             self.flush()
             while self._expansions:
@@ -116,8 +116,7 @@ class Intake:
 
     def _drop_own(self, paths: dict[bytes, bool]) -> None:
         for tree_path, association, path in self._shared.own_work.unchanged(paths.keys()):
-            is_served = association in self._shared.served  # another one may have its place by now
-            if is_served and not self._shared.catalog.problems.has(association, path):
+            if not self._shared.catalog.problems.has(association, path):
                 del paths[tree_path]
                 self._shared.counts[association].echoes_dropped += 1
 
