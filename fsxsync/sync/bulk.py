@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 
 import trio
 
@@ -36,35 +35,25 @@ def _remote_of(listed: Listed) -> Remote:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """Paths that a look follows up: ``made`` got a row, a stub, and a look that is held, for their metadata can wait;
-    ``left`` did not, and is to be hinted at."""
-
-    made: list[bytes]
-    left: list[bytes]
-
-
-async def import_new(served: Served, new: Sequence[tuple[bytes, Listed]], *, until_ns: int) -> Followed:
-    """Make stubs for keys that no row knows; what is to be looked at afterwards. The looks at what was made are held
-    until ``until_ns`` (`Changelog.hold`): whoever listed is not the only one to know of them, for he may end.
+async def import_new(served: Served, new: Sequence[tuple[bytes, Listed]], *, until_ns: int) -> list[bytes]:
+    """Make stubs for keys that no row knows; returns the paths of which none was made, and which are to be hinted at.
+    The looks at what was made are held until ``until_ns`` (`Changelog.hold`), for their metadata can wait: whoever
+    listed is not the only one to know of them, for he may end.
 
     What needs a decision (something is in the tree already, a directory marker, an empty object, watch mode, which
     loads data) is left to its look.
     """
     if served.shared.eager:
-        return Followed([], [path for path, _ in new])
+        return [path for path, _ in new]
     simple, left = _choose(served, new)
-    made: list[bytes] = []
     for parent, members in simple.items():
         for start in range(0, len(members), SLICE):
             part = members[start : start + SLICE]
             free = _make(served, parent, part, until_ns)
-            made += free
             if len(free) < len(part):
                 left += {path for path, _ in part}.difference(free)
             await trio.lowlevel.checkpoint()
-    return Followed(made, left)
+    return left
 
 
 def _choose(

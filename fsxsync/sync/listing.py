@@ -195,8 +195,7 @@ async def _flush(served: Served, progress: _Progress) -> None:
     new, progress.new = progress.new, []
     hints, progress.hints = progress.hints, []
     if new and Event.NEW in served.association.policy.imports:
-        followed = await import_new(served, new, until_ns=progress.held_until_ns)
-        hints.extend(followed.left)
+        hints += await import_new(served, new, until_ns=progress.held_until_ns)
     else:
         hints.extend(path for path, _ in new)
     for start in range(0, len(hints), PAGE):

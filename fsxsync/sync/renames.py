@@ -134,8 +134,9 @@ def _merged(row: Base, local: Local, seen: Remote) -> Posix:
     """What copy and file shall say: metadata that nobody changed here is the object's, also where only a listing told
     of it so far."""
     posix = merge(row, local, seen, local_wins=True)
-    is_our_time = seen.posix.mtime_ns is None or local.mtime_ns != row.mtime_ns
-    return posix if is_our_time else posix._replace(mtime_ns=seen.posix.mtime_ns)
+    if row.posix_known or seen.posix.mtime_ns is None or local.mtime_ns != row.mtime_ns:
+        return posix
+    return posix._replace(mtime_ns=seen.posix.mtime_ns)  # the listing's time was never the file's
 
 
 async def _copy(

@@ -260,8 +260,8 @@ class ImportStage:
         while rows := files.after(self.served.id, after, BATCH, self._under):
             for row in rows:
                 after = files.sort_key(row)
-                etag = row.etag if row.posix_known else None  # what only a listing told of is read once more
-                yield Known(after, etag, row.remote_size, row.last_modified_ns)
+                # What only a listing told of is older than all that a listing shows: it is read once more.
+                yield Known(after, row.etag, row.remote_size, row.last_modified_ns if row.posix_known else -1)
 
     def _missing(self, row: Known, batch: Batch) -> None:
         wants = self.served.filters.wants

@@ -223,6 +223,41 @@ async def test_a_task_that_read_everything_leaves_no_looks(world: World) -> None
     assert world.catalog.changelog.count("dra-1")[0] == 0
 
 
+async def test_a_task_removes_what_only_a_listing_told_of_and_is_gone_there(world: World) -> None:
+    world.store.outside_put("f", b"data")
+    async with world.daemon() as daemon:
+        listed = [(b"f", one) for page in world.store.list_pages("") for one in page]
+        assert await import_new(daemon.served, listed, until_ns=HELD_NS) == []
+        world.store.outside_delete("f")
+        stage = ImportStage(daemon.served, b"", Policy(), deletes=True)
+
+        gone = [key async for batch in stage.batches(b"") for key in batch.gone]
+
+    assert gone == [b"f"]
+
+
+async def test_the_time_that_somebody_gave_a_released_file_goes_with_it(world: World) -> None:
+    """Its object says another one; so it did before the file was renamed."""
+    says = Posix(0o640, mtime_ns=MTIME_NS + 10**9)
+    await world.store.put("old", b"data", ObjectHeaders(posix=says, kind=Kind.FILE), replaces=None)
+    path = world.place_stub("f", world.mark("old"))
+    path.chmod(0o640)
+    os.utime(path, ns=(1, 2))
+    local, remote = world.tree.identify(b"f"), await world.store.head("old")
+    assert local is not None
+    assert remote is not None
+    world.catalog.files.put(base_of("dra-1", b"old", local, remote))
+
+    async with world.daemon() as daemon:
+        for _ in range(3):
+            outcome = await look(daemon.served, OF_FILE)
+    assert outcome.next is Next.DONE
+
+    here = world.tree.identify(b"f")
+    assert here is not None
+    assert here.mtime_ns == 2
+
+
 @pytest.mark.parametrize("is_known", [True, False])
 async def test_an_owner_that_an_ordinary_users_daemon_can_not_give_is_not_written_over(
     world: World, monkeypatch: pytest.MonkeyPatch, is_known: bool
