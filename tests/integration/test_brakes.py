@@ -71,6 +71,23 @@ def move(s3: Any, bucket: str, old: str, new: str) -> None:
     s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": f"{old}{name}"} for name in NAMES]})
 
 
+def set_aside(made: Instance, aside: Path) -> None:
+    """More than half of the files, and more than a hundred."""
+    aside.mkdir()
+    for name in NAMES[:110]:
+        (made.tree / "d" / name).rename(aside / name)
+
+
+def goes_on_when_they_are_back(made: Instance, aside: Path, s3: Any, bucket: str) -> None:
+    """The disk is there again: nobody has to say so."""
+    for name in NAMES[:110]:
+        (aside / name).rename(made.tree / "d" / name)
+    becomes(made, "AVAILABLE")
+    made.settle()
+    assert keys_of(s3, bucket) == NAMES
+    assert len(os.listdir(made.directory / "d")) == MANY
+
+
 # ---------------------------------------------------------------- here
 
 
@@ -82,9 +99,7 @@ def test_a_scan_that_finds_half_the_files_gone_deletes_no_object(
         made.associate(moto, f"s3://{full}/", "/d", "--poll", "1")
         made.settle()
         assert made.stop() == 0
-        (tmp_path / "aside").mkdir()
-        for name in NAMES[:110]:
-            (made.tree / "d" / name).rename(tmp_path / "aside" / name)
+        set_aside(made, tmp_path / "aside")
 
         made.start()
 
@@ -94,13 +109,7 @@ def test_a_scan_that_finds_half_the_files_gone_deletes_no_object(
         assert "--accept-deletes" in failure
         assert made.run("status").code == 1
         assert keys_of(s3, full) == NAMES
-        # The disk is back: it goes on by itself.
-        for name in NAMES[:110]:
-            (tmp_path / "aside" / name).rename(made.tree / "d" / name)
-        becomes(made, "AVAILABLE")
-        made.settle()
-        assert keys_of(s3, full) == NAMES
-        assert len(os.listdir(made.directory / "d")) == MANY
+        goes_on_when_they_are_back(made, tmp_path / "aside", s3, full)
         assert not [line for line in made.ok("events", "--json").out.splitlines() if "object deleted" in line]
 
 
@@ -112,7 +121,6 @@ def test_a_scan_after_lost_records_that_finds_half_the_files_gone_deletes_no_obj
     with instance(tmp_path, mounted=mounted) as made:
         made.associate(moto, f"s3://{full}/", "/d", "--poll", "1")
         made.settle()
-        (tmp_path / "aside").mkdir()
         busy = made.tree / "d" / "busy"
         daemon = made.daemon
         assert daemon is not None
@@ -122,20 +130,14 @@ def test_a_scan_after_lost_records_that_finds_half_the_files_gone_deletes_no_obj
             for _ in range(records // 2 + 1):  # made and removed: two records at least, none of which are merged
                 busy.touch()
                 busy.unlink()
-            for name in NAMES[:110]:
-                (made.tree / "d" / name).rename(tmp_path / "aside" / name)
+            set_aside(made, tmp_path / "aside")
         finally:
             daemon.send_signal(signal.SIGCONT)
 
         becomes(made, "MISCONFIGURED")
         assert "110 of 210 known files are gone from the tree" in row(made)["failure"]
         assert keys_of(s3, full) == NAMES
-        for name in NAMES[:110]:
-            (tmp_path / "aside" / name).rename(made.tree / "d" / name)
-        becomes(made, "AVAILABLE")
-        made.settle()
-        assert keys_of(s3, full) == NAMES
-        assert len(os.listdir(made.directory / "d")) == MANY
+        goes_on_when_they_are_back(made, tmp_path / "aside", s3, full)
 
 
 def test_a_refused_scan_goes_on_when_a_person_says_so(fsx: Instance, moto: MotoServer, s3: Any, full: str) -> None:
