@@ -1,4 +1,4 @@
-"""`transfer.parts.UploadJournal` over the catalog."""
+"""`ports.UploadJournal` over the catalog."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from fsxsync.catalog.database import Catalog
 from fsxsync.catalog.uploads import Part, Upload
 from fsxsync.crashpoint import now_ns
-from fsxsync.ports import ObjectStore
-from fsxsync.transfer.parts import Begun, Intent, SentPart
+from fsxsync.ports import Begun, Intent, ObjectStore, SentPart
 
 
 class UploadJournal:

@@ -78,14 +78,12 @@ def build(
         up_limit=settings.bandwidth_up,
         ca_bundle=ca_bundle_of(os.environ),
     )
-    mover = Transfers(
-        part_size=settings.part_size,
-        journal=UploadJournal(catalog, lambda store: engine.owner_of(store)),  # noqa: PLW0108  made below
-    )
+    journal = UploadJournal(catalog, lambda store: engine.owner_of(store))  # noqa: PLW0108  made below
+    mover = Transfers(part_size=settings.part_size, journal=journal)
     shared = Shared(settings=settings, catalog=catalog, tree=tree, mover=mover, eventlog=eventlog, eager=eager)
     engine = Engine(
         shared,
-        open_store=partial(_open_store, pool, settings.association_requests),
+        open_store=partial(_open_store, pool, journal, settings.association_requests),
         open_queue=_open_queue,
         open_route=open_route,
         facts=StatusFacts(
@@ -100,9 +98,15 @@ def build(
 
 
 def _open_store(
-    pool: Pool, requests: int, bucket: str, access: Access, conditions: Conditions | None, counted: Requests
+    pool: Pool,
+    journal: UploadJournal,
+    requests: int,
+    bucket: str,
+    access: Access,
+    conditions: Conditions | None,
+    counted: Requests,
 ) -> ObjectStore:
-    return open_store(bucket, access, conditions, pool.lane(requests), counted)
+    return open_store(bucket, access, conditions, pool.lane(requests), counted, journal)
 
 
 def _open_queue(url: str, association: Association) -> EventQueue:

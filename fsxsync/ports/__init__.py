@@ -5,6 +5,7 @@ from __future__ import annotations
 from fsxsync.ports.administration import Administration, AssociationStatus, FileState, PendingItem, Status
 from fsxsync.ports.events import HELD_S, EventQueue, EventRoute, ObjectHint, QueueMessage
 from fsxsync.ports.front import Front, Hydrator
+from fsxsync.ports.journal import Begun, Intent, SentPart, Unrecorded, UploadJournal
 from fsxsync.ports.mover import ChunkJob, Mover
 from fsxsync.ports.store import (
     Conditions,
@@ -24,6 +25,7 @@ __all__ = [
     "Administration",
     "Answer",
     "AssociationStatus",
+    "Begun",
     "ChunkJob",
     "Conditions",
     "End",
@@ -34,6 +36,7 @@ __all__ = [
     "FileState",
     "Front",
     "Hydrator",
+    "Intent",
     "Listed",
     "Mover",
     "ObjectHeaders",
@@ -43,11 +46,14 @@ __all__ = [
     "Planned",
     "Priority",
     "QueueMessage",
+    "SentPart",
     "SignedRequest",
     "Sink",
     "Status",
     "StoreFactory",
     "TaskBoard",
+    "Unrecorded",
+    "UploadJournal",
     "UploadedPart",
     "Wire",
     "Written",

@@ -19,6 +19,7 @@ from fsxsync.model.association import Access
 from fsxsync.model.identity import Kind, Remote
 from fsxsync.model.measures import Requests
 from fsxsync.model.metadata import to_user_metadata
+from fsxsync.model.parts import Part
 from fsxsync.ports import Conditions, Listed, ObjectHeaders, UploadedPart, Written
 from fsxsync.repository import copying
 from fsxsync.repository.answers import checksum_param, plain_etag, quoted_etag, written
@@ -43,7 +44,6 @@ class Bookkeeping:
         self.connection = Connection(lambda: _client(access, self.counted))
         self._bucket_seen = float("-inf")
         self._payer: dict[str, Any] = {"RequestPayer": "requester"} if access.requester_pays else {}
-        self._copy_part = copying.PART
 
     # ------------------------------------------------------------- looking
 
@@ -197,18 +197,23 @@ class Bookkeeping:
         with self._ask("copy") as client:
             return client.meta.service_model.operation_model("CopyObject")
 
-    def copy_large(
-        self, source: copying.Source, target: str, params: Mapping[str, Any], condition: Mapping[str, Any]
-    ) -> Written:
-        """Copy in parts what is too large for one request."""
+    def start_copy(self, source: copying.Source, target: str, params: Mapping[str, Any]) -> str:
+        """Begin a copy in parts; the id of its upload."""
         with self._ask("copy", source.key) as client:
-            upload_id = copying.start(client, source, target, dict(params), self._payer)
+            return copying.start(client, source, target, dict(params), self._payer)
+
+    def copy_part(self, source: copying.Source, target: str, upload_id: str, part: Part) -> UploadedPart:
+        """Copy one of them.
+
+        Raises:
+            ObjectChanged: the upload is gone: the bucket's own rules ended it, say.
+        """
         try:
             with self._ask("copy", source.key) as client:
-                parts = copying.copy_parts(client, source, target, upload_id, self._copy_part, self._payer)
-            return self.complete_upload(target, upload_id, parts, condition, crc64nvme=None)
-        except BaseException:
-            self.abort_upload(target, upload_id)
+                return copying.copy_part(client, source, target, upload_id, part, self._payer)
+        except ObjectMissing as error:
+            if copying.is_upload_gone(error):
+                raise ObjectChanged(error.what, error.why) from error
             raise
 
     # ------------------------------------------------------------- inside

@@ -1,10 +1,9 @@
-"""Server-side copies: one request up to 5 GiB, parts above."""
+"""Server-side copies: how they are asked for. One request up to 5 GiB, parts above (large_copy.py)."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from botocore.serialize import create_serializer
 
 from fsxsync.errors import RepositoryError
 from fsxsync.model.identity import Remote
-from fsxsync.model.parts import GIB, MIB, Part, plan_parts
+from fsxsync.model.parts import GIB, MIB, Part
 from fsxsync.ports import Answer, UploadedPart
 from fsxsync.repository.answers import plain_etag, quoted_etag, tagging_of
 from fsxsync.repository.requests import Request
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 COPY_MAX = 5 * GIB
 """S3's limit for CopyObject, and for one part."""
 PART = 512 * MIB
-_AT_ONCE = 4
 _SAID_ELSEWHERE = frozenset({"RequestPayer", "Expires"})
 """The signer says who pays; Expires is a time for botocore, and for HTTP any text (``0`` is common)."""
 _SERIALIZER = create_serializer("rest-xml", include_validation=False)
@@ -91,6 +89,12 @@ def is_not_implemented(error: RepositoryError) -> bool:
     return isinstance(cause, ClientError) and (code_of(cause) == "NotImplemented" or status_of(cause) == 501)
 
 
+def is_upload_gone(error: RepositoryError) -> bool:
+    """Not the source is missing, but what its parts were copied to."""
+    cause = error.__cause__
+    return isinstance(cause, ClientError) and code_of(cause) == "NoSuchUpload"
+
+
 def start(client: S3Client, source: Source, target: str, params: dict[str, Any], payer: dict[str, Any]) -> str:
     """Begin a copy in parts with the source's tags, which only CopyObject takes along by itself."""
     where: dict[str, Any] = {"Bucket": source.bucket, "Key": source.key, **payer}
@@ -108,22 +112,17 @@ def start(client: S3Client, source: Source, target: str, params: dict[str, Any],
     return client.create_multipart_upload(Bucket=source.bucket, Key=target, **params, **tagging)["UploadId"]
 
 
-def copy_parts(
-    client: S3Client, source: Source, target: str, upload_id: str, part_size: int, payer: dict[str, Any]
-) -> list[UploadedPart]:
-    """Copy all parts, a few at a time."""
-
-    def copy(part: Part) -> UploadedPart:
-        answer = client.upload_part_copy(
-            Bucket=source.bucket,
-            Key=target,
-            UploadId=upload_id,
-            PartNumber=part.number,
-            CopySourceRange=f"bytes={part.offset}-{part.offset + part.length - 1}",
-            **source.params,
-            **payer,
-        )
-        return UploadedPart(part.number, plain_etag(answer["CopyPartResult"]["ETag"]))
-
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="copy") as pool:
-        return list(pool.map(copy, plan_parts(source.remote.size, part_size)))
+def copy_part(
+    client: S3Client, source: Source, target: str, upload_id: str, part: Part, payer: dict[str, Any]
+) -> UploadedPart:
+    """Let the store copy one part."""
+    answer = client.upload_part_copy(
+        Bucket=source.bucket,
+        Key=target,
+        UploadId=upload_id,
+        PartNumber=part.number,
+        CopySourceRange=f"bytes={part.offset}-{part.offset + part.length - 1}",
+        **source.params,
+        **payer,
+    )
+    return UploadedPart(part.number, plain_etag(answer["CopyPartResult"]["ETag"]))

@@ -37,7 +37,9 @@ from fsxsync.ports import (
     ObjectHeaders,
     Priority,
     Sink,
+    Unrecorded,
     UploadedPart,
+    UploadJournal,
     Wire,
     Written,
 )
@@ -46,6 +48,7 @@ from fsxsync.repository.answers import checksums_of, described_again, plain_etag
 from fsxsync.repository.asking import Asker
 from fsxsync.repository.bookkeeping import Bookkeeping, condition_of
 from fsxsync.repository.heads import head_document, told_of_bytes, written_of
+from fsxsync.repository.large_copy import LargeCopy
 from fsxsync.repository.signing import Signer
 
 _FINISHED_MAX = 16 << 20
@@ -54,17 +57,29 @@ of a larger one is cut off, and the store drops what it has."""
 
 
 def open_store(
-    bucket: str, access: Access, conditions: Conditions | None, wire: Wire, counted: Requests | None = None
+    bucket: str,
+    access: Access,
+    conditions: Conditions | None,
+    wire: Wire,
+    counted: Requests | None = None,
+    journal: UploadJournal | None = None,
 ) -> S3Store:
-    """See `ports.StoreFactory`. Asks nothing yet: what is wrong shows at the first use."""
-    return S3Store(bucket, access, conditions or Conditions(), wire, counted)
+    """See `ports.StoreFactory`. Asks nothing yet: what is wrong shows at the first use. Without a ``journal`` a copy in
+    parts that fails is begun anew."""
+    return S3Store(bucket, access, conditions or Conditions(), wire, counted, journal)
 
 
 class S3Store:
     """See `ports.ObjectStore`."""
 
     def __init__(
-        self, bucket: str, access: Access, conditions: Conditions, wire: Wire, counted: Requests | None = None
+        self,
+        bucket: str,
+        access: Access,
+        conditions: Conditions,
+        wire: Wire,
+        counted: Requests | None = None,
+        journal: UploadJournal | None = None,
     ) -> None:
         self.bucket = bucket
         counted = counted or Requests()
@@ -72,7 +87,8 @@ class S3Store:
         self._access = access
         self._books = Bookkeeping(bucket, access, counted)
         self._asker = Asker(wire, Signer(bucket, access, self._books.connection), self._books.ask_bucket, counted)
-        self._copy_limit = copying.COPY_MAX
+        self._journal = journal
+        self._copy_limit, self._copy_part = copying.COPY_MAX, copying.PART
 
     # ------------------------------------------------------------- looking
 
@@ -287,8 +303,7 @@ class S3Store:
         copied_from = copying.Source(self.bucket, source, found)
         if found.size > self._copy_limit:
             condition = await self._completing(target, replaces)
-            with durable("object.copy"):
-                return await trio.to_thread.run_sync(self._books.copy_large, copied_from, target, params, condition)
+            return await self._large_copy(copied_from, target, params).run(condition)
         if source != target:  # a copy never guards its target (SERVERS.md)
             await self._compare(target, replaces)
         guard: dict[str, Any] = {}
@@ -296,6 +311,18 @@ class S3Store:
             guard = condition_of(replaces)
         with durable("object.copy"):
             return await self._copy_at_once(copied_from, target, params, guard)
+
+    def _large_copy(self, source: copying.Source, target: str, params: dict[str, Any]) -> LargeCopy:
+        return LargeCopy(
+            self._books,
+            self,
+            self._journal or Unrecorded(),
+            keeps=self._journal is not None,
+            source=source,
+            target=target,
+            params=params,
+            part_size=self._copy_part,
+        )
 
     async def _copy_at_once(
         self, source: copying.Source, target: str, params: dict[str, Any], guard: dict[str, Any]

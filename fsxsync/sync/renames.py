@@ -142,12 +142,9 @@ def _merged(row: Base, local: Local, seen: Remote) -> Posix:
 async def _copy(
     served: Served, move: Move, local: Local, posix: Posix, *, expect: Remote, replaces: Remote | None
 ) -> Base:
-    """Between `moves.begin` and `moves.finish`. A copy in parts that a crash interrupts is known as an upload is."""
-    shared = served.shared
+    """Between `moves.begin` and `moves.finish`."""
     old_key, new_key = served.key(move.source, Kind.FILE), served.key(move.path, Kind.FILE)
-    intent = shared.catalog.uploads.intended(served.id, new_key, shared.now_ns())
     written = await served.store.copy(old_key, new_key, posix, Kind.FILE, expect=expect, replaces=replaces)
-    shared.catalog.uploads.finished(intent)
     if not served.store.conditions.copy_source_if_match and written.etag != expect.etag:
         after = await served.store.head(old_key)
         if after is not None and not move.is_source(after):

@@ -6,8 +6,19 @@ from collections.abc import Callable, Sequence
 
 from fsxsync.model.identity import Remote
 from fsxsync.model.stub import StubMark
-from fsxsync.ports import ChunkJob, End, Fetched, FileRange, ObjectHeaders, ObjectStore, Priority, Sink, Written
-from fsxsync.transfer.upload import UploadJournal, upload_file
+from fsxsync.ports import (
+    ChunkJob,
+    End,
+    Fetched,
+    FileRange,
+    ObjectHeaders,
+    ObjectStore,
+    Priority,
+    Sink,
+    UploadJournal,
+    Written,
+)
+from fsxsync.transfer.upload import upload_file
 
 
 class Transfers:

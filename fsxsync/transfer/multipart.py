@@ -21,9 +21,19 @@ from fsxsync.errors import (
 )
 from fsxsync.model.identity import Remote
 from fsxsync.model.parts import Part, grown_part_size, plan_parts
-from fsxsync.ports import FileRange, ObjectHeaders, ObjectStore, UploadedPart, Written
+from fsxsync.ports import (
+    Begun,
+    FileRange,
+    Intent,
+    ObjectHeaders,
+    ObjectStore,
+    SentPart,
+    UploadedPart,
+    UploadJournal,
+    Written,
+)
 from fsxsync.transfer.hashing import compare, in_thread
-from fsxsync.transfer.parts import Begun, Intent, SentPart, UploadJournal, combined, described, reusable
+from fsxsync.transfer.parts import combined, described, reusable
 
 _PASSING = (BadCredentials, EndpointUnreachable, Throttled)
 """Nothing is wrong with the upload: the next try may go on with it. All other refusals end it."""

@@ -13,12 +13,9 @@ from functools import partial
 
 from fsxsync import _core
 from fsxsync.model.identity import Remote
-from fsxsync.ports import FileRange, ObjectHeaders, ObjectStore, Written
+from fsxsync.ports import FileRange, ObjectHeaders, ObjectStore, Unrecorded, UploadJournal, Written
 from fsxsync.transfer.hashing import compare, in_thread, read_all
 from fsxsync.transfer.multipart import Multipart
-from fsxsync.transfer.parts import Unrecorded, UploadJournal
-
-__all__ = ["UploadJournal", "upload_file"]
 
 AT_ONCE = 8
 """Parts of one file under way: with 8 MiB each, enough for 10 Gbit/s at 50 ms; a lane's limit holds for all files."""

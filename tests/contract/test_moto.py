@@ -252,7 +252,7 @@ def in_parts(make_world: MakeWorld) -> MotoWorld:
     """A store that copies anything over 5 MiB in parts."""
     world = make_world()
     store = world.store.behind
-    store._copy_limit = store._books._copy_part = 5 * MIB
+    store._copy_limit = store._copy_part = 5 * MIB
     return world
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -518,8 +520,9 @@ def test_a_released_file_is_loaded_where_no_association_is(
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["undisturbed", "killed"])
-def test_a_copy_in_parts(tmp_path: Path, proxy: Proxy, s3: Any, bucket: str, *, kill: bool) -> None:
-    """S3 copies up to 5 GiB at once; here it is 5 MiB."""
+@pytest.mark.parametrize("name", ["renamed", "large"], ids=["rename", "chmod"])
+def test_a_copy_in_parts(tmp_path: Path, proxy: Proxy, s3: Any, bucket: str, name: str, *, kill: bool) -> None:
+    """S3 copies up to 5 GiB at once; here it is 5 MiB. What was copied before ``kill -9`` is not copied again."""
     data = os.urandom(12 * MIB + 3)
     s3.put_object(Bucket=bucket, Key="p/large", Body=data)
     s3.put_object_tagging(Bucket=bucket, Key="p/large", Tagging={"TagSet": [{"Key": "kept", "Value": "yes"}]})
@@ -532,24 +535,45 @@ def test_a_copy_in_parts(tmp_path: Path, proxy: Proxy, s3: Any, bucket: str, *, 
         stop = Stop(lambda request: bool(request.copies) and "partNumber=2" in request.query)
         if kill:
             watch.hold = stop
-        (fsx.directory / "d/large").rename(fsx.directory / "d/renamed")
+        if name == "large":
+            (fsx.directory / "d/large").chmod(0o640)
+        else:
+            (fsx.directory / "d/large").rename(fsx.directory / "d" / name)
         if kill:
             assert stop.reached.wait(60)
+            eventually(lambda: remembered_parts(fsx) == [1, 3])
             fsx.kill()
             stop.released.set()
             assert len(s3.list_multipart_uploads(Bucket=bucket)["Uploads"]) == 1
             fsx.start()
         fsx.settle()
         later = proxy.requests[before:]
-        assert objects(s3, bucket) == {"renamed": digest(data)}
-        assert s3.head_object(Bucket=bucket, Key="p/renamed")["ETag"].endswith('-3"')
-        assert s3.get_object_tagging(Bucket=bucket, Key="p/renamed")["TagSet"] == [{"Key": "kept", "Value": "yes"}]
+        assert objects(s3, bucket) == {name: digest(data)}
+        head = s3.head_object(Bucket=bucket, Key=f"p/{name}")
+        assert head["ETag"].endswith('-3"')
+        assert name != "large" or head["Metadata"]["file-permissions"] == "0100640"
+        assert s3.get_object_tagging(Bucket=bucket, Key=f"p/{name}")["TagSet"] == [{"Key": "kept", "Value": "yes"}]
         eventually(lambda: s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == [])
+        assert remembered_parts(fsx) == []
+        copied = sorted(part for r in later if r.copies for part in (1, 2, 3) if f"partNumber={part}" in r.query)
+        assert copied == ([1, 2, 2, 3] if kill else [1, 2, 3])
+        assert len([r for r in later if r.method == "POST" and r.query.startswith("uploads")]) == 1
         # Parts are copied, none is sent, and nothing is read: no data goes through the host.
         assert [r for r in later if "partNumber" in r.query and not r.copies] == []
-        assert [r for r in later if r.method == "GET" and "large" in r.path and "tagging" not in r.query] == []
+        assert [r for r in later if r.method == "GET" and "large" in r.path and not is_about(r)] == []
         watch.check()
-        assert digest((fsx.directory / "d/renamed").read_bytes()) == digest(data)
+        assert digest((fsx.directory / "d" / name).read_bytes()) == digest(data)
+
+
+def is_about(request: Request) -> bool:
+    """It reads something about an object, not the object."""
+    return "tagging" in request.query or "uploadId" in request.query
+
+
+def remembered_parts(fsx: Instance) -> list[int]:
+    """The numbers of those that the catalog knows."""
+    with closing(sqlite3.connect(f"file:{fsx.state_dir / 'catalog.db'}?mode=ro", uri=True)) as catalog:
+        return [number for (number,) in catalog.execute("SELECT number FROM upload_parts ORDER BY number")]
 
 
 def test_a_copy_keeps_to_the_key_of_its_association(fsx: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:

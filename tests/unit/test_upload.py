@@ -38,8 +38,8 @@ from fsxsync.errors import (
 )
 from fsxsync.model import parts
 from fsxsync.model.identity import Kind, Posix, Remote
-from fsxsync.ports import FileRange, ObjectHeaders, UploadedPart, Written
-from fsxsync.transfer.parts import Begun, SentPart, reusable
+from fsxsync.ports import Begun, FileRange, ObjectHeaders, SentPart, UploadedPart, Written
+from fsxsync.transfer.parts import reusable
 from fsxsync.transfer.upload import TINY, upload_file
 
 PART = 1000
