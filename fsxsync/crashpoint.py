@@ -41,6 +41,13 @@ POINTS = frozenset(
         "upload.part",
         "upload.complete",
         "upload.abort",
+        "object.restore",
+        "probe.write",
+        # a bucket's events, routed to us
+        "route.queue",
+        "route.policy",
+        "route.rule",
+        "route.drop-queue",
         # what the queue is told: of these objects nobody will be told again
         "event.delete",
         # commits, named after the tables that are in them, joined by "+"
@@ -64,6 +71,7 @@ POINTS = frozenset(
         "staging.write-note",
         "staging.drop-note",
         "staging.drop-old",
+        "staging.take-back",
         # names in the tree
         "tree.mkdir",
         "tree.rmdir",
@@ -83,6 +91,13 @@ POINTS = frozenset(
         "stub.remark",
         "stub.cut",
         "stub.punch",
+        "stub.finish",
+        # completion reports
+        "report.write",
+        # what applications do through the mount
+        "mount.name",
+        "mount.metadata",
+        "mount.data",
     }
 )
 """Every step there is; a test sees to it that each is one that it dies at."""

@@ -24,6 +24,7 @@ from pyfuse3 import (
     RequestContext,
 )
 
+from fsxsync.crashpoint import durable
 from fsxsync.mount import setid
 from fsxsync.mount.base import Base, Served
 from fsxsync.mount.descriptors import proc_path
@@ -169,12 +170,13 @@ class Content(Base):
         path = self._writable_path_in(parent, name)
         parent_fd = self._descriptors.directory(parent)
         try:
-            fd = os.open(
-                name,
-                flags & _KEPT_FLAGS | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
-                mode & 0o7777,
-                dir_fd=parent_fd,
-            )
+            with durable("mount.name"):
+                fd = os.open(
+                    name,
+                    flags & _KEPT_FLAGS | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+                    mode & 0o7777,
+                    dir_fd=parent_fd,
+                )
         except FileExistsError:
             # It came behind the mount after the kernel had looked. ESTALE makes the kernel look again, and then open
             # it with its own check of the mode, or say EEXIST.
@@ -241,9 +243,10 @@ class Content(Base):
         while True:
             began = trio.current_time()
             try:
-                if len(buf) <= WRITTEN_INLINE:
-                    return os.pwrite(handle.fd, buf, off)
-                return await trio.to_thread.run_sync(os.pwrite, handle.fd, buf, off, limiter=self._disk)
+                with durable("mount.data"):
+                    if len(buf) <= WRITTEN_INLINE:
+                        return os.pwrite(handle.fd, buf, off)
+                    return await trio.to_thread.run_sync(os.pwrite, handle.fd, buf, off, limiter=self._disk)
             except OSError as error:
                 if error.errno != errno.ENOSPC or not await self._waiting(self._hydrator.make_room(began)):
                     raise
@@ -308,13 +311,15 @@ class Content(Base):
             handle = self._handles.file(fh)
             handle.wrote = True
             self._bytes_change(node, handle.fd, uid)
-            os.ftruncate(handle.fd, size)  # it was opened for writing, so the file is no stub
+            with durable("mount.data"):
+                os.ftruncate(handle.fd, size)  # it was opened for writing, so the file is no stub
             return
         async with self._opening(node, os.O_WRONLY, uid) as handle:
             await self._let_writer_in(handle, empties=size == 0)
             try:
                 self._bytes_change(node, handle.fd, uid)
-                os.ftruncate(handle.fd, size)
+                with durable("mount.data"):
+                    os.ftruncate(handle.fd, size)
             finally:
                 self._writer_left(handle)
         self._handles.close(handle)

@@ -22,6 +22,7 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
+from fsxsync.crashpoint import durable
 from fsxsync.model.flags import XATTRS
 from fsxsync.model.stub import RESERVED_PREFIX
 from fsxsync.mount.base import Base
@@ -87,14 +88,15 @@ class Metadata(Base):
             await self._waiting(self._hydrator.until_settled(node.ino))
         with self._any_descriptor(node) as fd:
             name = proc_path(fd)
-            if fields.update_uid or fields.update_gid:
-                self._chown(name, attr, fields)
-            elif not _says_what_to_set(fields):
-                self._chown_to_nobody(fd, ctx.uid)
-            if fields.update_mode:
-                os.chmod(name, stat.S_IMODE(self._mode_to_set(node, fd, attr.st_mode)))
-            if fields.update_atime or fields.update_mtime:
-                self._set_times(fd, node, attr, fields)
+            with durable("mount.metadata"):
+                if fields.update_uid or fields.update_gid:
+                    self._chown(name, attr, fields)
+                elif not _says_what_to_set(fields):
+                    self._chown_to_nobody(fd, ctx.uid)
+                if fields.update_mode:
+                    os.chmod(name, stat.S_IMODE(self._mode_to_set(node, fd, attr.st_mode)))
+                if fields.update_atime or fields.update_mtime:
+                    self._set_times(fd, node, attr, fields)
             status = os.fstat(fd)
         self._hydrator.changed(self._path(node))  # as it is now: cutting may have waited
         return self._attributes(status, node)
@@ -178,14 +180,14 @@ class Metadata(Base):
     @replies
     async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
         path = self._checked(inode, name, ctx)
-        with self._any_descriptor(self._nodes.named(inode)) as fd:
+        with self._any_descriptor(self._nodes.named(inode)) as fd, durable("mount.metadata"):
             os.setxattr(proc_path(fd), name, b"1" if name in XATTRS else value)
         self._told_of(path, name)
 
     @replies
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
         path = self._checked(inode, name, ctx)
-        with self._any_descriptor(self._nodes.named(inode)) as fd:
+        with self._any_descriptor(self._nodes.named(inode)) as fd, durable("mount.metadata"):
             os.removexattr(proc_path(fd), name)
         self._told_of(path, name)
 

@@ -19,6 +19,7 @@ from pyfuse3 import (
 )
 
 from fsxsync import _core
+from fsxsync.crashpoint import durable
 from fsxsync.mount.base import Base
 from fsxsync.mount.descriptors import proc_path
 from fsxsync.mount.nodes import Node
@@ -58,7 +59,8 @@ class Naming(Base):
     async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> EntryAttributes:
         parent = self._nodes.named(parent_inode)
         path = self._writable_path_in(parent, name)
-        os.mkdir(name, stat.S_IMODE(mode), dir_fd=self._descriptors.directory(parent))
+        with durable("mount.name"):
+            os.mkdir(name, stat.S_IMODE(mode), dir_fd=self._descriptors.directory(parent))
         return self._made(parent, name, path, ctx, mode)
 
     @replies
@@ -67,7 +69,8 @@ class Naming(Base):
     ) -> EntryAttributes:
         parent = self._nodes.named(parent_inode)
         path = self._writable_path_in(parent, name)
-        os.mknod(name, mode, rdev, dir_fd=self._descriptors.directory(parent))
+        with durable("mount.name"):
+            os.mknod(name, mode, rdev, dir_fd=self._descriptors.directory(parent))
         return self._made(parent, name, path, ctx, mode)
 
     @replies
@@ -76,7 +79,8 @@ class Naming(Base):
     ) -> EntryAttributes:
         parent = self._nodes.named(parent_inode)
         path = self._writable_path_in(parent, name)
-        os.symlink(target, name, dir_fd=self._descriptors.directory(parent))
+        with durable("mount.name"):
+            os.symlink(target, name, dir_fd=self._descriptors.directory(parent))
         return self._made(parent, name, path, ctx, stat.S_IFLNK)
 
     def _made(self, parent: Node, name: bytes, path: bytes, ctx: RequestContext, mode: int) -> EntryAttributes:
@@ -102,7 +106,8 @@ class Naming(Base):
             raise FUSEError(errno.EXDEV)
         with self._descriptors.pinned(node) as fd:
             # linkat(2) on a descriptor's name in /proc links the inode behind it, whatever its name became.
-            os.link(proc_path(fd), new_name, dst_dir_fd=self._descriptors.directory(parent), follow_symlinks=True)
+            with durable("mount.name"):
+                os.link(proc_path(fd), new_name, dst_dir_fd=self._descriptors.directory(parent), follow_symlinks=True)
             status = os.fstat(fd)
         self._hydrator.changed(path)
         self._hydrator.changed(old)
@@ -115,7 +120,8 @@ class Naming(Base):
         parent = self._nodes.named(parent_inode)
         path = self._writable_path_in(parent, name)
         status = self._about_to_go(parent, name)
-        os.unlink(name, dir_fd=self._descriptors.directory(parent))
+        with durable("mount.name"):
+            os.unlink(name, dir_fd=self._descriptors.directory(parent))
         self._removed(parent, name, path, status.st_ino)
 
     @replies
@@ -125,7 +131,8 @@ class Naming(Base):
         if self._hydrator.is_association_root(path):
             raise FUSEError(errno.EBUSY)
         status = self._about_to_go(parent, name)
-        os.rmdir(name, dir_fd=self._descriptors.directory(parent))
+        with durable("mount.name"):
+            os.rmdir(name, dir_fd=self._descriptors.directory(parent))
         self._removed(parent, name, path, status.st_ino)
 
     def _about_to_go(self, parent: Node, name: bytes) -> os.stat_result:
@@ -179,7 +186,8 @@ class Naming(Base):
         if not self._hydrator.may_rename(old_path, new_path):
             raise FUSEError(errno.EXDEV)
         old_fd = self._descriptors.directory(old[0])
-        _core.renameat2(old_fd, name_old, self._descriptors.directory(new[0]), name_new, flags)
+        with durable("mount.name"):
+            _core.renameat2(old_fd, name_old, self._descriptors.directory(new[0]), name_new, flags)
         exchanged = bool(flags & _core.RENAME_EXCHANGE)
         self._relink(old, new, moved.st_ino, replaced, new_path, exchanged=exchanged)
         self._hydrator.renamed(old_path, new_path, exchanged=exchanged)

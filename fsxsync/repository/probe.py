@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from fsxsync.crashpoint import durable
 from fsxsync.errors import AccessDenied, BadCredentials, BucketMissing, ObjectChanged, OptionRefused
 from fsxsync.ports import Conditions
 from fsxsync.repository.answers import checksum_param, plain_etag, quoted_etag
@@ -193,7 +194,8 @@ class _Probe:
 
     def _try(self, request: Callable[[Condition], str], condition: Condition) -> _Outcome:
         try:
-            self._etag = request(condition)
+            with durable("probe.write"):
+                self._etag = request(condition)
         except ClientError as error:
             _raise_if_final(error)
             return _Outcome.REFUSED if isinstance(translate(error, ""), ObjectChanged) else _Outcome.FAILED
@@ -235,11 +237,12 @@ class _Probe:
     def clean_up(self, *, has_versions: bool) -> None:
         """Remove whatever is left. What can't be removed is said, and ends nothing."""
         try:
-            for upload_id in self._uploads:
-                self._client.abort_multipart_upload(**self._at, UploadId=upload_id, **self._payer)
-            self._client.delete_object(**self._at, **self._payer)  # first: versions may be locked, and stay
-            if has_versions:
-                self._delete_versions()
+            with durable("probe.write"):
+                for upload_id in self._uploads:
+                    self._client.abort_multipart_upload(**self._at, UploadId=upload_id, **self._payer)
+                self._client.delete_object(**self._at, **self._payer)  # first: versions may be locked, and stay
+                if has_versions:
+                    self._delete_versions()
         except ClientError as error:
             left = f"s3://{self._bucket}/{self._key}"
             log.warning("a probe of the store could not be removed: %s", translate(error, one_line(left)))

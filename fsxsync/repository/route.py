@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
+from fsxsync.crashpoint import durable
 from fsxsync.errors import (
     AccessDenied,
     BucketMissing,
@@ -105,7 +106,7 @@ class S3EventRoute:
             self._write(lambda document: _without(document, self._name), lambda rules: self._name not in rules)
         with suppress(QueueMissing, BucketMissing):
             url = self._queue_url()
-            with self._ask_queue("removal") as client:
+            with self._ask_queue("removal") as client, durable("route.drop-queue"):
                 client.delete_queue(QueueUrl=url)
 
     def close(self) -> None:
@@ -128,7 +129,7 @@ class S3EventRoute:
                 "VisibilityTimeout": str(HELD_S),
                 "ReceiveMessageWaitTimeSeconds": "20",
             }
-            with self._ask_queue("making") as client:
+            with self._ask_queue("making") as client, durable("route.queue"):
                 url = client.create_queue(QueueName=self._name, Attributes=settings)["QueueUrl"]
             time.sleep(_SETTLE_S)
         with self._ask_queue("reading the settings") as client:
@@ -138,7 +139,8 @@ class S3EventRoute:
             statements = [one for one in policy.get("Statement", []) if one.get("Sid") != wanted["Sid"]]
             if wanted not in policy.get("Statement", []):
                 policy = {"Version": "2012-10-17", **policy, "Statement": [*statements, wanted]}
-                client.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
+                with durable("route.policy"):
+                    client.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
         return url, arn
 
     def _statement(self, arn: str) -> Document:
@@ -194,7 +196,7 @@ class S3EventRoute:
             after = change(before)
             if after != before:
                 try:
-                    with self._ask_bucket("writing the notifications") as client:
+                    with self._ask_bucket("writing the notifications") as client, durable("route.rule"):
                         client.put_bucket_notification_configuration(
                             Bucket=self._bucket, NotificationConfiguration=cast(Any, after)
                         )

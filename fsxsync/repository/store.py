@@ -107,7 +107,8 @@ class S3Store:
         return None if answer is None else remote_of(answer, key, etag_is_md5=self.conditions.etag_is_md5)
 
     async def restore(self, key: str, *, version_id: str | None, tier: str, days: int | None) -> None:
-        await trio.to_thread.run_sync(self._books.restore, key, version_id, tier, days)
+        with durable("object.restore"):
+            await trio.to_thread.run_sync(self._books.restore, key, version_id, tier, days)
 
     async def _head(self, key: str, version_id: str | None = None) -> dict[str, Any] | None:
         what = self._books.what("HEAD", key)

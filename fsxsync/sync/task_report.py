@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from fsxsync.crashpoint import durable
 from fsxsync.errors import FsxSyncError, TreeError
 from fsxsync.model.identity import Kind, Posix
 from fsxsync.model.task import Failure, Task, report_row
@@ -36,7 +37,8 @@ def write_report(shared: Shared, task: Task, failures: Iterable[Failure]) -> Pat
                 stream.write(report_row(failure))
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.rename(file)
+        with durable("report.write"):
+            temporary.rename(file)
     except OSError as error:
         raise TreeError(f"report {file}", error.strerror or str(error), advice="check the state directory") from error
     return file

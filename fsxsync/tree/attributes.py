@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fsxsync.crashpoint import durable
 from fsxsync.model.flags import XATTRS
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import RESERVED_PREFIX, XATTR
@@ -59,9 +60,10 @@ def take_off(root_fd: int, path: bytes, seen: Seen) -> None:
     try:
         fd = open_pinned(root_fd, path)
         try:
-            for name in _misplaced(fd, seen.local):
-                if name in seen.misplaced:
-                    os.removexattr(proc_path(fd), name)
+            with durable("tree.xattrs"):
+                for name in _misplaced(fd, seen.local):
+                    if name in seen.misplaced:
+                        os.removexattr(proc_path(fd), name)
         finally:
             os.close(fd)
     except OSError as error:

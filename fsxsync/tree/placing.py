@@ -160,7 +160,7 @@ class Places:
         self._check(path, expect, what)
         with (
             translated("replacing", path),
-            self._staging.note(path, expect, keep_as) as old,
+            self._staging.note(path, expect, keep_as, staged) as old,
             parent_of(self._root_fd, path) as (parent, name),
         ):
             _core.renameat2(self._staging.fd, staged.name, self._staging.fd, old, _core.RENAME_NOREPLACE)
@@ -216,7 +216,8 @@ class Places:
                 os.close(fd)
 
     def _unrename(self, old: bytes, name: bytes) -> None:
-        _core.renameat2(self._staging.fd, old, self._staging.fd, name, _core.RENAME_NOREPLACE)
+        with durable("staging.take-back"):
+            _core.renameat2(self._staging.fd, old, self._staging.fd, name, _core.RENAME_NOREPLACE)
 
     def _put_back(self, old: bytes, staged: Staged, parent: int, name: bytes, path: bytes) -> None:
         """Undo an exchange. Whatever else came under the name meanwhile stays there, and what was taken out is kept."""
@@ -234,7 +235,8 @@ class Places:
                 self.rescue(old, path)
             return
         # Somebody replaced what we had put there: that is the newest word on the name.
-        _core.renameat2(self._staging.fd, old, parent, name, _core.RENAME_EXCHANGE)
+        with durable("tree.put-back"):
+            _core.renameat2(self._staging.fd, old, parent, name, _core.RENAME_EXCHANGE)
         self.rescue(old, path)
 
     def rescue(self, old: bytes, path: bytes) -> bytes | None:
@@ -371,9 +373,8 @@ class Places:
 
     def _is_worthless(self, name: bytes, note: Note) -> bool:
         now = self._staging.identify(name)
-        if now.ino != note.ino:
-            stands = self.identify(note.path)  # it was never exchanged in
-            return now.stub is not None or (stands is not None and stands.ino == note.ino)
+        if now.ino != note.ino:  # it was never exchanged in, or was put back; or somebody replaced it where it stood
+            return (now.ino, now.size, now.mtime_ns) == note.staged
         if note.keep_as is not None:
             return False  # also a stub: somebody renamed it, and its object is the old name's, which goes without it
         if now.stub is not None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fsxsync import _core
-from fsxsync.crashpoint import each_durable
+from fsxsync.crashpoint import durable, each_durable
 from fsxsync.errors import FsxSyncError, LocalChanged, TreeError
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
@@ -177,9 +177,10 @@ def finish(root_fd: int, dev: int, path: bytes, found: Local, *, mtime_ns: int) 
         with translated("releasing", path):
             if not same_file(found, identify_fd(fd, dev)):
                 raise LocalChanged(f"releasing {shown(path)}", "it was changed meanwhile")
-            if found.size and found.blocks:
-                punch_all(fd, found.size)
-            os.utime(proc_path(fd), ns=(os.fstat(fd).st_atime_ns, mtime_ns))
+            with durable("stub.finish"):
+                if found.size and found.blocks:
+                    punch_all(fd, found.size)
+                os.utime(proc_path(fd), ns=(os.fstat(fd).st_atime_ns, mtime_ns))
             return identify_fd(fd, dev)
     finally:
         os.close(fd)

@@ -55,13 +55,15 @@ class NewStub:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Where a file was taken from, how it was judged there, and under which name it is to be kept, if any."""
+    """Where a file was taken from, how it was judged there, under which name it is to be kept, if any, and what takes
+    its place: inode, size, time."""
 
     path: bytes
     ino: int
     size: int
     mtime_ns: int
     keep_as: bytes | None
+    staged: tuple[int, int, int] | None = None
 
     def encode(self) -> bytes:
         return json.dumps(
@@ -71,6 +73,7 @@ class Note:
                 "size": self.size,
                 "mtime_ns": self.mtime_ns,
                 "keep_as": self.keep_as.hex() if self.keep_as is not None else None,
+                "staged": self.staged,
             }
         ).encode()
 
@@ -79,15 +82,16 @@ class Note:
         """None for a note that a crash left half-written: then nothing was taken out yet."""
         try:
             document = json.loads(raw)
-            kept = document["keep_as"]
+            kept, staged = document["keep_as"], document.get("staged")
             return cls(
                 bytes.fromhex(document["path"]),
                 int(document["ino"]),
                 int(document["size"]),
                 int(document["mtime_ns"]),
                 bytes.fromhex(kept) if kept is not None else None,
+                None if staged is None else (int(staged[0]), int(staged[1]), int(staged[2])),
             )
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
             return None
 
 
@@ -183,13 +187,16 @@ class Staging:
     # ------------------------------------------------------------- taking out
 
     @contextmanager
-    def note(self, path: bytes, judged: Local, keep_as: bytes | None = None) -> Iterator[bytes]:
+    def note(
+        self, path: bytes, judged: Local, keep_as: bytes | None = None, staged: Staged | None = None
+    ) -> Iterator[bytes]:
         """Write down what is about to be taken out; gives its name in here. The note goes with the block.
 
         It goes too when the block fails: every failure that a program sees puts the file back before.
         """
         name = self._name(OLD)
-        note = Note(path, judged.ino, judged.size, judged.mtime_ns, keep_as)
+        takes = None if staged is None else (staged.local.ino, staged.local.size, staged.local.mtime_ns)
+        note = Note(path, judged.ino, judged.size, judged.mtime_ns, keep_as, takes)
         with translated("staging", name):
             fd = os.open(name + NOTE, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
             try:

@@ -8,9 +8,11 @@ before the steps have their turn with FSXSYNC_MODEL_EXAMPLES (any number).
 from __future__ import annotations
 
 import os
+import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 from model.daemons import Daemons
@@ -106,6 +108,8 @@ def changed_files(stage: Stage) -> None:
     world.write(stage.at("f"), 200)
     world.chmod(stage.at("g"), 0o600)
     world.unlink(stage.at("h"))
+    world.append(stage.at("f"), 20)
+    world.truncate(stage.at("f"), 150)
 
 
 def new_objects(stage: Stage) -> None:
@@ -212,6 +216,18 @@ def _task(stage: Stage, wanted: dict[str, object]) -> None:
 
     stage.ask(about=lambda: made.append(stage.world.client.create_task(wanted)["id"]))
     stage.ask(about=lambda: eventually(has_ended))
+
+
+def release_that_a_crash_interrupts(stage: Stage) -> None:
+    """Its mark is there, and its data: the next start goes on."""
+    world, path = stage.world, stage.at("half-released")
+    world.write(path, 100)
+    stage.rest()
+    with world.crash.another("stub.mark:after"):
+        with suppress(DiedError, FsxSyncError):
+            _task(stage, {"type": "RELEASE_DATA_FROM_FILESYSTEM", "paths": [f"{world.name}/{path}"]})
+        eventually(lambda: not world.is_up)
+    world.start()
 
 
 def renames(stage: Stage) -> None:
@@ -343,6 +359,47 @@ def association(stage: Stage) -> None:
     stage.ask(about=clear)
 
 
+@contextmanager
+def _another_bucket(stage: Stage, **options: object) -> Iterator[str]:
+    """With an association of its own, past the store that goes wrong."""
+    world, bucket = stage.world, f"other-{uuid.uuid4().hex[:12]}"
+    world.s3.create_bucket(Bucket=bucket)
+    wanted = {"repository": f"s3://{bucket}/", "path": "/other", "endpoint_url": world.moto.url, **options}
+
+    def clear() -> None:
+        for known in [row["id"] for row in world.client.associations() if row["path"] == "/other"]:
+            world.client.delete(known, delete_data=True, force=True, hydrate=False)
+
+    stage.ask(about=clear)  # left by a daemon that died
+    stage.ask(about=lambda: world.client.associate(wanted))
+    yield bucket
+    stage.ask(about=clear)
+
+
+def events_made(stage: Stage) -> None:
+    """Queue, policy and rule, and their end."""
+    with _another_bucket(stage, events="create") as bucket:
+        rules = stage.world.s3.get_bucket_notification_configuration(Bucket=bucket)
+        assert len(rules["QueueConfigurations"]) == 1
+
+
+def archived(stage: Stage) -> None:
+    """Somebody reads it, so it is asked for."""
+    world = stage.world
+    with _another_bucket(stage, restore_archived="standard", poll_s=1) as bucket:
+        world.s3.put_object(Bucket=bucket, Key="frozen", Body=b"ice", StorageClass="GLACIER")
+        file, seen = world.made.directory / "other/frozen", len(world.crash.seen())
+        with suppress(OSError):
+            eventually(lambda: not world.is_up or file.exists())
+            reader = subprocess.Popen(["cat", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603, S607
+            try:
+                eventually(lambda: not world.is_up or "object.restore:after" in world.crash.seen(seen))
+            finally:
+                reader.kill()
+                reader.wait()
+        stage.look()
+
+
 SCENES = (
     new_files,
     large_file,
@@ -358,6 +415,7 @@ SCENES = (
     cutting_a_released_file,
     tasks,
     restored,
+    release_that_a_crash_interrupts,
     renames,
     directory_renamed,
     conflict,
@@ -368,6 +426,8 @@ SCENES = (
     attributes,
     special_file,
     association,
+    events_made,
+    archived,
 )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fsxsync.crashpoint import SIZE, VARIABLE
@@ -39,6 +41,19 @@ class CrashControl:
         self._file.write(moment.encode().ljust(SIZE - _HEAD.size, b"\0"))
         if countdown:
             self._write(0, self._head()[2] + countdown)
+
+    @contextmanager
+    def another(self, moment: str) -> Iterator[None]:
+        """In the block, die at the next one of that name, as often as it comes, and not at the one that is due."""
+        self._file.seek(_HEAD.size)
+        due = self._file.read(SIZE - _HEAD.size).rstrip(b"\0").decode()
+        was_armed, before = self.is_armed, self.deaths
+        self.arm(1, moment)
+        try:
+            yield
+        finally:
+            self._write(24, before)  # it is no death of that one
+            self.arm(int(was_armed), due)
 
     @property
     def is_armed(self) -> bool:

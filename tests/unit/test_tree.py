@@ -561,6 +561,44 @@ def test_a_crash_while_keeping_a_renamed_stub_loses_neither(tmp_path: Path) -> N
         tree.close()
 
 
+@pytest.mark.parametrize("keep_as", [None, b"kept"])
+@pytest.mark.parametrize("moves_in", [False, True], ids=["stays", "is replaced"])
+def test_a_crash_while_an_exchange_is_undone_loses_nothing(
+    tmp_path: Path, keep_as: bytes | None, *, moves_in: bool
+) -> None:
+    """Somebody writes to the file at the last moment, and somebody may replace what was put in its place."""
+
+    def prepare(root: Path) -> None:
+        (root / "a").write_text("old")
+        if moves_in:
+            (root / "b").write_text("newest")
+
+    def operation(tree: Tree) -> None:
+        staged, judged = stub(tree), seen(tree, b"a")
+        rename, writer = _core.renameat2, (tree.root / "a").open("a")
+
+        def raced(*arguments: Any) -> None:
+            rename(*arguments)
+            if arguments[-1] == _core.RENAME_EXCHANGE and not writer.closed:
+                writer.write(", and late")
+                writer.close()
+                if moves_in:
+                    (tree.root / "b").rename(tree.root / "a")
+
+        _core.renameat2 = raced
+        with pytest.raises(LocalChanged):
+            tree.exchange_in(staged, b"a", judged, keep_as=keep_as)
+
+    for base in _until_done(tmp_path, operation, prepare):
+        tree = open_tree(base)
+        found = list(contents(base / "tree").values())
+        old = "old, and late" if "old, and late" in found else "old"
+        there = [text for text in found if text.strip("\0")]
+        assert sorted(there) == sorted([old, *(["newest"] if moves_in else [])])
+        assert staged_names(base) == []
+        tree.close()
+
+
 def test_what_was_written_while_it_was_taken_out_comes_back(tmp_path: Path) -> None:
     """The daemon died between exchange and check, and a writer still had the old file open."""
     tree = open_tree(tmp_path)
