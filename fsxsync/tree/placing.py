@@ -20,7 +20,7 @@ from fsxsync.model.identity import Kind, Local
 from fsxsync.tree.beneath import DIRECTORY, keeping_times, open_beneath, parent_of, proc_path, shown, translated
 from fsxsync.tree.identify import identify, identify_fd, identify_many, local_of, same_file
 from fsxsync.tree.leases import is_open_for_writing
-from fsxsync.tree.staging import NewStub, Note, Staged, Staging
+from fsxsync.tree.staging import NewStub, Staged, Staging
 
 
 class Places:
@@ -173,7 +173,7 @@ class Places:
             try:
                 self._check_out(old, expect, what)
                 if keep_as is not None:
-                    self._keep(old, keep_as)
+                    self.keep(old, keep_as)
             except (LocalChanged, OSError):
                 self._put_back(old, staged, parent, name, path)
                 raise
@@ -193,12 +193,13 @@ class Places:
 
     def _check_out(self, old: bytes, expect: Local, what: str) -> None:
         # In this order: who wrote and closed between the two would be seen by neither. Out here nobody opens it anew.
-        if self._is_written(old, self._staging.identify(old)):
+        if self.is_written(old, self._staging.identify(old)):
             raise LocalChanged(what, "somebody has it open for writing")
         if not same_file(expect, self._staging.identify(old)):
             raise LocalChanged(what, "it was changed meanwhile")
 
-    def _keep(self, old: bytes, keep_as: bytes) -> None:
+    def keep(self, old: bytes, keep_as: bytes) -> None:
+        """Give something in the staging directory a name that is free. Raises OSError, LocalChanged."""
         with parent_of(self._root_fd, keep_as) as (parent, name), durable("tree.keep"):
             _core.renameat2(self._staging.fd, old, parent, name, _core.RENAME_NOREPLACE)
 
@@ -229,7 +230,7 @@ class Places:
             return
         out = self._staging.identify(old)
         if out.ino == staged.local.ino:
-            if not self._is_written(old, out) and same_file(staged.local, self._staging.identify(old)):
+            if not self.is_written(old, out) and same_file(staged.local, self._staging.identify(old)):
                 self._unrename(old, staged.name)
             else:  # for a moment it stood there, and somebody wrote to it
                 self.rescue(old, path)
@@ -248,7 +249,7 @@ class Places:
             beside = conflict_name(name, now.mtime_ns // 10**9, "recovered", attempt)
             kept = directory + b"/" + beside if directory else beside
             try:
-                self._keep(old, kept)
+                self.keep(old, kept)
             except FileExistsError:
                 continue
             except (FileNotFoundError, NotADirectoryError):
@@ -300,7 +301,7 @@ class Places:
 
     def _is_there(self, path: bytes, expect: Local, parent: int, name: bytes) -> bool:
         now = self.identify(path)
-        return now is not None and same_file(expect, now) and not self._is_written(name, now, parent)
+        return now is not None and same_file(expect, now) and not self.is_written(name, now, parent)
 
     def remove(self, path: bytes, expect: Local) -> None:
         """Remove exactly ``expect``; a directory only when it is empty.
@@ -345,47 +346,8 @@ class Places:
             with keeping_times(parent), durable("tree.rmdir"):
                 os.rmdir(name, dir_fd=parent)
 
-    # ------------------------------------------------------------- after a crash
-
-    def recover(self) -> list[tuple[bytes, bytes | None]]:
-        """Clear what an earlier daemon left in the staging directory; what may be somebody's only copy goes back.
-
-        Returns (path it stood at, path it has now or None if it had to stay) of each such file.
-        """
-        rescued: list[tuple[bytes, bytes | None]] = []
-        for name, note in self._staging.leftovers():
-            if note is None or self._is_worthless(name, note):
-                self._staging.discard_leftover(name)
-                continue
-            rescued.append((note.path, self._kept(name, note) or self.rescue(name, note.keep_as or note.path)))
-            self._staging.discard_note(name)
-        return rescued
-
-    def _kept(self, name: bytes, note: Note) -> bytes | None:
-        """It was about to get that name, by which its conflict is known."""
-        if note.keep_as is None:
-            return None
-        try:
-            self._keep(name, note.keep_as)
-        except OSError:
-            return None
-        return note.keep_as
-
-    def _is_worthless(self, name: bytes, note: Note) -> bool:
-        now = self._staging.identify(name)
-        if now.ino != note.ino:  # it was never exchanged in, or was put back; or somebody replaced it where it stood
-            return (now.ino, now.size, now.mtime_ns) == note.staged
-        if note.keep_as is not None:
-            return False  # also a stub: somebody renamed it, and its object is the old name's, which goes without it
-        if now.stub is not None:
-            return True  # what came in its place is a newer version of its object
-        if self._is_written(name, now):
-            return False
-        now = self._staging.identify(name)  # after that: see `_check_out`
-        return (now.size, now.mtime_ns) == (note.size, note.mtime_ns)
-
-    def _is_written(self, name: bytes, now: Local, directory: int | None = None) -> bool:
-        """``directory`` None is the staging directory."""
+    def is_written(self, name: bytes, now: Local, directory: int | None = None) -> bool:
+        """Somebody has the file open for that; ``directory`` None is the staging directory."""
         if now.kind is not Kind.FILE:
             return False
         try:

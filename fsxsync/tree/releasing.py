@@ -21,6 +21,7 @@ from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree.beneath import check_path, proc_path, shown, translated, tree_error
 from fsxsync.tree.identify import identify_fd, local_of_core, same_file
+from fsxsync.tree.moments import Moments
 from fsxsync.tree.stub_data import punch_all
 from fsxsync.tree.stubs import open_write
 
@@ -165,14 +166,14 @@ def _unpunched(wanted: Releasable, what: int, number: int) -> FsxSyncError:
     return tree_error(OSError(number, os.strerror(number)), _what(wanted))
 
 
-def finish(root_fd: int, dev: int, path: bytes, found: Local, *, mtime_ns: int) -> Local:
+def finish(root_fd: int, dev: int, moments: Moments, path: bytes, found: Local, *, mtime_ns: int) -> Local:
     """What a crash kept from being done to a marked file: its data goes, its time is again what it was. Nobody has it
     open. Blocking, briefly.
 
     Raises:
         LocalChanged: it is not ``found`` any more. TreeError.
     """
-    fd = open_write(root_fd, dev, path, found.ino)
+    fd = open_write(root_fd, dev, moments, path, found.ino)
     try:
         with translated("releasing", path):
             if not same_file(found, identify_fd(fd, dev)):

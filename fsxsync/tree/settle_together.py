@@ -15,6 +15,7 @@ from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree import stubs
 from fsxsync.tree.beneath import translated, tree_error
 from fsxsync.tree.identify import local_of_core
+from fsxsync.tree.moments import Moments
 
 
 class Garbled(LocalChanged):
@@ -58,7 +59,7 @@ def _compared(file: Arrived, found: tuple[bytes, int] | int) -> bytes | FsxSyncE
 
 
 def unmark(
-    root_fd: int, dev: int, files: Sequence[Arrived], marks: Sequence[StubMark | None]
+    root_fd: int, dev: int, moments: Moments, files: Sequence[Arrived], marks: Sequence[StubMark | None]
 ) -> list[Local | FsxSyncError | None]:
     """As `stubs.unmark` for each that has a mark here, after `compare`: its state, or why it stays a stub. Blocking.
 
@@ -72,7 +73,7 @@ def unmark(
         if status is not None:
             states[place] = local_of_core(status, dev)
         elif what == _core.UNMARK_OTHER or number == errno.EACCES:
-            states[place] = _look_closer(file, dev, mark)
+            states[place] = _look_closer(file, dev, moments, mark)
         else:
             states[place] = tree_error(OSError(number, os.strerror(number)), f"settling {file.key}")
     _flush(root_fd, files)
@@ -84,10 +85,10 @@ def _unmark(files: Sequence[tuple[Arrived, StubMark]]) -> list[tuple[int, int, _
     return _core.unmark_many(XATTR, asked)
 
 
-def _look_closer(file: Arrived, dev: int, mark: StubMark) -> Local | FsxSyncError:
+def _look_closer(file: Arrived, dev: int, moments: Moments, mark: StubMark) -> Local | FsxSyncError:
     """Its mark is not byte for byte what we would write today, or it is a read-only file of an ordinary user's."""
     try:
-        return stubs.unmark(file.fd, dev, mark, mtime_ns=file.mtime_ns, atime_ns=file.atime_ns, flushes=False)
+        return stubs.unmark(file.fd, dev, moments, mark, mtime_ns=file.mtime_ns, atime_ns=file.atime_ns, flushes=False)
     except FsxSyncError as error:
         return error
 

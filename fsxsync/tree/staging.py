@@ -24,6 +24,7 @@ from fsxsync.model.identity import Local
 from fsxsync.model.stub import RESERVED_PREFIX, XATTR, StubMark
 from fsxsync.tree.beneath import DIRECTORY, translated, tree_error
 from fsxsync.tree.identify import identify_fd, local_of
+from fsxsync.tree.moments import Moments
 from fsxsync.tree.xattrs import write_xattrs
 
 INSIDE = b".fsxsync-staging"
@@ -104,6 +105,7 @@ class Staging:
         with translated("opening the staging directory", os.fsencode(path)):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.fd = _open_own(path)
+        self.moments = Moments(self.fd)
         self._numbers = itertools.count(1)
 
     def close(self) -> None:
@@ -166,7 +168,7 @@ class Staging:
         with translated("staging", name):
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
             try:
-                return write_xattrs(fd, wanted)
+                return write_xattrs(fd, wanted, self.moments)
             finally:
                 os.close(fd)
 

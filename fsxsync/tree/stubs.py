@@ -17,6 +17,7 @@ from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree.beneath import ABSENT, check_path, open_beneath, open_pinned, proc_path, shown, translated, tree_error
 from fsxsync.tree.identify import identify, identify_fd, local_of_core
+from fsxsync.tree.moments import Moments
 from fsxsync.tree.xattrs import read_xattrs, write_xattrs
 
 # O_NONBLOCK: what was a file when it was judged may be a FIFO now, and opening that would wait for ever.
@@ -46,7 +47,7 @@ def open_read(root_fd: int, dev: int, path: bytes, expect: Local) -> int:
         raise LocalChanged(f"opening {shown(path)}", "it was changed meanwhile")
 
 
-def open_write(root_fd: int, dev: int, path: bytes, expect_ino: int) -> int:
+def open_write(root_fd: int, dev: int, moments: Moments, path: bytes, expect_ino: int) -> int:
     """Open a regular file for reading and writing, for hydration. A read-only file of our own is made writable for
     the moment of the open: the mode binds applications, not the one who keeps the file.
 
@@ -57,7 +58,7 @@ def open_write(root_fd: int, dev: int, path: bytes, expect_ino: int) -> int:
         try:
             fd = open_beneath(root_fd, path, os.O_RDWR | _OPEN)
         except PermissionError:
-            fd = _open_read_only_file(root_fd, path, expect_ino)
+            fd = _open_read_only_file(root_fd, moments, path, expect_ino)
         status = os.fstat(fd)
         if (status.st_ino, status.st_dev) == (expect_ino, dev) and stat.S_ISREG(status.st_mode):
             return fd
@@ -65,19 +66,15 @@ def open_write(root_fd: int, dev: int, path: bytes, expect_ino: int) -> int:
         raise LocalChanged(f"opening {shown(path)}", "another file stands there")
 
 
-def _open_read_only_file(root_fd: int, path: bytes, expect_ino: int) -> int:
+def _open_read_only_file(root_fd: int, moments: Moments, path: bytes, expect_ino: int) -> int:
     pinned = open_pinned(root_fd, path)
     try:
         status = os.fstat(pinned)
         mine = status.st_uid == os.geteuid() and stat.S_ISREG(status.st_mode)
         if status.st_ino != expect_ino or not mine:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-        mode = stat.S_IMODE(status.st_mode)
-        os.chmod(proc_path(pinned), mode | stat.S_IRUSR | stat.S_IWUSR)
-        try:
+        with moments.writable(pinned):
             return os.open(proc_path(pinned), os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-        finally:
-            os.chmod(proc_path(pinned), mode)
     finally:
         os.close(pinned)
 
@@ -86,7 +83,7 @@ Opened = tuple[int, Local]
 """A descriptor for reading and writing, and the state of the stub behind it."""
 
 
-def open_stubs(root_fd: int, dev: int, paths: Sequence[bytes]) -> list[Opened | FsxSyncError | None]:
+def open_stubs(root_fd: int, dev: int, moments: Moments, paths: Sequence[bytes]) -> list[Opened | FsxSyncError | None]:
     """Open the stubs at paths as they are now; None where none stands there. An error in its place: LocalChanged,
     another file took its place meanwhile; TreeError.
 
@@ -96,11 +93,11 @@ def open_stubs(root_fd: int, dev: int, paths: Sequence[bytes]) -> list[Opened | 
     for path in paths:
         check_path(path)
     found = _core.open_marked(root_fd, paths, XATTR)
-    return [_opened(root_fd, dev, path, one) for path, one in zip(paths, found, strict=True)]
+    return [_opened(root_fd, dev, moments, path, one) for path, one in zip(paths, found, strict=True)]
 
 
 def _opened(
-    root_fd: int, dev: int, path: bytes, found: tuple[int, _core._Status, bytes | None] | int | None
+    root_fd: int, dev: int, moments: Moments, path: bytes, found: tuple[int, _core._Status, bytes | None] | int | None
 ) -> Opened | FsxSyncError | None:
     if isinstance(found, int):
         if found in _NO_FILE:
@@ -108,7 +105,7 @@ def _opened(
         if found != errno.EACCES:
             return tree_error(OSError(found, os.strerror(found)), f"opening {shown(path)}")
         try:
-            return _open_read_only_stub(root_fd, dev, path)
+            return _open_read_only_stub(root_fd, dev, moments, path)
         except FsxSyncError as error:
             return error
     if found is None:
@@ -121,14 +118,16 @@ def _opened(
     return fd, local
 
 
-def _open_read_only_stub(root_fd: int, dev: int, path: bytes) -> Opened | None:
+def _open_read_only_stub(root_fd: int, dev: int, moments: Moments, path: bytes) -> Opened | None:
     local = identify(root_fd, dev, path)
     if local is None or local.stub is None:
         return None
-    return open_write(root_fd, dev, path, local.ino), local
+    return open_write(root_fd, dev, moments, path, local.ino), local
 
 
-def unmark(fd: int, dev: int, mark: StubMark, *, mtime_ns: int, atime_ns: int, flushes: bool = True) -> Local:
+def unmark(
+    fd: int, dev: int, moments: Moments, mark: StubMark, *, mtime_ns: int, atime_ns: int, flushes: bool = True
+) -> Local:
     """Settle: the bytes are durable first, then the times are the object's again, the mark goes last. That it went is
     durable before anybody may write. Without ``flushes`` the caller sees to both.
 
@@ -143,36 +142,32 @@ def unmark(fd: int, dev: int, mark: StubMark, *, mtime_ns: int, atime_ns: int, f
         if now.stub != mark or now.size != mark.size:
             raise LocalChanged(f"settling {mark.key}", "its mark or size was changed meanwhile")
         with durable("stub.unmark"):
-            _of_mark(fd, lambda: os.removexattr(fd, XATTR))
+            _of_mark(fd, moments, lambda: os.removexattr(fd, XATTR))
             if flushes:
                 os.fsync(fd)
         return identify_fd(fd, dev)
 
 
-def _of_mark(fd: int, change: Callable[[], None]) -> None:
+def _of_mark(fd: int, moments: Moments, change: Callable[[], None]) -> None:
     """Change the mark of a file that may be read-only: user attributes obey its mode, the owner's included, unless root
     asks. It is made writable for the moment, as in `open_write`."""
     try:
         change()
     except PermissionError:
-        mode = stat.S_IMODE(os.fstat(fd).st_mode)
-        if mode & stat.S_IWUSR:
+        if os.fstat(fd).st_mode & stat.S_IWUSR:
             raise
-        os.fchmod(fd, mode | stat.S_IWUSR)
-        try:
+        with moments.writable(fd):
             change()
-        finally:
-            os.fchmod(fd, mode)
 
 
-def remark(root_fd: int, dev: int, path: bytes, expect: Local, mark: StubMark) -> Local:
+def remark(root_fd: int, dev: int, moments: Moments, path: bytes, expect: Local, mark: StubMark) -> Local:
     """Let a stub stand for the same bytes under another etag or key. Blocking, briefly.
 
     Raises:
         LocalChanged: its mark is another one now, or went: its data came meanwhile. NoSpace. TreeError.
     """
     changed = LocalChanged(f"marking {shown(path)}", "its mark was changed meanwhile")
-    fd = open_write(root_fd, dev, path, expect.ino)
+    fd = open_write(root_fd, dev, moments, path, expect.ino)
     try:
         with translated("marking", path):
             try:
@@ -181,7 +176,7 @@ def remark(root_fd: int, dev: int, path: bytes, expect: Local, mark: StubMark) -
                 with durable("stub.remark"):
                     # Replaced, never made: it may be taken off by a worker thread this moment, and on a file with data
                     # that somebody is let in to write it would say that these are the object's.
-                    _of_mark(fd, lambda: os.setxattr(fd, XATTR, mark.encode(), os.XATTR_REPLACE))
+                    _of_mark(fd, moments, lambda: os.setxattr(fd, XATTR, mark.encode(), os.XATTR_REPLACE))
             except OSError as error:
                 if error.errno == errno.ENODATA:
                     raise changed from error
@@ -249,7 +244,9 @@ def xattrs(root_fd: int, path: bytes) -> dict[bytes, bytes]:
             os.close(fd)
 
 
-def set_xattrs(root_fd: int, dev: int, path: bytes, expect: Local, wanted: Mapping[bytes, bytes]) -> tuple[Local, bool]:
+def set_xattrs(
+    root_fd: int, dev: int, moments: Moments, path: bytes, expect: Local, wanted: Mapping[bytes, bytes]
+) -> tuple[Local, bool]:
     """Make the user extended attributes of exactly ``expect`` those; the state afterwards, and whether all had room.
 
     Raises:
@@ -260,7 +257,7 @@ def set_xattrs(root_fd: int, dev: int, path: bytes, expect: Local, wanted: Mappi
         try:
             _check_judged(identify_fd(fd, dev), expect, path)
             with durable("tree.xattrs"):
-                complete = write_xattrs(fd, wanted)
+                complete = write_xattrs(fd, wanted, moments)
             return identify_fd(fd, dev), complete
         finally:
             os.close(fd)

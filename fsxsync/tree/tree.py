@@ -18,6 +18,7 @@ from fsxsync.tree import releasing, settle_together, stubs, walk
 from fsxsync.tree.beneath import DIRECTORY, translated
 from fsxsync.tree.flags import FlagReader
 from fsxsync.tree.placing import Places
+from fsxsync.tree.recovery import recover
 from fsxsync.tree.releasing import Releasable
 from fsxsync.tree.settle_together import Arrived
 from fsxsync.tree.staging import INSIDE, NewStub, Staged, Staging, check_xattrs
@@ -49,6 +50,7 @@ class Tree:
         self.rescued: list[tuple[bytes, bytes | None]] = []
         """Files that a crash had caught between two places: (where each stood, where it is now)."""
         self._staging = staging
+        self._moments = staging.moments
         self._places = Places(root_fd, dev, staging)
         self._hidden = frozenset({INSIDE})
         self.place = self._places.place
@@ -93,7 +95,8 @@ class Tree:
             os.close(root_fd)
             raise
         tree = cls(root, root_fd, dev, owner, opened, name)
-        tree.rescued = tree._places.recover()
+        tree._moments.take_back()
+        tree.rescued = recover(tree._places, opened)
         return tree
 
     def close(self) -> None:
@@ -160,11 +163,11 @@ class Tree:
 
     def open_write(self, path: bytes, expect_ino: int) -> int:
         """See `stubs.open_write`."""
-        return stubs.open_write(self.root_fd, self.dev, path, expect_ino)
+        return stubs.open_write(self.root_fd, self.dev, self._moments, path, expect_ino)
 
     def open_stubs(self, paths: Sequence[bytes]) -> list[stubs.Opened | FsxSyncError | None]:
         """See `stubs.open_stubs`."""
-        return stubs.open_stubs(self.root_fd, self.dev, paths)
+        return stubs.open_stubs(self.root_fd, self.dev, self._moments, paths)
 
     def set_metadata(
         self,
@@ -200,11 +203,11 @@ class Tree:
 
     def set_xattrs(self, path: bytes, expect: Local, wanted: Mapping[bytes, bytes]) -> tuple[Local, bool]:
         """See `stubs.set_xattrs`."""
-        return stubs.set_xattrs(self.root_fd, self.dev, path, expect, wanted)
+        return stubs.set_xattrs(self.root_fd, self.dev, self._moments, path, expect, wanted)
 
     def unmark(self, fd: int, mark: StubMark, *, mtime_ns: int, atime_ns: int) -> Local:
         """See `stubs.unmark`."""
-        return stubs.unmark(fd, self.dev, mark, mtime_ns=mtime_ns, atime_ns=atime_ns)
+        return stubs.unmark(fd, self.dev, self._moments, mark, mtime_ns=mtime_ns, atime_ns=atime_ns)
 
     def compare_together(self, files: Sequence[Arrived]) -> list[bytes | FsxSyncError]:
         """See `settle_together.compare`."""
@@ -214,11 +217,11 @@ class Tree:
         self, files: Sequence[Arrived], marks: Sequence[StubMark | None]
     ) -> list[Local | FsxSyncError | None]:
         """See `settle_together.unmark`."""
-        return settle_together.unmark(self.root_fd, self.dev, files, marks)
+        return settle_together.unmark(self.root_fd, self.dev, self._moments, files, marks)
 
     def remark(self, path: bytes, expect: Local, mark: StubMark) -> Local:
         """See `stubs.remark`."""
-        return stubs.remark(self.root_fd, self.dev, path, expect, mark)
+        return stubs.remark(self.root_fd, self.dev, self._moments, path, expect, mark)
 
     def flush_all(self) -> None:
         """Bring everything to the disk. Raises NoSpace, TreeError."""
@@ -231,7 +234,7 @@ class Tree:
 
     def finish_release(self, path: bytes, found: Local, *, mtime_ns: int) -> Local:
         """See `releasing.finish`."""
-        return releasing.finish(self.root_fd, self.dev, path, found, mtime_ns=mtime_ns)
+        return releasing.finish(self.root_fd, self.dev, self._moments, path, found, mtime_ns=mtime_ns)
 
 
 def _owner(root_fd: int) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from fsxsync.model.xattrs import travels
 from fsxsync.tree.beneath import proc_path
+from fsxsync.tree.moments import Moments
 
 _NONE = frozenset({errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.ENODATA})
 """It has none, we may not see them, or one went a moment ago."""
@@ -41,11 +42,11 @@ def _ignoring_what_went() -> Iterator[None]:
             raise
 
 
-def write_xattrs(fd: int, wanted: Mapping[bytes, bytes]) -> bool:
+def write_xattrs(fd: int, wanted: Mapping[bytes, bytes], moments: Moments) -> bool:
     """Make them exactly ``wanted``. False if the file system had no room for all. Raises OSError."""
     place, before = proc_path(fd), read_xattrs(fd)
     complete = True
-    with _writable(fd):
+    with moments.writable(fd) if _is_read_only_and_ours(fd) else contextlib.nullcontext():
         for name in before.keys() - wanted.keys():
             with _ignoring_what_went():
                 os.removexattr(place, name)
@@ -61,16 +62,7 @@ def write_xattrs(fd: int, wanted: Mapping[bytes, bytes]) -> bool:
     return complete
 
 
-@contextlib.contextmanager
-def _writable(fd: int) -> Iterator[None]:
-    """Who keeps a read-only file of his own may change its attributes: the mode binds applications."""
+def _is_read_only_and_ours(fd: int) -> bool:
+    """Root needs no mode, and a stranger can't change it."""
     status = os.fstat(fd)
-    if status.st_uid != os.geteuid() or status.st_mode & stat.S_IWUSR or os.geteuid() == 0:
-        yield
-        return
-    mode = stat.S_IMODE(status.st_mode)
-    os.chmod(proc_path(fd), mode | stat.S_IWUSR)
-    try:
-        yield
-    finally:
-        os.chmod(proc_path(fd), mode)
+    return 0 != os.geteuid() == status.st_uid and not status.st_mode & stat.S_IWUSR

@@ -15,6 +15,7 @@ from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 from fsxsync.model.metadata import again_user_metadata, fits, from_user_metadata, to_user_metadata
 from fsxsync.model.xattrs import decode_xattrs, encode_xattrs, travels
 from fsxsync.sync.reconcile import Verdict, reconcile
+from fsxsync.tree.moments import Moments
 from fsxsync.tree.xattrs import read_xattrs, write_xattrs
 
 NAMES = st.binary(min_size=1, max_size=30).filter(lambda name: b"\0" not in name).map(lambda name: b"user." + name)
@@ -145,16 +146,18 @@ def test_a_file_gets_exactly_those_and_keeps_ours(tmp_path: Path) -> None:
     for name in ("user.old", "user.same", "user.fsxsync.stub"):
         os.setxattr(file, name, b"1")
     file.chmod(0o400)
-    fd = os.open(file, os.O_PATH)
+    fd, notes = os.open(file, os.O_PATH), os.open(tmp_path, os.O_PATH)
+    moments = Moments(notes)
     try:
         assert read_xattrs(fd) == {b"user.old": b"1", b"user.same": b"1"}
 
-        assert write_xattrs(fd, {b"user.same": b"1", b"user.new": b"2", b"user.fsxsync.x": b"3"})
+        assert write_xattrs(fd, {b"user.same": b"1", b"user.new": b"2", b"user.fsxsync.x": b"3"}, moments)
 
         assert read_xattrs(fd) == {b"user.same": b"1", b"user.new": b"2"}
         assert os.getxattr(file, "user.fsxsync.stub") == b"1"
         assert file.stat().st_mode & 0o777 == 0o400
-        assert not write_xattrs(fd, {b"user.large": b"x" * 65537, b"user.new": b"2"})  # over XATTR_SIZE_MAX
+        assert not write_xattrs(fd, {b"user.large": b"x" * 65537, b"user.new": b"2"}, moments)  # over XATTR_SIZE_MAX
         assert read_xattrs(fd) == {b"user.new": b"2"}
     finally:
         os.close(fd)
+        os.close(notes)
