@@ -107,6 +107,8 @@ def described_again(head: Mapping[str, Any], kind: Kind, posix: Posix, *, encryp
         params["ServerSideEncryption"] = head["ServerSideEncryption"]
         if head.get("SSEKMSKeyId"):
             params["SSEKMSKeyId"] = head["SSEKMSKeyId"]
+        if head.get("BucketKeyEnabled"):  # no copy takes it over by itself, and without it each read asks KMS
+            params["BucketKeyEnabled"] = True
     return params
 
 

@@ -63,6 +63,8 @@ def head_document(answer: Answer) -> dict[str, Any]:
                 metadata[name.removeprefix(_META)] = value
             elif name in _NAMES:
                 document[_NAMES[name]] = value
+            elif name == "x-amz-server-side-encryption-bucket-key-enabled":
+                document["BucketKeyEnabled"] = value.lower() == "true"
             elif name == "content-length":
                 document["ContentLength"] = size_of(value)
             elif name == "last-modified":

@@ -658,3 +658,38 @@ def test_files_that_changed_places_and_went_do_not_wait_for_each_other(
 
         made.settle()
         assert keys_of(s3, bucket) == []
+
+
+def test_a_copy_keeps_the_key_of_its_object(fsx: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:
+    """SSE-KMS with a key that the association knows nothing of: renamed, and its mode changed. A rename of a file that
+    has its data and of one that was never loaded."""
+    key = "arn:aws:kms:us-east-1:111122223333:key/9876abcd-12ab-34cd-56ef-1234567890ab"
+    for name in ("resident", "released", "changed"):
+        s3.put_object(
+            Bucket=bucket,
+            Key=f"p/{name}",
+            Body=name.encode(),
+            ServerSideEncryption="aws:kms",
+            SSEKMSKeyId=key,
+            BucketKeyEnabled=True,
+        )
+    fsx.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url)
+    fsx.settle()
+    d = fsx.directory / "d"
+    assert (d / "resident").read_text() == "resident"
+    before = len(proxy.requests)
+    for name in ("resident", "released"):
+        (d / name).rename(d / f"{name}-new")
+    (d / "changed").chmod(0o600)
+    fsx.settle()
+
+    expected = {"resident-new": digest(b"resident"), "released-new": digest(b"released"), "changed": digest(b"changed")}
+    assert objects(s3, bucket) == expected
+    for name in expected:
+        head = s3.head_object(Bucket=bucket, Key=f"p/{name}")
+        assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", key), name
+        assert head["BucketKeyEnabled"], name
+    assert s3.head_object(Bucket=bucket, Key="p/changed")["Metadata"]["file-permissions"] == "0100600"
+    later = proxy.requests[before:]
+    assert [r for r in later if r.method == "PUT" and not r.copies and "/p/" in r.path] == []
+    assert [r for r in later if r.method == "GET" and "/p/" in r.path] == []
