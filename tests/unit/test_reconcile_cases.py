@@ -69,6 +69,12 @@ def test_metadata_against_metadata(choice: OnConflict, later: bool, verdict: Ver
         (ONE, TWO, V.IMPORT),
         (ONE, Version(1, 0o600), V.IMPORT_META),
         (ONE, None, V.IMPORT_DELETE),
+        (TWO, Version(1, 0o600), V.MERGE_EXPORT),
+        (Version(1, 0o600), TWO, V.MERGE_IMPORT),
+        (TWO, None, V.EXPORT),
+        (None, TWO, V.IMPORT),
+        (Version(1, 0o600), None, V.IMPORT_DELETE),
+        (None, Version(1, 0o600), V.EXPORT_DELETE),
     ],
 )
 def test_what_the_policy_does_not_allow_is_not_done_and_named(
@@ -96,6 +102,19 @@ def test_a_conflict_that_may_not_import_waits_for_a_person() -> None:
     action = reconcile(*sides(ONE, TWO, THREE), export_only, same_bytes=False)
 
     assert (action.verdict, action.suppressed) == (V.BLOCKED, V.KEEP_BOTH)
+
+
+@pytest.mark.parametrize(
+    ("choice", "suppressed"), [(OnConflict.LOCAL, V.EXPORT_META), (OnConflict.REMOTE, V.IMPORT_META)]
+)
+def test_metadata_against_metadata_where_nothing_may_move_waits_for_a_person(
+    choice: OnConflict, suppressed: Verdict
+) -> None:
+    nothing = Policy(imports=frozenset(), exports=frozenset(), on_conflict=choice)
+
+    action = reconcile(*sides(ONE, Version(1, 0o600), Version(1, 0o640)), nothing)
+
+    assert (action.verdict, action.suppressed, action.conflict) == (V.BLOCKED, suppressed, True)
 
 
 @pytest.mark.parametrize(
