@@ -1,7 +1,8 @@
 """Renames on the real daemon: copies on the server, resumed after ``kill -9`` at each of their durable steps, and at no
 moment without the object under at least one of its keys.
 
-FSXSYNC_RENAME_ENTRIES=10000 renames a directory of that many files.
+FSXSYNC_RENAME_ENTRIES=10000 renames a directory of that many files; FSXSYNC_MODEL_EXAMPLES (any number) dies before the
+steps of a large copy, too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.crashing import CrashControl
 from support.instance import Instance, eventually, instance, keys_of
 from support.moto_server import MotoServer
 from support.proxy import Proxy, Request, refusal
@@ -32,6 +34,9 @@ from fsxsync.cli.main import main
 main()
 """
 """A daemon for which S3's 5 GiB are 5 MiB."""
+
+
+WHEN = ("before", "after") if os.environ.get("FSXSYNC_MODEL_EXAMPLES") else ("after",)
 
 
 @pytest.fixture
@@ -225,6 +230,7 @@ def put_in_parts(s3: Any, bucket: str, key: str, data: bytes) -> None:
     )
 
 
+@pytest.mark.timeout(ENTRIES // 2 + 300)
 def test_a_directory_with_many_entries(made: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:
     """Killed twice on the way and renamed again meanwhile; every byte stays on the store's side."""
     made.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url)
@@ -563,6 +569,35 @@ def test_a_copy_in_parts(tmp_path: Path, proxy: Proxy, s3: Any, bucket: str, nam
         assert [r for r in later if r.method == "GET" and "large" in r.path and not is_about(r)] == []
         watch.check()
         assert digest((fsx.directory / "d" / name).read_bytes()) == digest(data)
+
+
+IN_PARTS_STEPS = [f"{point}:{when}" for point in ("upload.start", "upload.part", "upload.complete") for when in WHEN]
+
+
+def test_a_copy_in_parts_dies_at_each_of_its_steps(tmp_path: Path, moto: MotoServer, s3: Any, bucket: str) -> None:
+    with (
+        closing(CrashControl(tmp_path / "crash")) as crash,
+        instance(tmp_path, program=[sys.executable, "-c", IN_PARTS], **crash.env) as fsx,
+    ):
+        fsx.associate(moto, f"s3://{bucket}/p/", "/d")
+        expected: dict[str, str] = {}
+        for step in IN_PARTS_STEPS:
+            data = os.urandom(6 * MIB)
+            s3.put_object(Bucket=bucket, Key="p/large", Body=data)
+            fsx.ok("import", fsx.directory / "d")
+            fsx.settle()
+            deaths = crash.deaths
+            crash.arm(1, step)
+            (fsx.directory / "d/large").rename(fsx.directory / "d" / step)
+            eventually(lambda: not fsx.is_alive())
+            assert crash.deaths == deaths + 1
+            crash.arm(0)
+            fsx.start()
+            fsx.settle()
+            expected[step] = digest(data)
+            assert objects(s3, bucket) == expected
+            assert s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
+        assert files(fsx.directory / "d") == expected
 
 
 def is_about(request: Request) -> bool:
