@@ -230,7 +230,6 @@ def put_in_parts(s3: Any, bucket: str, key: str, data: bytes) -> None:
     )
 
 
-@pytest.mark.timeout(ENTRIES // 2 + 300)
 def test_a_directory_with_many_entries(made: Instance, proxy: Proxy, s3: Any, bucket: str) -> None:
     """Killed twice on the way and renamed again meanwhile; every byte stays on the store's side."""
     made.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url)
