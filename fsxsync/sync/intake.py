@@ -6,6 +6,7 @@ base knows: our own imports and hydrations trip inotify too (DESIGN §2).
 
 from __future__ import annotations
 
+import enum
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -42,13 +43,19 @@ class _Expansion:
     appeared: bool
 
 
+class _Told(enum.Flag):
+    BY_INOTIFY = enum.auto()
+    BY_US = enum.auto()
+    """The mount, a scan, whoever changed what is wanted of a path."""
+
+
 class Intake:
     """Turns what happened into hints. All methods are called from the trio thread."""
 
     def __init__(self, shared: Shared, served_for: Callable[[bytes], Served | None]) -> None:
         self._shared = shared
         self._served_for = served_for
-        self._paths: dict[bytes, bool] = {}
+        self._paths: dict[bytes, _Told] = {}
         self._wake = trio.Event()
         self._expansions: dict[_Expansion, None] = {}
         self.on_overflow: Callable[[], None] = lambda: None
@@ -57,7 +64,10 @@ class Intake:
 
     def changed(self, tree_path: bytes, *, noticed: bool = False) -> None:
         """Look at one path of the tree; ``noticed`` by inotify, so that the front may not know of it."""
-        self._paths[tree_path] = self._paths.get(tree_path, False) or noticed
+        self._told(tree_path, _Told.BY_INOTIFY if noticed else _Told.BY_US)
+
+    def _told(self, tree_path: bytes, by: _Told) -> None:
+        self._paths[tree_path] = self._paths.get(tree_path, by) | by
         self._wake.set()
 
     def renamed(self, old: bytes, new: bytes, is_directory: bool) -> None:
@@ -106,19 +116,23 @@ class Intake:
         paths, self._paths = self._paths, {}
         if releasing := self._shared.releasing:
             for tree_path in releasing & paths.keys():
-                self.changed(tree_path, noticed=paths.pop(tree_path))
+                self._told(tree_path, paths.pop(tree_path))
         if paths:
             self._read_ignore_lists(paths)
             self._drop_own(paths)
             found = self._shared.tree.identify_many(list(paths))
-            self._shared.noticed((tree_path for tree_path, noticed in paths.items() if noticed), found)
+            self._shared.noticed((tree_path for tree_path, by in paths.items() if by & _Told.BY_INOTIFY), found)
             self._add_local(list(found.items()))
 
-    def _drop_own(self, paths: dict[bytes, bool]) -> None:
-        for tree_path, association, path in self._shared.own_work.unchanged(paths.keys()):
-            if not self._shared.catalog.problems.has(association, path):
+    def _drop_own(self, paths: dict[bytes, _Told]) -> None:
+        """inotify tells of files, and these stand as we left them. Anybody else's hint may be about the row: a filter
+        was lifted, say."""
+        by_inotify = [tree_path for tree_path, by in paths.items() if by is _Told.BY_INOTIFY]
+        for tree_path, association, path in self._shared.own_work.unchanged(by_inotify):
+            served = self._shared.served.get(association)
+            if served is not None and not self._shared.catalog.problems.has(association, path):
                 del paths[tree_path]
-                self._shared.counts[association].echoes_dropped += 1
+                served.counts.echoes_dropped += 1
 
     def _read_ignore_lists(self, paths: Iterable[bytes]) -> None:
         """First of all: what was written after a list is judged by it."""

@@ -31,7 +31,8 @@ class OwnWork:
                 self._left.popitem(last=False)
 
     def unchanged(self, tree_paths: Collection[bytes]) -> Iterator[tuple[bytes, str, bytes]]:
-        """(path of the tree, association, path there) of those that still are as they were noted. Each is told once.
+        """(path of the tree, association, path there) of those that still are as they were noted. They stay noted: what
+        is done to one file comes in several readings of records. The others are forgotten.
 
         Raises:
             PathEscapes.
@@ -41,5 +42,5 @@ class OwnWork:
         noted = {path: self._left.pop(path) for path in self._left.keys() & tree_paths}
         files = {path: local for path, (_, _, local) in noted.items()}
         for tree_path in self._tree.standing(files):
-            association, path, _ = noted[tree_path]
-            yield tree_path, association, path
+            self._left[tree_path] = found = noted[tree_path]
+            yield tree_path, found[0], found[1]
