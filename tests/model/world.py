@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from model.acting import TAG, WAIT_S, Acting, Thing, shown, step
+from model.sides import WAIT_S
+from model.steps import step
+from model.things import TAG, Thing, shown
+from model.troubles import Troubles
 from support.instance import eventually
 
 from fsxsync.errors import FsxSyncError, NoDaemon
@@ -16,8 +19,8 @@ from fsxsync.model.conflict import is_conflict_name
 
 
 @dataclass
-class World(Acting):
-    """See `Acting`, and `settle`."""
+class World(Troubles):
+    """See `Sides`, and `settle`."""
 
     tasks: list[str] = field(default_factory=list)
     """That may not have ended yet."""

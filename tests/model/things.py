@@ -1,0 +1,57 @@
+"""What stands at a path, on either side, and what everybody here does to files."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+TAG = 12
+"""Bytes at the start of every content that tell it from all others."""
+
+
+class Thing(NamedTuple):
+    """What is at a path: file, directory or symlink, its bytes or target, its permissions where they are known."""
+
+    kind: str
+    content: bytes = b""
+    mode: int | None = None
+    lost: bool = False
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def shown(content: bytes) -> tuple[bytes, int]:
+    return content[:40], len(content)
+
+
+def inode_of(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def write_file(path: Path, content: bytes, *, new: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb" if new else "wb") as stream:
+        stream.write(content)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    beside = path.with_name(path.name + ".tmp")
+    write_file(beside, content)
+    rename_or_remove(beside, path)
+
+
+def rename_or_remove(beside: Path, path: Path) -> None:
+    """What can't be moved to its name is not left lying about: nobody would know it for what it is."""
+    try:
+        beside.rename(path)
+    except OSError:
+        with suppress(OSError):
+            beside.unlink()
+        raise
