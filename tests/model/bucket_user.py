@@ -62,7 +62,7 @@ class BucketUser(Sides):
 
     def _made(self, path: str, etag: str, answer: Any) -> None:
         place = f"/{self.bucket}/{self.prefix}{path}"
-        self.store.made(place, etag, ours=False, version_id=answer.get("VersionId"))
+        self.store.history.add(place, etag, by_ours=False, version_id=answer.get("VersionId"))
 
     @step
     def delete(self, path: str) -> None:

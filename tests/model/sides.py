@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from model.daemons import Daemon
+from model.history import Row
+from model.rows import row_of
 from model.things import TAG, Thing, inode_of, md5
 from support.instance import eventually
 from support.moto_server import MotoServer
@@ -89,6 +92,10 @@ class Sides:
     """By path: what applications brought there since both sides agreed last."""
     theirs: dict[str, set[bytes]] = field(default_factory=dict)
     """The same of the other user of the bucket."""
+    brought_s: dict[str, float] = field(default_factory=dict)
+    """When an application brought something to a path since both sides agreed last."""
+    decided: set[str] = field(default_factory=set)
+    """Paths of which a person chose a version since then."""
     events_lost: bool = False
     failed: bool = False
     is_frozen: bool = False
@@ -110,7 +117,9 @@ class Sides:
         self.name = f"m-{uuid.uuid4().hex[:12]}"
         self.prefix = f"{self.name}/"
         self.client = Client(self.made.state_dir)
-        self.s3.put_object(Bucket=self.bucket, Key=self.prefix + ANCHOR, Body=self._content(100))
+        answer = self.s3.put_object(Bucket=self.bucket, Key=self.prefix + ANCHOR, Body=self._content(100))
+        anchor = f"/{self.bucket}/{self.prefix}{ANCHOR}"
+        self.store.history.add(anchor, answer["ETag"].strip('"'), by_ours=False, version_id=answer.get("VersionId"))
         association = self.client.associate(
             {
                 "repository": f"s3://{self.bucket}/{self.prefix}",
@@ -121,6 +130,10 @@ class Sides:
             }
         )
         self.id: str = association["id"]
+        self.store.history.row_of = self._row_of
+
+    def _row_of(self, place: str) -> Row:
+        return row_of(self.made.state_dir, self.id, place.removeprefix(f"/{self.bucket}/{self.prefix}"))
 
     # ------------------------------------------------------------- places
 
@@ -186,6 +199,7 @@ class Sides:
             names |= {os.path.normpath(f"{at}/{name}") for name in files if inode_of(Path(directory, name)) == inode}
         for name in names:
             self.ours.setdefault(name, set()).update(contents)
+            self.brought_s[name] = time.time()
 
     def note_losers(self) -> None:
         """Whose content a conflict may cost under this policy, before the promises are looked at."""

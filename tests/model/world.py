@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from model.history import Made
+from model.judging import Circumstances, reason_for
 from model.sides import WAIT_S
 from model.steps import step
 from model.things import TAG, Thing, shown
@@ -44,7 +46,7 @@ class World(Troubles):
         self.note_losers()
         self.check()
         clashing = {key.rstrip("/") for key in self.clashes(self.tree(), self.objects())}
-        self.ours = {}
+        self.ours, self.brought_s, self.decided = {}, {}, set()
         self.theirs = {path: contents for path, contents in self.theirs.items() if path in clashing}
 
     @step
@@ -110,13 +112,39 @@ class World(Troubles):
             path: (thing.content[:TAG], "lost") if thing.lost else thing.content[:TAG] for path, thing in tree.items()
         }
         assert not missing, f"lost: {[content[:TAG] for content in missing]}, the tree holds {held}"
-        assert not self.store.unseen, f"overwritten unseen: {self.store.unseen}"
+        self._check_replaced()
         (row,) = [row for row in self.client.status()["associations"] if row["id"] == self.id]
         clashing = {key.rstrip("/") for key in clashes}
         said = {one["path"] for one in self.client.conflicts() if one["kind"] == "clash"}
         assert said == {f"{self.name}/{path}" for path in clashing}, f"clashes: {said}, and these are: {clashing}"
         expected = (0, len(lost) + len(clashing), "AVAILABLE")
         assert (row["pending"], row["errors"], row["state"]) == expected, row
+
+    def _check_replaced(self) -> None:
+        """Promise 2: all that is to be said against a version of theirs that the daemon replaced is in `judging`."""
+        history = self.store.history
+        with self.store.still():
+            replaced, history.replaced = history.replaced, []
+        for one in replaced:
+            path = one.place.removeprefix(f"/{self.bucket}/{self.prefix}")
+            there = Circumstances(
+                policy=self.options.get("on_conflict", "keep-both"),
+                edited_s=self.brought_s.get(path),
+                is_decided=path in self.decided,
+                has_its_bytes=self._bytes_of(one.place, one.theirs) == self._bytes_of(one.place, one.ours),
+                was_copied=history.was_copied(one.place, one.theirs.etag),
+            )
+            assert reason_for(one, there), f"overwritten unseen: {one}, {there}"
+
+    def _bytes_of(self, place: str, made: Made) -> bytes | str:
+        """What a version holds, or held; what nobody can tell any more is like no other."""
+        if not made.etag:
+            return "nothing"
+        if made.etag not in self.by_digest and made.version_id is not None:
+            key = place.removeprefix(f"/{self.bucket}/")
+            answer = self.s3.get_object(Bucket=self.bucket, Key=key, VersionId=made.version_id)
+            self.by_digest[made.etag] = answer["Body"].read()
+        return self.by_digest.get(made.etag, made.etag)
 
     @staticmethod
     def clashes(tree: dict[str, Thing], bucket: dict[str, Thing]) -> set[str]:
@@ -162,11 +190,23 @@ class World(Troubles):
         self.settle()
 
     def check_versions(self) -> None:
-        """Promise 3 for all that ever was an object."""
+        """Promise 3 for all that ever was an object; and what `_check_replaced` rests on is all there was: each version
+        and each delete marker of the bucket was made by somebody whom the account knows, the last one last."""
         if not self.versioned:
             return
-        pages = self.s3.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=self.prefix)
-        for entry in [entry for page in pages for entry in page.get("Versions", [])]:
+        pages = list(self.s3.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=self.prefix))
+        entries = [entry for page in pages for entry in page.get("Versions", [])]
+        markers = [entry for page in pages for entry in page.get("DeleteMarkers", [])]
+        there = {(entry["Key"], entry["VersionId"]) for entry in (*entries, *markers)}
+        latest = {entry["Key"]: entry["VersionId"] for entry in (*entries, *markers) if entry["IsLatest"]}
+        place = f"/{self.bucket}/"
+        versions = {key.removeprefix(place): made for key, made in self.store.history.versions.items()}
+        probe = f"{self.prefix}.fsxsync-"  # on which the store's ways were tried; nothing is left of it
+        versions = {k: made for k, made in versions.items() if k.startswith(self.prefix) and not k.startswith(probe)}
+        account = {(key, one.version_id) for key, made in versions.items() for one in made if one.version_id}
+        assert there == account, f"not in the account: {there - account}, not in the bucket: {account - there}"
+        assert latest == {key: made[-1].version_id for key, made in versions.items() if key in latest}
+        for entry in entries:
             body = self.s3.get_object(Bucket=self.bucket, Key=entry["Key"], VersionId=entry["VersionId"])["Body"].read()
             assert self.is_known(body), f"{entry['Key']} was once {body[:80]!r} ({len(body)} bytes)"
 
