@@ -9,8 +9,8 @@ What can't be decided from outside:
 - A row knows its version by ETag, and so do the conditions of requests: of two versions with the same bytes and other
   metadata the second counts as imported with the first. Whether its metadata was merged shows when both sides are at
   rest (`World.check`).
-- When a file was changed last, as `newest` compares it, is its ctime, which the daemon moves, too. Here it is when an
-  application brought something to that path, so a file wins rather too often than too seldom.
+- What time the file had that `newest` compared. Here it is the later one of its mtime and of when an application brought
+  something to that path (a rename or a link brings an old one), so a file may win rather too often than too seldom.
 - Where nobody can read the row (the disk is full, the catalog not there yet) it is enough that the daemon was told.
 """
 
@@ -30,7 +30,7 @@ class Circumstances:
 
     policy: str
     edited_s: float | None
-    """When an application last brought something there since both sides agreed; None: none did."""
+    """The time of what an application last brought there since both sides agreed; None: none did."""
     is_decided: bool
     """A person chose among the versions of the path."""
     has_its_bytes: bool

@@ -93,7 +93,8 @@ class Sides:
     theirs: dict[str, set[bytes]] = field(default_factory=dict)
     """The same of the other user of the bucket."""
     brought_s: dict[str, float] = field(default_factory=dict)
-    """When an application brought something to a path since both sides agreed last."""
+    """By path: when an application brought something there since both sides agreed last, or the later time that it
+    gave the file."""
     decided: set[str] = field(default_factory=set)
     """Paths of which a person chose a version since then."""
     events_lost: bool = False
@@ -199,7 +200,7 @@ class Sides:
             names |= {os.path.normpath(f"{at}/{name}") for name in files if inode_of(Path(directory, name)) == inode}
         for name in names:
             self.ours.setdefault(name, set()).update(contents)
-            self.brought_s[name] = time.time()
+            self.brought_s[name] = max(time.time(), _mtime_s(self.behind / name))
 
     def note_losers(self) -> None:
         """Whose content a conflict may cost under this policy, before the promises are looked at."""
@@ -347,3 +348,11 @@ def _stands_still(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZ"
     except FileNotFoundError:
         return True
+
+
+def _mtime_s(path: Path) -> float:
+    """0: nothing is there any more."""
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
