@@ -9,7 +9,7 @@ What can't be decided from outside:
 - A row knows its version by ETag, and so do the conditions of requests: of two versions with the same bytes and other
   metadata the second counts as imported with the first. Whether its metadata was merged shows when both sides are at
   rest (`World.check`).
-- What time the file had that `newest` compared. Here it is the later one of its mtime and of when an application brought
+- What time the file had that `newest` compared. Here it is the later of its mtime and of when an application brought
   something to that path (a rename or a link brings an old one), so a file may win rather too often than too seldom.
 - Where nobody can read the row (the disk is full, the catalog not there yet) it is enough that the daemon was told.
 """

@@ -21,7 +21,7 @@ NOTHING: dict[str, Any] = {
 }
 
 
-def _replaced(place: str = "/b/k", ours: Made = OURS, row: Row = Row("older"), *, was_told: bool = True) -> Replaced:
+def _replaced(place: str = "/b/k", ours: Made = OURS, row: Row = OLDER, *, was_told: bool = True) -> Replaced:
     return Replaced(place, THEIRS, ours, row, was_told)
 
 
