@@ -6,12 +6,13 @@ import errno
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from model.bucket_user import BucketUser
 from model.sides import EXPECTED, FAILED
 from model.steps import step
-from model.things import TAG, Thing, inode_of, rename_or_remove, replace_file, write_file
+from model.things import TAG, Thing, inode_of, md5, rename_or_remove, replace_file, write_file
 
 
 class Application(BucketUser):
@@ -40,10 +41,17 @@ class Application(BucketUser):
         if before is not None and before.kind == "symlink":
             replaced = [(path, before), (path, self.remote(path))]
             return self._do(lambda root: replace_file(root / path, content), replaced)
-        done = self._do(lambda root: write_file(root / path, content, new=before is None), [(path, before)])
-        if inode_of(self.behind / path) != inode and before is not None:
-            self._drop(self.remote(path))  # an import came before or after: nobody can tell
-        return done
+        opened: list[int] = []
+        met = [(path, before)]
+
+        def act(root: Path) -> None:
+            try:
+                write_file(root / path, content, new=before is None, opened=opened)
+            finally:
+                if before is not None and opened and opened != [inode]:
+                    met[:] = [(path, self.remote(path))]  # an import came first, and what was here lies beside it
+
+        return self._do(act, met)
 
     @step
     def append(self, path: str, size: int) -> None:
@@ -144,15 +152,19 @@ class Application(BucketUser):
         if old == new or new.startswith(old + "/"):
             return
         is_directory = (self.behind / old).is_dir()
-        moved = self._contents_at(old)
+        moved = self._things_at(old)
         if self._work(act, *([] if is_directory else [new])):
-            for below, contents in moved.items():
-                self._brought(new + below, *contents)
+            for below, things in moved.items():
+                self._brought(new + below, *self._contents_of(old + below, things))
 
-    def _contents_at(self, path: str) -> dict[str, set[bytes]]:
+    def _contents_of(self, path: str, things: Sequence[Thing]) -> set[bytes]:
+        """Of those that may have been here when something was done."""
+        return {thing.content for thing in things if thing.content and self._may_be_here(path, thing)}
+
+    def _things_at(self, path: str) -> dict[str, list[Thing]]:
         """What stands at a path and below it, by the rest of the path, on both sides: an import may come before a
         rename through the mount."""
-        found: dict[str, set[bytes]] = {}
+        found: dict[str, list[Thing]] = {}
         if not self.has_losers:
             return found
         with self._frozen():
@@ -162,7 +174,7 @@ class Application(BucketUser):
                 names += ["/" + os.path.normpath(f"{at}/{name}") for name in files]
             for below in names:
                 things = [self.local(path + below), self.remote(path + below)]
-                found[below] = {thing.content for thing in things if thing is not None and thing.content}
+                found[below] = [thing for thing in things if thing is not None]
         return found
 
     @property
@@ -209,9 +221,9 @@ class Application(BucketUser):
                 (root / new).parent.mkdir(parents=True, exist_ok=True)
                 (root / new).hardlink_to(root / old)
 
-        linked = self._contents_at(old)
+        linked = self._things_at(old)
         if self._work(act):
-            self._brought(new, *linked.get("", ()))
+            self._brought(new, *self._contents_of(old, linked.get("", ())))
 
     @step
     def grow(self, path: str, pieces: int, piece: int) -> None:
@@ -236,10 +248,10 @@ class Application(BucketUser):
 
     @step
     def race(self, path: str, size: int) -> None:
-        """Both sides write at the same moment. Ours is there afterwards, unless it was exported before theirs came."""
+        """Both sides write at the same moment. Ours is there afterwards, unless it was exported before theirs came;
+        theirs, unless an import may have brought it before we wrote."""
         ours, theirs = self._content(size), self._content(size + TAG)
         self.must -= {ours, theirs}
-        self.gone.add(theirs)  # an import may have brought it before we wrote
         before = [(path, look(path)) for look in (self.local, self.remote)]
         replaced: list[Thing | None] = []
 
@@ -251,6 +263,10 @@ class Application(BucketUser):
         other = threading.Thread(target=put)
         other.start()
         done = self._do(lambda root: replace_file(root / path, ours), before)
+        if self._may_be_here(path, Thing("file", theirs, etag=md5(theirs))):
+            self.gone.add(theirs)
+        else:
+            self._hold(theirs)
         other.join()
         if not done:
             self.parts.add(ours)

@@ -255,6 +255,18 @@ class Sides:
         assert content is not None, f"{path} stands for {mark}, which nobody made"
         return Thing("file", content, mode, lost=content in self.gone)
 
+    def tree(self) -> dict[str, Thing]:
+        """Everything in the directory; directories end with a slash, as keys do."""
+        found: dict[str, Thing] = {}
+        for directory, directories, names in os.walk(self.behind):
+            at = Path(directory).relative_to(self.behind)
+            for name in [*directories, *names]:
+                path = str(at / name)
+                thing = self.local(path)
+                assert thing is not None
+                found[path + "/" if thing.kind == "directory" else path] = thing
+        return found
+
     def _body(self, mark: StubMark) -> bytes | None:
         """Of an object whose ETag is no digest: it came in parts."""
         for version in ({"VersionId": mark.version_id}, {}) if mark.version_id else ({},):
@@ -287,7 +299,8 @@ class Sides:
         kind = "symlink" if mode is not None and mode & 0o170000 == 0o120000 else "file"
         if path.endswith("/"):
             kind = "directory"
-        return Thing(kind, answer["Body"].read(), None if mode is None or kind == "symlink" else mode & 0o3777)
+        known = None if mode is None or kind == "symlink" else mode & 0o3777
+        return Thing(kind, answer["Body"].read(), known, etag=answer["ETag"].strip('"'))
 
     # ------------------------------------------------------------- one thing at a time
 
@@ -318,6 +331,7 @@ class Sides:
         return self._do(action, [(path, look(path)) for path in replaced for look in (self.local, self.remote)])
 
     def _do(self, action: Callable[[Path], object], before: list[tuple[str, Thing | None]]) -> bool:
+        """``before`` is what stands at paths that it replaces, in the tree, and in the bucket: see `_may_be_here`."""
         try:
             action(self.front)
         except OSError as error:
@@ -326,13 +340,23 @@ class Sides:
             for path, thing in before:
                 here = self.local(path)
                 if thing is not None and (here is None or here.content != thing.content):
-                    self._doubt(thing)
+                    self._replaced(path, thing)
                 if here is not None and (thing is None or here.content != thing.content):
                     self._brought(path)  # on a full disk: cut, and not written, which is a change all the same
             return False
-        for _, thing in before:
-            self._drop(thing)
+        for path, thing in before:
+            self._replaced(path, thing)
         return True
+
+    def _replaced(self, path: str, thing: Thing | None) -> None:
+        """Somebody took it away, or might have, who had the path before his eyes."""
+        if thing is not None and self._may_be_here(path, thing):
+            self._drop(thing)
+
+    def _may_be_here(self, path: str, thing: Thing) -> bool:
+        """An import may have brought that object by now, or may be about to: the daemon was told of it. Of a version
+        that it has not heard of no application can have replaced anything: that is a conflict, and both stay."""
+        return not thing.etag or self.store.history.was_told(f"/{self.bucket}/{self.prefix}{path}", thing.etag)
 
     def _tried(self, path: str, old: bytes) -> None:
         """In vain, as it was told; the daemon may have died after the bytes were written and before it said so."""

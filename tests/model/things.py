@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -12,12 +13,14 @@ TAG = 12
 
 
 class Thing(NamedTuple):
-    """What is at a path: file, directory or symlink, its bytes or target, its permissions where they are known."""
+    """What is at a path: file, directory or symlink, its bytes or target, its permissions where they are known.
+    ``etag``: of an object."""
 
     kind: str
     content: bytes = b""
     mode: int | None = None
     lost: bool = False
+    etag: str = ""
 
 
 def md5(content: bytes) -> str:
@@ -35,9 +38,12 @@ def inode_of(path: Path) -> int | None:
         return None
 
 
-def write_file(path: Path, content: bytes, *, new: bool = False) -> None:
+def write_file(path: Path, content: bytes, *, new: bool = False, opened: list[int] | None = None) -> None:
+    """``opened`` gets the inode that was met."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb" if new else "wb") as stream:
+        if opened is not None:
+            opened.append(os.fstat(stream.fileno()).st_ino)
         stream.write(content)
 
 

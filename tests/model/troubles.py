@@ -6,8 +6,8 @@ import os
 import signal
 from collections.abc import Sequence
 
-from model.application import Application
 from model.steps import step
+from model.task_steps import TaskMaker
 from model.things import replace_file
 from support.instance import DiedAtOnceError
 
@@ -15,7 +15,7 @@ FLOOD = 6000
 """Files made and removed in a row: three inotify records each, more than the queue's 16,384."""
 
 
-class Troubles(Application):
+class Troubles(TaskMaker):
     """A world with all that can happen in it."""
 
     @step
@@ -96,11 +96,11 @@ class Troubles(Application):
                 if self._do(lambda root: replace_file(root / written, content), [(written, self.local(written))]):
                     self._hold(content)
                     self._brought(written, content)
-                linked = self._contents_at(renamed)
+                linked = self._things_at(renamed)
                 new = renamed + "-unseen"
                 if self._do(lambda root: (root / renamed).rename(root / new), [(new, self.local(new))]):
-                    for below, contents in linked.items():
-                        self._brought(new + below, *contents)
+                    for below, things in linked.items():
+                        self._brought(new + below, *self._contents_of(renamed + below, things))
                 self._do(lambda root: (root / removed).unlink(), [(removed, self.local(removed))])
 
     def end(self) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from model.history import Made
@@ -14,18 +11,13 @@ from model.sides import WAIT_S
 from model.steps import step
 from model.things import TAG, Thing, shown
 from model.troubles import Troubles
-from support.instance import eventually
 
-from fsxsync.errors import FsxSyncError, NoDaemon
+from fsxsync.errors import NoDaemon
 from fsxsync.model.conflict import is_conflict_name
 
 
-@dataclass
 class World(Troubles):
     """See `Sides`, and `settle`."""
-
-    tasks: list[str] = field(default_factory=list)
-    """That may not have ended yet."""
 
     @step
     def settle(self) -> None:
@@ -48,35 +40,6 @@ class World(Troubles):
         clashing = {key.rstrip("/") for key in self.clashes(self.tree(), self.objects())}
         self.ours, self.brought_s, self.decided = {}, {}, set()
         self.theirs = {path: contents for path, contents in self.theirs.items() if path in clashing}
-
-    @step
-    def release(self, path: str) -> None:
-        """By a task, which goes on after a restart."""
-        self._task("RELEASE_DATA_FROM_FILESYSTEM", path)
-        for file in [path] if path and not (self.behind / path).is_dir() else self.tree():
-            with suppress(OSError):
-                mark = self.mark(file)
-                if mark is not None and mark.etag not in self.by_digest:
-                    self._body(mark)  # as long as it is there
-
-    @step
-    def restore(self, path: str) -> None:
-        """As `release`."""
-        self._task("RESTORE_DATA", path)
-
-    def _task(self, kind: str, path: str) -> None:
-        """Whether it can be done or not: files may be in use, the store away, the daemon down."""
-        with suppress(FsxSyncError):
-            made = self.client.create_task({"type": kind, "paths": [f"{self.name}/{path}".rstrip("/")]})
-            self.tasks.append(made["id"])
-            with suppress(AssertionError):
-                eventually(lambda: self.client.task(made["id"])["ended"], 5)
-
-    def _end_tasks(self) -> None:
-        """They move data only, but nobody shall look meanwhile."""
-        for task in self.tasks:
-            eventually(lambda task=task: self.client.task(task)["ended"], WAIT_S)
-        self.tasks.clear()
 
     def _wait(self) -> list[dict[str, Any]]:
         for _ in range(3):
@@ -217,18 +180,6 @@ class World(Troubles):
             for path, thing in self.tree().items():
                 if thing.kind == "file" and not thing.lost:
                     assert shown((root / path).read_bytes()) == shown(thing.content), path
-
-    def tree(self) -> dict[str, Thing]:
-        """Everything in the directory; directories end with a slash, as keys do."""
-        found: dict[str, Thing] = {}
-        for directory, directories, names in os.walk(self.behind):
-            at = Path(directory).relative_to(self.behind)
-            for name in [*directories, *names]:
-                path = str(at / name)
-                thing = self.local(path)
-                assert thing is not None
-                found[path + "/" if thing.kind == "directory" else path] = thing
-        return found
 
     def objects(self) -> dict[str, Thing]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
