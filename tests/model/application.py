@@ -79,6 +79,33 @@ class Application(BucketUser):
                 self._tried(path, content[: -len(more)])
 
     @step
+    def rewrite(self, path: str) -> None:
+        """Other bytes in the place of all that there are: neither the size nor the inode changes."""
+
+        def act(root: Path) -> None:
+            if (root / path).is_symlink() or (root == self.behind and self.mark(path) is not None):
+                return
+            with (root / path).open("r+b", buffering=0) as stream:
+                old = stream.read()
+                self._check_read(path, old)
+                if len(old) < TAG:
+                    return
+                content = self._content(len(old))
+                self.must.discard(content)
+                begun.append((content, old))
+                stream.seek(0)
+                stream.write(content)
+                self._drop(Thing("file", old))
+            self._hold(content)
+            self._brought(path, content)
+
+        begun: list[tuple[bytes, bytes]] = []
+        if not self._work(act):
+            self.mixes += begun  # stopped in the middle
+            for _, old in begun:
+                self._tried(path, old)
+
+    @step
     def truncate(self, path: str, size: int) -> None:
         """Cut a file off, but not its tag."""
 

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 from model.daemons import Daemons
 from model.faulty_store import KINDS
+from model.gates import MOMENTS
+from model.meddling import CHANGES
 from model.world import World
 
 # ruff: noqa: S311  nothing here is a secret
@@ -37,6 +39,8 @@ PARTS = [[12], [100, 50], [5000], [5000, 5000, 70], [100_000, 60_000]]
 """Sizes of parts."""
 SIZES = [0, 12, 100, 5000, 70_000, 200_000]
 MODES = [0o600, 0o640, 0o755]
+LARGE = (5 << 20) + 70_000
+"""Two parts of ours."""
 LENGTH = 60
 """Steps of a world."""
 
@@ -78,12 +82,23 @@ def _pick(rng: random.Random, **choices: Sequence[Any]) -> dict[str, Any]:
     return {name: rng.choice(values) for name, values in choices.items()}
 
 
+def _change_during(rng: random.Random, names: Names) -> dict[str, Any]:
+    request = rng.choice(["PUT", "PUT", "PUT", "COPY", "COPY", "GET", "GET", "COMPLETE"])
+    in_parts = request == "COMPLETE" or (request == "PUT" and rng.random() < 0.15)
+    return {
+        "request": request,
+        **_pick(rng, path=names.files, other=names.files, moment=MOMENTS, how=list(CHANGES)),
+        "size": LARGE if in_parts else rng.choice([100, 5000, 200_000]),
+    }
+
+
 Maker = Callable[[random.Random, Names], dict[str, Any]]
 WORK: list[tuple[int, str, Maker]] = [
     # the application
     (10, "write", lambda r, n: _pick(r, path=n.files, size=SIZES)),
     (5, "append", lambda r, n: {"path": r.choice(n.files), "size": r.randint(1, 3000)}),
     (3, "truncate", lambda r, n: {"path": r.choice(n.files), "size": r.randint(12, 60)}),
+    (3, "rewrite", lambda r, n: _pick(r, path=n.files)),
     (5, "replace", lambda r, n: _pick(r, path=n.files, size=SIZES)),
     (2, "symlink", lambda r, n: _pick(r, path=n.files)),
     (2, "link", lambda r, n: _pick(r, old=n.files, new=n.files)),
@@ -108,6 +123,7 @@ WORK: list[tuple[int, str, Maker]] = [
     (3, "change_metadata", lambda r, n: _pick(r, path=n.files, mode=MODES)),
     # both
     (3, "race", lambda r, n: _pick(r, path=n.files, size=SIZES)),
+    (4, "change_during", _change_during),
     # events
     (8, "deliver", lambda r, _: _pick(r, order=["forward", "backward", "shuffled", "double", "stale"])),
     (1, "lose_events", lambda *_: {}),

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from model.gates import Gate
 from model.history import History
 from support.proxy import refusal
 
@@ -30,6 +31,9 @@ _HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-leng
 _WRITES = frozenset({"PUT", "POST", "DELETE"})
 _ETAG = re.compile(rb"<ETag>(?:&quot;|&#34;|\")?([^<&\"]+)")
 KINDS = ("503 before", "500 before", "reset before", "reset after", "500 after", "slow", "slow after")
+
+
+_OPEN = Gate("", "", "")
 
 
 @dataclass
@@ -44,6 +48,8 @@ class FaultyStore:
     """What the next requests meet: (kind, method); "" is any."""
     history: History = field(default_factory=History)
     requests: int = 0
+    gate: Gate = field(default_factory=lambda: _OPEN)
+    """What the next request that fits it has to wait for."""
     queue: str = ""
     """The store's queue that stands behind `queue_url` now."""
 
@@ -73,6 +79,7 @@ class FaultyStore:
 
     def heal(self) -> None:
         self.down = False
+        self.gate.open()
         self.faults.clear()
 
     def begin(self) -> None:
@@ -114,6 +121,11 @@ class _Server(http.server.ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 64
 
+    def server_bind(self) -> None:
+        # Whoever sends a part to a gate that is shut is to stand still in the middle of it, not have it all in a buffer.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        super().server_bind()
+
     def __init__(self, store: FaultyStore) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.store = store
@@ -153,8 +165,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _handle(self) -> None:
         store = self.server.store
         store.requests += 1
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        ends_upload = self.command == "POST" and "uploadId" in self._query
+        gate = store.gate if store.gate.take(self._kind, self._place, self._source) else _OPEN
+        gate.pause("begun")
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length // 2)
+        if self.command != "GET":
+            gate.pause("half")
+        body += self.rfile.read(length - len(body))
+        gate.pause("sent")
+        ends_upload = self._kind == "COMPLETE"
         kind = "reset before" if store.down else store.next_fault("COMPLETE" if ends_upload else self.command)
         if kind == "slow":
             time.sleep(random.uniform(0.02, 0.3))  # noqa: S311
@@ -168,6 +187,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.headers.get("X-Amz-Target", "").startswith("AmazonSQS."):
             body = body.replace(store.queue_url.encode(), store.queue.encode())
         status, headers, data = self._carry_out(body)
+        gate.pause("done")
         if kind == "slow after":
             time.sleep(random.uniform(0.02, 0.3))  # noqa: S311
         if kind == "reset after":
@@ -176,15 +196,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._answer(500, [("Content-Type", "application/xml")], refusal(0, "InternalError").body)
         else:
             self._tell(status, headers, data)
-            length = next((value for name, value in headers if name.lower() == "content-length"), None)
+            told = next((value for name, value in headers if name.lower() == "content-length"), None)
             kept = [(name, value) for name, value in headers if name.lower() not in _HOP]
-            self._answer(status, kept, data, length)
+            self._answer(status, kept, data, told, gate)
 
     # ------------------------------------------------------------- the request
 
     @property
     def _place(self) -> str:
         return urllib.parse.unquote(self.path.partition("?")[0])
+
+    @property
+    def _kind(self) -> str:
+        """As gates name it."""
+        if self.command == "POST" and "uploadId" in self._query:
+            return "COMPLETE"
+        return "COPY" if self._source else self.command
 
     @property
     def _source(self) -> str:
@@ -269,7 +296,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, length: str | None = None) -> None:
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], body: bytes, length: str | None = None, gate: Gate = _OPEN
+    ) -> None:
         self.send_response_only(status)
         for name, value in headers:
             self.send_header(name, value)
@@ -277,6 +306,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", length or str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2])
+            if self.command == "GET":
+                self.wfile.flush()
+                gate.pause("half")
+            self.wfile.write(body[len(body) // 2 :])
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815

@@ -29,7 +29,7 @@ from typing import Any
 from model.daemons import Daemon
 from model.history import Row
 from model.rows import row_of
-from model.things import TAG, Thing, inode_of, md5
+from model.things import TAG, Thing, inode_of, is_mix, md5
 from support.instance import eventually
 from support.moto_server import MotoServer
 
@@ -85,6 +85,8 @@ class Sides:
     """All that anybody ever wrote as a whole."""
     parts: set[bytes] = field(default_factory=set)
     """What may be there up to some byte: its writer was stopped, or was seen between two writes."""
+    mixes: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """What may be there up to some byte, and the other from there on: its writer was stopped."""
     held: list[dict[str, Any]] = field(default_factory=list)
     sure: list[dict[str, Any]] = field(default_factory=list)
     """Events of what a listing does not show: they may come again, but none is lost."""
@@ -228,7 +230,9 @@ class Sides:
 
     def is_known(self, content: bytes) -> bool:
         """Somebody wrote that, whole, or as far as a writer came who was stopped."""
-        return not content or content in self.contents or any(part.startswith(content) for part in self.parts)
+        if not content or content in self.contents or any(part.startswith(content) for part in self.parts):
+            return True
+        return any(is_mix(content, new, old) for new, old in self.mixes)
 
     def local(self, path: str, root: Path | None = None) -> Thing | None:
         """What stands at a path behind the mount; a stub counts as the bytes that it stands for."""

@@ -27,6 +27,12 @@ def md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
+def is_mix(content: bytes, new: bytes, old: bytes) -> bool:
+    """The new bytes up to somewhere, and the old ones from there on."""
+    at = next((at for at, (one, other) in enumerate(zip(content, new, strict=False)) if one != other), len(content))
+    return content[at:] == old[at:]
+
+
 def shown(content: bytes) -> tuple[bytes, int]:
     return content[:40], len(content)
 

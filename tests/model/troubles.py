@@ -6,8 +6,8 @@ import os
 import signal
 from collections.abc import Sequence
 
+from model.meddling import Meddler
 from model.steps import step
-from model.task_steps import TaskMaker
 from model.things import replace_file
 from support.instance import DiedAtOnceError
 
@@ -15,7 +15,7 @@ FLOOD = 6000
 """Files made and removed in a row: three inotify records each, more than the queue's 16,384."""
 
 
-class Troubles(TaskMaker):
+class Troubles(Meddler):
     """A world with all that can happen in it."""
 
     @step
