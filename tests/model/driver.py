@@ -65,6 +65,7 @@ class Plan:
     versioned: bool
     steps: tuple[Step, ...]
     policy: str = POLICIES[0]
+    keeps_clock: bool = False
 
     def save(self, path: Path, error: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,8 @@ class Plan:
     def load(cls, path: Path) -> Plan:
         document = json.loads(path.read_text(encoding="utf-8"))
         steps = tuple(Step(step["name"], step["arguments"]) for step in document["steps"])
-        return cls(document["seed"], document["way"], document["versioned"], steps, document.get("policy", POLICIES[0]))
+        rest = {name: document[name] for name in ("policy", "keeps_clock") if name in document}
+        return cls(document["seed"], document["way"], document["versioned"], steps, **rest)
 
 
 def _pick(rng: random.Random, **choices: Sequence[Any]) -> dict[str, Any]:
@@ -167,7 +169,8 @@ def plan_of(seed: int, *, length: int = LENGTH, trouble: float = 0.18) -> Plan:
         steps.append(Step(name, make(rng, names)))
         if rng.random() < 0.09:
             steps.append(Step("settle"))
-    return Plan(seed, way, rng.random() < 0.85, (*steps, Step("settle_and_read")), policy)
+    is_versioned, keeps_clock = rng.random() < 0.85, rng.random() < 0.5
+    return Plan(seed, way, is_versioned, (*steps, Step("settle_and_read")), policy, keeps_clock)
 
 
 def run(plan: Plan, daemons: Daemons, *, keep: Path | None = None) -> None:
@@ -180,7 +183,14 @@ def run(plan: Plan, daemons: Daemons, *, keep: Path | None = None) -> None:
     world: World | None = None
     try:
         options = {"on_conflict": plan.policy}
-        world = World(daemons.get(plan.way), daemons.moto, plan.way, versioned=plan.versioned, options=options)
+        world = World(
+            daemons.get(plan.way),
+            daemons.moto,
+            plan.way,
+            versioned=plan.versioned,
+            options=options,
+            keeps_clock=plan.keeps_clock,
+        )
         for step in plan.steps:
             getattr(world, step.name)(**step.arguments)
         world.end()

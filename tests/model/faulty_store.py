@@ -122,7 +122,7 @@ class _Server(http.server.ThreadingHTTPServer):
     request_queue_size = 64
 
     def server_bind(self) -> None:
-        # Whoever sends a part to a gate that is shut is to stand still in the middle of it, not have it all in a buffer.
+        # Who sends a part to a gate that is shut stands still in the middle of it: no buffer holds it all.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
         super().server_bind()
 

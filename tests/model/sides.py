@@ -77,6 +77,8 @@ class Sides:
     versioned: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     """Of the association."""
+    keeps_clock: bool = False
+    """A clock that is wrong stays so while both sides come to rest: no promise depends on the time of day."""
     script: list[str] = field(default_factory=list)
     must: set[bytes] = field(default_factory=set)
     gone: set[bytes] = field(default_factory=set)
@@ -111,6 +113,7 @@ class Sides:
     def __post_init__(self) -> None:
         self.made, self.store, self.crash = self.daemon.made, self.daemon.store, self.daemon.crash
         self.store.begin()
+        self.crash.set_clock(0)  # the last world may have left it wrong
         self.deaths = self.crash.deaths
         self.s3, self.sqs = self.moto.client("s3"), self.moto.client("sqs")
         self.bucket, self.collector = self.daemon.bucket(versioned=self.versioned)

@@ -23,7 +23,8 @@ class World(Troubles):
     def settle(self) -> None:
         """Let both sides come to rest, and look at the promises of DESIGN §3."""
         self.crash.arm(0)
-        self.crash.set_clock(0)
+        if not self.keeps_clock:
+            self.crash.set_clock(0)
         self.heal()
         if self.events_lost and self.is_up:
             self.stop()
