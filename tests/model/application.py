@@ -156,14 +156,6 @@ class Application(BucketUser):
             self._brought(path, target)
 
     @step
-    def chmod(self, path: str, mode: int) -> None:
-        def act(root: Path) -> None:
-            if not (root / path).is_symlink():
-                (root / path).chmod(mode)
-
-        self._work(act)
-
-    @step
     def unlink(self, path: str) -> None:
         self._work(lambda root: (root / path).unlink(), path)
 

@@ -17,17 +17,16 @@ class BucketUser(Sides):
     """Who works in the bucket without fsxsync."""
 
     @step
-    def put(self, path: str, size: int, mode: int | None = None) -> None:
-        metadata = {} if mode is None else {"file-permissions": f"{0o100000 | mode:07o}"}
-        self._put(path, self._content(size), metadata)
+    def put(self, path: str, size: int, mode: int | None = None, owner: int | None = None) -> None:
+        self._put(path, self._content(size), _words(mode, owner))
 
     @step
-    def put_parts(self, path: str, sizes: Sequence[int], mode: int | None = None) -> None:
+    def put_parts(self, path: str, sizes: Sequence[int], mode: int | None = None, owner: int | None = None) -> None:
         """Upload in parts: the object's ETag is no digest of its bytes."""
         body = self._content(sum(sizes))
         place = {"Bucket": self.bucket, "Key": self.prefix + path}
-        metadata = {} if mode is None else {"file-permissions": f"{0o100000 | mode:07o}"}
-        upload = place | {"UploadId": self.s3.create_multipart_upload(**place, Metadata=metadata)["UploadId"]}
+        begun = self.s3.create_multipart_upload(**place, Metadata=_words(mode, owner))
+        upload = place | {"UploadId": begun["UploadId"]}
         parts, at = [], 0
         for number, size in enumerate(sizes, 1):
             answer = self.s3.upload_part(**upload, PartNumber=number, Body=body[at : at + size])
@@ -45,8 +44,8 @@ class BucketUser(Sides):
         self._put(path, self._content(TAG), {"file-permissions": "0120777"})
 
     @step
-    def put_marker(self, path: str, mode: int | None = None) -> None:
-        self._put(path + "/", b"", {} if mode is None else {"file-permissions": f"{0o040000 | mode:07o}"})
+    def put_marker(self, path: str, mode: int | None = None, owner: int | None = None) -> None:
+        self._put(path + "/", b"", _words(mode, owner, kind=0o040000))
 
     def _put(self, path: str, body: bytes, metadata: dict[str, str]) -> None:
         with self.store.still():
@@ -74,7 +73,7 @@ class BucketUser(Sides):
                 self.held.append(_record(self.bucket, self.prefix + path, "ObjectRemoved:DeleteMarkerCreated"))
 
     @step
-    def change_metadata(self, path: str, mode: int) -> None:
+    def change_metadata(self, path: str, mode: int, owner: int | None = None) -> None:
         """A copy of the object onto itself with other permissions. This event is not lost: a listing shows neither
         metadata nor parts of a second, so that it can't make up for a change right after another one."""
         with self.store.still():
@@ -86,7 +85,7 @@ class BucketUser(Sides):
                     Key=self.prefix + path,
                     CopySource={"Bucket": self.bucket, "Key": self.prefix + path},
                     MetadataDirective="REPLACE",
-                    Metadata={"file-permissions": f"{0o100000 | mode:07o}"},
+                    Metadata=_words(mode, owner),
                 )
                 self._made(path, answer["CopyObjectResult"]["ETag"].strip('"'), answer)
                 self._send_surely(_record(self.bucket, self.prefix + path, "ObjectCreated:Copy"))
@@ -143,3 +142,15 @@ def _record(bucket: str, key: str, name: str) -> dict[str, Any]:
     return {
         "Records": [{"eventSource": "aws:s3", "eventName": name, "eventTime": "2026-11-23T17:52:29.000Z", "s3": there}]
     }
+
+
+def _words(mode: int | None, owner: int | None, kind: int = 0o100000) -> dict[str, str]:
+    """What an object says of itself; that it was changed at a round time where it names an owner."""
+    words = {} if mode is None else {"file-permissions": f"{kind | mode:07o}"}
+    if owner is not None:
+        words |= {
+            "file-owner": str(owner),
+            "file-group": str(owner),
+            "file-mtime": f"{1_500_000_000 + owner}000000000ns",
+        }
+    return words

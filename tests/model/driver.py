@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model.daemons import Daemons
+from model.deciding import KEEPS
 from model.faulty_store import KINDS
 from model.gates import MOMENTS
 from model.meddling import CHANGES
@@ -39,6 +40,9 @@ PARTS = [[12], [100, 50], [5000], [5000, 5000, 70], [100_000, 60_000]]
 """Sizes of parts."""
 SIZES = [0, 12, 100, 5000, 70_000, 200_000]
 MODES = [0o600, 0o640, 0o755]
+OWNERS = [0, 1000, 1001]
+SAID = [None, None, *OWNERS]
+"""By objects."""
 LARGE = (5 << 20) + 70_000
 """Two parts of ours."""
 LENGTH = 60
@@ -106,6 +110,8 @@ WORK: list[tuple[int, str, Maker]] = [
     (2, "link", lambda r, n: _pick(r, old=n.files, new=n.files)),
     (3, "chmod", lambda r, n: _pick(r, path=n.files, mode=MODES)),
     (2, "chmod", lambda r, n: _pick(r, path=n.directories, mode=[0o700, 0o755])),
+    (2, "chown", lambda r, n: _pick(r, path=[*n.files, *n.directories], uid=OWNERS, gid=OWNERS)),
+    (2, "utime", lambda r, n: _pick(r, path=[*n.files, *n.directories], when=["past", "future"])),
     (5, "unlink", lambda r, n: _pick(r, path=n.files)),
     (7, "rename", lambda r, n: _pick(r, old=n.files, new=n.files)),
     (3, "rename", lambda r, n: _pick(r, old=n.directories, new=n.directories)),
@@ -116,16 +122,17 @@ WORK: list[tuple[int, str, Maker]] = [
     (2, "restore", lambda r, n: _pick(r, path=[*n.files, *n.directories, ""])),
     (2, "grow", lambda r, n: _pick(r, path=n.files, pieces=[3, 8], piece=[12, 5000, 20_000])),
     # the other user of the bucket
-    (10, "put", lambda r, n: _pick(r, path=n.files, size=SIZES, mode=[None, *MODES])),
-    (3, "put_parts", lambda r, n: _pick(r, path=n.files, sizes=PARTS, mode=[None, *MODES])),
+    (10, "put", lambda r, n: _pick(r, path=n.files, size=SIZES, mode=[None, *MODES], owner=SAID)),
+    (3, "put_parts", lambda r, n: _pick(r, path=n.files, sizes=PARTS, mode=[None, *MODES], owner=SAID)),
     (1, "put_symlink", lambda r, n: _pick(r, path=n.files)),
-    (1, "put_marker", lambda r, n: _pick(r, path=n.directories, mode=[None, 0o700, 0o755])),
+    (1, "put_marker", lambda r, n: _pick(r, path=n.directories, mode=[None, 0o700, 0o755], owner=SAID)),
     (4, "delete", lambda r, n: _pick(r, path=n.files)),
     (1, "delete", lambda r, n: {"path": r.choice(n.directories) + "/"}),
-    (3, "change_metadata", lambda r, n: _pick(r, path=n.files, mode=MODES)),
+    (3, "change_metadata", lambda r, n: _pick(r, path=n.files, mode=MODES, owner=SAID)),
     # both
     (3, "race", lambda r, n: _pick(r, path=n.files, size=SIZES)),
     (4, "change_during", _change_during),
+    (4, "resolve", lambda r, _: {"which": r.randint(0, 5), "keep": r.choice(KEEPS)}),
     # events
     (8, "deliver", lambda r, _: _pick(r, order=["forward", "backward", "shuffled", "double", "stale"])),
     (1, "lose_events", lambda *_: {}),

@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from model.deciding import Decider
 from model.gates import Gate
 from model.sides import EXPECTED, FAILED
 from model.steps import step
-from model.task_steps import RESTORE, TaskMaker
+from model.task_steps import RESTORE
 
 MET_WITHIN_S = 1.0
 """The daemon may be down, or have other worries; then it is a change like any other."""
 
 
 @dataclass
-class Meddler(TaskMaker):
+class Meddler(Decider):
     """`change_during` is one step: the request is brought about, held, and let go after the change."""
 
     readers: list[threading.Thread] = field(default_factory=list)

@@ -28,8 +28,9 @@ from typing import Any
 
 from model.daemons import Daemon
 from model.history import Row
+from model.ledger import Ledger
 from model.rows import row_of
-from model.things import TAG, Thing, inode_of, is_mix, md5
+from model.things import Thing, inode_of, metadata_of
 from support.instance import eventually
 from support.moto_server import MotoServer
 
@@ -68,7 +69,7 @@ FAILED = {
 
 
 @dataclass
-class Sides:
+class Sides(Ledger):
     """``way`` is how the directory is worked on: ``mount``, ``behind`` the mount, or ``watch`` mode."""
 
     daemon: Daemon
@@ -80,15 +81,6 @@ class Sides:
     keeps_clock: bool = False
     """A clock that is wrong stays so while both sides come to rest: no promise depends on the time of day."""
     script: list[str] = field(default_factory=list)
-    must: set[bytes] = field(default_factory=set)
-    gone: set[bytes] = field(default_factory=set)
-    by_digest: dict[str, bytes] = field(default_factory=dict)
-    contents: set[bytes] = field(default_factory=set)
-    """All that anybody ever wrote as a whole."""
-    parts: set[bytes] = field(default_factory=set)
-    """What may be there up to some byte: its writer was stopped, or was seen between two writes."""
-    mixes: list[tuple[bytes, bytes]] = field(default_factory=list)
-    """What may be there up to some byte, and the other from there on: its writer was stopped."""
     held: list[dict[str, Any]] = field(default_factory=list)
     sure: list[dict[str, Any]] = field(default_factory=list)
     """Events of what a listing does not show: they may come again, but none is lost."""
@@ -99,12 +91,11 @@ class Sides:
     brought_s: dict[str, float] = field(default_factory=dict)
     """By path: when an application brought something there since both sides agreed last, or the later time that it
     gave the file."""
-    decided: set[str] = field(default_factory=set)
-    """Paths of which a person chose a version since then."""
+    decided: set[tuple[str, str]] = field(default_factory=set)
+    """Keys and ETags of objects that a person gave up."""
     events_lost: bool = False
     failed: bool = False
     is_frozen: bool = False
-    number: int = 0
     deaths: int = 0
     was_full: bool = False
     """A daemon that finds no room for its catalog ends."""
@@ -166,34 +157,6 @@ class Sides:
 
     # ------------------------------------------------------------- contents
 
-    def _content(self, size: int) -> bytes:
-        """New bytes of about that size; the empty file is nothing that could be lost."""
-        self.number += 1
-        tag = f"<{self.number:010}>".encode()
-        assert len(tag) == TAG
-        content = (tag * (size // TAG + 1))[: max(size, TAG)] if size else b""
-        self._keep(content)
-        return content
-
-    def _keep(self, content: bytes) -> None:
-        self._know(content)
-        self._hold(content)
-
-    def _hold(self, content: bytes) -> None:
-        """It must not be lost from now on; the empty file is nothing that could be."""
-        if content:
-            self.must.add(content)
-
-    def _know(self, content: bytes) -> None:
-        self.by_digest[md5(content)] = content
-        self.contents.add(content)
-
-    def _drop(self, thing: Thing | None) -> None:
-        """Whoever had it before his eyes took it away."""
-        if thing is not None and thing.content:
-            self.must.discard(thing.content)
-            self.gone.add(thing.content)
-
     def _brought(self, path: str, *contents: bytes) -> None:
         """An application did, to a path and to all other names of the file there."""
         if not self.has_losers:
@@ -227,32 +190,23 @@ class Sides:
                 self._doubt(self.local(str(file.relative_to(self.behind))))
         self._doubt(self.remote(path))
 
-    def _doubt(self, thing: Thing | None) -> None:
-        """It may be gone, and nobody is to blame."""
-        self._drop(thing)
-
-    def is_known(self, content: bytes) -> bool:
-        """Somebody wrote that, whole, or as far as a writer came who was stopped."""
-        if not content or content in self.contents or any(part.startswith(content) for part in self.parts):
-            return True
-        return any(is_mix(content, new, old) for new, old in self.mixes)
-
     def local(self, path: str, root: Path | None = None) -> Thing | None:
         """What stands at a path behind the mount; a stub counts as the bytes that it stands for."""
         file = (root or self.behind) / path
         try:
             status = os.lstat(file)
             mode = status.st_mode & 0o3777
+            said: dict[str, Any] = {"owner": (status.st_uid, status.st_gid), "mtime_ns": status.st_mtime_ns}
             if file.is_symlink():
-                return Thing("symlink", os.fsencode(os.readlink(file)))
+                return Thing("symlink", os.fsencode(os.readlink(file)), **said)
             if file.is_dir():
-                return Thing("directory", mode=mode)
+                return Thing("directory", mode=mode, **said)
             mark = self.mark(path)
             if mark is None:
                 content = file.read_bytes()
                 if self.mark(path) is not None:
                     return self.local(path, root)  # it was released while it was read
-                return Thing("file", content, mode)
+                return Thing("file", content, mode, **said)
         except (FileNotFoundError, NotADirectoryError):
             return None
         if status.st_size == 0:  # who cut it died before its mark went: it is imported again
@@ -260,7 +214,7 @@ class Sides:
         assert mark.size == status.st_size, f"{path}: a stub of {mark} has {status.st_size} bytes"
         content = self.by_digest.get(mark.etag) or self._body(mark)
         assert content is not None, f"{path} stands for {mark}, which nobody made"
-        return Thing("file", content, mode, lost=content in self.gone)
+        return Thing("file", content, mode, lost=content in self.gone, **said)
 
     def tree(self) -> dict[str, Thing]:
         """Everything in the directory; directories end with a slash, as keys do."""
@@ -307,7 +261,8 @@ class Sides:
         if path.endswith("/"):
             kind = "directory"
         known = None if mode is None or kind == "symlink" else mode & 0o3777
-        return Thing(kind, answer["Body"].read(), known, etag=answer["ETag"].strip('"'))
+        said = metadata_of(answer["Metadata"])
+        return Thing(kind, answer["Body"].read(), known, etag=answer["ETag"].strip('"'), **said)
 
     # ------------------------------------------------------------- one thing at a time
 

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from model.application import Application
+from model.giving import Giver
 from model.sides import WAIT_S
 from model.steps import step
 from support.instance import eventually
@@ -18,7 +18,7 @@ RELEASE, RESTORE = "RELEASE_DATA_FROM_FILESYSTEM", "RESTORE_DATA"
 
 
 @dataclass
-class TaskMaker(Application):
+class TaskMaker(Giver):
     """Tasks go on after a restart: all of them have ended when a world comes to rest."""
 
     tasks: list[str] = field(default_factory=list)

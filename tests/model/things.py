@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 TAG = 12
 """Bytes at the start of every content that tell it from all others."""
@@ -21,6 +22,17 @@ class Thing(NamedTuple):
     mode: int | None = None
     lost: bool = False
     etag: str = ""
+    owner: tuple[int, int] | None = None
+    mtime_ns: int | None = None
+
+
+def metadata_of(words: Mapping[str, str]) -> dict[str, Any]:
+    """What an object says of owner and time, in FSx's words."""
+    uid, gid, mtime = (words.get(name) for name in ("file-owner", "file-group", "file-mtime"))
+    return {
+        "owner": None if uid is None or gid is None else (int(uid), int(gid)),
+        "mtime_ns": None if mtime is None else int(mtime.removesuffix("ns")),
+    }
 
 
 def md5(content: bytes) -> str:

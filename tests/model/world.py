@@ -77,6 +77,7 @@ class World(Troubles):
         }
         assert not missing, f"lost: {[content[:TAG] for content in missing]}, the tree holds {held}"
         self._check_replaced()
+        self._check_given()
         (row,) = [row for row in self.client.status()["associations"] if row["id"] == self.id]
         clashing = {key.rstrip("/") for key in clashes}
         said = {one["path"] for one in self.client.conflicts() if one["kind"] == "clash"}
@@ -94,7 +95,7 @@ class World(Troubles):
             there = Circumstances(
                 policy=self.options.get("on_conflict", "keep-both"),
                 edited_s=self.brought_s.get(path),
-                is_decided=path in self.decided,
+                is_decided=(path, one.theirs.etag) in self.decided,
                 has_its_bytes=self._bytes_of(one.place, one.theirs) == self._bytes_of(one.place, one.ours),
                 was_copied=history.was_copied(one.place, one.theirs.etag),
             )
@@ -104,7 +105,7 @@ class World(Troubles):
         """What a version holds, or held; what nobody can tell any more is like no other."""
         if not made.etag:
             return "nothing"
-        if made.etag not in self.by_digest and made.version_id is not None:
+        if made.etag not in self.by_digest and self.versioned and made.version_id is not None:
             key = place.removeprefix(f"/{self.bucket}/")
             answer = self.s3.get_object(Bucket=self.bucket, Key=key, VersionId=made.version_id)
             self.by_digest[made.etag] = answer["Body"].read()
@@ -123,8 +124,7 @@ class World(Troubles):
 
         return {key for key in bucket if is_in_the_way(key)}
 
-    @staticmethod
-    def _check_agreement(tree: dict[str, Thing], bucket: dict[str, Thing]) -> None:
+    def _check_agreement(self, tree: dict[str, Thing], bucket: dict[str, Thing]) -> None:
         """Promise 5. A directory that keys lie below needs no marker."""
         implied = {key[: at + 1] for key in bucket for at, letter in enumerate(key) if letter == "/"}
         keys = {*bucket, *implied}
@@ -135,8 +135,7 @@ class World(Troubles):
                 continue
             differ = f"{path} is {here.kind} {shown(here.content)} here, {there.kind} {shown(there.content)} there"
             assert (here.kind, here.content) == (there.kind, there.content), differ
-            if here.mode is not None and there.mode is not None:
-                assert here.mode == there.mode, f"{path} has {here.mode:o} here, {there.mode:o} there"
+            self._check_metadata(path, here, there)
 
     def _check_contents(self, things: dict[str, Thing]) -> None:
         """Promises 3 and 4: whole contents only, and never zeros."""
