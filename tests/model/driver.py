@@ -70,6 +70,8 @@ class Plan:
     steps: tuple[Step, ...]
     policy: str = POLICIES[0]
     keeps_clock: bool = False
+    exclude: tuple[str, ...] = ()
+    """Names that take no part."""
 
     def save(self, path: Path, error: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +83,8 @@ class Plan:
         document = json.loads(path.read_text(encoding="utf-8"))
         steps = tuple(Step(step["name"], step["arguments"]) for step in document["steps"])
         rest = {name: document[name] for name in ("policy", "keeps_clock") if name in document}
-        return cls(document["seed"], document["way"], document["versioned"], steps, **rest)
+        exclude = tuple(document.get("exclude", ()))
+        return cls(document["seed"], document["way"], document["versioned"], steps, **rest, exclude=exclude)
 
 
 def _pick(rng: random.Random, **choices: Sequence[Any]) -> dict[str, Any]:
@@ -177,7 +180,8 @@ def plan_of(seed: int, *, length: int = LENGTH, trouble: float = 0.18) -> Plan:
         if rng.random() < 0.09:
             steps.append(Step("settle"))
     is_versioned, keeps_clock = rng.random() < 0.85, rng.random() < 0.5
-    return Plan(seed, way, is_versioned, (*steps, Step("settle_and_read")), policy, keeps_clock)
+    exclude = ("b",) if rng.random() < 0.15 else ()
+    return Plan(seed, way, is_versioned, (*steps, Step("settle_and_read")), policy, keeps_clock, exclude)
 
 
 def run(plan: Plan, daemons: Daemons, *, keep: Path | None = None) -> None:
@@ -189,7 +193,7 @@ def run(plan: Plan, daemons: Daemons, *, keep: Path | None = None) -> None:
     """
     world: World | None = None
     try:
-        options = {"on_conflict": plan.policy}
+        options = {"on_conflict": plan.policy, "exclude": list(plan.exclude)}
         world = World(
             daemons.get(plan.way),
             daemons.moto,

@@ -170,10 +170,16 @@ class Sides(Ledger):
             self.ours.setdefault(name, set()).update(contents)
             self.brought_s[name] = max(time.time(), _mtime_s(self.behind / name))
 
+    def is_left_out(self, path: str) -> bool:
+        """By a filter of whole names."""
+        return any(part in self.options.get("exclude", ()) for part in path.rstrip("/").split("/"))
+
     def note_losers(self) -> None:
         """Whose content a conflict may cost under this policy, before the promises are looked at."""
         policy = self.options.get("on_conflict", "keep-both")
         for path in self.ours.keys() & self.theirs.keys():
+            if self.is_left_out(path):
+                continue  # there is no conflict
             losers: set[bytes] = set()
             if policy in {"remote", "newest"}:
                 losers |= self.ours[path]
@@ -318,7 +324,10 @@ class Sides(Ledger):
     def _may_be_here(self, path: str, thing: Thing) -> bool:
         """An import may have brought that object by now, or may be about to: the daemon was told of it. Of a version
         that it has not heard of no application can have replaced anything: that is a conflict, and both stay."""
-        return not thing.etag or self.store.history.was_told(f"/{self.bucket}/{self.prefix}{path}", thing.etag)
+        if not thing.etag:
+            return True
+        is_told = self.store.history.was_told(f"/{self.bucket}/{self.prefix}{path}", thing.etag)
+        return is_told and not self.is_left_out(path)
 
     def _tried(self, path: str, old: bytes) -> None:
         """In vain, as it was told; the daemon may have died after the bytes were written and before it said so."""

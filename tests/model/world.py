@@ -38,7 +38,8 @@ class World(Troubles):
         self.was_full = False
         self.note_losers()
         self.check()
-        clashing = {key.rstrip("/") for key in self.clashes(self.tree(), self.objects())}
+        clashes = self.clashes(self._let_in(self.tree()), self._let_in(self.objects()))
+        clashing = {key.rstrip("/") for key in clashes}
         self.ours, self.brought_s, self.decided = {}, {}, set()
         self.theirs = {path: contents for path, contents in self.theirs.items() if path in clashing}
 
@@ -61,11 +62,11 @@ class World(Troubles):
 
     def check(self) -> None:
         tree, bucket = self.tree(), self.objects()
-        clashes = self.clashes(tree, bucket)
-        lost = {path for path, thing in tree.items() if thing.lost and path not in bucket}
+        clashes = self.clashes(self._let_in(tree), self._let_in(bucket))
+        lost = {path for path, thing in self._let_in(tree).items() if thing.lost and path not in bucket}
         self._check_agreement(
-            {path: thing for path, thing in tree.items() if path not in lost},
-            {path: thing for path, thing in bucket.items() if path not in clashes},
+            {path: thing for path, thing in self._let_in(tree).items() if path not in lost},
+            {path: thing for path, thing in self._let_in(bucket).items() if path not in clashes},
         )
         self._check_contents(
             {**{f"tree: {p}": t for p, t in tree.items()}, **{f"bucket: {p}": t for p, t in bucket.items()}}
@@ -84,6 +85,10 @@ class World(Troubles):
         assert said == {f"{self.name}/{path}" for path in clashing}, f"clashes: {said}, and these are: {clashing}"
         expected = (0, len(lost) + len(clashing), "AVAILABLE")
         assert (row["pending"], row["errors"], row["state"]) == expected, row
+
+    def _let_in(self, things: dict[str, Thing]) -> dict[str, Thing]:
+        """Without those that the filter leaves out: each stays on its side."""
+        return {path: thing for path, thing in things.items() if not self.is_left_out(path)}
 
     def _check_replaced(self) -> None:
         """Promise 2: all that is to be said against a version of theirs that the daemon replaced is in `judging`."""
