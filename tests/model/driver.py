@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model.daemons import Daemons
+from model.deciding import KEEPS
 from model.faulty_store import KINDS
+from model.gates import MOMENTS
+from model.meddling import CHANGES
 from model.world import World
 
 # ruff: noqa: S311  nothing here is a secret
@@ -37,6 +40,11 @@ PARTS = [[12], [100, 50], [5000], [5000, 5000, 70], [100_000, 60_000]]
 """Sizes of parts."""
 SIZES = [0, 12, 100, 5000, 70_000, 200_000]
 MODES = [0o600, 0o640, 0o755]
+OWNERS = [0, 1000, 1001]
+SAID = [None, None, *OWNERS]
+"""By objects."""
+LARGE = (5 << 20) + 70_000
+"""Two parts of ours."""
 LENGTH = 60
 """Steps of a world."""
 
@@ -61,6 +69,9 @@ class Plan:
     versioned: bool
     steps: tuple[Step, ...]
     policy: str = POLICIES[0]
+    keeps_clock: bool = False
+    exclude: tuple[str, ...] = ()
+    """Names that take no part."""
 
     def save(self, path: Path, error: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,11 +82,23 @@ class Plan:
     def load(cls, path: Path) -> Plan:
         document = json.loads(path.read_text(encoding="utf-8"))
         steps = tuple(Step(step["name"], step["arguments"]) for step in document["steps"])
-        return cls(document["seed"], document["way"], document["versioned"], steps, document.get("policy", POLICIES[0]))
+        rest = {name: document[name] for name in ("policy", "keeps_clock") if name in document}
+        exclude = tuple(document.get("exclude", ()))
+        return cls(document["seed"], document["way"], document["versioned"], steps, **rest, exclude=exclude)
 
 
 def _pick(rng: random.Random, **choices: Sequence[Any]) -> dict[str, Any]:
     return {name: rng.choice(values) for name, values in choices.items()}
+
+
+def _change_during(rng: random.Random, names: Names) -> dict[str, Any]:
+    request = rng.choice(["PUT", "PUT", "PUT", "COPY", "COPY", "GET", "GET", "COMPLETE"])
+    in_parts = request == "COMPLETE" or (request == "PUT" and rng.random() < 0.15)
+    return {
+        "request": request,
+        **_pick(rng, path=names.files, other=names.files, moment=MOMENTS, how=list(CHANGES)),
+        "size": LARGE if in_parts else rng.choice([100, 5000, 200_000]),
+    }
 
 
 Maker = Callable[[random.Random, Names], dict[str, Any]]
@@ -84,11 +107,14 @@ WORK: list[tuple[int, str, Maker]] = [
     (10, "write", lambda r, n: _pick(r, path=n.files, size=SIZES)),
     (5, "append", lambda r, n: {"path": r.choice(n.files), "size": r.randint(1, 3000)}),
     (3, "truncate", lambda r, n: {"path": r.choice(n.files), "size": r.randint(12, 60)}),
+    (3, "rewrite", lambda r, n: _pick(r, path=n.files)),
     (5, "replace", lambda r, n: _pick(r, path=n.files, size=SIZES)),
     (2, "symlink", lambda r, n: _pick(r, path=n.files)),
     (2, "link", lambda r, n: _pick(r, old=n.files, new=n.files)),
     (3, "chmod", lambda r, n: _pick(r, path=n.files, mode=MODES)),
     (2, "chmod", lambda r, n: _pick(r, path=n.directories, mode=[0o700, 0o755])),
+    (2, "chown", lambda r, n: _pick(r, path=[*n.files, *n.directories], uid=OWNERS, gid=OWNERS)),
+    (2, "utime", lambda r, n: _pick(r, path=[*n.files, *n.directories], when=["past", "future"])),
     (5, "unlink", lambda r, n: _pick(r, path=n.files)),
     (7, "rename", lambda r, n: _pick(r, old=n.files, new=n.files)),
     (3, "rename", lambda r, n: _pick(r, old=n.directories, new=n.directories)),
@@ -99,15 +125,17 @@ WORK: list[tuple[int, str, Maker]] = [
     (2, "restore", lambda r, n: _pick(r, path=[*n.files, *n.directories, ""])),
     (2, "grow", lambda r, n: _pick(r, path=n.files, pieces=[3, 8], piece=[12, 5000, 20_000])),
     # the other user of the bucket
-    (10, "put", lambda r, n: _pick(r, path=n.files, size=SIZES, mode=[None, *MODES])),
-    (3, "put_parts", lambda r, n: _pick(r, path=n.files, sizes=PARTS, mode=[None, *MODES])),
+    (10, "put", lambda r, n: _pick(r, path=n.files, size=SIZES, mode=[None, *MODES], owner=SAID)),
+    (3, "put_parts", lambda r, n: _pick(r, path=n.files, sizes=PARTS, mode=[None, *MODES], owner=SAID)),
     (1, "put_symlink", lambda r, n: _pick(r, path=n.files)),
-    (1, "put_marker", lambda r, n: _pick(r, path=n.directories, mode=[None, 0o700, 0o755])),
+    (1, "put_marker", lambda r, n: _pick(r, path=n.directories, mode=[None, 0o700, 0o755], owner=SAID)),
     (4, "delete", lambda r, n: _pick(r, path=n.files)),
     (1, "delete", lambda r, n: {"path": r.choice(n.directories) + "/"}),
-    (3, "change_metadata", lambda r, n: _pick(r, path=n.files, mode=MODES)),
+    (3, "change_metadata", lambda r, n: _pick(r, path=n.files, mode=MODES, owner=SAID)),
     # both
     (3, "race", lambda r, n: _pick(r, path=n.files, size=SIZES)),
+    (4, "change_during", _change_during),
+    (4, "resolve", lambda r, _: {"which": r.randint(0, 5), "keep": r.choice(KEEPS)}),
     # events
     (8, "deliver", lambda r, _: _pick(r, order=["forward", "backward", "shuffled", "double", "stale"])),
     (1, "lose_events", lambda *_: {}),
@@ -151,7 +179,9 @@ def plan_of(seed: int, *, length: int = LENGTH, trouble: float = 0.18) -> Plan:
         steps.append(Step(name, make(rng, names)))
         if rng.random() < 0.09:
             steps.append(Step("settle"))
-    return Plan(seed, way, rng.random() < 0.85, (*steps, Step("settle_and_read")), policy)
+    is_versioned, keeps_clock = rng.random() < 0.85, rng.random() < 0.5
+    exclude = ("b",) if rng.random() < 0.15 else ()
+    return Plan(seed, way, is_versioned, (*steps, Step("settle_and_read")), policy, keeps_clock, exclude)
 
 
 def run(plan: Plan, daemons: Daemons, *, keep: Path | None = None) -> None:
@@ -163,8 +193,15 @@ def run(plan: Plan, daemons: Daemons, *, keep: Path | None = None) -> None:
     """
     world: World | None = None
     try:
-        options = {"on_conflict": plan.policy}
-        world = World(daemons.get(plan.way), daemons.moto, plan.way, versioned=plan.versioned, options=options)
+        options = {"on_conflict": plan.policy, "exclude": list(plan.exclude)}
+        world = World(
+            daemons.get(plan.way),
+            daemons.moto,
+            plan.way,
+            versioned=plan.versioned,
+            options=options,
+            keeps_clock=plan.keeps_clock,
+        )
         for step in plan.steps:
             getattr(world, step.name)(**step.arguments)
         world.end()

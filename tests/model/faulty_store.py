@@ -3,8 +3,7 @@
 moto takes some conditions and does not look at them (SERVERS.md). Here they are looked at, under one lock with all
 writes, so that nobody writes between a look and a deed: whatever is overwritten unseen then is the daemon's fault.
 
-For each key the versions that took effect are kept in order, by whom, and which ETags the daemon was told of. A version
-of somebody else that the daemon replaces or deletes without having been told of it is an unseen overwrite.
+All that took effect is written down in a `History`.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from model.gates import Gate
+from model.history import History
 from support.proxy import refusal
 
 _HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
@@ -32,13 +33,7 @@ _ETAG = re.compile(rb"<ETag>(?:&quot;|&#34;|\")?([^<&\"]+)")
 KINDS = ("503 before", "500 before", "reset before", "reset after", "500 after", "slow", "slow after")
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """One version that took effect. ``etag`` '' is a delete."""
-
-    etag: str
-    ours: bool
-    version_id: str | None
+_OPEN = Gate("", "", "")
 
 
 @dataclass
@@ -51,16 +46,15 @@ class FaultyStore:
     down: bool = False
     faults: list[tuple[str, str]] = field(default_factory=list)
     """What the next requests meet: (kind, method); "" is any."""
-    history: dict[str, list[Made]] = field(default_factory=dict)
-    """By /bucket/key."""
-    unseen: list[str] = field(default_factory=list)
+    history: History = field(default_factory=History)
     requests: int = 0
+    gate: Gate = field(default_factory=lambda: _OPEN)
+    """What the next request that fits it has to wait for."""
     queue: str = ""
     """The store's queue that stands behind `queue_url` now."""
 
     def __post_init__(self) -> None:
         self.lock = threading.RLock()
-        self._told: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Self:
         self._server = _Server(self)
@@ -85,15 +79,14 @@ class FaultyStore:
 
     def heal(self) -> None:
         self.down = False
+        self.gate.open()
         self.faults.clear()
 
     def begin(self) -> None:
         """Forget the last world."""
         with self.lock:
             self.heal()
-            self.history.clear()
-            self.unseen.clear()
-            self._told.clear()
+            self.history.begin()
 
     def hang_up(self) -> None:
         """End all connections, as a server does that goes down."""
@@ -105,17 +98,6 @@ class FaultyStore:
         """Nothing is written by the daemon meanwhile."""
         with self.lock:
             yield
-
-    def made(self, path: str, etag: str, *, ours: bool, version_id: str | None) -> None:
-        """Somebody wrote; in the lock."""
-        before = self.history.setdefault(path, [])
-        if ours and before and not before[-1].ours and before[-1].etag and (path, before[-1].etag) not in self._told:
-            self.unseen.append(f"{path}: {before[-1]} went unseen, for {etag or 'a delete'}")
-        before.append(Made(etag, ours, version_id))
-
-    def tell(self, path: str, etag: str) -> None:
-        """The daemon knows of that version."""
-        self._told.add((path, etag))
 
     def etag_of(self, path: str) -> str:
         """What is there now; '' for nothing."""
@@ -138,6 +120,11 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 64
+
+    def server_bind(self) -> None:
+        # Who sends a part to a gate that is shut stands still in the middle of it: no buffer holds it all.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        super().server_bind()
 
     def __init__(self, store: FaultyStore) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -178,8 +165,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _handle(self) -> None:
         store = self.server.store
         store.requests += 1
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        ends_upload = self.command == "POST" and "uploadId" in self._query
+        gate = store.gate if store.gate.take(self._kind, self._place, self._source) else _OPEN
+        gate.pause("begun")
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length // 2)
+        if self.command != "GET":
+            gate.pause("half")
+        body += self.rfile.read(length - len(body))
+        gate.pause("sent")
+        ends_upload = self._kind == "COMPLETE"
         kind = "reset before" if store.down else store.next_fault("COMPLETE" if ends_upload else self.command)
         if kind == "slow":
             time.sleep(random.uniform(0.02, 0.3))  # noqa: S311
@@ -193,6 +187,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.headers.get("X-Amz-Target", "").startswith("AmazonSQS."):
             body = body.replace(store.queue_url.encode(), store.queue.encode())
         status, headers, data = self._carry_out(body)
+        gate.pause("done")
         if kind == "slow after":
             time.sleep(random.uniform(0.02, 0.3))  # noqa: S311
         if kind == "reset after":
@@ -201,15 +196,28 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._answer(500, [("Content-Type", "application/xml")], refusal(0, "InternalError").body)
         else:
             self._tell(status, headers, data)
-            length = next((value for name, value in headers if name.lower() == "content-length"), None)
+            told = next((value for name, value in headers if name.lower() == "content-length"), None)
             kept = [(name, value) for name, value in headers if name.lower() not in _HOP]
-            self._answer(status, kept, data, length)
+            self._answer(status, kept, data, told, gate)
 
     # ------------------------------------------------------------- the request
 
     @property
     def _place(self) -> str:
         return urllib.parse.unquote(self.path.partition("?")[0])
+
+    @property
+    def _kind(self) -> str:
+        """As gates name it."""
+        if self.command == "POST" and "uploadId" in self._query:
+            return "COMPLETE"
+        return "COPY" if self._source else self.command
+
+    @property
+    def _source(self) -> str:
+        """Of a copy; else ''."""
+        source = urllib.parse.unquote(self.headers.get("x-amz-copy-source", "").partition("?")[0])
+        return f"/{source.lstrip('/')}" if source else ""
 
     @property
     def _query(self) -> str:
@@ -224,23 +232,28 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if not self._holds():
                 refused = refusal(412, "PreconditionFailed")
                 return 412, [("Content-Type", "application/xml")], refused.body
+            row = store.history.row_of(self._place) if store.history.is_foreign(self._place) else None
+            copied = (self._source, store.etag_of(self._source)) if self._source else None
             status, headers, data = self._pass_on(body)
             if status < 300 and not (self.command == "DELETE" and "uploadId" in self._query):
                 told = {name.lower(): value for name, value in headers}
                 found = _ETAG.search(data)
                 etag = told.get("etag", "").strip('"') or (found[1].decode() if found else "")
                 is_delete = self.command == "DELETE"
-                store.made(self._place, "" if is_delete else etag, ours=True, version_id=told.get("x-amz-version-id"))
+                if is_delete:
+                    etag = ""
+                version_id = told.get("x-amz-version-id")
+                store.history.add(self._place, etag, by_ours=True, version_id=version_id, row=row)
+                if copied is not None and copied[0] != self._place:
+                    store.history.copied(*copied)
         return status, headers, data
 
     def _holds(self) -> bool:
         """The conditions that moto does not look at."""
         store, headers = self.server.store, self.headers
-        source = urllib.parse.unquote(headers.get("x-amz-copy-source", "").partition("?")[0])
-        if source and (wanted := headers.get("x-amz-copy-source-if-match")):
-            source = source if source.startswith("/") else f"/{source}"
-            if store.etag_of(source) != wanted.strip('"'):
-                return False
+        source, wanted = self._source, headers.get("x-amz-copy-source-if-match")
+        if source and wanted and store.etag_of(source) != wanted.strip('"'):
+            return False
         if not source and "uploadId" not in self._query:
             return True  # moto looks at these
         here = store.etag_of(self._place)
@@ -268,7 +281,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         store, place = self.server.store, self._place
         etag = next((value for name, value in headers if name.lower() == "etag"), "").strip('"')
         if etag:
-            store.tell(place, etag)
+            store.history.tell(place, etag)
         if self.command == "GET" and "list-type" in self._query:
             bucket = place.strip("/")
             for entry in data.split(b"<Contents>")[1:]:
@@ -276,14 +289,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 if key and told:
                     encoded = b"encoding-type=url" in self._query.encode()
                     name = urllib.parse.unquote_plus(key[1].decode()) if encoded else key[1].decode()
-                    store.tell(f"/{bucket}/{name}", told[1].decode())
+                    store.history.tell(f"/{bucket}/{name}", told[1].decode())
 
     def _hang_up(self) -> None:
         self.close_connection = True
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, length: str | None = None) -> None:
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], body: bytes, length: str | None = None, gate: Gate = _OPEN
+    ) -> None:
         self.send_response_only(status)
         for name, value in headers:
             self.send_header(name, value)
@@ -291,6 +306,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", length or str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2])
+            if self.command == "GET":
+                self.wfile.flush()
+                gate.pause("half")
+            self.wfile.write(body[len(body) // 2 :])
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815

@@ -28,6 +28,10 @@ from support.moto_server import MotoServer
 # ruff: noqa: E402, T201  it is a command, and finds its neighbours by itself
 HANGS_S = 240
 """A world that takes so long is stuck; where, is printed."""
+PACE = 500
+"""Steps a minute: fewer mean that something waits for a timeout, and that the night's soak tries less than is told."""
+PACED_MINUTES = 5
+"""A shorter soak is mostly the start of its daemons."""
 
 
 def _daemons(stack: ExitStack) -> Daemons:
@@ -65,8 +69,8 @@ def _work(seeds: Any, results: Any, deadline: float, into: Path) -> None:
                 print(f"seed {seed} took {took:.0f} s", flush=True)
 
 
-def soak(minutes: float, first: int, workers: int, into: Path) -> int:
-    """Run; the number of worlds that failed."""
+def soak(minutes: float, first: int, workers: int, into: Path) -> bool:
+    """Run; whether no world failed, and they went fast enough."""
     deadline = time.time() + minutes * 60
     context = multiprocessing.get_context("spawn")
     seeds, results = context.Queue(), context.Queue()
@@ -97,7 +101,11 @@ def soak(minutes: float, first: int, workers: int, into: Path) -> int:
     for process in processes:
         process.join()
     print(_figures(first, last, worlds, failed, steps, began), flush=True)
-    return failed
+    pace = steps / ((time.monotonic() - began) / 60)
+    is_slow = minutes >= PACED_MINUTES and pace < PACE
+    if is_slow:
+        print(f"TOO SLOW: {pace:.0f} steps a minute, and {PACE} is the least", flush=True)
+    return not failed and not is_slow
 
 
 def _figures(first: int, last: int, worlds: int, failed: int, steps: int, began: float) -> str:
@@ -120,7 +128,7 @@ def main() -> None:
     given = parser.parse_args()
     chosen = given.replay or given.shorten
     if chosen is None:
-        sys.exit(1 if soak(given.minutes, given.seed, given.workers, given.into) else 0)
+        sys.exit(0 if soak(given.minutes, given.seed, given.workers, given.into) else 1)
     with ExitStack() as stack:
         daemons = _daemons(stack)
         plan = Plan.load(chosen)

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from model.acting import TAG, WAIT_S, Acting, Thing, shown, step
-from support.instance import eventually
+from model.history import Made
+from model.judging import Circumstances, reason_for
+from model.sides import WAIT_S
+from model.steps import step
+from model.things import TAG, Thing, shown
+from model.troubles import Troubles
 
-from fsxsync.errors import FsxSyncError, NoDaemon
+from fsxsync.errors import NoDaemon
 from fsxsync.model.conflict import is_conflict_name
 
 
-@dataclass
-class World(Acting):
-    """See `Acting`, and `settle`."""
-
-    tasks: list[str] = field(default_factory=list)
-    """That may not have ended yet."""
+class World(Troubles):
+    """See `Sides`, and `settle`."""
 
     @step
     def settle(self) -> None:
         """Let both sides come to rest, and look at the promises of DESIGN §3."""
         self.crash.arm(0)
-        self.crash.set_clock(0)
+        if not self.keeps_clock:
+            self.crash.set_clock(0)
         self.heal()
         if self.events_lost and self.is_up:
             self.stop()
@@ -40,38 +38,10 @@ class World(Acting):
         self.was_full = False
         self.note_losers()
         self.check()
-        clashing = {key.rstrip("/") for key in self.clashes(self.tree(), self.objects())}
-        self.ours = {}
+        clashes = self.clashes(self._let_in(self.tree()), self._let_in(self.objects()))
+        clashing = {key.rstrip("/") for key in clashes}
+        self.ours, self.brought_s, self.decided = {}, {}, set()
         self.theirs = {path: contents for path, contents in self.theirs.items() if path in clashing}
-
-    @step
-    def release(self, path: str) -> None:
-        """By a task, which goes on after a restart."""
-        self._task("RELEASE_DATA_FROM_FILESYSTEM", path)
-        for file in [path] if path and not (self.behind / path).is_dir() else self.tree():
-            with suppress(OSError):
-                mark = self.mark(file)
-                if mark is not None and mark.etag not in self.by_digest:
-                    self._body(mark)  # as long as it is there
-
-    @step
-    def restore(self, path: str) -> None:
-        """As `release`."""
-        self._task("RESTORE_DATA", path)
-
-    def _task(self, kind: str, path: str) -> None:
-        """Whether it can be done or not: files may be in use, the store away, the daemon down."""
-        with suppress(FsxSyncError):
-            made = self.client.create_task({"type": kind, "paths": [f"{self.name}/{path}".rstrip("/")]})
-            self.tasks.append(made["id"])
-            with suppress(AssertionError):
-                eventually(lambda: self.client.task(made["id"])["ended"], 5)
-
-    def _end_tasks(self) -> None:
-        """They move data only, but nobody shall look meanwhile."""
-        for task in self.tasks:
-            eventually(lambda task=task: self.client.task(task)["ended"], WAIT_S)
-        self.tasks.clear()
 
     def _wait(self) -> list[dict[str, Any]]:
         for _ in range(3):
@@ -92,11 +62,11 @@ class World(Acting):
 
     def check(self) -> None:
         tree, bucket = self.tree(), self.objects()
-        clashes = self.clashes(tree, bucket)
-        lost = {path for path, thing in tree.items() if thing.lost and path not in bucket}
+        clashes = self.clashes(self._let_in(tree), self._let_in(bucket))
+        lost = {path for path, thing in self._let_in(tree).items() if thing.lost and path not in bucket}
         self._check_agreement(
-            {path: thing for path, thing in tree.items() if path not in lost},
-            {path: thing for path, thing in bucket.items() if path not in clashes},
+            {path: thing for path, thing in self._let_in(tree).items() if path not in lost},
+            {path: thing for path, thing in self._let_in(bucket).items() if path not in clashes},
         )
         self._check_contents(
             {**{f"tree: {p}": t for p, t in tree.items()}, **{f"bucket: {p}": t for p, t in bucket.items()}}
@@ -107,13 +77,44 @@ class World(Acting):
             path: (thing.content[:TAG], "lost") if thing.lost else thing.content[:TAG] for path, thing in tree.items()
         }
         assert not missing, f"lost: {[content[:TAG] for content in missing]}, the tree holds {held}"
-        assert not self.store.unseen, f"overwritten unseen: {self.store.unseen}"
+        self._check_replaced()
+        self._check_given()
         (row,) = [row for row in self.client.status()["associations"] if row["id"] == self.id]
         clashing = {key.rstrip("/") for key in clashes}
         said = {one["path"] for one in self.client.conflicts() if one["kind"] == "clash"}
         assert said == {f"{self.name}/{path}" for path in clashing}, f"clashes: {said}, and these are: {clashing}"
         expected = (0, len(lost) + len(clashing), "AVAILABLE")
         assert (row["pending"], row["errors"], row["state"]) == expected, row
+
+    def _let_in(self, things: dict[str, Thing]) -> dict[str, Thing]:
+        """Without those that the filter leaves out: each stays on its side."""
+        return {path: thing for path, thing in things.items() if not self.is_left_out(path)}
+
+    def _check_replaced(self) -> None:
+        """Promise 2: all that is to be said against a version of theirs that the daemon replaced is in `judging`."""
+        history = self.store.history
+        with self.store.still():
+            replaced, history.replaced = history.replaced, []
+        for one in replaced:
+            path = one.place.removeprefix(f"/{self.bucket}/{self.prefix}")
+            there = Circumstances(
+                policy=self.options.get("on_conflict", "keep-both"),
+                edited_s=self.brought_s.get(path),
+                is_decided=(path, one.theirs.etag) in self.decided,
+                has_its_bytes=self._bytes_of(one.place, one.theirs) == self._bytes_of(one.place, one.ours),
+                was_copied=history.was_copied(one.place, one.theirs.etag),
+            )
+            assert reason_for(one, there), f"overwritten unseen: {one}, {there}"
+
+    def _bytes_of(self, place: str, made: Made) -> bytes | str:
+        """What a version holds, or held; what nobody can tell any more is like no other."""
+        if not made.etag:
+            return "nothing"
+        if made.etag not in self.by_digest and self.versioned and made.version_id is not None:
+            key = place.removeprefix(f"/{self.bucket}/")
+            answer = self.s3.get_object(Bucket=self.bucket, Key=key, VersionId=made.version_id)
+            self.by_digest[made.etag] = answer["Body"].read()
+        return self.by_digest.get(made.etag, made.etag)
 
     @staticmethod
     def clashes(tree: dict[str, Thing], bucket: dict[str, Thing]) -> set[str]:
@@ -128,8 +129,7 @@ class World(Acting):
 
         return {key for key in bucket if is_in_the_way(key)}
 
-    @staticmethod
-    def _check_agreement(tree: dict[str, Thing], bucket: dict[str, Thing]) -> None:
+    def _check_agreement(self, tree: dict[str, Thing], bucket: dict[str, Thing]) -> None:
         """Promise 5. A directory that keys lie below needs no marker."""
         implied = {key[: at + 1] for key in bucket for at, letter in enumerate(key) if letter == "/"}
         keys = {*bucket, *implied}
@@ -140,8 +140,7 @@ class World(Acting):
                 continue
             differ = f"{path} is {here.kind} {shown(here.content)} here, {there.kind} {shown(there.content)} there"
             assert (here.kind, here.content) == (there.kind, there.content), differ
-            if here.mode is not None and there.mode is not None:
-                assert here.mode == there.mode, f"{path} has {here.mode:o} here, {there.mode:o} there"
+            self._check_metadata(path, here, there)
 
     def _check_contents(self, things: dict[str, Thing]) -> None:
         """Promises 3 and 4: whole contents only, and never zeros."""
@@ -159,11 +158,23 @@ class World(Acting):
         self.settle()
 
     def check_versions(self) -> None:
-        """Promise 3 for all that ever was an object."""
+        """Promise 3 for all that ever was an object; and what `_check_replaced` rests on is all there was: each version
+        and each delete marker of the bucket was made by somebody whom the account knows, the last one last."""
         if not self.versioned:
             return
-        pages = self.s3.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=self.prefix)
-        for entry in [entry for page in pages for entry in page.get("Versions", [])]:
+        pages = list(self.s3.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=self.prefix))
+        entries = [entry for page in pages for entry in page.get("Versions", [])]
+        markers = [entry for page in pages for entry in page.get("DeleteMarkers", [])]
+        there = {(entry["Key"], entry["VersionId"]) for entry in (*entries, *markers)}
+        latest = {entry["Key"]: entry["VersionId"] for entry in (*entries, *markers) if entry["IsLatest"]}
+        place = f"/{self.bucket}/"
+        versions = {key.removeprefix(place): made for key, made in self.store.history.versions.items()}
+        probe = f"{self.prefix}.fsxsync-"  # on which the store's ways were tried; nothing is left of it
+        versions = {k: made for k, made in versions.items() if k.startswith(self.prefix) and not k.startswith(probe)}
+        account = {(key, one.version_id) for key, made in versions.items() for one in made if one.version_id}
+        assert there == account, f"not in the account: {there - account}, not in the bucket: {account - there}"
+        assert latest == {key: made[-1].version_id for key, made in versions.items() if key in latest}
+        for entry in entries:
             body = self.s3.get_object(Bucket=self.bucket, Key=entry["Key"], VersionId=entry["VersionId"])["Body"].read()
             assert self.is_known(body), f"{entry['Key']} was once {body[:80]!r} ({len(body)} bytes)"
 
@@ -174,18 +185,6 @@ class World(Acting):
             for path, thing in self.tree().items():
                 if thing.kind == "file" and not thing.lost:
                     assert shown((root / path).read_bytes()) == shown(thing.content), path
-
-    def tree(self) -> dict[str, Thing]:
-        """Everything in the directory; directories end with a slash, as keys do."""
-        found: dict[str, Thing] = {}
-        for directory, directories, names in os.walk(self.behind):
-            at = Path(directory).relative_to(self.behind)
-            for name in [*directories, *names]:
-                path = str(at / name)
-                thing = self.local(path)
-                assert thing is not None
-                found[path + "/" if thing.kind == "directory" else path] = thing
-        return found
 
     def objects(self) -> dict[str, Thing]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
