@@ -198,8 +198,8 @@ class Application(BucketUser):
 
     @property
     def has_losers(self) -> bool:
-        """A conflict costs one of the two versions, as the policy says."""
-        return self.options.get("on_conflict", "keep-both") != "keep-both"
+        """A conflict costs one of the two versions, as the policy says, or might where it is moved to."""
+        return self.is_one_of_two or self.options.get("on_conflict", "keep-both") != "keep-both"
 
     @step
     def mkdir(self, path: str) -> None:

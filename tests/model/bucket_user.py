@@ -60,8 +60,7 @@ class BucketUser(Sides):
         self._made(path, answer["ETag"].strip('"'), answer)
 
     def _made(self, path: str, etag: str, answer: Any) -> None:
-        place = f"/{self.bucket}/{self.prefix}{path}"
-        self.store.history.add(place, etag, by_ours=False, version_id=answer.get("VersionId"))
+        self.store.history.add(self.place_of(path), etag, by_ours=False, version_id=answer.get("VersionId"))
 
     @step
     def delete(self, path: str) -> None:
@@ -124,17 +123,17 @@ class BucketUser(Sides):
         self._collect()
         bodies = self.held[::-1] if order == "backward" else list(self.held)
         if order == "shuffled":
-            random.Random(self.number).shuffle(bodies)  # noqa: S311
+            random.Random(next(self.numbers)).shuffle(bodies)  # noqa: S311
         self._send(bodies * 2 if order == "double" else bodies)
         if order != "stale":
-            self.held = []
+            self.held.clear()
 
     @step
     def lose_events(self) -> None:
         """They never arrive; the next start's listing makes up for it."""
         self._collect()
         self.events_lost = self.events_lost or bool(self.held)
-        self.held = []
+        self.held.clear()
 
 
 def _record(bucket: str, key: str, name: str) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class Daemon:
     store: FaultyStore
     crash: CrashControl
     moto: MotoServer
+    is_frozen: bool = False
+    """Somebody has stopped it for a moment."""
     _buckets: dict[bool, tuple[str, str]] = field(default_factory=dict)
 
     def bucket(self, *, versioned: bool) -> tuple[str, str]:

@@ -55,9 +55,11 @@ class Step:
 
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
+    is_in_second: bool = False
 
     def __str__(self) -> str:
-        return f"world.{self.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+        where = "world.second" if self.is_in_second else "world"
+        return f"{where}.{self.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Plan:
     keeps_clock: bool = False
     exclude: tuple[str, ...] = ()
     """Names that take no part."""
+    second: str = ""
+    """The policy of a second association; '': there is none."""
 
     def save(self, path: Path, error: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,8 +85,8 @@ class Plan:
     @classmethod
     def load(cls, path: Path) -> Plan:
         document = json.loads(path.read_text(encoding="utf-8"))
-        steps = tuple(Step(step["name"], step["arguments"]) for step in document["steps"])
-        rest = {name: document[name] for name in ("policy", "keeps_clock") if name in document}
+        steps = tuple(Step(**step) for step in document["steps"])
+        rest = {name: document[name] for name in ("policy", "keeps_clock", "second") if name in document}
         exclude = tuple(document.get("exclude", ()))
         return cls(document["seed"], document["way"], document["versioned"], steps, **rest, exclude=exclude)
 
@@ -133,6 +137,7 @@ WORK: list[tuple[int, str, Maker]] = [
     (1, "delete", lambda r, n: {"path": r.choice(n.directories) + "/"}),
     (3, "change_metadata", lambda r, n: _pick(r, path=n.files, mode=MODES, owner=SAID)),
     # both
+    (3, "move_over", lambda r, n: _pick(r, old=[*n.files, *n.directories], new=n.files, back=[True, False])),
     (3, "race", lambda r, n: _pick(r, path=n.files, size=SIZES)),
     (4, "change_during", _change_during),
     (4, "resolve", lambda r, _: {"which": r.randint(0, 5), "keep": r.choice(KEEPS)}),
@@ -140,6 +145,9 @@ WORK: list[tuple[int, str, Maker]] = [
     (8, "deliver", lambda r, _: _pick(r, order=["forward", "backward", "shuffled", "double", "stale"])),
     (1, "lose_events", lambda *_: {}),
 ]
+_OF_THE_FIRST = {"release", "restore", "resolve", "change_during", "move_over", "deliver", "lose_events"}
+BESIDE = frozenset(name for _, name, _ in WORK) - _OF_THE_FIRST
+"""Steps that may be taken in a second association, too."""
 TROUBLES: list[tuple[int, str, Maker]] = [
     (2, "kill", lambda *_: {}),
     (1, "stop", lambda *_: {}),
@@ -165,10 +173,11 @@ def plan_of(seed: int, *, length: int = LENGTH, trouble: float = 0.18) -> Plan:
     rng = random.Random(seed)
     way = WAYS[seed % len(WAYS)]
     policy = rng.choice((*POLICIES, POLICIES[0]))
+    second = rng.choice(POLICIES) if rng.random() < 0.2 else ""
     names = CLASHING if rng.random() < 1 / 3 else APART
     share = rng.choice([0, trouble, trouble, 2 * trouble])
     steps = [
-        Step(name, _pick(rng, path=names.files, size=SIZES))
+        Step(name, _pick(rng, path=names.files, size=SIZES), bool(second) and rng.random() < 0.5)
         for name in rng.choices(["write", "put"], k=rng.randint(0, 6))
     ]
     if rng.random() < 0.7:
@@ -176,12 +185,12 @@ def plan_of(seed: int, *, length: int = LENGTH, trouble: float = 0.18) -> Plan:
     while len(steps) < length:
         table = TROUBLES if rng.random() < share else WORK
         _, name, make = rng.choices(table, weights=[weight for weight, _, _ in table])[0]
-        steps.append(Step(name, make(rng, names)))
+        steps.append(Step(name, make(rng, names), bool(second) and name in BESIDE and rng.random() < 0.4))
         if rng.random() < 0.09:
             steps.append(Step("settle"))
     is_versioned, keeps_clock = rng.random() < 0.85, rng.random() < 0.5
     exclude = ("b",) if rng.random() < 0.15 else ()
-    return Plan(seed, way, is_versioned, (*steps, Step("settle_and_read")), policy, keeps_clock, exclude)
+    return Plan(seed, way, is_versioned, (*steps, Step("settle_and_read")), policy, keeps_clock, exclude, second)
 
 
 def run(plan: Plan, daemons: Daemons, *, keep: Path | None = None) -> None:
@@ -193,17 +202,21 @@ def run(plan: Plan, daemons: Daemons, *, keep: Path | None = None) -> None:
     """
     world: World | None = None
     try:
+        daemon = daemons.get(plan.way)
         options = {"on_conflict": plan.policy, "exclude": list(plan.exclude)}
         world = World(
-            daemons.get(plan.way),
+            daemon,
             daemons.moto,
             plan.way,
             versioned=plan.versioned,
             options=options,
             keeps_clock=plan.keeps_clock,
         )
+        if plan.second:
+            beside = {"on_conflict": plan.second}
+            world.join(World(daemon, daemons.moto, plan.way, versioned=plan.versioned, options=beside, beside=world))
         for step in plan.steps:
-            getattr(world, step.name)(**step.arguments)
+            getattr(world.second if step.is_in_second and world.second else world, step.name)(**step.arguments)
         world.end()
     except BaseException:
         if keep is not None and world is not None:

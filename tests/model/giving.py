@@ -59,8 +59,7 @@ class Giver(Application):
 
     @step
     def utime(self, path: str, when: str) -> None:
-        self.number += 1
-        at_ns = FIRST_NS[when] + self.number * 1_000_000_007
+        at_ns = FIRST_NS[when] + next(self.numbers) * 1_000_000_007
         self.set_times.add(at_ns)
 
         def act(root: Path) -> None:

@@ -25,6 +25,9 @@ class Row(NamedTuple):
     is_known: bool = True
 
 
+UNKNOWN = Row(None, is_known=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Replaced:
     """The daemon's write took the place of another user's version. ``row``: at that moment."""
@@ -41,18 +44,14 @@ class Replaced:
         return f"{self.place}: {self.theirs.etag} was {deed}, with a {knew}, {'told' if self.was_told else 'unseen'}"
 
 
-def _unknown(_: str) -> Row:
-    return Row(None, is_known=False)
-
-
 @dataclass
 class History:
     """By place: /bucket/key. All in the store's lock."""
 
     versions: dict[str, list[Made]] = field(default_factory=dict)
     replaced: list[Replaced] = field(default_factory=list)
-    row_of: Callable[[str], Row] = _unknown
-    """What the daemon's catalog says of a place this moment."""
+    rows: dict[str, Callable[[str], Row]] = field(default_factory=dict)
+    """By an association's place: what its catalog says of a place below it this moment."""
     _told: set[tuple[str, str]] = field(default_factory=set)
     _copied: set[tuple[str, str]] = field(default_factory=set)
 
@@ -62,15 +61,20 @@ class History:
         self.replaced.clear()
         self._told.clear()
         self._copied.clear()
-        self.row_of = _unknown
+        self.rows.clear()
+
+    def row_of(self, place: str) -> Row:
+        """What the daemon knows of it."""
+        return next((ask(place) for root, ask in self.rows.items() if place.startswith(root)), UNKNOWN)
 
     def add(self, place: str, etag: str, *, by_ours: bool, version_id: str | None, row: Row | None = None) -> None:
         """Somebody wrote. ``row``: as it was before."""
         before = self.versions.setdefault(place, [])
         made = Made(etag, by_ours, version_id, time.time())
         if by_ours and before and not before[-1].by_ours and before[-1].etag:
-            known = row if row is not None else _unknown(place)
-            self.replaced.append(Replaced(place, before[-1], made, known, self.was_told(place, before[-1].etag)))
+            self.replaced.append(
+                Replaced(place, before[-1], made, row or UNKNOWN, self.was_told(place, before[-1].etag))
+            )
         before.append(made)
 
     def is_foreign(self, place: str) -> bool:

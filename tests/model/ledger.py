@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from model.things import TAG, Thing, is_mix, md5
@@ -20,12 +22,16 @@ class Ledger:
     """What may be there up to some byte: its writer was stopped, or was seen between two writes."""
     mixes: list[tuple[bytes, bytes]] = field(default_factory=list)
     """What may be there up to some byte, and the other from there on: its writer was stopped."""
-    number: int = 0
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def _share(self, other: Ledger) -> None:
+        """What is moved between two keeps what is known of it."""
+        self.must, self.gone, self.contents = other.must, other.gone, other.contents
+        self.by_digest, self.parts, self.mixes, self.numbers = other.by_digest, other.parts, other.mixes, other.numbers
 
     def _content(self, size: int) -> bytes:
         """New bytes of about that size; the empty file is nothing that could be lost."""
-        self.number += 1
-        tag = f"<{self.number:010}>".encode()
+        tag = f"<{next(self.numbers):010}>".encode()
         assert len(tag) == TAG
         content = (tag * (size // TAG + 1))[: max(size, TAG)] if size else b""
         self._keep(content)

@@ -36,7 +36,7 @@ class Meddler(Decider):
             "COPY": lambda: self.rename(path, other),
             "GET": lambda: self._put_and_load(path, size),
         }
-        with self._held(Gate(request, f"/{self.bucket}/{self.prefix}{path}", moment)) as gate:
+        with self._held(Gate(request, self.place_of(path), moment)) as gate:
             bring_about[request]()
             at = other if request == "COPY" else path
             if self.is_up and not self.store.down:

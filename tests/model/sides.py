@@ -78,6 +78,10 @@ class Sides(Ledger):
     versioned: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     """Of the association."""
+    beside: Sides | None = None
+    """The world that this is a second association of: one daemon, one queue, one ledger."""
+    is_one_of_two: bool = False
+    called: str = "world"
     keeps_clock: bool = False
     """A clock that is wrong stays so while both sides come to rest: no promise depends on the time of day."""
     script: list[str] = field(default_factory=list)
@@ -95,7 +99,6 @@ class Sides(Ledger):
     """Keys and ETags of objects that a person gave up."""
     events_lost: bool = False
     failed: bool = False
-    is_frozen: bool = False
     deaths: int = 0
     was_full: bool = False
     """A daemon that finds no room for its catalog ends."""
@@ -103,20 +106,20 @@ class Sides(Ledger):
 
     def __post_init__(self) -> None:
         self.made, self.store, self.crash = self.daemon.made, self.daemon.store, self.daemon.crash
-        self.store.begin()
-        self.crash.set_clock(0)  # the last world may have left it wrong
-        self.deaths = self.crash.deaths
         self.s3, self.sqs = self.moto.client("s3"), self.moto.client("sqs")
         self.bucket, self.collector = self.daemon.bucket(versioned=self.versioned)
-        self.daemon.renew_queue()  # the last world's reader may be at it for another moment
-        self._collect()  # what the last world left
-        self.held = []
         self.name = f"m-{uuid.uuid4().hex[:12]}"
         self.prefix = f"{self.name}/"
         self.client = Client(self.made.state_dir)
+        self.deaths = self.crash.deaths
+        if self.beside is None:
+            self._begin()
+        else:
+            self._share(self.beside)
+            self.script, self.held, self.sure = self.beside.script, self.beside.held, self.beside.sure
         answer = self.s3.put_object(Bucket=self.bucket, Key=self.prefix + ANCHOR, Body=self._content(100))
-        anchor = f"/{self.bucket}/{self.prefix}{ANCHOR}"
-        self.store.history.add(anchor, answer["ETag"].strip('"'), by_ours=False, version_id=answer.get("VersionId"))
+        etag = answer["ETag"].strip('"')
+        self.store.history.add(self.place_of(ANCHOR), etag, by_ours=False, version_id=answer.get("VersionId"))
         association = self.client.associate(
             {
                 "repository": f"s3://{self.bucket}/{self.prefix}",
@@ -127,10 +130,22 @@ class Sides(Ledger):
             }
         )
         self.id: str = association["id"]
-        self.store.history.row_of = self._row_of
+        self.store.history.rows[self.place_of("")] = self._row_of
+
+    def _begin(self) -> None:
+        """Nothing of the last world is left."""
+        self.store.begin()
+        self.crash.set_clock(0)
+        self.daemon.renew_queue()  # the last world's reader may be at it for another moment
+        self._collect()
+        self.held.clear()
+
+    def place_of(self, path: str) -> str:
+        """As the store's history has it."""
+        return f"/{self.bucket}/{self.prefix}{path}"
 
     def _row_of(self, place: str) -> Row:
-        return row_of(self.made.state_dir, self.id, place.removeprefix(f"/{self.bucket}/{self.prefix}"))
+        return row_of(self.made.state_dir, self.id, place.removeprefix(self.place_of("")))
 
     # ------------------------------------------------------------- places
 
@@ -276,17 +291,17 @@ class Sides(Ledger):
     def _frozen(self) -> Iterator[None]:
         """The daemon stands still, wherever it happens to be: who looks and acts now sees what he replaces."""
         daemon = self.made.daemon
-        if self.is_frozen or daemon is None or not self.is_up:
+        if self.daemon.is_frozen or daemon is None or not self.is_up:
             yield
             return
         daemon.send_signal(signal.SIGSTOP)
-        self.is_frozen = True
+        self.daemon.is_frozen = True
         try:
             eventually(lambda: _stands_still(daemon.pid))
             with self.store.still():
                 yield
         finally:
-            self.is_frozen = False
+            self.daemon.is_frozen = False
             daemon.send_signal(signal.SIGCONT)
 
     def _work(self, action: Callable[[Path], object], *replaced: str) -> bool:
@@ -326,7 +341,7 @@ class Sides(Ledger):
         that it has not heard of no application can have replaced anything: that is a conflict, and both stay."""
         if not thing.etag:
             return True
-        is_told = self.store.history.was_told(f"/{self.bucket}/{self.prefix}{path}", thing.etag)
+        is_told = self.store.history.was_told(self.place_of(path), thing.etag)
         return is_told and not self.is_left_out(path)
 
     def _tried(self, path: str, old: bytes) -> None:

@@ -11,6 +11,7 @@ class Scripted(Protocol):
     """What a step wants of its world."""
 
     script: list[str]
+    called: str
     depth: int
     failed: bool
 
@@ -28,7 +29,7 @@ def step(method: Callable[Concatenate[W, P], None]) -> Callable[Concatenate[W, P
     def noted(self: W, *args: P.args, **kwargs: P.kwargs) -> None:
         words = [repr(arg) for arg in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
         if self.depth == 0:  # a step within a step comes by itself
-            self.script.append(f"world.{method.__name__}({', '.join(words)})")
+            self.script.append(f"{self.called}.{method.__name__}({', '.join(words)})")
         self.depth += 1
         try:
             method(self, *args, **kwargs)

@@ -106,6 +106,9 @@ class Troubles(Meddler):
     def end(self) -> None:
         """Take the association out of the daemon, for the next world."""
         self.start()
+        self._leave()
+
+    def _leave(self) -> None:
         self.client.delete(self.id, delete_data=False, force=True, hydrate=False)
         # moto reads all keys of a bucket for each listing: what is left here would slow down all worlds to come.
         # (Delete markers stay: with notifications on, it can't delete one.)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 from model.history import Made
 from model.judging import Circumstances, reason_for
+from model.moving import Mover
 from model.sides import WAIT_S
 from model.steps import step
 from model.things import TAG, Thing, shown
-from model.troubles import Troubles
 
 from fsxsync.errors import NoDaemon
 from fsxsync.model.conflict import is_conflict_name
 
 
-class World(Troubles):
+@dataclass
+class World(Mover):
     """See `Sides`, and `settle`."""
 
     @step
@@ -36,8 +38,19 @@ class World(Troubles):
         left += self._wait()
         assert left == [], f"still pending: {left}, {self.client.status()['associations']}"
         self.was_full = False
-        self.note_losers()
+        for one in self.all:
+            one.note_losers()
         self.check()
+        for one in self.all:
+            one._forget_what_agrees()
+
+    @property
+    def all(self) -> list[World]:
+        """The associations of this world."""
+        return [self] if self.second is None else [self, self.second]
+
+    def _forget_what_agrees(self) -> None:
+        """Only where both sides differ still, as neither yields, it counts who brought what."""
         clashes = self.clashes(self._let_in(self.tree()), self._let_in(self.objects()))
         clashing = {key.rstrip("/") for key in clashes}
         self.ours, self.brought_s, self.decided = {}, {}, set()
@@ -46,7 +59,7 @@ class World(Troubles):
     def _wait(self) -> list[dict[str, Any]]:
         for _ in range(3):
             try:
-                return self.client.wait(self.name.encode(), WAIT_S)
+                return [left for one in self.all for left in self.client.wait(one.name.encode(), WAIT_S)]
             except NoDaemon as error:
                 if not self.was_full:
                     assert self.made.daemon is not None
@@ -61,7 +74,23 @@ class World(Troubles):
         raise AssertionError("the daemon ends again and again")
 
     def check(self) -> None:
-        tree, bucket = self.tree(), self.objects()
+        there = set[bytes]()
+        held: dict[str, Any] = {}
+        for one in self.all:
+            tree, bucket = one.tree(), one.objects()
+            one._check_sides(tree, bucket)
+            there |= {thing.content for thing in (*tree.values(), *bucket.values()) if not thing.lost}
+            for path, thing in tree.items():
+                start = thing.content[:TAG]
+                held[f"{one.name}/{path}"] = (start, "lost") if thing.lost else start
+        missing = sorted(self.must - there)
+        assert not missing, f"lost: {[content[:TAG] for content in missing]}, the tree holds {held}"
+        for one in self.all:
+            one._check_replaced()
+            one._check_given()
+
+    def _check_sides(self, tree: dict[str, Thing], bucket: dict[str, Thing]) -> None:
+        """Promises 3 to 5, and that it is told where they don't agree."""
         clashes = self.clashes(self._let_in(tree), self._let_in(bucket))
         lost = {path for path, thing in self._let_in(tree).items() if thing.lost and path not in bucket}
         self._check_agreement(
@@ -71,18 +100,11 @@ class World(Troubles):
         self._check_contents(
             {**{f"tree: {p}": t for p, t in tree.items()}, **{f"bucket: {p}": t for p, t in bucket.items()}}
         )
-        there = {thing.content for thing in (*tree.values(), *bucket.values()) if not thing.lost}
-        missing = sorted(self.must - there)
-        held = {
-            path: (thing.content[:TAG], "lost") if thing.lost else thing.content[:TAG] for path, thing in tree.items()
-        }
-        assert not missing, f"lost: {[content[:TAG] for content in missing]}, the tree holds {held}"
-        self._check_replaced()
-        self._check_given()
         (row,) = [row for row in self.client.status()["associations"] if row["id"] == self.id]
-        clashing = {key.rstrip("/") for key in clashes}
-        said = {one["path"] for one in self.client.conflicts() if one["kind"] == "clash"}
-        assert said == {f"{self.name}/{path}" for path in clashing}, f"clashes: {said}, and these are: {clashing}"
+        clashing = {f"{self.name}/{key.rstrip('/')}" for key in clashes}
+        listed = [one["path"] for one in self.client.conflicts() if one["kind"] == "clash"]
+        said = {path for path in listed if path.startswith(f"{self.name}/")}
+        assert said == clashing, f"clashes: {said}, and these are: {clashing}"
         expected = (0, len(lost) + len(clashing), "AVAILABLE")
         assert (row["pending"], row["errors"], row["state"]) == expected, row
 
@@ -95,8 +117,10 @@ class World(Troubles):
         history = self.store.history
         with self.store.still():
             replaced, history.replaced = history.replaced, []
-        for one in replaced:
-            path = one.place.removeprefix(f"/{self.bucket}/{self.prefix}")
+        root = self.place_of("")
+        history.replaced += [one for one in replaced if not one.place.startswith(root)]  # another association's
+        for one in [one for one in replaced if one.place.startswith(root)]:
+            path = one.place.removeprefix(root)
             there = Circumstances(
                 policy=self.options.get("on_conflict", "keep-both"),
                 edited_s=self.brought_s.get(path),
@@ -153,8 +177,9 @@ class World(Troubles):
     def settle_and_read(self) -> None:
         """`settle`, and then read every file and every version there was."""
         self.settle()
-        self.check_reading()
-        self.check_versions()
+        for one in self.all:
+            one.check_reading()
+            one.check_versions()
         self.settle()
 
     def check_versions(self) -> None:
