@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from fsxsync.errors import BadInput, LocalChanged, NotExportable
+from fsxsync.errors import BadInput, NotExportable
 from fsxsync.model.association import Lifecycle, Policy
 from fsxsync.model.finding import Finding, Rule, Tally
 from fsxsync.model.identity import Base, Kind, Local
@@ -27,7 +27,6 @@ from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.verifying import Verifier
 from fsxsync.tree.attributes import Seen, see, see_all
 from fsxsync.tree.flags import FlagReader
-from fsxsync.tree.leases import is_open_for_writing
 
 BATCH = 200
 """Entries that one hop to a worker thread looks at; other tasks run between two."""
@@ -275,14 +274,7 @@ class Checker:
         local = pair.local
         if local is None or local.kind is not Kind.FILE or local.stub is not None:
             return False
-        try:
-            fd = self._shared.tree.open_read(pair.tree_path, local)
-        except LocalChanged:
-            return True
-        try:
-            return is_open_for_writing(fd)
-        finally:
-            os.close(fd)
+        return self._shared.tree.is_written(pair.tree_path, local)
 
     # ------------------------------------------------------------- staging
 

@@ -72,6 +72,8 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
         and local.ino in shared.hydrating
     ):
         return Outcome(Next.LATER, "being loaded")  # its mark went a moment ago, and its row is about to follow
+    if _is_written_elsewhere(served, path, base, local):
+        return Outcome(Next.LATER, "open for writing")
     if base is None and local is not None and local.kind is Kind.OTHER:
         raise_not_exportable(served, path)
     if base is not None and local is not None and (base.kind is Kind.DIRECTORY) != (local.kind is Kind.DIRECTORY):
@@ -88,6 +90,16 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     if _moved_on_unseen(served, path, base, local):
         return Outcome(Next.AGAIN, local=True)
     return _made_way(served, path, local)
+
+
+def _is_written_elsewhere(served: Served, path: bytes, base: Base | None, local: Local | None) -> bool:
+    """Somebody has a changed file open for writing behind the mount, or mapped. What is written through a mapping to a
+    page that is still to be brought to the disk moves no time of the file, and its close would look like nothing."""
+    if local is None or local.kind is not Kind.FILE or local.stub is not None:
+        return False
+    if base is not None and base.matches_local(local):
+        return False
+    return served.shared.tree.is_written(served.tree_path(path), local)
 
 
 async def _part_with(served: Served, path: bytes, base: Base, entry: Entry, policy: Policy | None) -> Outcome:

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fsxsync import _core
-from fsxsync.errors import BadInput, FsxSyncError, TreeError, TreeMoved
+from fsxsync.errors import BadInput, FsxSyncError, LocalChanged, TreeError, TreeMoved
 from fsxsync.model.identity import Local
 from fsxsync.model.stub import RESERVED_PREFIX, StubMark
 from fsxsync.tree import identify as identities
 from fsxsync.tree import releasing, settle_together, stubs, walk
 from fsxsync.tree.beneath import DIRECTORY, translated
 from fsxsync.tree.flags import FlagReader
+from fsxsync.tree.leases import is_open_for_writing
 from fsxsync.tree.placing import Places
 from fsxsync.tree.recovery import recover
 from fsxsync.tree.releasing import Releasable
@@ -160,6 +161,20 @@ class Tree:
     def open_read(self, path: bytes, expect: Local) -> int:
         """See `stubs.open_read`."""
         return stubs.open_read(self.root_fd, self.dev, path, expect)
+
+    def is_written(self, path: bytes, local: Local) -> bool:
+        """Somebody has the file open for writing or mapped so, or it is not ``local`` any more. False also where the
+        kernel does not tell (`leases`), or we may not look."""
+        try:
+            fd = self.open_read(path, local)
+        except LocalChanged:
+            return True
+        except TreeError:
+            return False
+        try:
+            return is_open_for_writing(fd)
+        finally:
+            os.close(fd)
 
     def open_write(self, path: bytes, expect_ino: int) -> int:
         """See `stubs.open_write`."""

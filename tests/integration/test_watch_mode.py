@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 from collections.abc import Iterator
@@ -106,6 +107,30 @@ def test_a_file_that_is_open_for_writing_elsewhere_is_not_replaced_under_its_wri
     assert b"somebody else's" in everything
     assert any(b"third line" in one and b"second line" in one for one in everything)
     assert sorted(path.read_bytes() for path in file.parent.iterdir()) == sorted(everything)
+
+
+@pytest.mark.parametrize("way", ["watch", "behind"])
+def test_what_is_written_through_a_mapping_that_outlives_a_look_is_exported(
+    request: pytest.FixtureRequest, moto: MotoServer, s3: Any, bucket: str, way: str
+) -> None:
+    """A page that is still to be brought to the disk is written to once more: no time of the file moves, and its close
+    looks like nothing. So it is not exported before."""
+    made: Instance = request.getfixturevalue("watched" if way == "watch" else "fsx")
+    made.associate(moto, f"s3://{bucket}/p/", "/d")
+    file = made.tree / "d/f"
+    file.write_bytes(bytes(4096))
+    made.settle()
+    fd = os.open(file, os.O_RDWR)
+    with mmap.mmap(fd, 4096) as mapped:
+        os.close(fd)
+        mapped[0] = 1
+        file.chmod(0o600)  # of which inotify tells
+        waited = made.run("wait", "--timeout", "3")
+        assert waited.code != 0
+        assert "open for writing" in waited.out + waited.err
+        mapped[1] = 2
+    made.settle()
+    assert body(s3, bucket, "p/f") == file.read_bytes() == b"\1\2".ljust(4096, b"\0")
 
 
 @pytest.fixture
