@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import sys
@@ -20,7 +21,10 @@ from fsxsync.daemon.notify import notify, watchdog_interval_s
 from fsxsync.daemon.wiring import Parts, build
 from fsxsync.errors import BadInput, FsxSyncError, InvariantBroken
 from fsxsync.mount.session import Session, serve_mount
+from fsxsync.sync import doubt
 from fsxsync.telemetry.log import setup_logging
+
+log = logging.getLogger(__name__)
 
 SWITCH_INTERVAL_S = 0.001
 """How long a worker thread may hold the GIL while a FUSE request waits; Python's default of 5 ms is felt in `ls`."""
@@ -165,12 +169,22 @@ def _serve(
     except* FsxSyncError as failures:
         raise _leaf(failures) from None
     finally:
+        _bring_to_disk(parts)
         parts.tree.close()
         left = sum(parts.catalog.changelog.count(row.id)[1] for row in parts.catalog.associations.all())
         parts.catalog.close()
         if left:
             sys.stderr.write(f"fsxsync: {left} changes are not exported yet; they are kept for the next start\n")
     return 0
+
+
+def _bring_to_disk(parts: Parts) -> None:
+    """What is in the tree: should the machine go down from here on, nobody need doubt it."""
+    try:
+        parts.tree.flush_all()
+        doubt.end(parts.catalog.facts)
+    except FsxSyncError as error:
+        log.warning("the tree is not brought to the disk: %s", error)
 
 
 def _leaf(group: BaseExceptionGroup[FsxSyncError]) -> FsxSyncError:

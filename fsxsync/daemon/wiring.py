@@ -21,6 +21,7 @@ from fsxsync.ports import Conditions, EventQueue, ObjectStore
 from fsxsync.repository.queue import open_queue
 from fsxsync.repository.route import open_route
 from fsxsync.repository.store import open_store
+from fsxsync.sync import doubt
 from fsxsync.sync.engine import Engine
 from fsxsync.sync.served import Shared
 from fsxsync.sync.statusing import StatusFacts
@@ -81,6 +82,10 @@ def build(
     journal = UploadJournal(catalog, lambda store: engine.owner_of(store))  # noqa: PLW0108  made below
     mover = Transfers(part_size=settings.part_size, journal=journal)
     shared = Shared(settings=settings, catalog=catalog, tree=tree, mover=mover, eventlog=eventlog, eager=eager)
+    for name, again in doubt.begin(catalog.facts, [row.id for row in catalog.associations.all()]).items():
+        noted = {path for move in catalog.moves.all(name) for path in (move.path, move.source)}
+        shared.doubts[name] = doubt.Doubt(shared.started_ns, again, noted)
+        _tell_of_doubt(eventlog, name)
     engine = Engine(
         shared,
         open_store=partial(_open_store, pool, journal, settings.association_requests),
@@ -95,6 +100,17 @@ def build(
         ),
     )
     return Parts(settings, catalog, tree, eventlog, shared, engine, pool, tree.instance)
+
+
+def _tell_of_doubt(eventlog: EventLog, association: str) -> None:
+    eventlog.emit(
+        level="WARN",
+        code="MachineWentDown",
+        flow="association",
+        association=association,
+        message="the machine went down under the last daemon: what is missing here is imported again, and of what was"
+        " changed here and is not waiting to be exported both versions are kept",
+    )
 
 
 def _open_store(

@@ -17,6 +17,7 @@ import trio
 from fsxsync.catalog.changelog import Entry
 from fsxsync.errors import KeyRefused, LocalChanged, ObjectChanged, ObjectEncrypted, TypeClash
 from fsxsync.model.association import OnConflict, Policy
+from fsxsync.model.doubt import Trust
 from fsxsync.model.identity import Base, Kind, Local, Remote
 from fsxsync.model.open_conflict import Conflict, LocalVersion
 from fsxsync.sync import archives, conflicts, exporter, importer, links, moves, renames
@@ -62,24 +63,15 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     if is_left_out(served, path, base, local):  # also where it was let through when the hint came
         await leave(served, path, base, local)
         return _made_way(served, path, local)
-    if local is not None and local.kind is not Kind.DIRECTORY and shared.is_written(local.ino):
-        return Outcome(Next.LATER, "open for writing")
-    if (
-        base is not None
-        and base.released
-        and local is not None
-        and local.stub is None
-        and local.ino in shared.hydrating
-    ):
-        return Outcome(Next.LATER, "being loaded")  # its mark went a moment ago, and its row is about to follow
-    if _is_written_elsewhere(served, path, base, local):
-        return Outcome(Next.LATER, "open for writing")
+    if (reason := _not_now(served, path, base, local)) is not None:
+        return Outcome(Next.LATER, reason)
     if base is None and local is not None and local.kind is Kind.OTHER:
         raise_not_exportable(served, path)
     if base is not None and local is not None and (base.kind is Kind.DIRECTORY) != (local.kind is Kind.DIRECTORY):
         return await _part_with(served, path, base, entry, policy)
+    trust = served.doubt.trust(entry) if served.doubt is not None else Trust.FULL
     try:
-        outcome = await _settle(served, path, base, local, entry, decision, policy)
+        outcome = await _settle(served, path, base, local, entry, decision, policy, trust)
     except (KeyRefused, ObjectEncrypted, TypeClash):  # that is all there is to be done about the path
         await _loaded_if_moved(served, path, policy, DONE)
         raise
@@ -90,6 +82,25 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     if _moved_on_unseen(served, path, base, local):
         return Outcome(Next.AGAIN, local=True)
     return _made_way(served, path, local)
+
+
+_DOUBTFUL = frozenset({Delta.GONE, Delta.CONTENT})
+
+
+def _not_now(served: Served, path: bytes, base: Base | None, local: Local | None) -> str | None:
+    """Why the path has to wait for something that ends by itself."""
+    shared = served.shared
+    if local is not None and local.kind is not Kind.DIRECTORY and shared.is_written(local.ino):
+        return "open for writing"
+    if base is None:
+        return "open for writing" if _is_written_elsewhere(served, path, base, local) else None
+    if base.released and local is not None and local.stub is None and local.ino in shared.hydrating:
+        return "being loaded"  # its mark went a moment ago, and its row is about to follow
+    if _is_written_elsewhere(served, path, base, local):
+        return "open for writing"
+    if served.doubt is not None and not served.doubt.scanned and local_delta(base, local) in _DOUBTFUL:
+        return "the tree is looked through first: the machine went down"
+    return None
 
 
 def _is_written_elsewhere(served: Served, path: bytes, base: Base | None, local: Local | None) -> bool:
@@ -178,13 +189,14 @@ async def _settle(  # noqa: C901
     entry: Entry,
     decision: Decision | None = None,
     policy: Policy | None = None,
+    trust: Trust = Trust.FULL,
 ) -> Outcome:
     shared = served.shared
     policy = policy or served.association.policy
     if await _moved_here(served, path, base, local):
         return Outcome(Next.AGAIN, local=True, remote=entry.remote)
     # After a failure, or where something is wrong with the object, the row's knowledge is no longer enough.
-    hinted = entry.remote or entry.attempts > 0 or asks_repository(served, path)
+    hinted = entry.remote or entry.attempts > 0 or asks_repository(served, path) or trust is not Trust.FULL
     is_clash = conflicts.is_clash(served, path)  # asked before an action forgets it
     if served.filters.leaves_out(base, local, None):
         return _leave_size(served, path, base, local)
@@ -210,7 +222,7 @@ async def _settle(  # noqa: C901
         return held
     moved = await renames.is_moved_stub(served, path, base, own)
     decided = decision.keep if decision is not None else None
-    action = reconcile(base, own, remote, policy, same_bytes=known, moved=moved, decided=decided)
+    action = reconcile(base, own, remote, policy, same_bytes=known, moved=moved, decided=decided, trust=trust)
     action = replace(action, local=local)  # executors have to find the mark that there is
     if action.verdict in _UNCHECKED and _moved_on(served, path, base, local):
         return Outcome(Next.AGAIN, local=True, remote=hinted)

@@ -147,3 +147,5 @@ async def _handle(served: Served, entry: Entry) -> None:
     changelog.done(entry)
     if outcome.next is Next.AGAIN:
         served.add_hint(entry.path, local=outcome.local, remote=outcome.remote, ino=entry.ino)
+    else:
+        served.looked(entry.path)

@@ -11,6 +11,7 @@ import enum
 from dataclasses import dataclass, replace
 
 from fsxsync.model.association import Event, OnConflict, Policy
+from fsxsync.model.doubt import Trust
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 
 
@@ -268,6 +269,15 @@ def _verdict(
     return verdict
 
 
+def _doubted(verdict: Verdict, mine: Delta, theirs: Delta, trust: Trust) -> Verdict:
+    """What is done where a power cut may have taken back what was done here, and an object is there."""
+    if mine is D.GONE:
+        return V.IMPORT
+    if mine is D.CONTENT and theirs is not D.GONE and verdict in {V.EXPORT, V.MERGE_EXPORT} and trust is Trust.NONE:
+        return V.CONFLICT
+    return verdict
+
+
 def _is_stripped(base: Base | None, local: Local | None) -> bool:
     """The row says stub, the file has no mark, and its bytes are neither the object's nor what was loaded last. It is
     untouched otherwise: the mark was stripped. That is never exported as zeros (DESIGN §3.4)."""
@@ -352,6 +362,7 @@ def reconcile(
     same_bytes: bool | None = None,
     moved: bool = False,
     decided: OnConflict | None = None,
+    trust: Trust = Trust.FULL,
 ) -> Action:
     """Decide what to do about one path.
 
@@ -359,8 +370,12 @@ def reconcile(
     ``moved`` says of a stub that the object it stands for is there, under another key: somebody renamed it to this
     path, and its content is an edit like any other. Its bytes are only where the copy to this path's key gets them.
     ``decided`` is a person's word on a conflict of contents: it stands above the policy, also above what that allows.
+    ``trust``: how far the tree is believed; where it is not, no content loses to another, whatever the policy says.
     """
     verdict = _verdict(base, local, remote, same_bytes=same_bytes, moved=moved)
+    if trust is not Trust.FULL and remote is not None:
+        verdict = _doubted(verdict, local_delta(base, local), remote_delta(base, remote), trust)
+        policy = replace(policy, on_conflict=OnConflict.KEEP_BOTH)
     posix: Posix | None = None
     conflict = False
     if verdict in {V.CONFLICT, V.META_CONFLICT} and local is not None and remote is not None:

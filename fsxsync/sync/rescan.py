@@ -34,6 +34,8 @@ class _Seen:
     gone: list[Base] = field(default_factory=list)
     appeared: set[tuple[int, int, int]] = field(default_factory=set)
     """Of files that no row knows under their name: they may be known under another one."""
+    differ: set[bytes] = field(default_factory=set)
+    """Files that are other ones than their rows say, or have none; noted while the tree is doubted."""
 
 
 async def rescan(served: Served, intake: Intake, *, accept_deletes: bool = False) -> int:
@@ -60,6 +62,7 @@ async def rescan(served: Served, intake: Intake, *, accept_deletes: bool = False
             intake.flush()
             await trio.lowlevel.checkpoint()
         await intake.look_at_reports(served)
+        _doubt(served, seen, accept_deletes=accept_deletes)
     finally:
         shared.expanding -= 1
     return seen.entries
@@ -84,6 +87,21 @@ def _brake(served: Served, intake: Intake, seen: _Seen) -> None:
     if why := brakes.implausible_scan(seen.known, unseen):
         served.tree_believed = False
         raise ScanRefused(f"scan of {served.association.file_system_path}", why)
+
+
+def _doubt(served: Served, seen: _Seen, *, accept_deletes: bool) -> None:
+    """From now on it is known what the doubt is about. Who has another name now is not missing; nor does somebody doubt
+    what he has just accepted."""
+    doubt = served.doubt
+    if doubt is None:
+        return
+    doubt.paths |= seen.differ
+    if not accept_deletes:
+        doubt.paths |= {row.path for row in seen.gone if _mark(row) not in seen.appeared}
+    most = seen.known + len(seen.gone) + PENDING_MAX
+    doubt.scan_ended(entry.path for entry in served.shared.catalog.changelog.pending(served.id, b"", most))
+    served.end_doubt()
+    served.wake()
 
 
 def _mark(file: Base | Local) -> tuple[int, int, int]:
@@ -123,6 +141,7 @@ async def _merge(served: Served, intake: Intake) -> _Seen:
             else:
                 if local.kind is not Kind.DIRECTORY:
                     seen.appeared.add(_mark(local))
+                _differs(served, seen, path, local)
                 intake.changed(tree_path)
         intake.flush()
     while row is not None:
@@ -138,7 +157,13 @@ def _known(served: Served, intake: Intake, seen: _Seen, row: Base, local: Local)
         seen.known += row.kind is not Kind.DIRECTORY
         if row.matches_local(local):
             return
+        _differs(served, seen, row.path, local)
     intake.changed(served.tree_path(row.path))
+
+
+def _differs(served: Served, seen: _Seen, path: bytes, local: Local) -> None:
+    if served.doubt is not None and local.kind is not Kind.DIRECTORY:
+        seen.differ.add(path)
 
 
 def check_directory(served: Served) -> None:

@@ -21,6 +21,7 @@ from fsxsync.model.keys import key_of
 from fsxsync.model.measures import Histogram, Measures
 from fsxsync.ports import Front, Mover, ObjectStore
 from fsxsync.sync.courtesy import Courtesy
+from fsxsync.sync.doubt import Doubt, settled
 from fsxsync.sync.filters import Filters
 from fsxsync.sync.outside import Outside
 from fsxsync.sync.own_work import OwnWork
@@ -148,6 +149,8 @@ class Shared:
     expanding: int = 0
     """Directories whose content is still to be turned into hints; no file is deleted remotely meanwhile,
     because a hint to come may say that it only moved."""
+    doubts: dict[str, Doubt] = field(default_factory=dict)
+    """Association id -> what is not believed of its tree since the machine went down."""
     is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
     served: Mapping[str, Served] = field(default_factory=dict)
     """Association id -> what serves it; the engine's own."""
@@ -259,6 +262,23 @@ class Served:
 
     def tree_path(self, path: bytes) -> bytes:
         return self.association.tree_path(path)
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """What is not believed of the tree since the machine went down."""
+        return self.shared.doubts.get(self.id)
+
+    def looked(self, path: bytes) -> None:
+        """A look has come to its end, and both sides are as they are to be."""
+        if (doubt := self.doubt) is not None:
+            doubt.paths.discard(path)
+            self.end_doubt()
+
+    def end_doubt(self) -> None:
+        """If all that differed was looked at."""
+        if (doubt := self.doubt) is not None and doubt.is_over:
+            settled(self.shared.catalog.facts, self.id)
+            del self.shared.doubts[self.id]
 
     def wake(self) -> None:
         self.hints.set()

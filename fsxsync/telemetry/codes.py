@@ -81,6 +81,7 @@ _OURS: Mapping[str, Code] = {
     "ConflictResolved": Code("INFO", "import", "A person chose a version"),
     "ExtendedAttributesLeft": Code("WARN", "export", "Extended attributes left behind"),
     "InotifyOverflow": Code("WARN", "export", "Change records lost, tree is scanned"),
+    "MachineWentDown": Code("WARN", "association", "The tree may have lost what was done last"),
     "MassDeleteStopped": Code("ERROR", "association", "Too much is gone at once: nothing is deleted"),
     "PoisonMessage": Code("WARN", "import", "Unreadable queue message dropped"),
     "S3ObjectChecksumMismatch": Code("ERROR", "restore", "Data does not fit the object's checksum"),

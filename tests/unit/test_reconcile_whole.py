@@ -10,6 +10,7 @@ import pytest
 from support.small_world import Version, base_of, local_of, remote_of
 
 from fsxsync.model.association import OnConflict, Policy
+from fsxsync.model.doubt import Trust
 from fsxsync.sync import reconcile as module
 from fsxsync.sync.reconcile import QUIET, TABLE, Delta, Verdict, reconcile
 
@@ -43,14 +44,14 @@ def world() -> Iterator[Case]:
 WORLD = list(world())
 
 
-def decide(case: Case) -> module.Action:
+def decide(case: Case, trust: Trust = Trust.FULL) -> module.Action:
     base = base_of(case.base, released=case.is_stub)
     local = local_of(case.tree, base=case.base, is_stub=case.is_stub)
     remote = remote_of(case.bucket)
     same: bool | None = None
     if case.tree and case.bucket and case.digests_known:
         same = case.tree.content == case.bucket.content
-    return reconcile(base, local, remote, case.policy, same_bytes=same)
+    return reconcile(base, local, remote, case.policy, same_bytes=same, trust=trust)
 
 
 def act(case: Case, action: module.Action) -> tuple[Version | None, Version | None, list[Version]]:
@@ -170,6 +171,20 @@ def test_a_quiet_pair_costs_nothing_and_a_crash_before_the_row_costs_one_look() 
 
         assert decide(settled).verdict in {V.NOTHING, V.REFRESH}, case
         assert decide(again).verdict in QUIET | {V.EXPORT_META, V.IMPORT_META}, (case, decide(again).verdict)
+
+
+@pytest.mark.parametrize("trust", [Trust.EDITS, Trust.NONE])
+def test_after_a_power_cut_no_object_and_no_edit_is_gone(trust: Trust) -> None:
+    """Whatever the policy says: what is missing or changed here may be what the file system lost."""
+    for case in WORLD:
+        tree, bucket, kept = act(case, decide(case, trust))
+        after = contents(tree, bucket, *kept)
+        is_edit = case.tree is not None and not case.is_stub and contents(case.tree) != contents(case.base)
+        is_known = case.bucket is not None and contents(case.bucket) == contents(case.base)
+        if case.bucket is not None and not (trust is Trust.EDITS and is_edit and is_known):
+            assert contents(case.bucket) <= after, case
+        if is_edit:
+            assert contents(case.tree) <= after, case
 
 
 # Rows whose change no sentence can tell from the right one: the states are equal in effect.
