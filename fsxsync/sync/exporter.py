@@ -133,8 +133,14 @@ def _apply(served: Served, path: bytes, local: Local, posix: Posix) -> Local:
 
 
 def set_metadata(served: Served, path: bytes, local: Local, posix: Posix) -> Local:
-    """Change the file's metadata and tell the kernel."""
+    """Change the file's metadata and tell the kernel.
+
+    Raises:
+        LocalChanged: it is another file by now, or its data has just come. TreeError.
+    """
     tree_path = served.tree_path(path)
+    if posix.mtime_ns is not None:
+        served.shared.give_times(local.ino, posix.atime_ns, posix.mtime_ns)
     after = served.shared.tree.set_metadata(
         tree_path,
         local,

@@ -65,6 +65,7 @@ class StubHydrator(FrontHints):
         self._idle = IdleData(shared, self._memory, self._active, forget=self.forget, report=self._settler.report)
         self._restorer = Restorer(shared, self, self._settler)
         shared.let_go = self.let_go
+        shared.give_times = self.give_times
         shared.restore = self.restore
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -260,6 +261,13 @@ class StubHydrator(FrontHints):
         if mtime_ns is not None:
             hydration.mtime_ns = mtime_ns
         return hydration.atime_ns, hydration.mtime_ns
+
+    def give_times(self, ino: int, atime_ns: int | None, mtime_ns: int | None) -> None:
+        """See `Shared.give_times`."""
+        hydration = self._active.get(ino)
+        if hydration is not None and hydration.settling is not None:
+            raise LocalChanged(f"new times of {hydration.path!r}", "its data has just come")
+        self.retimed(ino, atime_ns=atime_ns, mtime_ns=mtime_ns)
 
     # ------------------------------------------------------------- downloads
 

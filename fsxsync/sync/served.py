@@ -71,6 +71,10 @@ def nobody_loads(_ino: int) -> AbstractAsyncContextManager[None]:
     return nullcontext()
 
 
+def nobody_is_loading(_ino: int, _atime_ns: int | None, _mtime_ns: int | None) -> None:
+    """`Shared.give_times` where there is no hydrator."""
+
+
 async def nobody_restores(_tree_path: bytes) -> int:
     """`Shared.restore` where there is no hydrator."""
     return 0
@@ -128,6 +132,9 @@ class Shared:
     let_go: Callable[[int], AbstractAsyncContextManager[None]] = nobody_loads
     """Inside, the hydrator has that inode not open for writing, so that the file may be replaced or removed while it
     is being loaded; who reads the old one goes on. What is done inside must not await."""
+    give_times: Callable[[int, int | None, int | None], None] = nobody_is_loading
+    """That inode gets these times (atime, mtime), also once what is loaded of it just now has come, which moves them.
+    Raises LocalChanged: it has come, and is being made durable; look again."""
     restore: Callable[[bytes], Awaitable[int]] = nobody_restores
     """Load the released file at that path of the tree where it is, and make it an ordinary one, under all its names.
     Raises FsxSyncError."""

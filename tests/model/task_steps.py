@@ -51,24 +51,26 @@ class TaskMaker(Giver):
 
     def _begin_task(self, kind: str, path: str) -> str | None:
         """None: it can't be done, for a reason that there is."""
+        was_there = os.path.lexists(self.behind / path)
         try:
             made = self.client.create_task({"type": kind, "paths": [f"{self.name}/{path}".rstrip("/")]})
         except NoDaemon:
             self._is_really_down()
             return None
         except DaemonError as error:
-            if error.code not in self._reasons_against(kind, path):
+            is_there = was_there and os.path.lexists(self.behind / path)  # an import may have brought it meanwhile
+            if error.code not in self._reasons_against(kind, is_there=is_there):
                 raise
             return None
         task: str = made["id"]
         self.tasks.append(task)
         return task
 
-    def _reasons_against(self, kind: str, path: str) -> set[str]:
+    def _reasons_against(self, kind: str, *, is_there: bool) -> set[str]:
         reasons = set()
         if kind == RELEASE and self.way == "watch":
             reasons.add("UnsupportedOperation")
-        if not os.path.lexists(self.behind / path):
+        if not is_there:
             reasons.add("BadRequest")
         if self.tasks:
             reasons.add("DataRepositoryTaskExecuting")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from model.daemons import Daemons
+from model.gates import Gate
 from model.world import World
 from support.instance import eventually
 
@@ -361,6 +363,22 @@ def test_two_names_of_a_released_file_whose_objects_have_two_etags_were_damaged_
     world.stop()  # or the daemon may remember the other name
     world.start()
     world.read(name)
+    world.settle_and_read()
+
+
+def test_a_time_that_came_in_while_a_file_was_loaded_went_back(versioned: World) -> None:
+    """What is loaded puts the file's times back as they were when that began."""
+    world = versioned
+    world.put("a", 70_000, mode=0o755)
+    world.settle()
+    world.store.gate = gate = Gate("GET", world.place_of("a"), "begun")
+    reader = threading.Thread(target=world.read, args=("a",))
+    reader.start()
+    assert gate.is_met(10)
+    world.change_metadata("a", 0o600, owner=1001)
+    eventually(lambda: os.stat(world.behind / "a").st_uid == 1001)
+    gate.open()
+    reader.join()
     world.settle_and_read()
 
 

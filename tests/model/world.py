@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from model.history import Made
@@ -20,6 +20,9 @@ from fsxsync.model.conflict import is_conflict_name
 @dataclass
 class World(Mover):
     """See `Sides`, and `settle`."""
+
+    clashing: set[str] = field(default_factory=set)
+    """Where neither side yielded when both came to rest last."""
 
     @step
     def settle(self) -> None:
@@ -51,10 +54,8 @@ class World(Mover):
 
     def _forget_what_agrees(self) -> None:
         """Only where both sides differ still, as neither yields, it counts who brought what."""
-        clashes = self.clashes(self._let_in(self.tree()), self._let_in(self.objects()))
-        clashing = {key.rstrip("/") for key in clashes}
         self.ours, self.brought_s, self.decided = {}, {}, set()
-        self.theirs = {path: contents for path, contents in self.theirs.items() if path in clashing}
+        self.theirs = {path: contents for path, contents in self.theirs.items() if path in self.clashing}
 
     def _wait(self) -> list[dict[str, Any]]:
         for _ in range(3):
@@ -101,11 +102,11 @@ class World(Mover):
             {**{f"tree: {p}": t for p, t in tree.items()}, **{f"bucket: {p}": t for p, t in bucket.items()}}
         )
         (row,) = [row for row in self.client.status()["associations"] if row["id"] == self.id]
-        clashing = {f"{self.name}/{key.rstrip('/')}" for key in clashes}
+        self.clashing = {key.rstrip("/") for key in clashes}
         listed = [one["path"] for one in self.client.conflicts() if one["kind"] == "clash"]
-        said = {path for path in listed if path.startswith(f"{self.name}/")}
-        assert said == clashing, f"clashes: {said}, and these are: {clashing}"
-        expected = (0, len(lost) + len(clashing), "AVAILABLE")
+        said = {path.removeprefix(f"{self.name}/") for path in listed if path.startswith(f"{self.name}/")}
+        assert said == self.clashing, f"clashes: {said}, and these are: {self.clashing}"
+        expected = (0, len(lost) + len(self.clashing), "AVAILABLE")
         assert (row["pending"], row["errors"], row["state"]) == expected, row
 
     def _let_in(self, things: dict[str, Thing]) -> dict[str, Thing]:
