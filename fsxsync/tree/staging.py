@@ -105,7 +105,7 @@ class Staging:
         with translated("opening the staging directory", os.fsencode(path)):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.fd = _open_own(path)
-        self.moments = Moments(self.fd)
+        self.moments = Moments(self.fd, dev)
         self._numbers = itertools.count(1)
 
     def close(self) -> None:
