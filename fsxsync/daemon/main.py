@@ -22,6 +22,7 @@ from fsxsync.daemon.wiring import Parts, build
 from fsxsync.errors import BadInput, FsxSyncError, InvariantBroken
 from fsxsync.mount.session import Session, serve_mount
 from fsxsync.sync import doubt
+from fsxsync.sync.rescued import tell_rescued
 from fsxsync.telemetry.log import setup_logging
 
 log = logging.getLogger(__name__)
@@ -199,6 +200,7 @@ def _leaf(group: BaseExceptionGroup[FsxSyncError]) -> FsxSyncError:
 async def _main(parts: Parts, state_dir: Path, front: Front | None, ready: Callable[[], None]) -> None:
     """The supervision tree (TASTE §2.3). Whoever ends first ends the daemon."""
     ending = trio.Event()
+    tell_rescued(parts.shared)
     # The pool outlives all who wait for it.
     async with parts.pool.running(), trio.open_nursery() as nursery:
         nursery.start_soon(_end_on_signal, ending, name="signals")

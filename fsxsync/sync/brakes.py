@@ -9,13 +9,17 @@ SHARE = 0.5
 """Nor that more than this many and more than this share of all are gone at once."""
 
 
-def implausible_listing(known: int, missing: int, listed: int) -> str:
+def implausible_listing(known: int, missing: int, listed: int, *, missing_files: int = 0, markers: int = 0) -> str:
     """'' if the listing may be believed; else why not.
 
-    ``known`` objects were there at the last agreement, ``missing`` of them are not in a listing of ``listed`` keys.
+    ``known`` objects were there at the last agreement. ``missing`` of them, ``missing_files`` of which are no directory
+    markers, are not in a listing of ``listed`` keys. Not counted among these are ``markers`` of directories: they stay,
+    or are made by a store's console, where everything else is gone.
     """
-    if listed == 0 and known >= EMPTY_FLOOR:
-        return f"the listing is empty, and {known} objects were known"
+    if listed == 0 and known >= EMPTY_FLOOR and missing == known:
+        return f"the listing is empty{_but_for(markers)}, and {known} objects were known"
+    if listed == 0 and missing_files >= EMPTY_FLOOR:
+        return f"the listing is empty{_but_for(markers)}, and {missing_files} objects of files were known"
     if _too_many(known, missing):
         return f"{missing} of {known} known objects are missing from the listing"
     return ""
@@ -31,6 +35,10 @@ def implausible_scan(known: int, gone: int) -> str:
     if _too_many(known, gone):
         return f"{gone} of {known} known files are gone from the tree, and nobody saw them go"
     return ""
+
+
+def _but_for(markers: int) -> str:
+    return " but for directory markers" if markers else ""
 
 
 def _too_many(known: int, gone: int) -> bool:

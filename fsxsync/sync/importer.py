@@ -6,7 +6,15 @@ import os
 
 import trio
 
-from fsxsync.errors import KeyRefused, LocalChanged, ObjectArchived, ObjectChanged, RepositoryError, TypeClash
+from fsxsync.errors import (
+    FsxSyncError,
+    KeyRefused,
+    LocalChanged,
+    ObjectArchived,
+    ObjectChanged,
+    RepositoryError,
+    TypeClash,
+)
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
 from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.model.stub import StubMark
@@ -99,23 +107,22 @@ async def _stage_loaded(served: Served, key: str, remote: Remote, posix: Posix) 
     tree = served.shared.tree
     uid, gid = chown_ids(served, posix)
     fd, name = tree.stage_file()
-    digest = None
-    try:
-        await load_object(served, key, remote, fd)
-        digest = (await trio.to_thread.run_sync(tree.hash_file, fd, remote.size))[0]
-    except BaseException:
-        os.close(fd)
-        tree.discard_staged(name)
-        raise
-    staged = tree.finish_staged(
-        fd,
-        name,
-        mode=posix.mode or 0,
-        uid=uid,
-        gid=gid,
-        mtime_ns=posix.mtime_ns or 0,
-        atime_ns=posix.atime_ns or 0,
-    )
+    with tree.discarding(name):
+        try:
+            await load_object(served, key, remote, fd)
+            digest = (await trio.to_thread.run_sync(tree.hash_file, fd, remote.size))[0]
+        except BaseException:
+            os.close(fd)
+            raise
+        staged = tree.finish_staged(
+            fd,
+            name,
+            mode=posix.mode or 0,
+            uid=uid,
+            gid=gid,
+            mtime_ns=posix.mtime_ns or 0,
+            atime_ns=posix.atime_ns or 0,
+        )
     return staged, digest
 
 
@@ -138,16 +145,13 @@ async def import_object(served: Served, path: bytes, action: Action) -> Base:
     staged, digest = await stage(served, path, remote, posix)
     tree_path = served.tree_path(path)
     tree = served.shared.tree
-    try:
+    with tree.discarding(staged.name):
         dress(served, path, staged, local, posix)
         if local is None:
             placed = tree.place(staged, tree_path)
         else:
             async with served.shared.let_go(local.ino):
                 placed = tree.exchange_in(staged, tree_path, local)
-    except LocalChanged:
-        tree.discard_staged(staged.name)
-        raise
     served.counts.imported += 1
     served.counts.imported_bytes += remote.size
     served.shared.invalidate(tree_path, *([local.ino] if local else []), data=True)
@@ -175,12 +179,9 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
             error.what, error.why, advice="rename the file back, or have its object restored"
         ) from error
     tree_path = served.tree_path(path)
-    try:
+    with served.shared.tree.discarding(staged.name):
         dress(served, path, staged, local, Posix())
         served.shared.tree.exchange_in(staged, tree_path, local)
-    except LocalChanged:
-        served.shared.tree.discard_staged(staged.name)
-        raise
     served.shared.invalidate(tree_path, local.ino, data=True)
     # The object may go as soon as this look is through: after a power cut the stub must not stand here again.
     await trio.to_thread.run_sync(served.shared.tree.settle, tree_path)
@@ -208,12 +209,9 @@ async def load_astray(served: Served, base: Base) -> bool:
         raise RepositoryError(
             error.what, error.why, advice="move the file back, or have its object restored"
         ) from error
-    try:
+    with tree.discarding(staged.name):
         tree.dress_staged(staged.name, tree.xattrs(tree_path))
         tree.exchange_in(staged, tree_path, local)
-    except LocalChanged:
-        tree.discard_staged(staged.name)
-        raise
     served.shared.invalidate(tree_path, local.ino, data=True)
     await trio.to_thread.run_sync(tree.settle, tree_path)
     return True
@@ -315,18 +313,19 @@ async def keep_both(served: Served, path: bytes, action: Action) -> tuple[Base, 
     tree = served.shared.tree
     posix = served.posix_for(remote, None)
     staged, digest = await stage(served, path, remote, posix)
-    kept = b""
-    try:
+    with tree.discarding(staged.name):
         dress(served, path, staged, None, posix)  # what the file has goes with it
         async with served.shared.let_go(local.ino):
             kept = conflicts.free_name(served, path)
             # First: a crash after the exchange must not leave a copy that nobody is told of.
             conflicts.note(served, path, ConflictKind.KEPT, local, remote, kept)
-            placed = tree.exchange_in(staged, served.tree_path(path), local, keep_as=served.tree_path(kept))
-    except (LocalChanged, TypeClash):
-        tree.discard_staged(staged.name)
-        served.shared.catalog.conflicts.delete_copy(served.id, kept)
-        raise
+            try:
+                placed = tree.exchange_in(staged, served.tree_path(path), local, keep_as=served.tree_path(kept))
+            except FsxSyncError:
+                there = tree.identify(served.tree_path(kept))
+                if there is None or there.ino != local.ino:
+                    served.shared.catalog.conflicts.delete_copy(served.id, kept)
+                raise
     served.counts.imported += 1
     served.counts.imported_bytes += remote.size
     served.shared.invalidate(served.tree_path(path), local.ino, data=True)

@@ -50,10 +50,14 @@ class _Progress:
     started_ns: int
     held_until_ns: int
     listed: int = 0
+    markers: int = 0
+    """Keys among these that end with a slash."""
     known: int = 0
     new: list[tuple[bytes, Listed]] = field(default_factory=list)
     hints: list[bytes] = field(default_factory=list)
     missing: list[bytes] = field(default_factory=list)
+    missing_directories: set[bytes] = field(default_factory=set)
+    """Paths among these whose objects were directory markers."""
     refused: set[bytes] = field(default_factory=set)
     """Paths in conflict with what is in their way, of which the listing has shown nothing yet."""
 
@@ -80,12 +84,10 @@ async def reconcile_listing(served: Served, intake: Intake, consent: Consent) ->
         if count % PAGE == PAGE - 1:
             await trio.lowlevel.checkpoint()
     consent.gone.intersection_update(progress.missing)
-    accepted = len(consent.gone)
-    why = brakes.implausible_listing(progress.known - accepted, len(progress.missing) - accepted, progress.listed)
+    why = _implausible(progress, consent.gone)
     if why:
         left = [path for path in progress.missing if path not in consent.gone]
-        gone = await _gone_here(served, left)
-        why = brakes.implausible_listing(progress.known - accepted - gone, len(left) - gone, progress.listed)
+        why = _implausible(progress, consent.gone | await _gone_here(served, left))
     if why and Event.DELETED in served.association.policy.imports:
         if not consent.given:
             served.listing_believed = False
@@ -127,13 +129,26 @@ class _Rows:
             yield row
 
 
-async def _gone_here(served: Served, paths: Sequence[bytes]) -> int:
-    """Of how many nothing stands here any more: their deletes are no accident, and lose nothing. Somebody removed
+def _implausible(progress: _Progress, expected: set[bytes]) -> str:
+    """'' if the listing may be believed; else why not. ``expected`` are paths that may be missing."""
+    left = [path for path in progress.missing if path not in expected]
+    return brakes.implausible_listing(
+        progress.known - (len(progress.missing) - len(left)),
+        len(left),
+        progress.listed - progress.markers,
+        missing_files=sum(path not in progress.missing_directories for path in left),
+        markers=progress.markers,
+    )
+
+
+async def _gone_here(served: Served, paths: Sequence[bytes]) -> set[bytes]:
+    """Those where nothing stands any more: their deletes are no accident, and lose nothing. Somebody removed
     the files, and their objects went, or are just going, while the rows were compared with the listing."""
-    gone = 0
+    gone: set[bytes] = set()
     for start in range(0, len(paths), PAGE):
-        found = served.shared.tree.identify_many([served.tree_path(path) for path in paths[start : start + PAGE]])
-        gone += sum(local is None for local in found.values())
+        part = paths[start : start + PAGE]
+        found = served.shared.tree.identify_many([served.tree_path(path) for path in part])
+        gone.update(path for path, local in zip(part, found.values(), strict=True) if local is None)
         await trio.lowlevel.checkpoint()
     return gone
 
@@ -144,10 +159,13 @@ def _missing(served: Served, row: Known, progress: _Progress) -> None:
         return
     progress.known += 1
     progress.missing.append(row.path)
+    if row.is_directory:
+        progress.missing_directories.add(row.path)
 
 
 def _compare(served: Served, intake: Intake, rows: _Rows, listed: Listed, progress: _Progress) -> None:
     progress.listed += 1
+    progress.markers += listed.key.endswith("/")
     try:
         path, is_directory = path_of(listed.key, served.association.prefix)
     except KeyNotPosix as error:

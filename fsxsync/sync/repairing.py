@@ -33,7 +33,7 @@ _EVERY_S = 0.02
 
 _LEFT: Mapping[Rule, str] = {
     Rule.STUB_ASTRAY: "move it back to where it came from, or remove it; the object is not touched by that",
-    Rule.STAGING_LEFTOVER: "a restart clears it away, or puts it back beside its path",
+    Rule.STAGING_LEFTOVER: "a restart clears it away, puts it back beside its path, or says in the event log why not",
     Rule.LOCAL_DAMAGED: "copy the file aside to compare; 'fsxsync release' it, and the next read loads the object",
     Rule.OBJECT_DIFFERS: "find out which side is right: writing the file anew exports it, releasing takes the object",
     Rule.OBJECT_CHANGED: "the association imports no changes; 'fsxsync import PATH' brings it",

@@ -93,6 +93,7 @@ _OURS: Mapping[str, Code] = {
     "EventQueueDoesNotExist": Code("ERROR", "import", "Event queue not found"),
     "EventNotificationOverlap": Code("ERROR", "association", "Another notification takes the same events"),
     "EventRouteBroken": Code("ERROR", "import", "The bucket's notification is gone"),
+    "FileRecovered": Code("WARN", "daemon", "A file was out of its place when the daemon died"),
     "EventsDropped": Code("WARN", "daemon", "Events could not be written"),
 }
 

@@ -1,23 +1,59 @@
-"""What a crash left in the staging directory: what may be somebody's only copy goes back, the rest goes."""
+"""What a crash left in the staging directory: what may be somebody's only copy goes back, or stays; the rest goes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from fsxsync.errors import FsxSyncError
 from fsxsync.tree.placing import Places
-from fsxsync.tree.staging import Note, Staging
+from fsxsync.tree.staging import OLD, Note, Staging
 
 
-def recover(places: Places, staging: Staging) -> list[tuple[bytes, bytes | None]]:
-    """Clear what an earlier daemon left. (Path it stood at, path it has now or None if it had to stay) of each file
-    that was of value. Raises TreeError."""
-    rescued: list[tuple[bytes, bytes | None]] = []
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """A file that may be of value. ``name`` is what the staging directory calls it, ``was`` where it stood, None if
+    nobody knows; ``now`` where it is, None if it had to stay in the staging directory."""
+
+    name: bytes
+    was: bytes | None
+    now: bytes | None
+
+
+def recover(places: Places, staging: Staging) -> list[Rescued]:
+    """Clear what an earlier daemon left; what was of value. What has to stay is named at each start. Raises
+    TreeError."""
+    rescued: list[Rescued] = []
     for name, note in staging.leftovers():
-        if note is None or _is_worthless(places, staging, name, note):
+        if note is None:
+            if _may_be_of_value(staging, name):
+                rescued.append(Rescued(name, None, None))
+            else:
+                staging.discard_leftover(name)
+        elif _is_worthless(places, staging, name, note):
             staging.discard_leftover(name)
-            continue
-        kept = _kept(places, name, note) or places.rescue(name, note.keep_as or note.path)
-        rescued.append((note.path, kept))
-        staging.discard_note(name)
+        else:
+            kept = _kept(places, name, note) or _rescue(places, name, note.keep_as or note.path)
+            rescued.append(Rescued(name, note.path, kept))
+            staging.discard_note(name)
     return rescued
+
+
+def _may_be_of_value(staging: Staging, name: bytes) -> bool:
+    """Of something without a note that can be read: a power cut emptied it, and whether this was taken out of the tree
+    or was to be put in its place, nobody knows. The bytes of a stub are in the repository; of a size of its own, it is
+    none any more."""
+    if not name.startswith(OLD):
+        return False
+    now = staging.identify(name)
+    return now.stub is None or now.stub.size != now.size
+
+
+def _rescue(places: Places, name: bytes, path: bytes) -> bytes | None:
+    """One that can't be placed keeps no daemon from starting: it stays, and is named again at the next start."""
+    try:
+        return places.rescue(name, path)
+    except (FsxSyncError, OSError):
+        return None
 
 
 def _kept(places: Places, name: bytes, note: Note) -> bytes | None:

@@ -3,6 +3,8 @@
 Two kinds of names live here. ``new-…`` is being made: nothing of value is lost with it. ``old-…`` is a file that was
 taken out of the tree to be checked; for a moment it may be the only copy of what somebody just wrote. Its note
 (``old-….note``), written before it is taken out, says where it came from, so that a start after a crash finds it again.
+The note is not brought to the disk first, which would cost each import a commit of the journal: after a power cut it
+may be empty. Then nobody knows where the file came from, and it stays here (`recovery`).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from fsxsync.model.identity import Local
 from fsxsync.model.stub import RESERVED_PREFIX, XATTR, StubMark
 from fsxsync.tree.beneath import DIRECTORY, translated, tree_error
 from fsxsync.tree.identify import identify_fd, local_of
-from fsxsync.tree.moments import Moments
+from fsxsync.tree.moments import Moments, write_whole
 from fsxsync.tree.xattrs import write_xattrs
 
 INSIDE = b".fsxsync-staging"
@@ -80,7 +82,8 @@ class Note:
 
     @classmethod
     def decode(cls, raw: bytes) -> Note | None:
-        """None for a note that a crash left half-written: then nothing was taken out yet."""
+        """None for a note that is not whole. A killed daemon leaves such a one before anything was taken out; a power
+        cut may do so after that."""
         try:
             document = json.loads(raw)
             kept, staged = document["keep_as"], document.get("staged")
@@ -105,15 +108,16 @@ class Staging:
         with translated("opening the staging directory", os.fsencode(path)):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.fd = _open_own(path)
-        self.moments = Moments(self.fd)
+        self.moments = Moments(self.fd, dev)
+        # Apart from what an earlier daemon left here, and may have to stay: in a container, all have one process id.
+        self._own = f"{os.getpid()}-{os.urandom(4).hex()}"
         self._numbers = itertools.count(1)
 
     def close(self) -> None:
         os.close(self.fd)
 
     def _name(self, kind: bytes) -> bytes:
-        # The process id keeps apart what an earlier daemon left here.
-        return kind + f"{os.getpid()}-{next(self._numbers)}".encode()
+        return kind + f"{self._own}-{next(self._numbers)}".encode()
 
     # ------------------------------------------------------------- making
 
@@ -138,11 +142,12 @@ class Staging:
     def symlink(self, target: bytes, *, uid: int, gid: int, mtime_ns: int) -> Staged:
         """A symlink. Raises NoSpace, TreeError."""
         name = self._name(NEW)
-        with translated("staging", name), durable("staging.make"):
-            os.symlink(target, name, dir_fd=self.fd)
-            os.chown(name, uid, gid, dir_fd=self.fd, follow_symlinks=False)
-            os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=self.fd, follow_symlinks=False)
-        return Staged(name, self.identify(name))
+        with self.discarding(name):
+            with translated("staging", name), durable("staging.make"):
+                os.symlink(target, name, dir_fd=self.fd)
+                os.chown(name, uid, gid, dir_fd=self.fd, follow_symlinks=False)
+                os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=self.fd, follow_symlinks=False)
+            return Staged(name, self.identify(name))
 
     def file(self) -> tuple[int, bytes]:
         """An empty file to be written, open for that, and its name."""
@@ -177,6 +182,17 @@ class Staging:
         with translated("dropping", name), contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.fd)
 
+    @contextmanager
+    def discarding(self, name: bytes) -> Iterator[None]:
+        """Drop it if the block fails, by whatever: else each retry on a full disk would leave one more. What has its
+        place in the tree by then is not here any more."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(TreeError):  # the next start drops it
+                self.discard(name)
+            raise
+
     def identify(self, name: bytes) -> Local:
         """The state of something in here. Raises TreeError."""
         with translated("looking at", name):
@@ -199,11 +215,11 @@ class Staging:
         name = self._name(OLD)
         takes = None if staged is None else (staged.local.ino, staged.local.size, staged.local.mtime_ns)
         note = Note(path, judged.ino, judged.size, judged.mtime_ns, keep_as, takes)
-        with translated("staging", name):
+        with self.discarding(name + NOTE), translated("staging", name):
             fd = os.open(name + NOTE, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
             try:
                 with durable("staging.write-note"):
-                    os.write(fd, note.encode())
+                    write_whole(fd, note.encode())
             finally:
                 os.close(fd)
         try:

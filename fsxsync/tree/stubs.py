@@ -154,9 +154,7 @@ def _of_mark(fd: int, moments: Moments, change: Callable[[], None]) -> None:
     try:
         change()
     except PermissionError:
-        if os.fstat(fd).st_mode & stat.S_IWUSR:
-            raise
-        with moments.writable(fd):
+        with moments.writable(fd):  # where it is so already, another moment was at its end just now
             change()
 
 

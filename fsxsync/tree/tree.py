@@ -19,7 +19,7 @@ from fsxsync.tree.beneath import DIRECTORY, translated
 from fsxsync.tree.flags import FlagReader
 from fsxsync.tree.leases import is_open_for_writing
 from fsxsync.tree.placing import Places
-from fsxsync.tree.recovery import recover
+from fsxsync.tree.recovery import Rescued, recover
 from fsxsync.tree.releasing import Releasable
 from fsxsync.tree.settle_together import Arrived
 from fsxsync.tree.staging import INSIDE, NewStub, Staged, Staging, check_xattrs
@@ -48,8 +48,9 @@ class Tree:
         self.instance = instance
         self.staging_name = staging_name
         """Where staging lies directly below the root, its name there; no scan and no watch looks into it."""
-        self.rescued: list[tuple[bytes, bytes | None]] = []
-        """Files that a crash had caught between two places: (where each stood, where it is now)."""
+        self.rescued: list[Rescued] = []
+        """Files that a crash had caught between two places."""
+        self.staging_path = staging.path
         self._staging = staging
         self._moments = staging.moments
         self._places = Places(root_fd, dev, staging)
@@ -67,6 +68,7 @@ class Tree:
         self.stage_file = staging.file
         self.finish_staged = staging.finish
         self.discard_staged = staging.discard
+        self.discarding = staging.discarding
         self.dress_staged = staging.dress
 
     @classmethod

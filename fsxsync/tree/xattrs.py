@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 from collections.abc import Iterator, Mapping
 
 from fsxsync.model.xattrs import travels
@@ -46,7 +45,7 @@ def write_xattrs(fd: int, wanted: Mapping[bytes, bytes], moments: Moments) -> bo
     """Make them exactly ``wanted``. False if the file system had no room for all. Raises OSError."""
     place, before = proc_path(fd), read_xattrs(fd)
     complete = True
-    with moments.writable(fd) if _is_read_only_and_ours(fd) else contextlib.nullcontext():
+    with moments.writable(fd) if _is_ours(fd) else contextlib.nullcontext():
         for name in before.keys() - wanted.keys():
             with _ignoring_what_went():
                 os.removexattr(place, name)
@@ -62,7 +61,6 @@ def write_xattrs(fd: int, wanted: Mapping[bytes, bytes], moments: Moments) -> bo
     return complete
 
 
-def _is_read_only_and_ours(fd: int) -> bool:
+def _is_ours(fd: int) -> bool:
     """Root needs no mode, and a stranger can't change it."""
-    status = os.fstat(fd)
-    return 0 != os.geteuid() == status.st_uid and not status.st_mode & stat.S_IWUSR
+    return 0 != os.geteuid() == os.fstat(fd).st_uid

@@ -261,6 +261,34 @@ def test_a_listing_that_lacks_half_deletes_no_file(fsx: Instance, proxy: Proxy, 
     assert sorted(os.listdir(fsx.directory / "d")) == NAMES[110:]
 
 
+@pytest.mark.parametrize("below", ["", "sub/"])
+@pytest.mark.parametrize("count", [12, 50])
+def test_a_prefix_emptied_but_for_directory_markers_deletes_no_file(
+    fsx: Instance, proxy: Proxy, s3: Any, bucket: str, count: int, below: str
+) -> None:
+    """A store's console makes ``p/`` when somebody makes a folder of that name, and keeps it when its objects go."""
+    names = NAMES[:count]
+    markers = sorted({"p/", f"p/{below}"})
+    for key in [*markers, *(f"p/{below}{name}" for name in names)]:
+        s3.put_object(Bucket=bucket, Key=key, Body=b"" if key.endswith("/") else b"data")
+    fsx.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url, "--poll", "1")
+    fsx.settle()
+    assert (fsx.directory / "d" / below / names[0]).read_bytes() == b"data"
+
+    remove(s3, proxy, bucket, [f"p/{below}{name}" for name in names])
+
+    becomes(fsx, "MISCONFIGURED")
+    assert f"empty but for directory markers, and {count} objects" in row(fsx)["failure"]
+    assert sorted(os.listdir(fsx.directory / "d" / below)) == names
+    assert keys_of(s3, bucket) == markers
+
+    fsx.ok("association", "update", "/d", "--accept-deletes")
+
+    becomes(fsx, "AVAILABLE")
+    fsx.settle()
+    assert os.listdir(fsx.directory / "d" / below) == []
+
+
 def test_consent_holds_until_what_it_was_given_for_is_gone(fsx: Instance, proxy: Proxy, s3: Any, full: str) -> None:
     """Deletes take their time, and listings that come meanwhile find the same."""
     fsx.ok("associate", f"s3://{full}/", "/d", "--endpoint-url", proxy.url, "--poll", "1")

@@ -219,8 +219,14 @@ def test_a_rename_here_onto_what_was_put_there_keeps_both(
 
 
 @pytest.mark.parametrize("policy", ["keep-both", "local", "remote", "newest"])
-def test_metadata_changed_on_both_sides(fsx: Instance, moto: MotoServer, s3: Any, bucket: str, policy: str) -> None:
+@pytest.mark.parametrize("later", ["local", "remote"])
+def test_metadata_changed_on_both_sides(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str, policy: str, later: str
+) -> None:
     start_with(fsx, moto, s3, bucket, policy)
+    if later == "remote":
+        (fsx.tree / "d/f.txt").chmod(0o604)
+        time.sleep(1.1)  # last-modified has whole seconds
     s3.copy_object(
         Bucket=bucket,
         Key="f.txt",
@@ -228,13 +234,15 @@ def test_metadata_changed_on_both_sides(fsx: Instance, moto: MotoServer, s3: Any
         MetadataDirective="REPLACE",
         Metadata={"file-permissions": "0100640"},
     )
-    time.sleep(1.1)  # last-modified has whole seconds: the change here is to be the later one
-    (fsx.tree / "d/f.txt").chmod(0o604)
+    if later == "local":
+        time.sleep(1.1)
+        (fsx.tree / "d/f.txt").chmod(0o604)
 
     fsx.start()
     fsx.settle()
 
-    wanted = 0o640 if policy == "remote" else 0o604
+    wins = policy if policy in {"local", "remote"} else later
+    wanted = 0o640 if wins == "remote" else 0o604
     assert (fsx.directory / "d/f.txt").stat().st_mode == 0o100000 | wanted
     told = s3.head_object(Bucket=bucket, Key="f.txt")["Metadata"]["file-permissions"]
     assert told == f"0100{wanted:o}"

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -310,6 +311,34 @@ def test_versions_that_come_and_go(fsx: Instance, moto: MotoServer, s3: Any, ver
     s3.delete_object(Bucket=versioned, Key="f", VersionId=old)
     tell("Delete", "f", old)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_versions_that_come_and_go_are_found_by_polling_too(
+    fsx: Instance, moto: MotoServer, s3: Any, versioned: str, *, is_read: bool
+) -> None:
+    """An undelete and a purge of the current version bring an older time back; a listing shows no more than that."""
+    old = s3.put_object(Bucket=versioned, Key="f", Body=b"old")["VersionId"]
+    time.sleep(1.1)  # last-modified has whole seconds
+    new = s3.put_object(Bucket=versioned, Key="f", Body=b"new")["VersionId"]
+    fsx.associate(moto, f"s3://{versioned}/", "/d", "--poll", "1")
+    fsx.settle()
+    path = fsx.directory / "d/f"
+    if is_read:
+        assert path.read_bytes() == b"new"
+
+    marker = s3.delete_object(Bucket=versioned, Key="f")["VersionId"]
+    eventually(lambda: not path.exists())
+    s3.delete_object(Bucket=versioned, Key="f", VersionId=marker)
+    eventually(path.exists)
+    if is_read:
+        assert path.read_bytes() == b"new"
+    s3.delete_object(Bucket=versioned, Key="f", VersionId=new)
+    eventually(lambda: path.read_bytes() == b"old")
+    s3.delete_object(Bucket=versioned, Key="f", VersionId=old)
+    eventually(lambda: not path.exists())
+    fsx.settle()
+    assert "Versions" not in s3.list_object_versions(Bucket=versioned)  # nothing was written back
 
 
 def test_what_can_be_read_by_its_version_is_not_lost(fsx: Instance, moto: MotoServer, s3: Any, versioned: str) -> None:

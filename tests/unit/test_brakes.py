@@ -43,6 +43,27 @@ def test_a_listing_of_other_keys_is_no_empty_one() -> None:
     assert "empty" in implausible_listing(20, 20, listed=0)
 
 
+@pytest.mark.parametrize(
+    ("known", "missing", "missing_files", "stops"),
+    [
+        (9, 9, 9, False),
+        (12, 12, 12, True),
+        (15, 12, 12, True),  # the markers of three directories are still there
+        (11, 11, 6, True),  # and of none: all is gone
+        (30, 14, 9, False),
+        (30, 12, 0, False),  # of directories only some are gone
+    ],
+)
+def test_a_listing_of_directory_markers_is_as_an_empty_one(
+    known: int, missing: int, missing_files: int, stops: bool
+) -> None:
+    why = implausible_listing(known, missing, 0, missing_files=missing_files, markers=1)
+
+    assert bool(why) is stops
+    assert not why or "but for directory markers" in why
+    assert implausible_listing(known, missing, 1, missing_files=missing_files, markers=1) == ""
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)

@@ -69,6 +69,7 @@ REASONS = {
     "tree/moments.py Moments._write_note": "as Moments.writable",
     "tree/moments.py Moments.take_back": "as Moments.writable",
     "tree/moments.py Moments._take_back": "as Moments.writable",
+    "tree/moments.py write_whole": "inside staging.write-note, or as Moments.writable",
     "tree/placing.py Places._dress": BETWEEN + "after tree.mkdir, which leaves a directory that only we may enter",
     "tree/placing.py Places.exchange_in": BETWEEN + "staging.write-note and tree.exchange; and test_tree",
     "tree/placing.py Places.move": "the state before it is that after tree.move; afterwards nothing has happened",

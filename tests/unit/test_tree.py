@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -48,6 +48,11 @@ def seen(tree: Tree, path: bytes) -> Local:
     local = tree.identify(path)
     assert local is not None
     return local
+
+
+def place_file(tree: Tree, path: bytes) -> Local:
+    (tree.root / os.fsdecode(path)).write_text("old")
+    return seen(tree, path)
 
 
 def staged_names(base: Path) -> list[str]:
@@ -610,12 +615,120 @@ def test_what_was_written_while_it_was_taken_out_comes_back(tmp_path: Path) -> N
     (tmp_path / "staging/old-1").write_text("newer")
     tree.close()
     again = open_tree(tmp_path)
-    ((was, now),) = again.rescued
-    assert was == b"a"
-    assert now is not None
-    assert (tmp_path / "tree" / os.fsdecode(now)).read_text() == "newer"
+    (rescued,) = again.rescued
+    assert (rescued.name, rescued.was) == (b"old-1", b"a")
+    assert rescued.now is not None
+    assert (tmp_path / "tree" / os.fsdecode(rescued.now)).read_text() == "newer"
     assert staged_names(tmp_path) == []
     again.close()
+
+
+@pytest.mark.parametrize("keep_as", [None, b"kept"])
+@pytest.mark.parametrize("operation", ["exchange", "remove"])
+def test_a_power_cut_that_empties_the_notes_loses_nothing(
+    tmp_path: Path, operation: str, keep_as: bytes | None
+) -> None:
+    """A note's bytes come to the disk when the kernel likes, and the renames after it may be there before."""
+
+    def operate(tree: Tree) -> None:
+        if operation == "remove":
+            tree.remove(b"a", seen(tree, b"a"))
+        else:
+            tree.exchange_in(stub(tree), b"a", seen(tree, b"a"), keep_as=keep_as)
+
+    def prepare(root: Path) -> None:
+        (root / "a").write_text("only copy")
+
+    stayed = 0
+    for base in _until_done(tmp_path, operate, prepare):
+        for note in (base / "staging").glob("old-*.note"):
+            note.write_bytes(b"")
+        before = "only copy" in contents(base).values()
+        for _ in range(2):  # each start tells of it, and none clears it away
+            tree = open_tree(base)
+            tree.close()
+            assert ("only copy" in contents(base).values()) is before
+            there = {name for name in staged_names(base) if not name.endswith(".note")}
+            assert {(os.fsdecode(one.name), one.was, one.now) for one in tree.rescued} == {
+                (name, None, None) for name in there
+            }
+            stayed += len(there)
+    assert stayed > 0, "it was out of its place at one of the steps"
+
+
+def test_what_has_to_stay_in_the_staging_directory_is_in_nobodys_way(tmp_path: Path) -> None:
+    """In a container, each daemon has the same process id."""
+    tree = open_tree(tmp_path)
+    (tmp_path / "staging" / f"old-{os.getpid()}-2").write_text("only copy")
+    tree.close()
+    again = open_tree(tmp_path)
+    (tmp_path / "tree/a").write_text("a")
+    again.remove(b"a", seen(again, b"a"))
+    again.exchange_in(stub(again), b"b", place_file(again, b"b"))
+    (rescued,) = again.rescued
+    assert staged_names(tmp_path) == [os.fsdecode(rescued.name)]
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "stays"), [("old-1-1", 5000, False), ("old-1-1", 7, True), ("new-1-1", 7, False)]
+)
+def test_a_stub_without_a_note_goes_unless_somebody_cut_it(tmp_path: Path, name: str, size: int, stays: bool) -> None:
+    """Its bytes are in the repository."""
+    open_tree(tmp_path).close()
+    left = tmp_path / "staging" / name
+    left.write_bytes(b"\0" * size)
+    os.setxattr(left, XATTR, MARK.encode())
+    again = open_tree(tmp_path)
+    assert left.exists() is stays
+    assert len(again.rescued) == stays
+    again.close()
+
+
+def test_what_can_not_be_put_back_keeps_no_daemon_from_starting(tmp_path: Path) -> None:
+    tree = open_tree(tmp_path)
+    (tmp_path / "tree/d").mkdir()
+    (tmp_path / "tree/d/a").write_text("old")
+    judged = seen(tree, b"d/a")
+    (tmp_path / "staging/old-1.note").write_bytes(Note(b"d/a", judged.ino, 1, 1, None).encode())
+    (tmp_path / "tree/d/a").rename(tmp_path / "staging/old-1")
+    (tmp_path / "tree/d").rmdir()
+    (tmp_path / "tree/d").symlink_to("/")
+    tree.close()
+    for _ in range(2):
+        again = open_tree(tmp_path)
+        (rescued,) = again.rescued
+        assert (rescued.was, rescued.now) == (b"d/a", None)
+        assert (tmp_path / "staging/old-1").read_text() == "old"
+        again.close()
+
+
+def no_room(*_args: object, **_more: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("how", ["refuses", "takes a part"])
+def test_a_note_that_finds_no_room_changes_nothing_and_leaves_nothing(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    (tmp_path / "tree/a").write_text("old")
+    staged, judged, write = stub(tree), seen(tree, b"a"), os.write
+    monkeypatch.setattr(os, "write", no_room if how == "refuses" else lambda fd, data: write(fd, data[:5]))
+    with pytest.raises(NoSpace):
+        tree.remove(b"a", judged)
+    with pytest.raises(NoSpace):
+        tree.exchange_in(staged, b"a", judged)
+    assert contents(tmp_path / "tree") == {"a": "old"}
+    assert staged_names(tmp_path) == [os.fsdecode(staged.name)]
+
+
+def test_a_symlink_that_can_not_be_dressed_is_not_left(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "utime", no_room)
+    with pytest.raises(NoSpace):
+        tree.stage_symlink(b"target", uid=-1, gid=-1, mtime_ns=1)
+    assert staged_names(tmp_path) == []
 
 
 # ---------------------------------------------------------------- whose tree

@@ -147,7 +147,7 @@ def test_a_file_gets_exactly_those_and_keeps_ours(tmp_path: Path) -> None:
         os.setxattr(file, name, b"1")
     file.chmod(0o400)
     fd, notes = os.open(file, os.O_PATH), os.open(tmp_path, os.O_PATH)
-    moments = Moments(notes)
+    moments = Moments(notes, tmp_path.stat().st_dev)
     try:
         assert read_xattrs(fd) == {b"user.old": b"1", b"user.same": b"1"}
 
