@@ -20,7 +20,7 @@ from fsxsync.model.metadata import again_user_metadata, from_user_metadata
 from fsxsync.model.parts import is_multipart_etag
 from fsxsync.ports import Written
 from fsxsync.repository.listing import time_ns
-from fsxsync.repository.translate import one_line
+from fsxsync.repository.translate import NonsenseError, one_line, said
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _LENGTHS = {
@@ -74,15 +74,27 @@ def remote_of(head: Mapping[str, Any], key: str, *, etag_is_md5: bool = False) -
     )
 
 
-def written(answer: Mapping[str, Any], *, etag: str | None = None) -> Written:
-    """A write's answer. ``etag`` where it stands deeper in it (copies)."""
-    metadata = answer["ResponseMetadata"]
+def written(answer: Mapping[str, Any]) -> Written:
+    """A write's answer.
+
+    Raises:
+        NonsenseError: it names no ETag. What says 200 and no more need not be a store: nothing may have been written.
+    """
+    etag = etag_in(answer, "ETag")
     return Written(
-        etag=plain_etag(etag if etag is not None else answer.get("ETag")),
+        etag=etag,
         version_id=version_id_of(answer),
-        date_ns=date_ns(metadata.get("HTTPHeaders", {}).get("date")),
-        crc64nvme=full_crc(answer, plain_etag(etag if etag is not None else answer.get("ETag"))),
+        date_ns=date_ns(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")),
+        crc64nvme=full_crc(answer, etag),
     )
+
+
+def etag_in(answer: Mapping[str, Any], *names: str) -> str:
+    """The ETag that stands in an answer under ``names``. Raises NonsenseError: there is none, or an empty one."""
+    etag = plain_etag(said(answer, *names))
+    if not etag:
+        raise NonsenseError("its ETag is empty")
+    return etag
 
 
 def same_version(one: Remote | None, other: Remote | None) -> bool:
@@ -113,9 +125,15 @@ def described_again(head: Mapping[str, Any], kind: Kind, posix: Posix, *, encryp
 
 
 def tagging_of(answer: Mapping[str, Any]) -> dict[str, str]:
-    """The ``Tagging`` parameter that sets what GetObjectTagging answered; empty without tags."""
-    tags = answer.get("TagSet", [])
-    return {"Tagging": urlencode([(tag["Key"], tag["Value"]) for tag in tags])} if tags else {}
+    """The ``Tagging`` parameter that sets what GetObjectTagging answered; empty without tags.
+
+    Raises:
+        NonsenseError: it tells nothing of tags: a copy without them would lose them.
+    """
+    tags = answer.get("TagSet")
+    if not isinstance(tags, list):
+        raise NonsenseError("it tells no TagSet")
+    return {"Tagging": urlencode([(said(tag, "Key"), tag.get("Value", "")) for tag in tags])} if tags else {}
 
 
 def plain_etag(quoted: str | None) -> str:

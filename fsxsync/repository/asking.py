@@ -224,7 +224,7 @@ def _refusal(answer: Answer, method: str) -> ClientError | None:
     taken = 200 <= answer.status < 300
     if taken and method != "PUT":
         return None
-    root = _document(answer.body)
+    root = document(answer.body)
     is_error = root is not None and _name(root) == "Error"
     if taken and not is_error:
         return None
@@ -245,7 +245,8 @@ def _refusal(answer: Answer, method: str) -> ClientError | None:
     )
 
 
-def _document(body: bytes) -> ET.Element | None:
+def document(body: bytes) -> ET.Element | None:
+    """The XML of an answer; None if it is none."""
     try:
         return ET.fromstring(body.strip())  # noqa: S314  expat bounds what entities may grow to
     except (ET.ParseError, ValueError, LookupError):  # an encoding that is none of XML's, or nobody's

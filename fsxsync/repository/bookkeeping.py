@@ -22,11 +22,11 @@ from fsxsync.model.metadata import to_user_metadata
 from fsxsync.model.parts import Part
 from fsxsync.ports import Conditions, Listed, ObjectHeaders, UploadedPart, Written
 from fsxsync.repository import copying
-from fsxsync.repository.answers import checksum_param, plain_etag, quoted_etag, written
+from fsxsync.repository.answers import checksum_param, etag_in, quoted_etag, written
 from fsxsync.repository.listing import Page, fetch_page, read_fast
 from fsxsync.repository.probe import find_conditions
 from fsxsync.repository.session import Connection, count_requests, s3_client
-from fsxsync.repository.translate import one_line
+from fsxsync.repository.translate import NonsenseError, one_line, said
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -112,7 +112,7 @@ class Bookkeeping:
             answer = client.create_multipart_upload(
                 Bucket=self.bucket, Key=key, **self._describing(headers), **announced
             )
-        return answer["UploadId"]
+            return said(answer, "UploadId")
 
     def parts_of(self, key: str, upload_id: str) -> list[UploadedPart] | None:
         try:
@@ -121,7 +121,7 @@ class Bookkeeping:
                     Bucket=self.bucket, Key=key, UploadId=upload_id, **self._payer
                 )
                 parts = [
-                    UploadedPart(int(part["PartNumber"]), plain_etag(part["ETag"]))
+                    UploadedPart(_number_of(part), etag_in(part, "ETag"))
                     for page in pages
                     for part in page.get("Parts", [])
                 ]
@@ -166,9 +166,9 @@ class Bookkeeping:
         try:
             with self._ask("listing of uploads", key) as client:
                 answer = client.list_multipart_uploads(Bucket=self.bucket, Prefix=key, **self._payer)
+                return [said(one, "UploadId") for one in answer.get("Uploads", []) if one.get("Key") == key]
         except AccessDenied:
             return []  # what is left costs storage until the bucket's own rules end it
-        return [upload["UploadId"] for upload in answer.get("Uploads", []) if upload["Key"] == key]
 
     def abort_upload(self, key: str, upload_id: str) -> None:
         with (
@@ -257,6 +257,13 @@ class Bookkeeping:
 def condition_of(replaces: Remote | None) -> dict[str, Any]:
     """boto3's parameters that make a store compare."""
     return {"IfNoneMatch": "*"} if replaces is None else {"IfMatch": quoted_etag(replaces.etag)}
+
+
+def _number_of(part: Mapping[str, Any]) -> int:
+    number = part.get("PartNumber")
+    if not isinstance(number, int):
+        raise NonsenseError("it tells no PartNumber")
+    return number
 
 
 def _completed(part: UploadedPart, *, checksum: bool) -> dict[str, Any]:

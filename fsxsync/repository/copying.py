@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-from xml.etree import ElementTree as ET
 
 from botocore.exceptions import ClientError
 from botocore.model import OperationModel
@@ -18,9 +17,10 @@ from fsxsync.errors import RepositoryError
 from fsxsync.model.identity import Remote
 from fsxsync.model.parts import GIB, MIB, Part
 from fsxsync.ports import Answer, UploadedPart
-from fsxsync.repository.answers import plain_etag, quoted_etag, tagging_of
+from fsxsync.repository.answers import etag_in, quoted_etag, tagging_of
+from fsxsync.repository.asking import document
 from fsxsync.repository.requests import Request
-from fsxsync.repository.translate import code_of, status_of
+from fsxsync.repository.translate import code_of, said, status_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -76,9 +76,8 @@ def request(model: OperationModel, source: Source, target: str, params: Mapping[
 
 def etag_of(answer: Answer) -> str | None:
     """The ETag in a CopyObjectResult; None if the answer is none."""
-    try:
-        root = ET.fromstring(answer.body)  # noqa: S314  expat bounds what entities may grow to
-    except ET.ParseError:
+    root = document(answer.body)
+    if root is None:
         return None
     return next((child.text for child in root if child.tag.rpartition("}")[2] == "ETag"), None)
 
@@ -109,7 +108,7 @@ def start(client: S3Client, source: Source, target: str, params: dict[str, Any],
     with contextlib.suppress(ValueError):  # botocore takes nothing but a time
         tagging["Expires"] = parsedate_to_datetime(params.get("Expires", ""))
     params = {name: value for name, value in params.items() if name != "Expires"}
-    return client.create_multipart_upload(Bucket=source.bucket, Key=target, **params, **tagging)["UploadId"]
+    return said(client.create_multipart_upload(Bucket=source.bucket, Key=target, **params, **tagging), "UploadId")
 
 
 def copy_part(
@@ -125,4 +124,4 @@ def copy_part(
         **source.params,
         **payer,
     )
-    return UploadedPart(part.number, plain_etag(answer["CopyPartResult"]["ETag"]))
+    return UploadedPart(part.number, etag_in(answer, "CopyPartResult", "ETag"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +41,18 @@ class LargeCopy:
     params: Mapping[str, Any]
     part_size: int
 
-    async def run(self, condition: Mapping[str, Any]) -> Written:
-        """Raises what `ports.ObjectStore.copy` does."""
+    async def run(self, look: Callable[[], Awaitable[Mapping[str, Any]]]) -> Written:
+        """``look`` is called once all parts are copied, which may take minutes, right before the completion: it looks
+        at what the store does not look at by itself, and returns the conditions that it does.
+
+        Raises what `ports.ObjectStore.copy` and ``look`` do.
+        """
         size = self.source.remote.size
         plan = plan_parts(size, self.part_size)
         begun = await self._begin(plan, grown_part_size(size, self.part_size))
         try:
             parts = await self._copy_parts(begun, plan)
+            condition = await look()
             with durable("upload.complete"):
                 written = await trio.to_thread.run_sync(
                     lambda: self.books.complete_upload(self.target, begun.upload_id, parts, condition, crc64nvme=None)
@@ -88,7 +93,9 @@ class LargeCopy:
         remote = self.source.remote
         said = {name: value for name, value in self.params.items() if name != "Metadata"}
         metadata = {name: value for name, value in self.params["Metadata"].items() if name != _MOVES_BY_ITSELF}
-        what = (self.source.bucket, self.source.key, remote.etag, remote.version_id, remote.size)
+        # The time, too: between two of the same bytes another version may have stood there, and have been copied from.
+        seen = (remote.etag, remote.version_id, remote.size, remote.last_modified_ns)
+        what = (self.source.bucket, self.source.key, *seen)
         return hashlib.blake2b(repr((what, sorted(said.items()), sorted(metadata.items()))).encode()).digest()
 
     # ------------------------------------------------------------- copying

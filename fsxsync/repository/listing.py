@@ -81,7 +81,7 @@ def fetch_page(client: S3Client, **params: Any) -> Page:
         ClientError, BotoCoreError, RepositoryError: the answer is no listing.
     """
     answer: dict[str, Any] = client.list_objects_v2(EncodingType="url", **params)  # type: ignore[assignment]
-    return parse_page(answer[_RAW])
+    return parse_page(answer.get(_RAW, b""))  # another success than 200: no listing
 
 
 def _take_body(

@@ -19,8 +19,8 @@ from botocore.exceptions import ClientError
 from fsxsync.crashpoint import durable
 from fsxsync.errors import AccessDenied, BadCredentials, BucketMissing, ObjectChanged, OptionRefused
 from fsxsync.ports import Conditions
-from fsxsync.repository.answers import checksum_param, plain_etag, quoted_etag
-from fsxsync.repository.translate import one_line, status_of, translate
+from fsxsync.repository.answers import checksum_param, etag_in, quoted_etag
+from fsxsync.repository.translate import one_line, said, status_of, translate
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -150,7 +150,7 @@ class _Probe:
             def request(_condition: Condition) -> str:
                 told: dict[str, Any] = {"ChecksumAlgorithm": "CRC64NVME", "ChecksumCRC64NVME": checksum_param(crc)}
                 answer = self._client.put_object(**self._at, Body=body, **told, **self._placing)
-                return plain_etag(answer["ETag"])
+                return etag_in(answer, "ETag")
 
             return request
 
@@ -163,7 +163,7 @@ class _Probe:
         except ClientError as error:
             _raise_if_final(error)
             return False
-        return plain_etag(answer["ETag"]) == hashlib.md5(body, usedforsecurity=False).hexdigest()
+        return etag_in(answer, "ETag") == hashlib.md5(body, usedforsecurity=False).hexdigest()
 
     def _first_put(self, condition: Condition) -> bool:
         """Make the object, with the condition if the store takes it so."""
@@ -204,20 +204,20 @@ class _Probe:
     def _put(self, condition: Condition) -> str:
         body = secrets.token_bytes(8)  # another etag each time
         answer = self._client.put_object(**self._at, Body=body, **_md5(body), **condition, **self._placing)
-        self._etag = plain_etag(answer["ETag"])
+        self._etag = etag_in(answer, "ETag")
         return self._etag
 
     def _complete(self, condition: Condition) -> str:
         """One upload for each try: a refused completion may end it."""
-        upload_id = self._client.create_multipart_upload(**self._at, **self._placing)["UploadId"]
+        upload_id = said(self._client.create_multipart_upload(**self._at, **self._placing), "UploadId")
         self._uploads.append(upload_id)
         upload: dict[str, Any] = {**self._at, "UploadId": upload_id, **self._payer}
         body = secrets.token_bytes(8)
         part = self._client.upload_part(**upload, PartNumber=1, Body=body, **_md5(body))
-        parts: Any = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+        parts: Any = {"Parts": [{"PartNumber": 1, "ETag": said(part, "ETag")}]}
         answer = self._client.complete_multipart_upload(**upload, MultipartUpload=parts, **condition)
         self._uploads.remove(upload_id)
-        return plain_etag(answer["ETag"])
+        return etag_in(answer, "ETag")
 
     def _copy(self, condition: Condition) -> str:
         answer = self._client.copy_object(
@@ -228,7 +228,7 @@ class _Probe:
             **condition,
             **self._placing,
         )
-        return plain_etag(answer["CopyObjectResult"]["ETag"])
+        return etag_in(answer, "CopyObjectResult", "ETag")
 
     def _delete(self, condition: Condition) -> str:
         self._client.delete_object(**self._at, **condition, **self._payer)
@@ -252,5 +252,5 @@ class _Probe:
         listed = self._client.list_object_versions(Bucket=self._bucket, Prefix=self._key, **payer)
         for entry in [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]:
             if entry.get("Key") == self._key:
-                version: dict[str, Any] = {"VersionId": entry["VersionId"]}
+                version: dict[str, Any] = {"VersionId": said(entry, "VersionId")}
                 self._client.delete_object(**self._at, **version, **self._payer)

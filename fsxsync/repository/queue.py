@@ -16,7 +16,7 @@ from fsxsync.model.association import Access
 from fsxsync.model.events import EventKind, parse_message
 from fsxsync.ports import HELD_S, ObjectHint, QueueMessage
 from fsxsync.repository.session import Connection, sqs_client
-from fsxsync.repository.translate import code_of, one_line
+from fsxsync.repository.translate import NonsenseError, code_of, one_line, said
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -32,6 +32,7 @@ _COUNTS: tuple[QueueAttributeNameType, ...] = (
     "ApproximateNumberOfMessagesDelayed",
 )
 _LONGEST_WAIT_S = 20
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _AWS_HOST = re.compile(
     r"(?:(?:sqs|vpce-[a-z0-9-]+\.sqs)\.)?([a-z]{2}(?:-[a-z]+)+-[0-9]+)(?:\.queue|\.vpce)?"
     r"\.(?:amazonaws\.com(?:\.cn)?|api\.aws)"
@@ -46,7 +47,10 @@ def open_queue(url: str, access: Access) -> SqsQueue:
     Raises:
         BadInput: not the URL of a queue.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # an address in brackets that is none
+        parts = urlsplit("")
     if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.path.strip("/"):
         raise BadInput(
             f"'{one_line(url)}' is no queue URL",
@@ -84,7 +88,7 @@ class SqsQueue:
                 WaitTimeSeconds=min(max(wait_s, 0), _LONGEST_WAIT_S),
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
             )
-        return [_message(message) for message in answer.get("Messages", [])]
+            return [_message(message) for message in answer.get("Messages", [])]
 
     def hold(self, receipts: Sequence[str], seconds: int) -> None:
         """See `ports.EventQueue.hold`. One that could not be held is somebody else's soon, and costs one more look.
@@ -125,9 +129,9 @@ class SqsQueue:
         try:
             with self._ask("counting messages") as client:
                 answer = client.get_queue_attributes(QueueUrl=self.url, AttributeNames=list(_COUNTS))
+                return sum(_count(said(answer, "Attributes", name)) for name in _COUNTS)
         except AccessDenied:
             return None
-        return sum(int(answer["Attributes"].get(name, 0)) for name in _COUNTS)
 
     def delete(self, receipts: Sequence[str]) -> None:
         """Take messages out of the queue. One that could not be deleted comes again, and costs one more look.
@@ -167,9 +171,17 @@ def is_missing(error: RepositoryError) -> bool:
     return isinstance(cause, ClientError) and code_of(cause) in _MISSING
 
 
+def _count(told: str) -> int:
+    if not _NUMBER.fullmatch(told):
+        raise NonsenseError("it tells no number of messages")
+    return int(told)
+
+
 def _message(message: MessageTypeDef) -> QueueMessage:
-    receipt, body = message["ReceiptHandle"], message.get("Body", "")
-    told = message.get("Attributes", {}).get("ApproximateReceiveCount", "")
+    receipt, body = said(message, "ReceiptHandle"), message.get("Body") or ""
+    if not isinstance(body, str):
+        raise NonsenseError("a message is no text")
+    told = str(message.get("Attributes", {}).get("ApproximateReceiveCount", ""))
     parsed = parse_message(body)
     return QueueMessage(
         receipt=receipt,
@@ -189,5 +201,5 @@ def _message(message: MessageTypeDef) -> QueueMessage:
         ),
         poison=parsed.poison,
         body_excerpt=one_line(body[:_EXCERPT]),
-        deliveries=int(told) if told.isdigit() else 1,
+        deliveries=int(told) if _NUMBER.fullmatch(told) else 1,
     )

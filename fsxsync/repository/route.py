@@ -26,6 +26,7 @@ from fsxsync.model.routing import EVENTS, Rule, filter_prefix, overlapping, rout
 from fsxsync.ports import HELD_S
 from fsxsync.repository.queue import is_missing
 from fsxsync.repository.session import Connection, s3_client, sqs_client
+from fsxsync.repository.translate import said
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -118,7 +119,7 @@ class S3EventRoute:
 
     def _queue_url(self) -> str:
         with self._ask_queue("finding") as client:
-            return client.get_queue_url(QueueName=self._name)["QueueUrl"]
+            return said(client.get_queue_url(QueueName=self._name), "QueueUrl")
 
     def _ensure_queue(self) -> tuple[str, str]:
         try:
@@ -130,22 +131,24 @@ class S3EventRoute:
                 "ReceiveMessageWaitTimeSeconds": "20",
             }
             with self._ask_queue("making") as client, durable("route.queue"):
-                url = client.create_queue(QueueName=self._name, Attributes=settings)["QueueUrl"]
+                url = said(client.create_queue(QueueName=self._name, Attributes=settings), "QueueUrl")
             time.sleep(_SETTLE_S)
         with self._ask_queue("reading the settings") as client:
-            told = client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn", "Policy"])["Attributes"]
-            arn, wanted = told["QueueArn"], self._statement(told["QueueArn"])
-            policy = _json_object(told.get("Policy", ""))
-            statements = [one for one in policy.get("Statement", []) if one.get("Sid") != wanted["Sid"]]
-            if wanted not in policy.get("Statement", []):
-                policy = {"Version": "2012-10-17", **policy, "Statement": [*statements, wanted]}
+            told = client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn", "Policy"])
+            arn = said(told, "Attributes", "QueueArn")
+            wanted = self._statement(arn)
+            policy = _json_object(told["Attributes"].get("Policy", ""))
+            statements = _statements(policy)
+            if wanted not in statements:
+                others = [one for one in statements if one.get("Sid") != wanted["Sid"]]
+                policy = {"Version": "2012-10-17", **policy, "Statement": [*others, wanted]}
                 with durable("route.policy"):
                     client.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
         return url, arn
 
     def _statement(self, arn: str) -> Document:
         """The bucket may send, and nobody else's bucket."""
-        partition = arn.split(":")[1]
+        partition = arn.partition(":")[2].partition(":")[0]
         return {
             "Sid": "fsxsync",
             "Effect": "Allow",
@@ -269,6 +272,12 @@ def _json_object(text: str) -> Document:
     """A policy; an empty one where there is none, or none that can be read."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _statements(policy: Document) -> list[Document]:
+    """Of a policy; one alone may stand there without a list."""
+    found = policy.get("Statement", [])
+    return [one for one in (found if isinstance(found, list) else [found]) if isinstance(one, dict)]

@@ -17,11 +17,12 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from botocore.loaders import Loader, create_loader
 from botocore.model import OperationModel
+from botocore.parsers import ResponseParser, ResponseParserFactory
 
 from fsxsync.errors import BadCredentials, BadInput
 from fsxsync.model.association import Access
 from fsxsync.model.measures import UNANSWERED, Requests
-from fsxsync.repository.translate import translated
+from fsxsync.repository.translate import NonsenseError, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -124,9 +125,29 @@ def new_session(profile: str | None) -> boto3.session.Session:
     core = botocore.session.Session(profile=profile)
     loader = _descriptions(core.get_config_variable("data_path"))
     core.register_component("data_loader", loader)
+    core.register_component("response_parser_factory", _Parsers())
     session = boto3.session.Session(botocore_session=core)
     loader.search_paths[:] = dict.fromkeys(loader.search_paths)  # each boto3 session adds boto3's own once more
     return session
+
+
+class _Parsers(ResponseParserFactory):
+    """botocore's own. Those refuse what is no XML or JSON, and trip over numbers, times and shapes that are none."""
+
+    def create_parser(self, protocol_name: str) -> ResponseParser:
+        parser = super().create_parser(protocol_name)
+        parse = parser.parse
+
+        def parse_or_refuse(response: Any, shape: Any) -> Any:
+            try:
+                parsed: dict[str, Any] = {} | parse(response, shape)  # also TypeError: it is no document
+            except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+                raise NonsenseError(str(error)) from error
+            else:
+                return parsed
+
+        parser.parse = parse_or_refuse  # type: ignore[method-assign]
+        return parser
 
 
 @cache

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _NO_BODY = auth.AwsSignedBodyValue.EMPTY_SHA256
 _ANY_BODY = auth.AwsSignedBodyValue.UNSIGNED_PAYLOAD
 _APART_S = 240.0
+_YEAR_S = 365 * 86400
 """S3 takes signatures up to 15 minutes off; a store may be stricter, and answers take their time."""
 _ADDED = ("X-Amz-Date", "X-Amz-Content-Sha256", "X-Amz-Security-Token", "Authorization")
 """Headers that a signature consists of."""
@@ -141,9 +142,10 @@ class Signer:
         """
         try:
             there = parsedate_to_datetime(date)
-        except ValueError:
+            ahead_s = there.replace(tzinfo=there.tzinfo or UTC).timestamp() - self._clock()
+            datetime.fromtimestamp(self._clock() + ahead_s + _YEAR_S, UTC)  # it has to hold for a while
+        except (ValueError, TypeError, OverflowError):
             return False
-        ahead_s = there.replace(tzinfo=there.tzinfo or UTC).timestamp() - self._clock()
         if abs(ahead_s - self._ahead_s) < _APART_S:
             return False
         self._ahead_s = ahead_s

@@ -303,8 +303,12 @@ class S3Store:
         params = described_again(head, kind, headers, encryption="ServerSideEncryption" not in placing) | placing
         copied_from = copying.Source(self.bucket, source, found)
         if found.size > self._copy_limit:
-            condition = await self._completing(target, replaces)
-            return await self._large_copy(copied_from, target, params).run(condition)
+
+            async def look() -> dict[str, Any]:
+                await self._still_copied_from(copied_from)
+                return await self._completing(target, replaces)
+
+            return await self._large_copy(copied_from, target, params).run(look)
         if source != target:  # a copy never guards its target (SERVERS.md)
             await self._compare(target, replaces)
         guard: dict[str, Any] = {}
@@ -312,6 +316,16 @@ class S3Store:
             guard = condition_of(replaces)
         with durable("object.copy"):
             return await self._copy_at_once(copied_from, target, params, guard)
+
+    async def _still_copied_from(self, source: copying.Source) -> None:
+        """Each part is of the source as it was when the part was copied: raises ObjectChanged if that may have been
+        another version, and the store did not look."""
+        remote = source.remote
+        if self.conditions.copy_source_if_match or remote.version_id is not None:
+            return
+        found = await self.head(source.key)
+        if not same_version(found, remote) or found is None or found.last_modified_ns != remote.last_modified_ns:
+            raise ObjectChanged(self._books.what("copy", source.key), "it changed while it was copied")
 
     def _large_copy(self, source: copying.Source, target: str, params: dict[str, Any]) -> LargeCopy:
         return LargeCopy(

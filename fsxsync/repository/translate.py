@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from botocore import exceptions as boto
@@ -164,6 +164,23 @@ _NETWORK = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError
 _REDIRECTED = "name the address that it redirects to as --endpoint-url, perhaps with https instead of http"
 
 
+class NonsenseError(Exception):
+    """An answer that lacks, or garbles, what every store says: `translated` makes a RepositoryError of it."""
+
+
+def said(answer: object, *names: str) -> str:
+    """The text that stands in an answer under ``names``, one below the other. For use within `translated`.
+
+    Raises:
+        NonsenseError: there is none.
+    """
+    for name in names:
+        answer = answer.get(name) if isinstance(answer, Mapping) else None
+    if not isinstance(answer, str) or not answer:
+        raise NonsenseError(f"it tells no {names[-1]}")
+    return answer
+
+
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """Raise our errors for botocore's. ``what`` names the operation and its object: ``upload to s3://b/k``."""
@@ -174,6 +191,8 @@ def translated(what: str) -> Iterator[None]:
         raise EndpointUnreachable(what, "the server redirects every request", advice=_REDIRECTED) from error
     except (boto.ClientError, boto.BotoCoreError) as error:
         raise translate(error, what) from error
+    except NonsenseError as error:
+        raise RepositoryError(one_line(what), f"the store's answer makes no sense: {one_line(str(error))}") from error
     except ResponseParserError as error:
         why = "the answer is none of S3's: is the endpoint right?"
         raise EndpointUnreachable(one_line(what), why) from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +26,11 @@ from fsxsync.errors import (
 )
 from fsxsync.model.association import Access
 from fsxsync.model.identity import Kind, Posix
-from fsxsync.ports import Conditions, Listed, ObjectHeaders
+from fsxsync.model.parts import Part
+from fsxsync.ports import Conditions, Listed, ObjectHeaders, UploadedPart
 from fsxsync.repository import answers
 from fsxsync.repository.bookkeeping import Bookkeeping
+from fsxsync.repository.copying import Source
 from fsxsync.repository.listing import Page
 
 if TYPE_CHECKING:
@@ -291,7 +295,43 @@ def test_a_copy_survives_an_end_that_is_no_time(in_parts: MotoWorld, target: str
     assert in_parts.raw(target).metadata["file-permissions"] == "0100600"
 
 
-def test_a_large_copy_overwrites_nothing_unseen_and_leaves_no_upload(in_parts: MotoWorld) -> None:
+def before_part_2(world: MotoWorld, act: Callable[[], object]) -> None:
+    """Have something happen while a copy in parts is under way."""
+    books = world.store.behind._books
+    copy_part = books.copy_part
+
+    def act_and_copy(source: Source, target: str, upload_id: str, part: Part) -> UploadedPart:
+        if part.number == 2:
+            act()
+        return copy_part(source, target, upload_id, part)
+
+    books.copy_part = act_and_copy  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("there", [None, b"there"])
+@pytest.mark.parametrize("obeyed", [True, False])
+def test_a_large_copy_overwrites_nothing_unseen_and_leaves_no_upload(
+    in_parts: MotoWorld, there: bytes | None, *, obeyed: bool
+) -> None:
+    """Neither what was there before nor what somebody puts there while parts are copied."""
+    store = in_parts.store
+    if not obeyed:
+        store.behind.conditions = replace(store.behind.conditions, complete_if_none_match=False)
+    in_parts.put("f", bytes(5 * MIB + 1))
+    if there is not None:
+        in_parts.put("g", there)
+    seen, replaces = store.head("f"), store.head("g")
+    assert seen is not None
+    before_part_2(in_parts, lambda: in_parts.put("g", b"came meanwhile"))
+
+    with pytest.raises(ObjectChanged):
+        store.copy("f", "g", Posix(0o600), Kind.FILE, expect=seen, replaces=replaces)
+
+    assert in_parts.raw("g").body == b"came meanwhile"
+    assert in_parts.uploads() == 0
+
+
+def test_a_large_copy_over_what_was_never_seen(in_parts: MotoWorld) -> None:
     in_parts.put("f", bytes(5 * MIB + 1))
     in_parts.put("g", b"there")
     seen = in_parts.store.head("f")
@@ -301,6 +341,37 @@ def test_a_large_copy_overwrites_nothing_unseen_and_leaves_no_upload(in_parts: M
         in_parts.store.copy("f", "g", Posix(0o600), Kind.FILE, expect=seen, replaces=None)
 
     assert in_parts.raw("g").body == b"there"
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["another version", "the same bytes later"])
+@pytest.mark.parametrize("target", ["f", "g"])
+def test_a_large_copy_mixes_no_two_versions(in_parts: MotoWorld, target: str, *, again: bool) -> None:
+    """Where the store does not look at x-amz-copy-source-if-match: at whose bytes each part is of, then. What is there
+    again may have been away in between."""
+    store, head, came = in_parts.store, in_parts.store.behind._head, threading.Event()
+    in_parts.put("f", bytes(5 * MIB + 1))
+    seen = store.head("f")
+    assert seen is not None
+    body = bytes(5 * MIB + 1) if again else b"1" * (5 * MIB + 1)
+
+    def put() -> None:
+        in_parts.put("f", body)
+        came.set()
+
+    async def later_head(key: str, version_id: str | None = None) -> dict[str, Any] | None:
+        found = await head(key, version_id)
+        assert found is not None or key == "g"
+        return found and found | {"LastModified": found["LastModified"] + timedelta(seconds=came.is_set())}
+
+    before_part_2(in_parts, put)
+    store.behind._head = later_head  # type: ignore[method-assign]
+
+    replaces = seen if target == "f" else None
+    with pytest.raises(ObjectChanged):
+        store.copy("f", target, Posix(0o600), Kind.FILE, expect=seen, replaces=replaces)
+
+    assert in_parts.raw("f").body == body
+    assert store.head("g") is None
     assert in_parts.uploads() == 0
 
 

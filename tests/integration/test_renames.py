@@ -21,7 +21,7 @@ import pytest
 from support.crashing import CrashControl
 from support.instance import Instance, eventually, instance, keys_of
 from support.moto_server import MotoServer
-from support.proxy import Proxy, Request, refusal
+from support.proxy import Proxy, Request, Unconditional, refusal
 
 from fsxsync import _core
 
@@ -568,6 +568,57 @@ def test_a_copy_in_parts(tmp_path: Path, proxy: Proxy, s3: Any, bucket: str, nam
         assert [r for r in later if r.method == "GET" and "large" in r.path and not is_about(r)] == []
         watch.check()
         assert digest((fsx.directory / "d" / name).read_bytes()) == digest(data)
+
+
+@pytest.mark.parametrize("released", [True, False], ids=["released", "resident"])
+@pytest.mark.parametrize(
+    ("name", "edited"),
+    [("renamed", "renamed"), ("renamed", "large"), ("large", "large")],
+    ids=["target", "source", "chmod"],
+)
+def test_what_is_put_while_a_copy_in_parts_is_under_way(
+    tmp_path: Path, proxy: Proxy, s3: Any, bucket: str, name: str, edited: str, *, released: bool
+) -> None:
+    """It takes minutes. What somebody puts there meanwhile, under either key, is not overwritten, and no object is of
+    two versions: the store looks at no condition, moto not even at those of a copy's source."""
+    before, there = os.urandom(6 * MIB), os.urandom(6 * MIB)
+    torn: list[Request] = []
+
+    def look(request: Request) -> None:
+        if request.method == "POST" and not set(objects(s3, bucket).values()) <= {digest(before), digest(there)}:
+            torn.append(request)
+
+    def rule(request: Request) -> Any:
+        if bool(request.copies) and "partNumber=2" in request.query and not came.is_set():
+            s3.put_object(Bucket=bucket, Key=f"p/{edited}", Body=there)
+            came.set()
+        return None if request.method in {"GET", "HEAD"} else Unconditional()
+
+    proxy.rule, came = rule, threading.Event()
+    s3.put_object(Bucket=bucket, Key="p/large", Body=before)
+    with instance(tmp_path, program=[sys.executable, "-c", IN_PARTS]) as fsx:
+        fsx.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url)
+        fsx.settle()
+        d = fsx.directory / "d"
+        if not released:
+            assert digest((d / "large").read_bytes()) == digest(before)
+            fsx.settle()
+        proxy.done = look
+        (d / "large").chmod(0o640) if name == "large" else (d / "large").rename(d / name)
+        assert came.wait(60)
+        fsx.settle()
+        fsx.ok("import", d)
+        fsx.settle()
+
+        assert torn == []
+        found = objects(s3, bucket)
+        assert found[edited] == digest(there)
+        if (name, edited, released) == ("renamed", "large", True):  # what was replaced was nowhere else
+            assert digest((d / "large").read_bytes()) == digest(there)
+        else:
+            assert files(d) == found
+            assert name == "large" or sorted(found.values()) == sorted([digest(before), digest(there)])
+        eventually(lambda: s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == [])
 
 
 IN_PARTS_STEPS = [f"{point}:{when}" for point in ("upload.start", "upload.part", "upload.complete") for when in WHEN]

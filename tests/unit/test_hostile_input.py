@@ -3,12 +3,15 @@ our errors, and nothing else is raised. A bug there would end the daemon for who
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
+from botocore.awsrequest import AWSResponse, HTTPHeaders
 from fakes.administration import FakeAdministration
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -18,15 +21,20 @@ from fsxsync.control.app import create_app
 from fsxsync.control.undisturbed import Undisturbed
 from fsxsync.errors import BadInput, KeyNotPosix, RepositoryError
 from fsxsync.model import stub
+from fsxsync.model.association import Access
 from fsxsync.model.conflict import conflict_name, is_conflict_name
 from fsxsync.model.events import parse_message
-from fsxsync.model.identity import Kind
+from fsxsync.model.identity import Kind, Posix, Remote
 from fsxsync.model.keys import path_of
 from fsxsync.model.metadata import from_user_metadata, to_user_metadata
+from fsxsync.model.parts import Part
 from fsxsync.model.stub import StubMark
-from fsxsync.ports import Answer
+from fsxsync.ports import Answer, ObjectHeaders, UploadedPart
+from fsxsync.repository import copying
 from fsxsync.repository.answers import remote_of
 from fsxsync.repository.asking import _refusal
+from fsxsync.repository.bookkeeping import Bookkeeping
+from fsxsync.repository.copying import Source
 from fsxsync.repository.heads import head_document, written_of
 from fsxsync.repository.listing import parse_page
 from fsxsync.repository.translate import translate
@@ -186,6 +194,127 @@ def test_a_signature_that_a_store_hands_back_is_not_told() -> None:
     refusal = _refusal(Answer(403, (), ERROR.replace(b"\x1b", text)), "GET")
     assert refusal is not None
     assert "c0ffee" not in str(translate(refusal, "HEAD of s3://b/k"))
+
+
+XML = '<?xml version="1.0" encoding="UTF-8"?>'
+COPIED = f'{XML}<CopyObjectResult><LastModified>{TIME}</LastModified><ETag>"e"</ETag></CopyObjectResult>'.encode()
+NO_ENCODINGS = [
+    f'<?xml version="1.0" encoding="{name}"?><a><ETag>e</ETag></a>'.encode() for name in ("nonesuch", "gbk", "utf-7")
+]
+
+
+@given(damaged(COPIED) | st.binary(max_size=80))
+@example(NO_ENCODINGS[0])
+@example(NO_ENCODINGS[1])
+@example(NO_ENCODINGS[2])
+@example(b"<a>" * 20_000)
+@few
+def test_the_answer_to_a_copy(body: bytes) -> None:
+    etag = copying.etag_of(Answer(200, (), body))
+    assert etag is None or isinstance(etag, str)
+
+
+PART = Part(1, 0, 3)
+SOURCE = Source("b", "k", Remote(Kind.FILE, etag="e", size=3, last_modified_ns=0))
+DONE = [UploadedPart(1, "e")]
+ASKED: dict[str, tuple[Callable[[Bookkeeping], Any], str]] = {
+    "CreateMultipartUpload": (
+        lambda books: books.start_upload("k", ObjectHeaders(Posix(), Kind.FILE), checksum=False),
+        "<InitiateMultipartUploadResult><Key>k</Key><UploadId>u</UploadId></InitiateMultipartUploadResult>",
+    ),
+    "UploadPartCopy": (
+        lambda books: books.copy_part(SOURCE, "to", "u", PART),
+        f'<CopyPartResult><LastModified>{TIME}</LastModified><ETag>"e"</ETag></CopyPartResult>',
+    ),
+    "CompleteMultipartUpload": (
+        lambda books: books.complete_upload("k", "u", DONE, {}, crc64nvme=None),
+        "<CompleteMultipartUploadResult><Key>k</Key><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>",
+    ),
+    "ListParts": (
+        lambda books: books.parts_of("k", "u"),
+        f"<ListPartsResult><Part><PartNumber>1</PartNumber><LastModified>{TIME}</LastModified>\
+<ETag>e</ETag><Size>3</Size></Part></ListPartsResult>",
+    ),
+    "ListMultipartUploads": (
+        lambda books: books.uploads_of("k"),
+        f"<ListMultipartUploadsResult><Upload><Key>k</Key><UploadId>u</UploadId>\
+<Initiated>{TIME}</Initiated></Upload></ListMultipartUploadsResult>",
+    ),
+    "GetObjectTagging": (
+        lambda books: books.start_copy(SOURCE, "to", {}),
+        "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>",
+    ),
+}
+SENSE: dict[str, Callable[[Any], bool]] = {
+    "CreateMultipartUpload": lambda found: isinstance(found, str) and found != "",
+    "UploadPartCopy": lambda found: found.etag != "",
+    "CompleteMultipartUpload": lambda found: found.etag != "",
+    "ListParts": lambda found: all(isinstance(part.number, int) and part.etag for part in found),
+    "ListMultipartUploads": all,
+    "GetObjectTagging": lambda found: isinstance(found, str) and found != "",
+}
+NOTHING_SAID = [
+    b"<html><body/></html>",
+    b"<a><CopyPartResult/><Part/><Upload><Key>k</Key></Upload><TagSet><Tag/></TagSet><ETag/><UploadId/></a>",
+    b"<a><ETag>&quot;&quot;</ETag><Part><PartNumber>one</PartNumber></Part></a>",
+    b"<a><Part><ETag>e</ETag></Part><Upload><Key>k</Key><Initiated>never</Initiated></Upload></a>",
+    b"<a><IsTruncated>true</IsTruncated></a>",
+    f"<a><Part><PartNumber>{'9' * 5000}</PartNumber></Part></a>".encode(),
+    *NO_ENCODINGS,
+]
+
+
+class Answered:
+    """Books whose store is not there: every request gets the same answer, and one that begins an upload a good one."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.named = ""
+        self.books = Bookkeeping("b", Access(endpoint_url="http://127.0.0.1:1", anonymous=True))
+        with self.books.connection.ask("") as client:
+            client.meta.events.register_first("before-send.s3", self._answer)
+
+    def _answer(self, request: Any, event_name: str, **_unused: object) -> AWSResponse:
+        body = self.body
+        if self.named == "GetObjectTagging" and event_name.endswith(".CreateMultipartUpload"):
+            body = ASKED["CreateMultipartUpload"][1].encode()
+        return AWSResponse(request.url, 200, HTTPHeaders(), Raw(body))
+
+
+class Raw(io.BytesIO):
+    def stream(self, *_unused: object) -> Iterator[bytes]:
+        yield self.getvalue()
+
+
+@pytest.fixture(scope="module")
+def answered() -> Iterator[Answered]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.endpoint.time.sleep", lambda _s: None)  # before it asks again
+        yield Answered()
+
+
+def check_answer(answered: Answered, operation: str, body: bytes) -> None:
+    answered.named, answered.body = operation, body
+    with suppress(RepositoryError):
+        assert SENSE[operation](ASKED[operation][0](answered.books)), body
+
+
+@pytest.mark.parametrize("operation", ASKED)
+def test_what_comes_by_boto3_and_says_nothing(answered: Answered, operation: str) -> None:
+    for body in NOTHING_SAID:
+        check_answer(answered, operation, body)
+
+    ask, whole = ASKED[operation]
+    answered.body = (XML + whole).encode()
+    assert ask(answered.books)
+
+
+@pytest.mark.parametrize("operation", ASKED)
+@given(data=st.data())
+@settings(max_examples=40)
+def test_what_comes_by_boto3(answered: Answered, operation: str, data: st.DataObject) -> None:
+    whole = (XML + ASKED[operation][1]).encode()
+    check_answer(answered, operation, data.draw(damaged(whole) | st.binary(max_size=80)))
 
 
 # ---------------------------------------------------------------- events
