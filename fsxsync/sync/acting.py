@@ -305,5 +305,7 @@ def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
         content_hash=action.local.content_hash if action.local else None,
     )
     told = as_remote_says(served, row, row)
+    if local.kind is Kind.DIRECTORY and remote.posix.mtime_ns is not None:
+        told = told._replace(mtime_ns=remote.posix.mtime_ns)  # one that somebody set here is still to be exported
     record(served, told)
     return DONE if told == row else Outcome(Next.AGAIN, local=True)

@@ -35,8 +35,6 @@ class Giver(Application):
 
     given: dict[str, Given] = field(default_factory=dict)
     """By path, since both sides agreed last."""
-    set_times: set[int] = field(default_factory=set)
-    """No file has one of these by being written: nothing exports the time of a file that is touched, alone."""
 
     @step
     def chmod(self, path: str, mode: int) -> None:

@@ -22,12 +22,15 @@ class Ledger:
     """What may be there up to some byte: its writer was stopped, or was seen between two writes."""
     mixes: list[tuple[bytes, bytes]] = field(default_factory=list)
     """What may be there up to some byte, and the other from there on: its writer was stopped."""
+    set_times: set[int] = field(default_factory=set)
+    """Of files that somebody touched, and whose content is what it was: nothing exports these times, alone."""
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def _share(self, other: Ledger) -> None:
         """What is moved between two keeps what is known of it."""
         self.must, self.gone, self.contents = other.must, other.gone, other.contents
         self.by_digest, self.parts, self.mixes, self.numbers = other.by_digest, other.parts, other.mixes, other.numbers
+        self.set_times = other.set_times
 
     def _content(self, size: int) -> bytes:
         """New bytes of about that size; the empty file is nothing that could be lost."""

@@ -350,6 +350,8 @@ class Sides(Ledger):
         if here is not None and here.content != old:
             self._doubt(Thing("file", old))
             self._brought(path)
+        elif here is not None and here.mtime_ns is not None:
+            self.set_times.add(here.mtime_ns)  # a write that fails moves it all the same
 
 
 def _stands_still(pid: int) -> bool:

@@ -382,6 +382,16 @@ def test_a_time_that_came_in_while_a_file_was_loaded_went_back(versioned: World)
     world.settle_and_read()
 
 
+def test_a_time_that_was_set_on_a_directory_that_was_new_on_both_sides_stayed_here(behind: World) -> None:
+    """Directories are equal on both sides whatever their times, and the row said that this one was known."""
+    world = behind
+    world.stop()
+    world.mkdir("d")
+    world.put_marker("d", mode=0o755, owner=0)
+    world.utime("d", "past")
+    world.settle_and_read()
+
+
 def test_a_marker_that_came_together_with_an_object_of_its_name_was_not_reported(world: World) -> None:
     """Both hints are one row of the changelog, and its look found the object."""
     world.stop()
