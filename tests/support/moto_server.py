@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, ClassVar, Self
 
@@ -35,25 +36,7 @@ ENVIRONMENT = {
 
 _FORGOTTEN = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
 
-_SERVE = """
-import os, sys, threading
-from moto import backends
-from werkzeug.serving import make_server
-from moto.server import DomainDispatcherApplication, create_backend_app
-from moto.moto_server.werkzeug_app import MotoRequestHandler
-
-class Quiet(MotoRequestHandler):
-    def log(self, *args):
-        pass
-
-names = frozenset(backends.list_of_moto_modules())
-backends.list_of_moto_modules = lambda: names  # it asks the disk at each request, a third of what one costs
-server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True,
-                     request_handler=Quiet)
-print(server.server_port, flush=True)
-threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-server.serve_forever()
-"""
+_PROCESS = Path(__file__).with_name("moto_process.py")
 
 
 def clean_environment() -> dict[str, str]:
@@ -82,7 +65,7 @@ class MotoServer:
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-c", _SERVE],
+            [sys.executable, "-P", _PROCESS],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
