@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.moto_server import MotoServer
+from support.moto_server import OBEYED, MotoServer
 
 from fsxsync import _core
 from fsxsync.errors import (
@@ -49,17 +49,6 @@ def deny(world: MotoWorld, *actions: str) -> None:
 
 # ---------------------------------------------------------------- probing
 
-MOTO = Conditions(
-    put_if_match=True,
-    put_if_none_match=True,
-    complete_if_match=False,
-    complete_if_none_match=True,
-    copy_source_if_match=False,
-    delete_if_match=True,
-    checksum=False,
-    etag_is_md5=True,
-)
-
 
 @pytest.mark.parametrize("versioned", [False, True])
 def test_the_probe_finds_what_moto_obeys_and_leaves_nothing(make_world: MakeWorld, versioned: bool) -> None:
@@ -68,7 +57,7 @@ def test_the_probe_finds_what_moto_obeys_and_leaves_nothing(make_world: MakeWorl
 
     found = world.store.probe("p/")
 
-    assert found == world.store.behind.conditions == replace(MOTO, versioned=versioned)
+    assert found == world.store.behind.conditions == replace(OBEYED, versioned=versioned)
     assert world.versions() == ["p/f"]
     assert world.uploads() == 0
 
@@ -226,7 +215,7 @@ EVENT = "provide-client-params.s3.CompleteMultipartUpload"
 def test_an_upload_with_checksums_tells_those_of_the_parts_twice(make_world: MakeWorld) -> None:
     """MinIO and versitygw want them; moto looks at none."""
     store = make_world().store
-    store.behind.conditions = replace(MOTO, checksum=True)
+    store.behind.conditions = replace(OBEYED, checksum=True)
     crc = _core.crc64nvme(b"hello")
     asked: list[dict[str, Any]] = []
 

@@ -6,18 +6,20 @@ import fcntl
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from botocore.exceptions import ClientError
 from support.forked import Forked, ForkServer, fork_server, wait_for_line
-from support.moto_server import MotoServer, clean_environment
+from support.moto_server import OBEYED, MotoServer, clean_environment
 
 PROGRAM = [sys.executable, "-c", "from fsxsync.cli.main import main; main()"]
 QUICK = {
@@ -175,8 +177,26 @@ class Instance:
     # ------------------------------------------------------------- shorthand
 
     def associate(self, moto: MotoServer, uri: str, path: str, *options: str) -> str:
-        """Link a prefix of moto's server; the id."""
+        """Link a prefix of moto's server; the id.
+
+        As on a bucket that was associated before: what its store obeys is known, and not found out by thirty requests.
+        With events it is found out, for then they tell of all that is tried; who exports nothing has no need of it.
+        """
+        unlike = {"--events", "--export", "--read-only"}
+        if self.daemon is not None and isinstance(moto, MotoServer) and unlike.isdisjoint(options):
+            self._know(moto, uri.removeprefix("s3://").partition("/")[0])
         return self.ok("associate", uri, path, "--endpoint-url", moto.url, *options).out.strip()
+
+    def _know(self, moto: MotoServer, bucket: str) -> None:
+        """Note in the catalog what a probe of this bucket finds out (test_moto.py)."""
+        try:
+            versioning = moto.client("s3").get_bucket_versioning(Bucket=bucket).get("Status")
+        except ClientError:  # no such bucket, as the test wants it
+            return
+        found = replace(OBEYED, versioned=versioning == "Enabled")
+        fact = (f"conditions {moto.url} {bucket}", json.dumps(asdict(found)))
+        with closing(sqlite3.connect(self.state_dir / "catalog.db", timeout=60)) as catalog, catalog:
+            catalog.execute("INSERT OR IGNORE INTO facts (name, value) VALUES (?, ?)", fact)
 
     def settle(self, path: Path | None = None, timeout: int = 120) -> None:
         """Return when nothing is pending any more."""

@@ -21,6 +21,7 @@ import boto3
 from botocore.config import Config
 
 from fsxsync.model.association import Access
+from fsxsync.ports import Conditions
 
 REGION = "us-east-1"
 ENVIRONMENT = {
@@ -33,6 +34,18 @@ ENVIRONMENT = {
     "NO_PROXY": "127.0.0.1,localhost",
 }
 """What boto3's chain shall find, here and in processes that tests start; nothing of the machine's own."""
+
+OBEYED = Conditions(
+    put_if_match=True,
+    put_if_none_match=True,
+    complete_if_match=False,
+    complete_if_none_match=True,
+    copy_source_if_match=False,
+    delete_if_match=True,
+    checksum=False,
+    etag_is_md5=True,
+)
+"""What a probe finds out of moto, in a bucket without versions."""
 
 _FORGOTTEN = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
 
@@ -60,6 +73,7 @@ class MotoServer:
         self._env = clean_environment() | (env or {})
         self._process: subprocess.Popen[str] | None = None
         self._log: IO[bytes] | None = None
+        self._clients: dict[tuple[Any, ...], Any] = {}
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -86,6 +100,8 @@ class MotoServer:
         process, log = self._process, self._log
         assert process is not None
         assert log is not None
+        for client in self._clients.values():
+            client.close()
         process.terminate()
         process.communicate()
         log.close()
@@ -101,7 +117,13 @@ class MotoServer:
         return Access(endpoint_url=self.url, region=REGION)
 
     def client(self, service: str, **config: Any) -> Any:
-        """A boto3 client of this server, as somebody else would use it."""
+        """A boto3 client of this server, as somebody else would use it: one for all who want the same."""
+        wanted = (service, *sorted(config.items()))
+        if wanted not in self._clients:
+            self._clients[wanted] = self._made(service, config)
+        return self._clients[wanted]
+
+    def _made(self, service: str, config: dict[str, Any]) -> Any:
         return session().client(
             service,
             endpoint_url=self.url,
