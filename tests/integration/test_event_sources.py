@@ -206,7 +206,7 @@ def test_nobody_takes_messages_once_the_association_is_gone(fsx: Instance, moto:
     put(s3, bucket, "somebody else's")
 
     # A receive that was under way may still take it, and gives it back after 30 s: nobody deletes it.
-    eventually(lambda: "Messages" in sqs.receive_message(QueueUrl=queue, VisibilityTimeout=0), 90)
+    eventually(lambda: "Messages" in sqs.receive_message(QueueUrl=queue, VisibilityTimeout=0, WaitTimeSeconds=2), 90)
 
 
 def test_the_lag_is_measured(tmp_path: Path, moto: MotoServer, proxy: Proxy, s3: Any) -> None:
