@@ -47,6 +47,24 @@ def deny(world: MotoWorld, *actions: str) -> None:
     )
 
 
+# ---------------------------------------------------------------- filling a bucket at once
+
+
+def test_what_a_bucket_is_filled_with_is_as_if_it_was_put(make_world: MakeWorld, moto: MotoServer) -> None:
+    world = make_world()
+    at = {"Bucket": world.bucket}
+    world.client.put_object(**at, Key="ü &/1", Body=b"data")
+
+    moto.fill(world.bucket, {"ü &/2": b"data", "ü &/3": b""})
+
+    assert [found["Key"] for found in world.client.list_objects_v2(**at)["Contents"]] == ["ü &/1", "ü &/2", "ü &/3"]
+    put, filled = (world.client.head_object(**at, Key=f"ü &/{number}") for number in (1, 2))
+    for told in (put, filled):
+        del told["ResponseMetadata"], told["LastModified"]
+    assert filled == put
+    assert [world.client.get_object(**at, Key=f"ü &/{number}")["Body"].read() for number in (2, 3)] == [b"data", b""]
+
+
 # ---------------------------------------------------------------- probing
 
 

@@ -12,12 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 from botocore.exceptions import ClientError
+from support.built_servers import BuiltServer
 from support.forked import Forked, ForkServer, fork_server, wait_for_line
 from support.moto_server import OBEYED, MotoServer, clean_environment
 
@@ -269,6 +271,16 @@ def news_of(server: MotoServer, bucket: str) -> tuple[str, str]:
     if "queues" in server.lacks:
         return ("--poll", "2")
     return ("--events", f"sqs:{send_events(server, bucket, bucket)}")
+
+
+def fill(server: MotoServer | BuiltServer, bucket: str, objects: Mapping[str, bytes]) -> None:
+    """Put many objects."""
+    if isinstance(server, MotoServer):
+        server.fill(bucket, objects)
+        return
+    s3 = server.client("s3")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: s3.put_object(Bucket=bucket, Key=key, Body=objects[key]), objects))
 
 
 def keys_of(s3: Any, bucket: str, prefix: str = "") -> list[str]:

@@ -6,13 +6,18 @@ way what moto does, with the same outcome.
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import os
 import secrets
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from typing import Any
+from urllib.parse import quote
 
 # Read when moto is imported. Nobody here is a browser, and no bucket's name stands in the host's.
 os.environ |= {"MOTO_DISABLE_GLOBAL_CORS": "1", "S3_IGNORE_SUBDOMAIN_BUCKETNAME": "1"}
@@ -35,6 +40,31 @@ class _Dispatcher(DomainDispatcherApplication):
     def __init__(self) -> None:
         super().__init__(create_backend_app)
         self.get_backend_for_host = cache(super().get_backend_for_host)  # type: ignore[method-assign]
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/fill":
+            return self._fill(environ, start_response)
+        answer: Iterable[bytes] = super().__call__(environ, start_response)
+        return answer
+
+    def _fill(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """A PUT for each of many objects that came in one request: `MotoServer.fill`."""
+        asked = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+        said: list[str] = []
+        for key, encoded in asked["objects"].items():
+            path, body = f"/{asked['bucket']}/{key}", base64.b64decode(encoded)
+            put = {
+                "REQUEST_METHOD": "PUT",
+                "PATH_INFO": path.encode().decode("latin-1"),  # PEP 3333
+                "RAW_URI": quote(path),
+                "REQUEST_URI": quote(path),
+                "CONTENT_TYPE": "",
+                "CONTENT_LENGTH": str(len(body)),
+                "wsgi.input": io.BytesIO(body),
+            }
+            b"".join(super().__call__({**environ, **put}, lambda status, *_: said.append(status)))
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [json.dumps(said).encode()]
 
 
 class _Handler(MotoRequestHandler):

@@ -8,10 +8,14 @@ It ends with the block, and also if the test run is killed: it reads its standar
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import urllib.request
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -122,6 +126,15 @@ class MotoServer:
         if wanted not in self._clients:
             self._clients[wanted] = self._made(service, config)
         return self._clients[wanted]
+
+    def fill(self, bucket: str, objects: Mapping[str, bytes]) -> None:
+        """Put many objects, as many requests would that cost twenty times as much."""
+        encoded = {key: base64.b64encode(body).decode() for key, body in objects.items()}
+        asked = json.dumps({"bucket": bucket, "objects": encoded}).encode()
+        request = urllib.request.Request(f"{self.url}/fill", asked, method="POST")  # noqa: S310
+        with urllib.request.urlopen(request) as answer:  # noqa: S310
+            said = json.load(answer)
+        assert said == ["200 OK"] * len(objects)
 
     def _made(self, service: str, config: dict[str, Any]) -> Any:
         return session().client(
