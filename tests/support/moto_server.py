@@ -8,6 +8,7 @@ It ends with the block, and also if the test run is killed: it reads its standar
 
 from __future__ import annotations
 
+import atexit
 import base64
 import json
 import os
@@ -59,6 +60,14 @@ _PROCESS = Path(__file__).with_name("moto_process.py")
 def clean_environment() -> dict[str, str]:
     """This process's environment with the credentials of `ENVIRONMENT` and no others."""
     return {name: value for name, value in os.environ.items() if name not in _FORGOTTEN} | ENVIRONMENT
+
+
+@cache
+def moto_of_the_run() -> MotoServer:
+    """One for all tests of this process that change no setting of moto's; it ends with it."""
+    server = MotoServer().__enter__()
+    atexit.register(server.__exit__, None, None, None)
+    return server
 
 
 @cache
