@@ -302,14 +302,16 @@ def keys_of(s3: Any, bucket: str, prefix: str = "") -> list[str]:
 
 
 def eventually(check: Callable[[], object], timeout_s: float = 30) -> None:
-    """Try until it holds: for what no command can wait for."""
-    deadline = time.monotonic() + timeout_s
+    """Try until it holds: for what no command can wait for. What takes longer is asked for less often: each command
+    that asks takes from what it waits for."""
+    begin = time.monotonic()
     while True:
         try:
             assert check()
         except (AssertionError, OSError):
-            if time.monotonic() > deadline:
+            waited_s = time.monotonic() - begin
+            if waited_s > timeout_s:
                 raise
-            time.sleep(0.05)
+            time.sleep(min(max(0.05, waited_s / 10), 0.25))
         else:
             return
