@@ -116,6 +116,9 @@ class Intake:
 
     def _drop_own(self, paths: dict[bytes, bool]) -> None:
         for tree_path, association, path in self._shared.own_work.unchanged(paths.keys()):
+            served = self._served_for(tree_path)
+            if served is None or served.id != association:
+                continue  # who noted it is gone, and its rows with it: of the next one nothing is known yet
             if not self._shared.catalog.problems.has(association, path):
                 del paths[tree_path]
                 self._shared.counts[association].echoes_dropped += 1
