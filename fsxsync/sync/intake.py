@@ -129,8 +129,10 @@ class Intake:
         was lifted, say."""
         by_inotify = [tree_path for tree_path, by in paths.items() if by is _Told.BY_INOTIFY]
         for tree_path, association, path in self._shared.own_work.unchanged(by_inotify):
-            served = self._shared.served.get(association)
-            if served is not None and not self._shared.catalog.problems.has(association, path):
+            served = self._served_for(tree_path)
+            if served is None or served.id != association:
+                continue  # who noted it is gone, and its rows with it: of the next one nothing is known yet
+            if not self._shared.catalog.problems.has(association, path):
                 del paths[tree_path]
                 served.counts.echoes_dropped += 1
 

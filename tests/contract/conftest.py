@@ -13,7 +13,7 @@ import pytest
 from fakes.store import FakeStore
 from support.blocking import Blocking, Loop
 from support.built_servers import BuiltServer, built_program, chosen_server, server_class, skip_what_it_lacks
-from support.moto_server import ENVIRONMENT, MotoServer
+from support.moto_server import ENVIRONMENT, MotoServer, moto_of_the_run
 
 from fsxsync.model.association import Access
 from fsxsync.model.measures import Requests
@@ -39,9 +39,8 @@ def environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def moto(environment: None) -> Iterator[MotoServer]:
-    with MotoServer() as server:
-        yield server
+def moto(environment: None) -> MotoServer:
+    return moto_of_the_run()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.moto_server import MotoServer
+from support.moto_server import OBEYED, MotoServer
 
 from fsxsync import _core
 from fsxsync.errors import (
@@ -51,18 +51,25 @@ def deny(world: MotoWorld, *actions: str) -> None:
     )
 
 
-# ---------------------------------------------------------------- probing
+# ---------------------------------------------------------------- filling a bucket at once
 
-MOTO = Conditions(
-    put_if_match=True,
-    put_if_none_match=True,
-    complete_if_match=False,
-    complete_if_none_match=True,
-    copy_source_if_match=False,
-    delete_if_match=True,
-    checksum=False,
-    etag_is_md5=True,
-)
+
+def test_what_a_bucket_is_filled_with_is_as_if_it_was_put(make_world: MakeWorld, moto: MotoServer) -> None:
+    world = make_world()
+    at = {"Bucket": world.bucket}
+    world.client.put_object(**at, Key="ü &/1", Body=b"data")
+
+    moto.fill(world.bucket, {"ü &/2": b"data", "ü &/3": b""})
+
+    assert [found["Key"] for found in world.client.list_objects_v2(**at)["Contents"]] == ["ü &/1", "ü &/2", "ü &/3"]
+    put, filled = (world.client.head_object(**at, Key=f"ü &/{number}") for number in (1, 2))
+    for told in (put, filled):
+        del told["ResponseMetadata"], told["LastModified"]
+    assert filled == put
+    assert [world.client.get_object(**at, Key=f"ü &/{number}")["Body"].read() for number in (2, 3)] == [b"data", b""]
+
+
+# ---------------------------------------------------------------- probing
 
 
 @pytest.mark.parametrize("versioned", [False, True])
@@ -72,7 +79,7 @@ def test_the_probe_finds_what_moto_obeys_and_leaves_nothing(make_world: MakeWorl
 
     found = world.store.probe("p/")
 
-    assert found == world.store.behind.conditions == replace(MOTO, versioned=versioned)
+    assert found == world.store.behind.conditions == replace(OBEYED, versioned=versioned)
     assert world.versions() == ["p/f"]
     assert world.uploads() == 0
 
@@ -230,7 +237,7 @@ EVENT = "provide-client-params.s3.CompleteMultipartUpload"
 def test_an_upload_with_checksums_tells_those_of_the_parts_twice(make_world: MakeWorld) -> None:
     """MinIO and versitygw want them; moto looks at none."""
     store = make_world().store
-    store.behind.conditions = replace(MOTO, checksum=True)
+    store.behind.conditions = replace(OBEYED, checksum=True)
     crc = _core.crc64nvme(b"hello")
     asked: list[dict[str, Any]] = []
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support.built_servers import BuiltServer, chosen_server, server_class, skip_what_it_lacks
 from support.instance import Instance, instance
-from support.moto_server import MotoServer
+from support.moto_server import MotoServer, moto_of_the_run
 
 SERVER = os.environ.get("FSXSYNC_TEST_SERVER", "moto")
 
@@ -33,8 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServer | BuiltServer]:
     if SERVER == "moto":
-        with MotoServer() as server:
-            yield server
+        yield moto_of_the_run()
         return
     with pytest.MonkeyPatch.context() as patch, chosen_server(SERVER, tmp_path_factory.mktemp(SERVER)) as built:
         if built.bundle is not None:

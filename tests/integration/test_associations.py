@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.instance import Instance, eventually, instance, keys_of
-from support.moto_server import MotoServer
+from support.moto_server import OBEYED, MotoServer
 from support.proxy import Proxy, is_listing, refusal
 
 
@@ -49,6 +53,21 @@ def becomes(made: Instance, path: str, state: str) -> None:
 
 
 # ---------------------------------------------------------------- many, and what may not be
+
+
+def test_what_a_bucket_obeys_is_found_out_once_and_as_other_tests_have_it(
+    fsx: Instance, moto: MotoServer, proxy: Proxy, bucket: str
+) -> None:
+    for number in range(2):
+        fsx.ok("associate", f"s3://{bucket}/{number}/", f"/{number}", "--endpoint-url", proxy.url)
+        fsx.settle()
+
+    probed = {request.path.split("/")[2] for request in proxy.requests if "fsxsync-probe" in request.path}
+    assert probed == {"0"}
+    if isinstance(moto, MotoServer):
+        with closing(sqlite3.connect(fsx.state_dir / "catalog.db")) as catalog:
+            rows = catalog.execute("SELECT value FROM facts WHERE name = ?", (f"conditions {proxy.url} {bucket}",))
+            assert [json.loads(value) for (value,) in rows] == [asdict(OBEYED)]
 
 
 def test_any_number_each_with_its_own_store(

@@ -7,13 +7,12 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
-from support.instance import Instance, eventually, instance, keys_of
+from support.instance import Instance, eventually, fill, instance, keys_of
 from support.moto_server import MotoServer
 from support.proxy import Answer, Proxy, Request, is_listing, refusal
 
@@ -34,10 +33,9 @@ def proxy(moto: MotoServer) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def full(s3: Any, bucket: str) -> str:
+def full(moto: MotoServer, bucket: str) -> str:
     """A bucket of many objects."""
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda key: s3.put_object(Bucket=bucket, Key=key, Body=b"data"), NAMES))
+    fill(moto, bucket, dict.fromkeys(NAMES, b"data"))
     return bucket
 
 
@@ -57,11 +55,6 @@ def remove(s3: Any, proxy: Proxy, bucket: str, keys: list[str]) -> None:
     """All at once for who lists: a few after a few are no accident."""
     with proxy.holding(is_listing):
         s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys]})
-
-
-def put_below(s3: Any, bucket: str, prefix: str) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: s3.put_object(Bucket=bucket, Key=f"{prefix}{name}", Body=b"data"), NAMES))
 
 
 def move(s3: Any, bucket: str, old: str, new: str) -> None:
@@ -355,7 +348,7 @@ def test_objects_that_moved_to_another_prefix_while_nobody_looked_delete_no_file
     fsx: Instance, moto: MotoServer, s3: Any, bucket: str
 ) -> None:
     """The association's prefix is a wrong one then: nothing is below it."""
-    put_below(s3, bucket, "old/")
+    fill(moto, bucket, {f"old/{name}": b"data" for name in NAMES})
     fsx.associate(moto, f"s3://{bucket}/old/", "/d", "--poll", "1")
     fsx.settle()
     for name in NAMES[:5]:  # some with their data here, the others without
@@ -383,7 +376,7 @@ def test_a_full_directory_associated_again_with_a_wrong_prefix_loses_nothing(
 ) -> None:
     """Of a new association nothing is known yet, so an empty prefix is no reason to delete a file: all are exported
     there. Files whose data is below the right prefix only don't let the old association go."""
-    put_below(s3, bucket, "right/")
+    fill(moto, bucket, {f"right/{name}": b"data" for name in NAMES})
     fsx.associate(moto, f"s3://{bucket}/right/", "/d", "--poll", "1")
     fsx.settle()
     refused = fsx.run("association", "delete", "/d")
@@ -404,8 +397,7 @@ def test_a_disk_that_is_not_mounted_below_the_association_deletes_nothing(
 ) -> None:
     """The association's own directory is there, and what was below it is not."""
     names = [f"sub/{number:03}" for number in range(120)]
-    for name in names:
-        s3.put_object(Bucket=bucket, Key=name, Body=b"data")
+    fill(moto, bucket, dict.fromkeys(names, b"data"))
     fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "1")
     fsx.settle()
     assert fsx.stop() == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.instance import Done, Instance, eventually, keys_of
+from support.instance import Done, Instance, eventually, fill, keys_of
 from support.moto_server import MotoServer
 
 from fsxsync import _core
@@ -105,8 +105,7 @@ def test_a_large_listing_is_walked_in_its_own_order(fsx: Instance, moto: MotoSer
     keys = ["a/x", "a-b/x", "a.b", "a0", "b/c/d", "b/c-d"] + [
         f"n/{number:04}" for number in range(1010)
     ]  # over a page of a listing, and of rows
-    for key in keys:
-        s3.put_object(Bucket=bucket, Key=key, Body=key.encode())
+    fill(moto, bucket, {key: key.encode() for key in keys})
     fsx.associate(moto, f"s3://{bucket}/a/", "/a", "--poll", "0")  # and a neighbour that sorts around it
     fsx.associate(moto, f"s3://{bucket}/n/", "/a-b", "--poll", "0")
     fsx.settle()

@@ -7,13 +7,12 @@ import os
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.descriptors import listening_ports
-from support.instance import Instance, bucket_with_events, eventually, instance, keys_of
+from support.instance import Instance, bucket_with_events, eventually, fill, instance, keys_of
 from support.moto_server import MotoServer
 from support.proxy import Answer, Proxy, Request, refusal
 
@@ -150,8 +149,7 @@ def test_a_long_queue_is_read_by_several_and_wholly(tmp_path: Path, moto: MotoSe
         made.associate(moto, f"s3://{bucket}/", "/d", "--events", f"sqs:{queue}")
         made.settle()
         assert made.stop() == 0
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda number: put(s3, bucket, f"{number:03}"), range(200)))
+        fill(moto, bucket, {f"{number:03}": b"data" for number in range(200)})
         made.start()
         made.settle()
         assert len(os.listdir(made.directory / "d")) == 200
@@ -206,7 +204,7 @@ def test_nobody_takes_messages_once_the_association_is_gone(fsx: Instance, moto:
     put(s3, bucket, "somebody else's")
 
     # A receive that was under way may still take it, and gives it back after 30 s: nobody deletes it.
-    eventually(lambda: "Messages" in sqs.receive_message(QueueUrl=queue, VisibilityTimeout=0), 90)
+    eventually(lambda: "Messages" in sqs.receive_message(QueueUrl=queue, VisibilityTimeout=0, WaitTimeSeconds=2), 90)
 
 
 def test_the_lag_is_measured(tmp_path: Path, moto: MotoServer, proxy: Proxy, s3: Any) -> None:

@@ -28,15 +28,22 @@ from support.moto_server import clean_environment
 TESTS = Path(__file__).parent.parent
 
 _SERVE = """
-import atexit, ctypes, gc, importlib, json, os, signal, socket, sys, threading, time
+import atexit, ctypes, functools, gc, importlib, json, os, signal, socket, sys, threading, time
 import fsxsync.cli.main, fsxsync.control.server, fsxsync.daemon.main, fsxsync.daemon.wiring, fsxsync.demo
 import botocore.auth, botocore.credentials, botocore.endpoint, botocore.httpsession, botocore.signers
-import pyfuse3, trio, hypercorn.trio, sqlite_utils, awscrt.auth, prometheus_client, rich.table
+import inotify_simple, pyfuse3, trio, hypercorn.trio, sqlite_utils, awscrt.auth, prometheus_client, rich.table
 import support.mounting
+from botocore.hooks import EventAliaser
 from fsxsync.model.association import Access
 from fsxsync.repository.session import s3_client, sqs_client
 for name in fsxsync.cli.main.cli.list_commands(None):
     fsxsync.cli.main.cli.get_command(None, name)  # imports it
+# What each of botocore's sessions asks of names and of functions, some hundred of each, and what each inotify asks the
+# linker, has the same answer in every process.
+aliases = functools.cache(functools.partial(EventAliaser._alias_event_name, EventAliaser(None)))
+EventAliaser._alias_event_name = lambda self, name: aliases(name)
+botocore.hooks.accepts_kwargs = functools.lru_cache(1000)(botocore.hooks.accepts_kwargs)
+inotify_simple.INotify().close()
 access = Access(endpoint_url="http://127.0.0.1:9", region="us-east-1")
 for client in (s3_client(access), sqs_client(None, None, access)):  # botocore's descriptions are read once
     client.close()

@@ -6,18 +6,25 @@ import fcntl
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from botocore.exceptions import ClientError
+from support.built_servers import BuiltServer
 from support.forked import Forked, ForkServer, fork_server, wait_for_line
-from support.moto_server import MotoServer, clean_environment
+from support.moto_server import OBEYED, MotoServer, clean_environment
+
+from fsxsync.control.client import Client
 
 PROGRAM = [sys.executable, "-c", "from fsxsync.cli.main import main; main()"]
 QUICK = {
@@ -175,12 +182,39 @@ class Instance:
     # ------------------------------------------------------------- shorthand
 
     def associate(self, moto: MotoServer, uri: str, path: str, *options: str) -> str:
-        """Link a prefix of moto's server; the id."""
+        """Link a prefix of moto's server; the id.
+
+        As on a bucket that was associated before: what its store obeys is known, and not found out by thirty requests.
+        With events it is found out, for then they tell of all that is tried; who exports nothing has no need of it.
+        """
+        unlike = {"--events", "--export", "--read-only"}
+        if self.daemon is not None and isinstance(moto, MotoServer) and unlike.isdisjoint(options):
+            self._know(moto, uri.removeprefix("s3://").partition("/")[0])
         return self.ok("associate", uri, path, "--endpoint-url", moto.url, *options).out.strip()
 
+    def _know(self, moto: MotoServer, bucket: str) -> None:
+        """Note in the catalog what a probe of this bucket finds out (test_moto.py)."""
+        try:
+            versioning = moto.client("s3").get_bucket_versioning(Bucket=bucket).get("Status")
+        except ClientError:  # no such bucket, as the test wants it
+            return
+        found = replace(OBEYED, versioned=versioning == "Enabled")
+        fact = (f"conditions {moto.url} {bucket}", json.dumps(asdict(found)))
+        with closing(sqlite3.connect(self.state_dir / "catalog.db", timeout=60)) as catalog, catalog:
+            catalog.execute("INSERT OR IGNORE INTO facts (name, value) VALUES (?, ?)", fact)
+
     def settle(self, path: Path | None = None, timeout: int = 120) -> None:
-        """Return when nothing is pending any more."""
-        self.ok("wait", *([path] if path else []), "--timeout", str(timeout), timeout=timeout + 30)
+        """Return when nothing is pending any more: `fsxsync wait`, which tests do more often than all else."""
+        if path is not None or self.server is None or self.daemon is None:
+            self.ok("wait", *([path] if path else []), "--timeout", str(timeout), timeout=timeout + 30)
+            return
+        never = threading.Timer(timeout + 30, self.daemon.kill)
+        never.start()
+        try:
+            left = Client(self.state_dir).wait(b"", timeout)
+        finally:
+            never.cancel()
+        assert left == [], f"still pending: {left}{self.said()}"
 
     def state(self, path: Path) -> dict[str, Any]:
         """One file's state."""
@@ -251,6 +285,16 @@ def news_of(server: MotoServer, bucket: str) -> tuple[str, str]:
     return ("--events", f"sqs:{send_events(server, bucket, bucket)}")
 
 
+def fill(server: MotoServer | BuiltServer, bucket: str, objects: Mapping[str, bytes]) -> None:
+    """Put many objects."""
+    if isinstance(server, MotoServer):
+        server.fill(bucket, objects)
+        return
+    s3 = server.client("s3")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: s3.put_object(Bucket=bucket, Key=key, Body=objects[key]), objects))
+
+
 def keys_of(s3: Any, bucket: str, prefix: str = "") -> list[str]:
     """Every key below a prefix."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -258,14 +302,16 @@ def keys_of(s3: Any, bucket: str, prefix: str = "") -> list[str]:
 
 
 def eventually(check: Callable[[], object], timeout_s: float = 30) -> None:
-    """Try until it holds: for what no command can wait for."""
-    deadline = time.monotonic() + timeout_s
+    """Try until it holds: for what no command can wait for. What takes longer is asked for less often: each command
+    that asks takes from what it waits for."""
+    begin = time.monotonic()
     while True:
         try:
             assert check()
         except (AssertionError, OSError):
-            if time.monotonic() > deadline:
+            waited_s = time.monotonic() - begin
+            if waited_s > timeout_s:
                 raise
-            time.sleep(0.05)
+            time.sleep(min(max(0.05, waited_s / 10), 0.25))
         else:
             return

@@ -8,11 +8,17 @@ It ends with the block, and also if the test run is killed: it reads its standar
 
 from __future__ import annotations
 
+import atexit
+import base64
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import urllib.request
+from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, ClassVar, Self
 
@@ -20,6 +26,7 @@ import boto3
 from botocore.config import Config
 
 from fsxsync.model.association import Access
+from fsxsync.ports import Conditions
 
 REGION = "us-east-1"
 ENVIRONMENT = {
@@ -33,32 +40,34 @@ ENVIRONMENT = {
 }
 """What boto3's chain shall find, here and in processes that tests start; nothing of the machine's own."""
 
+OBEYED = Conditions(
+    put_if_match=True,
+    put_if_none_match=True,
+    complete_if_match=False,
+    complete_if_none_match=True,
+    copy_source_if_match=False,
+    delete_if_match=True,
+    checksum=False,
+    etag_is_md5=True,
+)
+"""What a probe finds out of moto, in a bucket without versions."""
+
 _FORGOTTEN = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
 
-_SERVE = """
-import os, sys, threading
-from moto import backends
-from werkzeug.serving import make_server
-from moto.server import DomainDispatcherApplication, create_backend_app
-from moto.moto_server.werkzeug_app import MotoRequestHandler
-
-class Quiet(MotoRequestHandler):
-    def log(self, *args):
-        pass
-
-names = frozenset(backends.list_of_moto_modules())
-backends.list_of_moto_modules = lambda: names  # it asks the disk at each request, a third of what one costs
-server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True,
-                     request_handler=Quiet)
-print(server.server_port, flush=True)
-threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-server.serve_forever()
-"""
+_PROCESS = Path(__file__).with_name("moto_process.py")
 
 
 def clean_environment() -> dict[str, str]:
     """This process's environment with the credentials of `ENVIRONMENT` and no others."""
     return {name: value for name, value in os.environ.items() if name not in _FORGOTTEN} | ENVIRONMENT
+
+
+@cache
+def moto_of_the_run() -> MotoServer:
+    """One for all tests of this process that change no setting of moto's; it ends with it."""
+    server = MotoServer().__enter__()
+    atexit.register(server.__exit__, None, None, None)
+    return server
 
 
 @cache
@@ -77,12 +86,13 @@ class MotoServer:
         self._env = clean_environment() | (env or {})
         self._process: subprocess.Popen[str] | None = None
         self._log: IO[bytes] | None = None
+        self._clients: dict[tuple[Any, ...], Any] = {}
         self.url = ""
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-c", _SERVE],
+            [sys.executable, "-P", _PROCESS],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -103,6 +113,8 @@ class MotoServer:
         process, log = self._process, self._log
         assert process is not None
         assert log is not None
+        for client in self._clients.values():
+            client.close()
         process.terminate()
         process.communicate()
         log.close()
@@ -118,7 +130,22 @@ class MotoServer:
         return Access(endpoint_url=self.url, region=REGION)
 
     def client(self, service: str, **config: Any) -> Any:
-        """A boto3 client of this server, as somebody else would use it."""
+        """A boto3 client of this server, as somebody else would use it: one for all who want the same."""
+        wanted = (service, *sorted(config.items()))
+        if wanted not in self._clients:
+            self._clients[wanted] = self._made(service, config)
+        return self._clients[wanted]
+
+    def fill(self, bucket: str, objects: Mapping[str, bytes]) -> None:
+        """Put many objects, as many requests would that cost twenty times as much."""
+        encoded = {key: base64.b64encode(body).decode() for key, body in objects.items()}
+        asked = json.dumps({"bucket": bucket, "objects": encoded}).encode()
+        request = urllib.request.Request(f"{self.url}/fill", asked, method="POST")  # noqa: S310
+        with urllib.request.urlopen(request) as answer:  # noqa: S310
+            said = json.load(answer)
+        assert said == ["200 OK"] * len(objects)
+
+    def _made(self, service: str, config: dict[str, Any]) -> Any:
         return session().client(
             service,
             endpoint_url=self.url,

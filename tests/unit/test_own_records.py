@@ -63,6 +63,19 @@ async def test_files_as_a_restore_left_them_are_no_news_and_no_row_is_read_for_t
         assert sorted(asked) == [b"a", b"b", b"c", b"d", b"e"]
 
 
+async def test_what_an_association_left_is_news_to_the_next_one_of_its_directory(world: World) -> None:
+    """A directory whose files were loaded to end its association, and which was associated anew right after, had some
+    that were never exported."""
+    async with world.daemon() as daemon:
+        for name in NAMES:
+            (world.tree.root / name).write_bytes(b"loaded")
+            local = world.tree.identify(name.encode())
+            assert local is not None
+            daemon.shared.own_work.note("dra-0", name.encode(), name.encode(), local)
+
+        assert told(world, daemon) == [name.encode() for name in NAMES]
+
+
 async def test_files_that_are_being_restored_are_no_news_unless_something_else_happens_to_them(world: World) -> None:
     paths = await in_sync(world)
     async with world.daemon() as daemon:
