@@ -276,6 +276,29 @@ def test_status_says_which_conditions_the_store_obeys(fsx: Instance, moto: MotoS
     assert keys_of(s3, bucket) == []
 
 
+def test_an_update_asks_the_store_again_which_conditions_it_obeys(fsx: Instance, moto: MotoServer, bucket: str) -> None:
+    """Behind its address there may be another store by now, which obeys more, or less."""
+
+    def features() -> dict[str, bool]:
+        found: dict[str, bool] = fsx.status()["associations"][0]["features"]
+        return found
+
+    with Proxy(moto.url) as proxy:
+        made = fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url).out.strip()
+        assert features()["put_if_match"]
+
+        proxy.rule = lambda request: None if request.method in {"GET", "HEAD"} else Unconditional()
+        fsx.ok("association", "update", made, "--endpoint-url", proxy.url)
+        assert not features()["put_if_match"]
+        fsx.kill()
+        fsx.start()
+        assert not features()["put_if_match"]
+
+        proxy.rule = None
+        fsx.ok("association", "update", made, "--poll", "7")
+        assert features()["put_if_match"]
+
+
 def test_a_store_without_conditions_is_looked_at_right_before(
     fsx: Instance, moto: MotoServer, s3: Any, bucket: str
 ) -> None:
