@@ -19,6 +19,7 @@ from fsxsync.repository.bookkeeping import Bookkeeping
 from fsxsync.repository.copying import Source
 
 SOURCE = Source("b", "k", Remote(Kind.FILE, etag="e", size=3, last_modified_ns=0))
+PARTS = [UploadedPart(1, "e")]
 HEADERS = ObjectHeaders(Posix(), Kind.FILE)
 ASKED: dict[str, Callable[[Bookkeeping], object]] = {
     "ListObjectsV2": lambda books: books.check("p/"),
