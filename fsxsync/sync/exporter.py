@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from fsxsync.errors import LocalChanged, NotExportable, ObjectArchived
+import trio
+
+from fsxsync.errors import LocalChanged, NotExportable, ObjectArchived, ObjectChanged
 from fsxsync.model.association import Event
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
 from fsxsync.model.metadata import from_user_metadata, guess_content_type, to_user_metadata
 from fsxsync.model.stub import StubMark
 from fsxsync.ports import ObjectHeaders, Written
 from fsxsync.sync.carrying import bring_xattrs, tell_if_left
+from fsxsync.sync.digests import same_bytes
 from fsxsync.sync.intake import exportable_key
 from fsxsync.sync.reconcile import Action
 from fsxsync.sync.rescan import check_directory
@@ -172,6 +175,7 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
         if local.stub is not None or kind is not Kind.FILE or remote.storage_class != own_class:
             raise
         return await export(served, path, action)  # it is archived at our wish, and its data is here
+    digest = await _digest_after(served, path, action, key, written)
     served.expect_echo(key, written.etag)
     served.counts.exported += 1
     tell_if_left(served, path, local)
@@ -182,7 +186,33 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
     after = remote_after(local.kind, key, remote.size, posix, written, remote.storage_class)
     if local.stub is not None:
         local = remark(served, path, local, replace(local.stub, etag=after.etag, version_id=after.version_id, key=key))
-    return base_of(served.id, path, local, after, content_hash=base.content_hash)
+    return base_of(served.id, path, local, after, content_hash=digest)
+
+
+async def _digest_after(served: Served, path: bytes, action: Action, key: str, written: Written) -> bytes | None:
+    """The digest of what a copy in place left there: the row's, unless what was copied may be another version, which
+    somebody put there between our look and the copy, and the store did not look at the condition on its source.
+
+    Another ETag alone proves nothing: that of an object in parts, or with a KMS key, is another one after each copy.
+
+    Raises:
+        ObjectChanged: nobody can tell; the object is one that somebody wrote, and comes in as such.
+    """
+    local, remote, base = action.local, action.remote, action.base
+    assert local is not None
+    assert remote is not None
+    assert base is not None
+    is_same = written.etag == remote.etag or remote.version_id is not None  # a version is named in the request
+    if is_same or served.store.conditions.copy_source_if_match or local.kind is Kind.DIRECTORY:
+        return base.content_hash
+    found = await served.store.head(key) if local.kind is Kind.FILE and local.stub is None else None
+    if found is not None and found.etag == written.etag:
+        tree, tree_path = served.shared.tree, served.tree_path(path)
+        known, digest = await trio.to_thread.run_sync(same_bytes, tree, tree_path, local, found)
+        if known:
+            return digest
+    served.shared.catalog.moves.delete(served.id, path)  # it would have the next look know this for our own
+    raise ObjectChanged(f"change of the metadata of {key}", "another version may have been copied onto itself")
 
 
 def remark(served: Served, path: bytes, local: Local, mark: StubMark) -> Local:

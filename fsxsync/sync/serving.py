@@ -137,14 +137,15 @@ class Service:
         return association.import_metadata or self.served.shared.catalog.files.count(association.id) > 0
 
     async def _find_conditions(self) -> None:
-        """What the store obeys is found out once per bucket and remembered (SERVERS.md)."""
+        """What the store obeys is found out once per bucket and remembered (SERVERS.md), until somebody updates the
+        association: behind its address there may be another store by now, or another version of it."""
         served, facts = self.served, self.served.shared.catalog.facts
         access = served.association.access
         name = f"conditions {access.endpoint_url or 'aws'} {served.association.bucket}"
         if any(asked := (access.acl, access.sse, access.storage_class)):  # is the bucket's to take or to refuse
             name += f" {asked}"
         known = facts.get(name)
-        if isinstance(known, dict):
+        if isinstance(known, dict) and served.association.lifecycle is not Lifecycle.UPDATING:
             served.store.conditions = Conditions(**known)
         elif served.association.policy.exports:
             conditions = await served.store.probe(served.association.prefix)

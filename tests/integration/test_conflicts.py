@@ -284,6 +284,29 @@ def test_status_says_which_conditions_the_store_obeys(fsx: Instance, moto: MotoS
     assert keys_of(s3, bucket) == []
 
 
+def test_an_update_asks_the_store_again_which_conditions_it_obeys(fsx: Instance, moto: MotoServer, bucket: str) -> None:
+    """Behind its address there may be another store by now, which obeys more, or less."""
+
+    def features() -> dict[str, bool]:
+        found: dict[str, bool] = fsx.status()["associations"][0]["features"]
+        return found
+
+    with Proxy(moto.url) as proxy:
+        made = fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url).out.strip()
+        assert features()["put_if_match"]
+
+        proxy.rule = lambda request: None if request.method in {"GET", "HEAD"} else Unconditional()
+        fsx.ok("association", "update", made, "--endpoint-url", proxy.url)
+        assert not features()["put_if_match"]
+        fsx.kill()
+        fsx.start()
+        assert not features()["put_if_match"]
+
+        proxy.rule = None
+        fsx.ok("association", "update", made, "--poll", "7")
+        assert features()["put_if_match"]
+
+
 def test_a_store_without_conditions_is_looked_at_right_before(
     fsx: Instance, moto: MotoServer, s3: Any, bucket: str
 ) -> None:
@@ -354,3 +377,57 @@ def test_what_comes_after_the_decision_is_seen_without_conditions_too(
         found = both(fsx, s3, bucket)
     assert found[edited] == b"edited there"
     assert sorted(found.values()) == after
+
+
+@pytest.mark.parametrize("released", [False, True], ids=["resident", "released"])
+@pytest.mark.parametrize("there", [b"there!", b"longer there"], ids=["as long", "longer"])
+def test_what_is_put_right_before_its_metadata_are_copied_comes_in(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str, there: bytes, *, released: bool
+) -> None:
+    """A `chmod` copies the object onto itself. Where the store looks at no condition on what is copied, that may be
+    what somebody put there a moment before."""
+    came = Event()
+
+    def rule(request: Request) -> None:
+        if request.copies and request.path == f"/{bucket}/f.txt" and not came.is_set():
+            s3.put_object(Bucket=bucket, Key="f.txt", Body=there)
+            came.set()
+
+    with Proxy(moto.url, rule=rule) as proxy:
+        fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url)
+        assert not fsx.status()["associations"][0]["features"]["copy_source_if_match"]
+        file = fsx.directory / "d/f.txt"
+        file.write_bytes(b"before")
+        fsx.settle()
+        if released:
+            fsx.ok("release", file)
+
+        file.chmod(0o640)
+        fsx.settle()
+
+        assert came.is_set()
+        assert both(fsx, s3, bucket) == {"f.txt": there}
+        assert file.stat().st_mode & 0o777 == 0o640
+        assert s3.head_object(Bucket=bucket, Key="f.txt")["Metadata"]["file-permissions"] == "0100640"
+
+
+def test_a_copy_in_place_with_another_etag_is_known_for_the_same_bytes(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    """That of an object in parts has one, as of a whole object: nothing is loaded again for that."""
+    with Proxy(moto.url) as proxy:
+        fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url)
+        file = fsx.directory / "d/f.bin"
+        file.write_bytes(LARGE)
+        fsx.settle()
+        before = s3.head_object(Bucket=bucket, Key="f.bin")["ETag"]
+
+        file.chmod(0o640)
+        fsx.settle()
+        fsx.ok("import", fsx.directory / "d")
+        fsx.settle()
+
+        assert s3.head_object(Bucket=bucket, Key="f.bin")["ETag"] != before
+        assert fsx.state(file)["state"] == 9  # exists and archived, not released
+        assert file.read_bytes() == LARGE
+        assert proxy.gets(f"/{bucket}/f.bin") == []

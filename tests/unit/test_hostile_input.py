@@ -37,6 +37,10 @@ from fsxsync.repository.bookkeeping import Bookkeeping
 from fsxsync.repository.copying import Source
 from fsxsync.repository.heads import head_document, written_of
 from fsxsync.repository.listing import parse_page
+from fsxsync.repository.queue import open_queue
+from fsxsync.repository.route import S3EventRoute
+from fsxsync.repository.session import Connection
+from fsxsync.repository.signing import Signer
 from fsxsync.repository.translate import translate
 from fsxsync.telemetry.eventlog import EventLog
 from fsxsync.telemetry.log import escape, redact
@@ -315,6 +319,56 @@ def test_what_comes_by_boto3_and_says_nothing(answered: Answered, operation: str
 def test_what_comes_by_boto3(answered: Answered, operation: str, data: st.DataObject) -> None:
     whole = (XML + ASKED[operation][1]).encode()
     check_answer(answered, operation, data.draw(damaged(whole) | st.binary(max_size=80)))
+
+
+QUEUE_ANSWERS = [
+    "null", "[]", "3", '"text"', "{}", DEEP.decode(), '{"Attributes": []}', '{"Attributes": {}}', '{"Messages": {}}',
+    '{"Attributes": {"ApproximateNumberOfMessages": "²", "QueueArn": "x"}}', '{"Messages": [{}]}', '{"Messages": [3]}',
+    '{"Messages": [{"ReceiptHandle": "r", "Body": 3}]}', '{"QueueUrl": 3}', '{"QueueUrl": "http://["}',
+    '{"Messages": [{"ReceiptHandle": "r", "Body": "b", "Attributes": {"ApproximateReceiveCount": "²"}}]}',
+    '{"QueueUrl": "u", "Attributes": {"QueueArn": "x", "Policy": "{\\"Statement\\": \\"x\\"}"}}',
+    '{"QueueUrl": "u", "Attributes": {"QueueArn": "x", "Policy": 3}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("said", QUEUE_ANSWERS, ids=range(len(QUEUE_ANSWERS)))
+def test_the_answers_of_a_queue(said: str) -> None:
+    """Of ours, and of one that is to be made for a bucket."""
+
+    def answer(request: Any, **_unused: object) -> AWSResponse:
+        return AWSResponse(request.url, 200, HTTPHeaders(), Raw(said.encode()))
+
+    access = Access(endpoint_url="http://127.0.0.1:1", anonymous=True)
+    queue = open_queue("http://127.0.0.1:1/1/q", access)
+    route = S3EventRoute("b", "", access, "q")
+    for connection in (queue._connection, route._sqs):
+        with connection.ask("") as client:
+            client.meta.events.register_first("before-send.sqs", answer)
+
+    asked: list[Callable[[], object]] = [
+        queue.check, lambda: queue.receive(0), queue.left, queue.keeps_dead_letters, lambda: queue.delete(["r"]),
+        lambda: queue.hold(["r"], 1), route._ensure_queue,
+    ]  # fmt: skip
+    for ask in asked:
+        with suppress(RepositoryError):
+            ask()
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://[x]/1/q", "q", "http:///q"])
+def test_the_address_of_a_queue(url: str) -> None:
+    with pytest.raises(BadInput):
+        open_queue(url, Access())
+
+
+def test_the_time_of_a_store_that_has_none() -> None:
+    signer = Signer("b", Access(anonymous=True), Connection(lambda: pytest.fail("nothing is asked")))
+    for date in (
+        "",
+        "Tue, 24 Nov 9999 23:59:59 -2359",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Tue, 24 Nov 99999999999 1:1:1",
+    ):
+        assert not signer.learn_time(date)
 
 
 # ---------------------------------------------------------------- events
