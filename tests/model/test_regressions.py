@@ -392,6 +392,16 @@ def test_a_time_that_was_set_on_a_directory_that_was_new_on_both_sides_stayed_he
     world.settle_and_read()
 
 
+def test_a_time_that_was_set_on_a_directory_while_nobody_watched_stayed_here(behind: World) -> None:
+    """The scan of a start took no notice of a directory's time."""
+    world = behind
+    world.write("d/a", 100)
+    world.settle()
+    world.stop()
+    world.utime("d", "past")
+    world.settle_and_read()
+
+
 def test_a_marker_that_came_together_with_an_object_of_its_name_was_not_reported(world: World) -> None:
     """Both hints are one row of the changelog, and its look found the object."""
     world.stop()
