@@ -185,7 +185,7 @@ class Intake:
         if base is not None and local is not None:
             if self._is_loading(base, local):
                 return
-            if _is_known(base, local) and not self._is_open(served, path):
+            if is_known(base, local) and not self._is_open(served, path):
                 served.counts.echoes_dropped += 1
                 return
         ino = local.ino if local is not None and local.kind is not Kind.DIRECTORY else None
@@ -343,7 +343,7 @@ class Intake:
         )
 
 
-def _is_known(base: Base, local: Local) -> bool:
+def is_known(base: Base, local: Local) -> bool:
     """The tree shows what the row knows. A directory's mtime counts only where somebody set it: what the entries
     below do to it is no change of its own, and leaves mtime equal to ctime."""
     if not base.matches_local(local):

@@ -394,6 +394,8 @@ def reconcile(
             policy.on_conflict is not OnConflict.REMOTE and _local_is_later(local, remote)
         )
         posix = merge(base, local, remote, local_wins=local_wins)
+        if verdict is V.MERGE_IMPORT:  # the times are those of the content
+            posix = posix._replace(mtime_ns=remote.posix.mtime_ns, atime_ns=remote.posix.atime_ns)
     if (local_delta(base, local), remote_delta(base, remote)) in {(D.CONTENT, D.GONE), (D.GONE, D.CONTENT)}:
         conflict = verdict in {V.EXPORT, V.IMPORT} and not (local is not None and local.stub is not None)
     if not _allowed(verdict, base, policy):

@@ -11,7 +11,7 @@ from fsxsync.model.association import Event
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.sync import brakes
 from fsxsync.sync.excluded import forget
-from fsxsync.sync.intake import BATCH, Intake
+from fsxsync.sync.intake import BATCH, Intake, is_known
 from fsxsync.sync.served import Served
 
 PENDING_MAX = 1_000_000
@@ -155,7 +155,7 @@ def _known(served: Served, intake: Intake, seen: _Seen, row: Base, local: Local)
         forget(served, row, local)
     else:
         seen.known += row.kind is not Kind.DIRECTORY
-        if row.matches_local(local):
+        if is_known(row, local):
             return
         _differs(served, seen, row.path, local)
     intake.changed(served.tree_path(row.path))

@@ -392,6 +392,32 @@ def test_a_time_that_was_set_on_a_directory_that_was_new_on_both_sides_stayed_he
     world.settle_and_read()
 
 
+@pytest.mark.parametrize("policy", ["local", "keep-both"])
+def test_new_content_had_the_time_of_the_old_one_where_the_owner_was_changed_here(
+    daemons: Daemons, policy: str
+) -> None:
+    """Owner and content are both applied, and the time is the content's."""
+    options = {"on_conflict": policy}
+    world = World(daemons.get("behind"), daemons.moto, "behind", versioned=True, options=options)
+    world.write("a", 100)
+    world.settle()
+    world.stop()
+    world.put("a", 200, mode=0o600, owner=1001)
+    world.chown("a", 1001, 0)
+    world.settle_and_read()
+    world.end()
+
+
+def test_a_time_that_was_set_on_a_directory_while_nobody_watched_stayed_here(behind: World) -> None:
+    """The scan of a start took no notice of a directory's time."""
+    world = behind
+    world.write("d/a", 100)
+    world.settle()
+    world.stop()
+    world.utime("d", "past")
+    world.settle_and_read()
+
+
 def test_a_marker_that_came_together_with_an_object_of_its_name_was_not_reported(world: World) -> None:
     """Both hints are one row of the changelog, and its look found the object."""
     world.stop()

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from model.daemons import Daemons
 from model.driver import POLICIES, TROUBLES, WAYS, WORK, plan_of, run
+from model.gates import KINDS as REQUESTS
 from support.forked import ForkServer
 from support.moto_server import MotoServer
 
 LENGTH, TROUBLE = 40, 0.25
-SEEDS = (9000, 9001, 9042, 9047, 9084, 9139)
-"""Four of them have all steps, ways and policies that there are between them, two hardly any trouble."""
+SEEDS = (9252, 9272, 9359, 9388)
+"""They have all steps, ways, policies, held requests and kinds of worlds between them."""
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +47,8 @@ def test_these_worlds_have_everything_that_worlds_can_have() -> None:
     assert {step.name for plan in plans for step in plan.steps} >= {name for _, name, _ in (*WORK, *TROUBLES)}
     assert {plan.way for plan in plans} == set(WAYS)
     assert {plan.policy for plan in plans} == set(POLICIES)
+    steps = [step for plan in plans for step in plan.steps if step.name == "change_during"]
+    assert {step.arguments["request"] for step in steps} == set(REQUESTS)
+    assert any(plan.keeps_clock for plan in plans)
+    assert any(plan.exclude for plan in plans)
+    assert any(plan.second for plan in plans)

@@ -101,6 +101,9 @@ class World(Mover):
         self._check_contents(
             {**{f"tree: {p}": t for p, t in tree.items()}, **{f"bucket: {p}": t for p, t in bucket.items()}}
         )
+        for path in tree.keys() & bucket.keys() - self._let_in(tree).keys():
+            came = tree[path].content and tree[path].content == bucket[path].content
+            assert not came, f"{path} is left out, and came over"
         (row,) = [row for row in self.client.status()["associations"] if row["id"] == self.id]
         self.clashing = {key.rstrip("/") for key in clashes}
         listed = [one["path"] for one in self.client.conflicts() if one["kind"] == "clash"]
