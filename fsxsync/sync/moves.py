@@ -25,6 +25,7 @@ from fsxsync.errors import ObjectChanged
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
 from fsxsync.model.move import Move
 from fsxsync.ports import Written
+from fsxsync.sync.digests import same_bytes
 from fsxsync.sync.exporter import as_stored, remark
 from fsxsync.sync.served import Served
 
@@ -80,11 +81,27 @@ async def _settle_described(served: Served, move: Move, base: Base | None, local
     if base is None or seen is None or not move.made(seen) or seen.etag == base.etag:
         forget(served, move)
         return False
+    if not await _is_of_what_was_known(served, base, local, seen):
+        forget(served, move)
+        return False  # it is somebody's, as far as anybody can tell, and comes in as such
     served.expect_echo(key, seen.etag)
     if local is not None and local.stub is not None and local.stub.etag == base.etag:
         remark(served, move.path, local, replace(local.stub, etag=seen.etag, version_id=seen.version_id, key=key))
     _write(served, move, base.with_remote(seen))
     return True
+
+
+async def _is_of_what_was_known(served: Served, base: Base, local: Local | None, seen: Remote) -> bool:
+    """Our copy onto itself copied the version that the row knows, and not one that somebody put there right before."""
+    if served.store.conditions.copy_source_if_match or base.version_id is not None or base.kind is not Kind.FILE:
+        return True
+    if local is None or local.stub is not None:
+        return False
+    if (local.ino, local.size, local.mtime_ns) != (base.ino, base.size, base.mtime_ns):
+        return False
+    tree, tree_path = served.shared.tree, served.tree_path(base.path)
+    known, _ = await trio.to_thread.run_sync(same_bytes, tree, tree_path, local, seen)
+    return known is True
 
 
 async def finish(served: Served, move: Move, local: Local, written: Written) -> Base:

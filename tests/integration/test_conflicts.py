@@ -381,19 +381,25 @@ def test_what_comes_after_the_decision_is_seen_without_conditions_too(
 
 @pytest.mark.parametrize("released", [False, True], ids=["resident", "released"])
 @pytest.mark.parametrize("there", [b"there!", b"longer there"], ids=["as long", "longer"])
+@pytest.mark.parametrize("killed", [False, True], ids=["", "killed"])
 def test_what_is_put_right_before_its_metadata_are_copied_comes_in(
-    fsx: Instance, moto: MotoServer, s3: Any, bucket: str, there: bytes, *, released: bool
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str, there: bytes, *, released: bool, killed: bool
 ) -> None:
     """A `chmod` copies the object onto itself. Where the store looks at no condition on what is copied, that may be
-    what somebody put there a moment before."""
-    came = Event()
+    what somebody put there a moment before. The daemon may die before it hears of the copy."""
+    came, copied, go_on = Event(), Event(), Event()
+
+    def hold(request: Request) -> None:
+        if killed and request.copies and request.path == f"/{bucket}/f.txt" and not copied.is_set():
+            copied.set()
+            go_on.wait(60)
 
     def rule(request: Request) -> None:
         if request.copies and request.path == f"/{bucket}/f.txt" and not came.is_set():
             s3.put_object(Bucket=bucket, Key="f.txt", Body=there)
             came.set()
 
-    with Proxy(moto.url, rule=rule) as proxy:
+    with Proxy(moto.url, rule=rule, done=hold) as proxy:
         fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url)
         assert not fsx.status()["associations"][0]["features"]["copy_source_if_match"]
         file = fsx.directory / "d/f.txt"
@@ -403,6 +409,11 @@ def test_what_is_put_right_before_its_metadata_are_copied_comes_in(
             fsx.ok("release", file)
 
         file.chmod(0o640)
+        if killed:
+            assert copied.wait(60)
+            fsx.kill()
+            go_on.set()
+            fsx.start()
         fsx.settle()
 
         assert came.is_set()
