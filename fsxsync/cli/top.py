@@ -29,6 +29,7 @@ WIDTH = 80
 """Of what is printed where there is no terminal."""
 HEIGHT = 24
 _QUIT = frozenset(b"qQ\x03\x04")
+_INTERRUPTED = b"q"
 
 
 @click.command(short_help="Watch the daemon work.")
@@ -72,15 +73,16 @@ def _watch(client: Client, told: Document, interval_s: float) -> None:
     console = Console()
     with ExitStack() as undo:
         keys = undo.enter_context(_keys())
-        resized = undo.enter_context(_resized())
+        signals = undo.enter_context(_signals())
         live = undo.enter_context(Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False))
         next_s, lost_s, note = time.monotonic() + interval_s, 0.0, ""
         while True:
             _draw(live, told, note)
             while time.monotonic() < next_s:
-                ready, _, _ = select.select([*keys, resized], [], [], max(0.0, next_s - time.monotonic()))
-                if resized in ready:
-                    os.read(resized, 4096)
+                ready, _, _ = select.select([*keys, signals], [], [], max(0.0, next_s - time.monotonic()))
+                if signals in ready:
+                    if _INTERRUPTED in os.read(signals, 4096):
+                        return
                     _draw(live, told, note)
                 if keys and keys[0] in ready:
                     typed = os.read(keys[0], 64)
@@ -129,20 +131,29 @@ def _keys() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _resized() -> Iterator[int]:
-    """A descriptor that is readable when the terminal has got another size."""
+def _signals() -> Iterator[int]:
+    """A descriptor that is readable when the terminal has got another size, or when somebody wants us to end: the
+    exception alone is lost where it meets a finalizer."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def told(_number: int, _frame: object) -> None:
+    def told(word: bytes) -> None:
         try:
-            os.write(writer, b"x")
+            os.write(writer, word)
         except BlockingIOError:
             return  # it is readable anyway
 
-    before = signal.signal(signal.SIGWINCH, told)
+    def interrupted(_number: int, _frame: object) -> None:
+        told(_INTERRUPTED)
+        raise KeyboardInterrupt
+
+    before = {
+        signal.SIGWINCH: signal.signal(signal.SIGWINCH, lambda _number, _frame: told(b"x")),
+        signal.SIGINT: signal.signal(signal.SIGINT, interrupted),
+    }
     try:
         yield reader
     finally:
-        signal.signal(signal.SIGWINCH, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         os.close(reader)
         os.close(writer)
