@@ -143,11 +143,14 @@ class Intake:
             if served is not None and served.association.relative(tree_path) == IGNORE_FILE:
                 ignoring.refresh(served)
 
-    def _add_local(self, found: Sequence[tuple[bytes, Local | None]]) -> None:
+    def _add_local(self, found: Sequence[tuple[bytes, Local | None]]) -> int:
+        """How many of them have rows."""
+        known = 0
         hints: list[Hint] = []
         left: set[int] = set()
         for served, paths in self._by_association(found):
             bases = self._shared.catalog.files.get_many(served.id, [path for path, _ in paths])
+            known += len(bases)
             for path, local in paths:
                 base = bases.get(path)
                 hints += self._local_hints(served, path, base, local)
@@ -162,6 +165,7 @@ class Intake:
                 delay_ns=int(settings.export_delay_s * 1e9),
                 cap_ns=int(settings.export_cap_s * 1e9),
             )
+        return known
 
     def _by_association(
         self, found: Sequence[tuple[bytes, Local | None]]
@@ -251,12 +255,23 @@ class Intake:
 
     async def _expand_one(self, expansion: _Expansion) -> None:
         if expansion.appeared:
+            known = 0
             batches = self._shared.tree.walk_batches(expansion.tree_path, BATCH)
             while batch := await trio.to_thread.run_sync(next, batches, None):
-                self._add_local(batch)
+                known += self._add_local(batch)
+            if self._count_below(expansion.tree_path) > known:
+                # What an import put there was removed before the directory was watched: nobody else tells of that.
+                for served in list(self._shared.served.values()):
+                    await self._hint_rows(served, expansion.tree_path)
         else:
             for served in list(self._shared.served.values()):
                 await self._hint_rows(served, expansion.tree_path)
+
+    def _count_below(self, tree_path: bytes) -> int:
+        """Rows of what is below the path."""
+        files = self._shared.catalog.files
+        under = [(served.id, served.association.relative(tree_path)) for served in self._shared.served.values()]
+        return sum(files.count_under(name, path) - (files.get(name, path) is not None) for name, path in under if path)
 
     async def _hint_rows(self, served: Served, tree_path: bytes) -> None:
         """Every row below a directory that went away: each is looked at, and found gone or found again. So is what is

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 from support.hydrating import Daemon, World
 
 from fsxsync.model.identity import base_of
@@ -95,3 +96,25 @@ async def test_files_that_are_being_restored_are_no_news_unless_something_else_h
 
 async def _restore(daemon: Daemon) -> None:
     await daemon.hydrator.restore_many([name.encode() for name in NAMES], lambda: True)
+
+
+async def test_what_went_from_a_directory_before_it_was_watched_is_noticed(world: World) -> None:
+    """An import made the directory and a file in it, and somebody removed the file within a moment: no record told of
+    that, and the object stayed."""
+    (world.tree.root / "d").mkdir()
+    for name in ("d/gone", "d/stays"):
+        world.stub(name, b"data")
+        local, remote = world.tree.identify(name.encode()), await world.store.head(name)
+        assert local is not None
+        assert remote is not None
+        world.catalog.files.put(base_of("dra-1", name.encode(), local, remote))
+    (world.tree.root / "d/gone").unlink()
+    async with world.daemon() as daemon, trio.open_nursery() as nursery:
+        intake = Intake(daemon.shared, lambda _: daemon.served)
+        nursery.start_soon(intake.run)
+        intake.appeared(b"d")
+        with trio.fail_after(30):
+            while not intake.is_idle:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert [entry.path for entry in world.catalog.changelog.pending("dra-1", b"", 100)] == [b"d/gone"]
