@@ -956,6 +956,6 @@ def test_open_handles_are_counted(here: Path, mounted: Mounted) -> None:
 def wait_until_equal(look: Callable[[], object], expected: object) -> None:
     """Invalidation is queued: it comes, but later, and on a busy machine much later."""
     deadline = time.monotonic() + 30
-    while look() != expected and time.monotonic() < deadline:
+    while (seen := look()) != expected and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert look() == expected
+    assert seen == expected
