@@ -58,12 +58,10 @@ class Doubt:
 
 
 def begin(facts: Facts, associations: Iterable[str]) -> dict[str, bool]:
-    """The associations whose trees are doubted, and whether they were before. Written down for the next start."""
-    boot = _boot_id()
-    doubted = dict.fromkeys(facts.get(_DOUBTED) or {}, True)
-    before = facts.get(_RUNNING)
-    if before is not None and before != boot:
-        doubted |= dict.fromkeys(associations, False)  # this cut is none that a daemon has begun to look at
+    """Which of them have trees that are doubted, and whether they had before. Written down for the next start."""
+    boot, before, earlier = _boot_id(), facts.get(_RUNNING), facts.get(_DOUBTED) or {}
+    went_down = before not in {None, boot}
+    doubted = {name: name in earlier for name in associations if went_down or name in earlier}
     facts.set(_DOUBTED, doubted)
     facts.set(_RUNNING, boot)
     return doubted

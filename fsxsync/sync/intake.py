@@ -7,6 +7,7 @@ base knows: our own imports and hydrations trip inotify too (DESIGN §2).
 from __future__ import annotations
 
 import enum
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -20,7 +21,7 @@ from fsxsync.model.flags import Flags
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.keys import key_of, path_of
 from fsxsync.ports import ObjectHint
-from fsxsync.sync import conflicts, ignoring
+from fsxsync.sync import brakes, conflicts, ignoring
 from fsxsync.sync.excluded import is_left_out, leave_unseen
 from fsxsync.sync.filters import IGNORE_FILE
 from fsxsync.sync.served import Served, Shared
@@ -260,9 +261,7 @@ class Intake:
             while batch := await trio.to_thread.run_sync(next, batches, None):
                 known += self._add_local(batch)
             if self._count_below(expansion.tree_path) > known:
-                # What an import put there was removed before the directory was watched: nobody else tells of that.
-                for served in list(self._shared.served.values()):
-                    await self._hint_rows(served, expansion.tree_path)
+                await self._notice_missing(expansion.tree_path)
         else:
             for served in list(self._shared.served.values()):
                 await self._hint_rows(served, expansion.tree_path)
@@ -272,6 +271,23 @@ class Intake:
         files = self._shared.catalog.files
         under = [(served.id, served.association.relative(tree_path)) for served in self._shared.served.values()]
         return sum(files.count_under(name, path) - (files.get(name, path) is not None) for name, path in under if path)
+
+    async def _notice_missing(self, tree_path: bytes) -> None:
+        """What an import put into a new directory was removed before that was watched: nobody else tells of it. Where
+        it is so much that it may be no removal, a scan looks, and has a brake."""
+        files = self._shared.catalog.files
+        for served in list(self._shared.served.values()):
+            if not (under := served.association.relative(tree_path)):
+                continue
+            missing: list[Base] = []
+            for part in _batched(files.iterate(served.id, under)):
+                found = self._shared.tree.identify_many([served.tree_path(row.path) for row in part])
+                missing += [row for row in part if found[served.tree_path(row.path)] is None]
+                await trio.lowlevel.checkpoint()
+            if brakes.implausible_scan(files.count(served.id), sum(row.kind is not Kind.DIRECTORY for row in missing)):
+                self.on_overflow()
+            else:
+                self._add_local([(served.tree_path(row.path), None) for row in missing])
 
     async def _hint_rows(self, served: Served, tree_path: bytes) -> None:
         """Every row below a directory that went away: each is looked at, and found gone or found again. So is what is
@@ -356,6 +372,11 @@ class Intake:
             key=key,
             message=str(error),
         )
+
+
+def _batched(rows: Iterator[Base]) -> Iterator[list[Base]]:
+    while batch := list(itertools.islice(rows, BATCH)):
+        yield batch
 
 
 def is_known(base: Base, local: Local) -> bool:

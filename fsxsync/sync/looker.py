@@ -124,6 +124,7 @@ async def _handle(served: Served, entry: Entry) -> None:
     except NotExportable as error:
         _refuse(served, entry.path, "not-exportable", error)
         changelog.done(entry)
+        served.looked(entry.path)
         return
     except (ObjectArchived, ObjectLocked) as error:
         await hold(served, entry.path, error)
@@ -132,6 +133,7 @@ async def _handle(served: Served, entry: Entry) -> None:
     except (TypeClash, KeyRefused, ObjectEncrypted) as error:
         _refuse(served, entry.path, "refused", error)
         changelog.done(entry)
+        served.looked(entry.path)
         return
     except FsxSyncError as error:
         record_failure(served, entry.path, error, first=entry.attempts == 0, local=entry.local)

@@ -98,6 +98,31 @@ async def _restore(daemon: Daemon) -> None:
     await daemon.hydrator.restore_many([name.encode() for name in NAMES], lambda: True)
 
 
+async def test_much_that_is_missing_from_a_directory_that_appears_is_for_a_scan(world: World) -> None:
+    """Which has a brake: another disk may lie there, or none."""
+    (world.tree.root / "d").mkdir()
+    for number in range(12):
+        name = f"d/{number}"
+        world.stub(name, b"data")
+        local, remote = world.tree.identify(name.encode()), await world.store.head(name)
+        assert local is not None
+        assert remote is not None
+        world.catalog.files.put(base_of("dra-1", name.encode(), local, remote))
+        (world.tree.root / name).unlink()
+    scans: list[str] = []
+    async with world.daemon() as daemon, trio.open_nursery() as nursery:
+        intake = Intake(daemon.shared, lambda _: daemon.served)
+        intake.on_overflow = lambda: scans.append("wanted")
+        nursery.start_soon(intake.run)
+        intake.appeared(b"d")
+        with trio.fail_after(30):
+            while not intake.is_idle:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert scans == ["wanted"]
+    assert world.catalog.changelog.pending("dra-1", b"", 100) == []
+
+
 async def test_what_went_from_a_directory_before_it_was_watched_is_noticed(world: World) -> None:
     """An import made the directory and a file in it, and somebody removed the file within a moment: no record told of
     that, and the object stayed."""
