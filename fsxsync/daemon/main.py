@@ -180,7 +180,8 @@ def _serve(
 
 
 def _bring_to_disk(parts: Parts) -> None:
-    """What is in the tree: should the machine go down from here on, nobody need doubt it."""
+    """What is in the tree, as umount(8) would: should the machine go down from here on, nobody need doubt it. Who is
+    killed while that takes its time is believed only as long as the machine runs."""
     try:
         parts.tree.flush_all()
         doubt.end(parts.catalog.facts)

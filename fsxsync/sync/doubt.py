@@ -15,14 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fsxsync.catalog.changelog import Entry
 from fsxsync.catalog.facts import Facts
 from fsxsync.model.doubt import Trust
+from fsxsync.sync.boot import this_boot
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-"""Another one after each start of the machine (random(4))."""
 _RUNNING, _DOUBTED = "running under boot", "doubted after a power cut"
 
 
@@ -59,19 +57,12 @@ class Doubt:
 
 def begin(facts: Facts, associations: Iterable[str]) -> dict[str, bool]:
     """Which of them have trees that are doubted, and whether they had before. Written down for the next start."""
-    boot, before, earlier = _boot_id(), facts.get(_RUNNING), facts.get(_DOUBTED) or {}
+    boot, before, earlier = this_boot(), facts.get(_RUNNING), facts.get(_DOUBTED) or {}
     went_down = before not in {None, boot}
     doubted = {name: name in earlier for name in associations if went_down or name in earlier}
     facts.set(_DOUBTED, doubted)
     facts.set(_RUNNING, boot)
     return doubted
-
-
-def _boot_id() -> str:
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:  # a sandbox without it: nobody can tell, and nothing is doubted
-        return ""
 
 
 def settled(facts: Facts, association: str) -> None:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import enum
 import logging
 import os
-import uuid
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import trio
 
@@ -21,6 +19,7 @@ from fsxsync.catalog.partials import Partial
 from fsxsync.errors import CatalogError, FsxSyncError, NoSpace
 from fsxsync.model.identity import Local
 from fsxsync.model.stub import StubMark
+from fsxsync.sync.boot import this_boot
 from fsxsync.sync.hydration import Hydration
 from fsxsync.tree.beneath import translated
 from fsxsync.tree.stub_data import put_back
@@ -61,15 +60,6 @@ def fate_of(row: Partial, local: Local | None, chunk_size: int, boot_id: str) ->
     if local is None or local.ino != row.ino or local.stub is None:
         return Fate.SWEEP
     return Fate.KEEP if is_believable(row, local.stub, chunk_size, boot_id) else Fate.DROP
-
-
-def this_boot() -> str:
-    """The kernel's name for this boot. Where it tells none, one that nobody had before: then nothing that is not on
-    the disk is believed."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return uuid.uuid4().hex
 
 
 class PartialMemory:

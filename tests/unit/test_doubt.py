@@ -11,6 +11,7 @@ from support.hydrating import World
 
 from fsxsync.catalog.database import Catalog
 from fsxsync.catalog.facts import Facts
+from fsxsync.sync import boot as boots
 from fsxsync.sync import doubt, looker
 
 
@@ -32,7 +33,7 @@ def facts(tmp_path: Path) -> Iterator[Facts]:
 def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "boot_id"
     file.write_text("one\n")
-    monkeypatch.setattr(doubt, "_BOOT_ID", file)
+    monkeypatch.setattr(boots, "BOOT_ID", file)
     return file
 
 
@@ -66,10 +67,13 @@ def test_an_association_that_is_gone_is_doubted_no_more(facts: Facts, boot: Path
     assert doubt.begin(facts, ["a"]) == {}
 
 
-def test_without_a_boot_id_nothing_is_doubted(facts: Facts, boot: Path) -> None:
+def test_where_the_kernel_names_no_boot_each_end_that_is_none_is_doubted(facts: Facts, boot: Path) -> None:
     boot.unlink()
-    for _ in range(2):
-        assert doubt.begin(facts, ["a"]) == {}
+    assert doubt.begin(facts, ["a"]) == {}
+    assert doubt.begin(facts, ["a"]) == {"a": False}
+    doubt.settled(facts, "a")
+    doubt.end(facts)
+    assert doubt.begin(facts, ["a"]) == {}
 
 
 async def test_what_is_refused_is_doubted_no_more(world: World) -> None:
