@@ -5,7 +5,7 @@ from __future__ import annotations
 from fsxsync.ports.administration import Administration, AssociationStatus, FileState, PendingItem, Status
 from fsxsync.ports.events import HELD_S, EventQueue, EventRoute, ObjectHint, QueueMessage
 from fsxsync.ports.front import Front, Hydrator
-from fsxsync.ports.journal import Begun, Intent, SentPart, Unrecorded, UploadJournal
+from fsxsync.ports.journal import PASSING, Begun, Intent, SentPart, Unrecorded, UploadJournal
 from fsxsync.ports.mover import ChunkJob, Mover
 from fsxsync.ports.store import (
     Conditions,
@@ -22,6 +22,7 @@ from fsxsync.ports.wire import Answer, End, FileRange, Priority, SignedRequest, 
 
 __all__ = [
     "HELD_S",
+    "PASSING",
     "Administration",
     "Answer",
     "AssociationStatus",

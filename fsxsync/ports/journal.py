@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from fsxsync.errors import BadCredentials, EndpointUnreachable, Throttled
 from fsxsync.ports.store import ObjectStore
+
+PASSING = (BadCredentials, EndpointUnreachable, Throttled)
+"""Nothing is wrong with an upload or copy that ends so: the next try may go on with it. All other refusals end it."""
 
 
 @dataclass(frozen=True, slots=True)

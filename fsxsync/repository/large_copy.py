@@ -13,16 +13,15 @@ from typing import Any
 
 import trio
 
+from fsxsync import at_once
 from fsxsync.crashpoint import durable
-from fsxsync.errors import BadCredentials, EndpointUnreachable, FsxSyncError, RepositoryError, Throttled
+from fsxsync.errors import RepositoryError
 from fsxsync.model.parts import Part, grown_part_size, plan_parts
-from fsxsync.ports import Begun, ObjectStore, SentPart, UploadedPart, UploadJournal, Written
+from fsxsync.ports import PASSING, Begun, ObjectStore, SentPart, UploadedPart, UploadJournal, Written
 from fsxsync.repository.bookkeeping import Bookkeeping
 from fsxsync.repository.copying import Source
 
 AT_ONCE = 4
-_PASSING = (BadCredentials, EndpointUnreachable, Throttled)
-"""Nothing is wrong with the copy: the next try may go on with it. All other refusals end it."""
 _MOVES_BY_ITSELF = "file-atime"
 """It alone makes no other copy: the object gets the one that the copy began with, as with uploads."""
 
@@ -58,7 +57,7 @@ class LargeCopy:
                     lambda: self.books.complete_upload(self.target, begun.upload_id, parts, condition, crc64nvme=None)
                 )
         except BaseException as error:
-            if not self.keeps or (isinstance(error, RepositoryError) and not isinstance(error, _PASSING)):
+            if not self.keeps or (isinstance(error, RepositoryError) and not isinstance(error, PASSING)):
                 with trio.CancelScope(shield=True):
                     await self._abort(begun)
             raise
@@ -73,20 +72,29 @@ class LargeCopy:
         fixed = self._described()
         for found in reversed(self.journal.remembered(self.store, self.target)):
             if isinstance(found, Begun) and (found.part_size, found.described) == (part_size, fixed):
-                listed = await trio.to_thread.run_sync(self.books.parts_of, self.target, found.upload_id)
+                listed = await self._listed(found)
                 if listed is not None:
                     return Begun(found.number, found.upload_id, part_size, fixed, _still_there(found, plan, listed))
         number = self.journal.intended(self.store, self.target)
         try:
             with durable("upload.start"):
                 upload_id = await trio.to_thread.run_sync(self.books.start_copy, self.source, self.target, self.params)
-        except _PASSING:
+        except PASSING:
             raise  # it may have taken effect, and its answer was lost
         except RepositoryError:
             self.journal.finished(number)
             raise
         self.journal.started(number, upload_id, part_size=part_size, described=fixed)
         return Begun(number, upload_id, part_size, fixed)
+
+    async def _listed(self, begun: Begun) -> list[UploadedPart] | None:
+        """What the store has of it; None if it has it no more, or does not let us see."""
+        try:
+            return await trio.to_thread.run_sync(self.books.parts_of, self.target, begun.upload_id)
+        except PASSING:
+            raise
+        except RepositoryError:
+            return None
 
     def _described(self) -> bytes:
         """A digest of the version that is copied and of what is fixed when the copy starts."""
@@ -103,28 +111,11 @@ class LargeCopy:
     async def _copy_parts(self, begun: Begun, plan: Sequence[Part]) -> list[UploadedPart]:
         """All parts of the plan, in its order, once the store has them."""
         done = {part.number: UploadedPart(part.number, part.etag) for part in begun.parts}
-        missing = iter([part for part in plan if part.number not in done])
-        failures: list[FsxSyncError] = []
 
-        async def copy_some(scope: trio.CancelScope) -> None:
-            for part in missing:
-                try:
-                    done[part.number] = await self._copy_part(begun, part)
-                except FsxSyncError as error:
-                    failures.append(error)
-                    scope.cancel()
-                    return
+        async def copy(part: Part) -> None:
+            done[part.number] = await self._copy_part(begun, part)
 
-        try:
-            async with trio.open_nursery() as nursery:
-                for _ in range(min(AT_ONCE, len(plan) - len(done))):
-                    nursery.start_soon(copy_some, nursery.cancel_scope)
-        except BaseExceptionGroup as group:
-            if group.split(trio.Cancelled)[1] is None:
-                await trio.lowlevel.checkpoint_if_cancelled()  # callers expect Cancelled itself, not a group of it
-            raise
-        if failures:
-            raise failures[0]
+        await at_once.each([part for part in plan if part.number not in done], copy, at_once=AT_ONCE)
         return [done[part.number] for part in plan]
 
     async def _copy_part(self, begun: Begun, part: Part) -> UploadedPart:

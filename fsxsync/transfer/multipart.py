@@ -9,11 +9,8 @@ from functools import partial
 
 import trio
 
-from fsxsync import _core
+from fsxsync import _core, at_once
 from fsxsync.errors import (
-    BadCredentials,
-    EndpointUnreachable,
-    FsxSyncError,
     ObjectChanged,
     ObjectMissing,
     RepositoryError,
@@ -22,6 +19,7 @@ from fsxsync.errors import (
 from fsxsync.model.identity import Remote
 from fsxsync.model.parts import Part, grown_part_size, plan_parts
 from fsxsync.ports import (
+    PASSING,
     Begun,
     FileRange,
     Intent,
@@ -34,9 +32,6 @@ from fsxsync.ports import (
 )
 from fsxsync.transfer.hashing import compare, in_thread
 from fsxsync.transfer.parts import combined, described, reusable
-
-_PASSING = (BadCredentials, EndpointUnreachable, Throttled)
-"""Nothing is wrong with the upload: the next try may go on with it. All other refusals end it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +60,7 @@ class Multipart:
             self.still()
             written = await self._complete(begun, parts, crc, replaces)
         except BaseException as error:
-            if not self.keeps or (isinstance(error, RepositoryError) and not isinstance(error, _PASSING)):
+            if not self.keeps or (isinstance(error, RepositoryError) and not isinstance(error, PASSING)):
                 with trio.CancelScope(shield=True):
                     await self._abort(begun.number, [begun.upload_id])
             raise
@@ -97,7 +92,7 @@ class Multipart:
         let us see."""
         try:
             listed = await self.store.parts_of(self.key, begun.upload_id)
-        except _PASSING:
+        except PASSING:
             raise
         except RepositoryError:
             return None
@@ -115,7 +110,7 @@ class Multipart:
         number = self.journal.intended(self.store, self.key)
         try:
             upload_id = await self.store.start_upload(self.key, self.headers)
-        except _PASSING:
+        except PASSING:
             raise  # it may have taken effect, and its answer was lost
         except RepositoryError:
             self.journal.finished(number)
@@ -128,30 +123,13 @@ class Multipart:
     async def _send(self, begun: Begun, plan: Sequence[Part], crcs: Sequence[int]) -> list[UploadedPart]:
         """All parts of the plan, once the store has them; its order is kept, `at_once` of them are under way."""
         done = {part.number: UploadedPart(part.number, part.etag, part.crc64nvme) for part in begun.parts}
-        missing = iter([part for part in plan if part.number not in done])
-        failures: list[FsxSyncError] = []
 
-        async def send_some(scope: trio.CancelScope) -> None:
-            for part in missing:
-                crc = crcs[part.number - 1]
-                try:
-                    done[part.number] = uploaded = await self._send_part(begun, part, crc)
-                    self.journal.sent(begun.number, SentPart(part.number, part.length, uploaded.etag, crc))
-                except FsxSyncError as error:
-                    failures.append(error)
-                    scope.cancel()
-                    return
+        async def send(part: Part) -> None:
+            crc = crcs[part.number - 1]
+            done[part.number] = uploaded = await self._send_part(begun, part, crc)
+            self.journal.sent(begun.number, SentPart(part.number, part.length, uploaded.etag, crc))
 
-        try:
-            async with trio.open_nursery() as nursery:
-                for _ in range(min(self.at_once, len(plan) - len(done))):
-                    nursery.start_soon(send_some, nursery.cancel_scope)
-        except BaseExceptionGroup as group:
-            if group.split(trio.Cancelled)[1] is None:
-                await trio.lowlevel.checkpoint_if_cancelled()  # callers expect Cancelled itself, not a group of it
-            raise
-        if failures:
-            raise failures[0]
+        await at_once.each([part for part in plan if part.number not in done], send, at_once=self.at_once)
         return [done[part.number] for part in plan]
 
     async def _send_part(self, begun: Begun, part: Part, crc: int) -> UploadedPart:

@@ -23,11 +23,12 @@ from fsxsync.errors import (
     FsxSyncError,
     ObjectChanged,
     RepositoryError,
+    Throttled,
 )
 from fsxsync.model.association import Access
 from fsxsync.model.identity import Kind, Posix
 from fsxsync.model.parts import Part
-from fsxsync.ports import Conditions, Listed, ObjectHeaders, UploadedPart
+from fsxsync.ports import Begun, Conditions, Listed, ObjectHeaders, ObjectStore, Unrecorded, UploadedPart
 from fsxsync.repository import answers
 from fsxsync.repository.bookkeeping import Bookkeeping
 from fsxsync.repository.copying import Source
@@ -281,6 +282,52 @@ def test_a_large_copy_in_parts_keeps_all_but_the_posix_metadata(in_parts: MotoWo
     assert (after.content_type, after.cache_control, after.tags) == ("text/html", "no", {"a": "b"})
     assert after.metadata["project"] == "x"
     assert after.metadata["file-permissions"] == "0100600"
+
+
+class Remembering(Unrecorded):
+    """One upload."""
+
+    def __init__(self) -> None:
+        self.begun: list[Begun] = []
+
+    def remembered(self, store: ObjectStore, key: str) -> list[Begun]:
+        return self.begun
+
+    def started(self, number: int, upload_id: str, *, part_size: int, described: bytes) -> None:
+        self.begun = [Begun(number, upload_id, part_size, described)]
+
+
+def test_a_large_copy_of_which_nobody_may_see_the_parts_begins_anew(
+    in_parts: MotoWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_parts.put("f", bytes(5 * MIB + 1))
+    seen, store, journal = in_parts.store.head("f"), in_parts.store.behind, Remembering()
+    assert seen is not None
+    monkeypatch.setattr(store, "_journal", journal)
+    copy = partial(in_parts.store.copy, "f", "g", Posix(0o600), Kind.FILE, expect=seen, replaces=None)
+
+    def refuse(name: str, error: type[RepositoryError]) -> None:
+        def refused(*_args: object, **_more: object) -> None:
+            raise error("asking", "no")
+
+        monkeypatch.setattr(store._books, name, refused)
+
+    complete = store._books.complete_upload
+    refuse("complete_upload", Throttled)
+    with pytest.raises(Throttled):
+        copy()
+    monkeypatch.setattr(store._books, "complete_upload", complete)
+    [before] = journal.begun
+    refuse("parts_of", Throttled)
+    with pytest.raises(Throttled):  # it may be told another time
+        copy()
+    assert journal.begun == [before]
+    refuse("parts_of", AccessDenied)
+
+    copy()
+
+    assert journal.begun[0].upload_id != before.upload_id
+    assert in_parts.raw("g").body == bytes(5 * MIB + 1)
 
 
 @pytest.mark.parametrize("target", ["f", "g"])
