@@ -16,6 +16,7 @@ import pytest
 from support.built_servers import BuiltServer, chosen_server, server_class, skip_what_it_lacks
 from support.instance import Instance, instance
 from support.moto_server import MotoServer, moto_of_the_run
+from support.proxy import Proxy
 
 SERVER = os.environ.get("FSXSYNC_TEST_SERVER", "moto")
 
@@ -73,4 +74,18 @@ def fsx(tmp_path: Path) -> Iterator[Instance]:
 def watched(tmp_path: Path) -> Iterator[Instance]:
     """An instance in watch mode."""
     with instance(tmp_path, mounted=False) as made:
+        yield made
+
+
+@pytest.fixture(params=["mount", "watch"])
+def made(request: pytest.FixtureRequest) -> Instance:
+    """Each of the two."""
+    found: Instance = request.getfixturevalue("fsx" if request.param == "mount" else "watched")
+    return found
+
+
+@pytest.fixture
+def proxy(moto: MotoServer) -> Iterator[Proxy]:
+    """Between a daemon and the store."""
+    with Proxy(moto.url) as made:
         yield made

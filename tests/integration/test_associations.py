@@ -28,12 +28,6 @@ def other_moto() -> Iterator[MotoServer]:
         yield server
 
 
-@pytest.fixture
-def proxy(moto: MotoServer) -> Iterator[Proxy]:
-    with Proxy(moto.url) as made:
-        yield made
-
-
 def put(s3: Any, bucket: str, *keys: str) -> None:
     for key in keys:
         s3.put_object(Bucket=bucket, Key=key, Body=b"data of " + key.encode())

@@ -27,12 +27,6 @@ def other_moto() -> Iterator[MotoServer]:
 
 
 @pytest.fixture
-def proxy(moto: MotoServer) -> Iterator[Proxy]:
-    with Proxy(moto.url) as made:
-        yield made
-
-
-@pytest.fixture
 def full(moto: MotoServer, bucket: str) -> str:
     """A bucket of many objects."""
     fill(moto, bucket, dict.fromkeys(NAMES, b"data"))

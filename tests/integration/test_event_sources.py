@@ -6,7 +6,6 @@ import json
 import os
 import urllib.request
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,6 @@ from support.moto_server import MotoServer
 from support.proxy import Answer, Proxy, Request, refusal
 
 from fsxsync.model.routing import route_name
-
-
-@pytest.fixture
-def proxy(moto: MotoServer) -> Iterator[Proxy]:
-    with Proxy(moto.url) as made:
-        yield made
 
 
 @pytest.fixture

@@ -28,12 +28,6 @@ NEAR = 4
 
 
 @pytest.fixture
-def proxy(moto: MotoServer) -> Iterator[Proxy]:
-    with Proxy(moto.url) as made:
-        yield made
-
-
-@pytest.fixture
 def fsx(tmp_path: Path) -> Iterator[Instance]:
     """With small chunks: a large file need not be large."""
     with instance(tmp_path, FSXSYNC_CHUNK_SIZE=str(CHUNK)) as made:

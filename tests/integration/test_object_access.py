@@ -8,19 +8,13 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from support.instance import Instance, eventually, keys_of, news_of
 from support.moto_server import MotoServer
 from support.proxy import Answer, Proxy, Request, refusal
-
-
-@pytest.fixture
-def proxy(moto: MotoServer) -> Iterator[Proxy]:
-    with Proxy(moto.url) as made:
-        yield made
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,6 @@ import pytest
 from support.instance import Instance, eventually, keys_of
 from support.moto_server import MotoServer
 from support.proxy import Proxy, Request, refusal
-
-
-@pytest.fixture
-def proxy(moto: MotoServer) -> Iterator[Proxy]:
-    with Proxy(moto.url) as made:
-        yield made
-
-
-@pytest.fixture(params=["mount", "watch"])
-def made(request: pytest.FixtureRequest) -> Instance:
-    found: Instance = request.getfixturevalue("fsx" if request.param == "mount" else "watched")
-    return found
 
 
 def went_down(made: Instance) -> bool:

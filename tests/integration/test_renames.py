@@ -12,7 +12,7 @@ import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -37,18 +37,6 @@ main()
 
 
 WHEN = ("before", "after") if os.environ.get("FSXSYNC_MODEL_EXAMPLES") else ("after",)
-
-
-@pytest.fixture
-def proxy(moto: MotoServer) -> Iterator[Proxy]:
-    with Proxy(moto.url) as made:
-        yield made
-
-
-@pytest.fixture(params=["mount", "watch"])
-def made(request: pytest.FixtureRequest) -> Instance:
-    found: Instance = request.getfixturevalue("fsx" if request.param == "mount" else "watched")
-    return found
 
 
 def digest(data: bytes) -> str:

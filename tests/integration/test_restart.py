@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,6 @@ import pytest
 from support.instance import Instance, instance, keys_of
 from support.moto_server import MotoServer
 from support.proxy import Proxy, Request, refusal
-
-
-@pytest.fixture
-def proxy(moto: MotoServer) -> Iterator[Proxy]:
-    with Proxy(moto.url) as made:
-        yield made
 
 
 class Hold:

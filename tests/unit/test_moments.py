@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.dying import DIED, die_before
 from support.ordinary_user import UID
 
 from fsxsync.model.identity import Kind
@@ -55,21 +56,8 @@ def as_user(act: Callable[[], None]) -> int:
 
 def change(base: Path, what: str, step: int) -> None:
     """Die before the so-many-th call."""
-    left = step
-
-    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                os._exit(9)
-            return call(*args, **kwargs)
-
-        return run
-
     tree = open_tree(base)
-    for name in ("chmod", "open", "write", "unlink", "setxattr"):
-        setattr(os, name, counted(getattr(os, name)))
+    die_before(step, [(os, name) for name in ("chmod", "open", "write", "unlink", "setxattr")])
     CHANGES[what](tree)
 
 
@@ -91,7 +79,7 @@ def test_a_crash_leaves_no_file_writable(tmp_path: Path, what: str, mode: int) -
         for path in (base, file.parent, file):
             os.chown(path, UID, UID)
         code = as_user(partial(change, base, what, step))
-        assert code in {0, 9}
+        assert code in {0, DIED}
         writable += file.stat().st_mode & 0o7777 != mode
 
         assert as_user(lambda base=base: open_tree(base).close()) == 0  # type: ignore[misc]

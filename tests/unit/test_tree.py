@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.dying import DIED, die_before
 
 from fsxsync import _core
 from fsxsync.errors import LocalChanged, NoSpace, NoUserXattrs, PathEscapes, TreeMoved
@@ -482,7 +483,7 @@ def _until_done(tmp_path: Path, operation: Callable[[Tree], None], prepare: Call
         if pid == 0:
             _die_before_step(base, operation, step)
         _, status = os.waitpid(pid, 0)
-        assert status in {0, 9 << 8}, status
+        assert status in {0, DIED << 8}, status
         yield base
         if status == 0:
             assert step > 3, "the operation has steps"
@@ -491,23 +492,9 @@ def _until_done(tmp_path: Path, operation: Callable[[Tree], None], prepare: Call
 
 
 def _die_before_step(base: Path, operation: Callable[[Tree], None], step: int) -> None:
-    left = step
-
-    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                os._exit(9)
-            return call(*args, **kwargs)
-
-        return run
-
     try:
         tree = open_tree(base)
-        _core.renameat2 = counted(_core.renameat2)
-        for name in ("unlink", "write", "utime", "open"):
-            setattr(os, name, counted(getattr(os, name)))
+        die_before(step, [(_core, "renameat2"), *((os, name) for name in ("unlink", "write", "utime", "open"))])
         operation(tree)
         os._exit(0)
     finally:
