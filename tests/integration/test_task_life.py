@@ -242,10 +242,12 @@ def test_a_restore_of_many_small_files_with_trouble_and_killed_in_the_middle(
         s3.put_object(Bucket=bucket, Key=name, Body=body)
     refused: list[str] = []
     asked: list[str] = []
-    held, go_on = threading.Event(), threading.Event()
+    held, go_on, may_list = threading.Event(), threading.Event(), threading.Event()
 
     def meddle(request: Request) -> Answer | None:
         name = request.path.removeprefix(f"/{bucket}/")
+        if "list-type" in request.query:
+            may_list.wait(90)  # the start's listing would tell of both changes before the task comes to them
         if request.method != "GET" or name not in bodies:
             return None
         asked.append(name)
@@ -277,6 +279,7 @@ def test_a_restore_of_many_small_files_with_trouble_and_killed_in_the_middle(
 
         fsx.start()
         eventually(lambda: fsx.ok("task", "show", task, "--json").json["ended"], 60)
+        may_list.set()
         done = fsx.ok("task", "show", task, "--json").json
         assert (done["total"], done["succeeded"], done["failed"]) == (150, 148, 2)
         assert {(failure["path"], failure["code"]) for failure in done["failures"]} == {
