@@ -86,8 +86,7 @@ async def export(served: Served, path: bytes, action: Action) -> Base:
     served.counts.exported += 1
     served.counts.exported_bytes += size
     tell_if_left(served, path, local)
-    if action.posix is not None:
-        local = _apply(served, path, local, action.posix)
+    local, posix = _apply(served, path, local, action, posix)
     # A PUT takes the association's class, whatever the object before it had.
     storage_class = served.association.access.storage_class or "STANDARD"
     remote = remote_after(local.kind, key, size, posix, written, storage_class)
@@ -127,12 +126,19 @@ def _still(served: Served, path: bytes, local: Local) -> None:
         raise LocalChanged(f"export of {path!r}", "it was changed meanwhile")
 
 
-def _apply(served: Served, path: bytes, local: Local, posix: Posix) -> Local:
-    """Give the file the merged metadata; if it moved on meanwhile, the next look sees the difference."""
+def _apply(served: Served, path: bytes, local: Local, action: Action, posix: Posix) -> tuple[Local, Posix]:
+    """Give the file merged metadata; the file, and what its row shall say of the object, which was told ``posix``.
+
+    If the file moved on meanwhile, that is what the file had: then the next look sees what the object has beyond it as
+    somebody's change, and brings it over, instead of taking the file's for the newer one.
+    """
+    if action.posix is None:
+        return local, posix
     try:
-        return set_metadata(served, path, local, served.applied(posix))
+        return set_metadata(served, path, local, served.applied(action.posix)), posix
     except LocalChanged:
-        return local
+        served.add_hint(path, local=True, remote=True)
+        return local, local.posix
 
 
 def set_metadata(served: Served, path: bytes, local: Local, posix: Posix) -> Local:
@@ -179,8 +185,7 @@ async def export_metadata(served: Served, path: bytes, action: Action) -> Base:
     served.expect_echo(key, written.etag)
     served.counts.exported += 1
     tell_if_left(served, path, local)
-    if action.posix is not None:
-        local = _apply(served, path, local, action.posix)
+    local, posix = _apply(served, path, local, action, posix)
     if posix.xattrs is None:  # then the copy left those of the object
         posix = posix._replace(xattrs=base.posix.xattrs)
     after = remote_after(local.kind, key, remote.size, posix, written, remote.storage_class)

@@ -117,7 +117,11 @@ async def finish(served: Served, move: Move, local: Local, written: Written) -> 
         raise ObjectChanged(f"rename to {key}", "what came of the copy is another object")
     served.counts.exported += 1
     served.counts.renamed += 1
-    return _record(served, move, local, seen)
+    copied = move.row.posix if move.row.posix.xattrs is not None else move.row.posix._replace(xattrs=seen.posix.xattrs)
+    if seen.posix != copied:  # somebody described it anew since: a change to be imported, and not what we made
+        seen = seen._replace(posix=copied)
+        served.add_hint(move.path, remote=True)
+    return _record(served, move, local, seen, move.row.content_hash)
 
 
 async def settle(served: Served, move: Move, base: Base | None, local: Local | None) -> bool:
@@ -135,28 +139,33 @@ async def settle(served: Served, move: Move, base: Base | None, local: Local | N
         row.size,
         row.mtime_ns,
     )
-    if is_same and not move.is_copy:
+    if is_same and not move.is_copy and local is not None and local.ctime_ns == row.ctime_ns:
         return False  # file and object can be compared, byte for byte
     seen = await served.store.head(served.key(move.path, move.row.kind))
     if seen is None or not move.made(seen) or (base is not None and base.etag == seen.etag):
         return False
     served.expect_echo(served.key(move.path, move.row.kind), seen.etag)  # the crash may have come before its event
+    digest = row.content_hash
+    if is_same and not move.is_copy and local is not None:
+        tree, tree_path = served.shared.tree, served.tree_path(move.path)
+        known, digest = await trio.to_thread.run_sync(same_bytes, tree, tree_path, local, seen)
+        is_same = known is True  # mode, owner or attributes were set since, and not by whoever put the object
     if is_same and local is not None:
-        _record(served, move, local, seen)
+        _record(served, move, local, seen, digest)
     else:  # the file was changed, or has moved on: the next look sees how
         _write(served, move, row.with_remote(seen))
     return True
 
 
-def _record(served: Served, move: Move, local: Local, seen: Remote) -> Base:
-    """``local`` is the file that the copy was made for."""
+def _record(served: Served, move: Move, local: Local, seen: Remote, content_hash: bytes | None) -> Base:
+    """``local`` is the file that the object was made for."""
     row = move.row
     mark = local.stub
     if mark is not None and mark.etag == row.etag:
         key = served.key(move.path, Kind.FILE)
         local = remark(served, move.path, local, replace(mark, etag=seen.etag, version_id=seen.version_id, key=key))
-    made = base_of(served.id, move.path, local, seen, content_hash=row.content_hash)
-    # Mode and owner as the copy got them: what was set since is a change to be exported.
+    made = base_of(served.id, move.path, local, seen, content_hash=content_hash)
+    # Mode and owner as the object got them: what was set since is a change to be exported.
     made = made._replace(mode=row.mode, uid=row.uid, gid=row.gid)
     _write(served, move, made)
     return made

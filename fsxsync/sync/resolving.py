@@ -16,7 +16,7 @@ from typing import Protocol
 import trio
 
 from fsxsync.catalog.changelog import Entry
-from fsxsync.errors import BadInput, ConflictMoved, LocalChanged, ObjectChanged, StillPending
+from fsxsync.errors import BadInput, ConflictMoved, LocalChanged, ObjectChanged, ObjectMissing, StillPending
 from fsxsync.model.association import OnConflict
 from fsxsync.model.identity import Base, Kind, Local, Remote
 from fsxsync.model.open_conflict import Conflict, ConflictKind, Keep, LocalVersion
@@ -51,7 +51,7 @@ async def resolve(served: Served, path: bytes, keep: Keep, loader: Loader) -> li
         try:
             async with alone(served, [one for one in (conflict.path, conflict.kept_as) if one]):
                 await _resolve(served, conflict, keep, loader)
-        except (LocalChanged, ObjectChanged) as error:
+        except (LocalChanged, ObjectChanged, ObjectMissing) as error:
             raise ConflictMoved(error.what, error.why) from error
         _tell(served, conflict, keep)
     return chosen

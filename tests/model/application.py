@@ -30,17 +30,18 @@ class Application(BucketUser):
             self._brought(path, content)
 
     def _do_write(self, path: str, content: bytes) -> bool:
-        if self.front == self.behind:
+        front = self.front
+        if front == self.behind:
             with self._frozen():
                 before = self.local(path)
                 if before is not None and (before.kind == "symlink" or self.mark(path) is not None):
                     # Who writes behind the mount replaces a released file, and does not write into it (DESIGN §5).
-                    return self._do(lambda root: replace_file(root / path, content), [(path, before)])
-                return self._do(lambda root: write_file(root / path, content), [(path, before)])
+                    return self._do(lambda root: replace_file(root / path, content), [(path, before)], front)
+                return self._do(lambda root: write_file(root / path, content), [(path, before)], front)
         before, inode = self.local(path), inode_of(self.behind / path)
         if before is not None and before.kind == "symlink":
             replaced = [(path, before), (path, self.remote(path))]
-            return self._do(lambda root: replace_file(root / path, content), replaced)
+            return self._do(lambda root: replace_file(root / path, content), replaced, front)
         opened: list[int] = []
         met = [(path, before)]
 
@@ -51,7 +52,7 @@ class Application(BucketUser):
                 if before is not None and opened and opened != [inode]:
                     met[:] = [(path, self.remote(path))]  # an import came first, and what was here lies beside it
 
-        return self._do(act, met)
+        return self._do(act, met, front)
 
     @step
     def append(self, path: str, size: int) -> None:
@@ -218,14 +219,14 @@ class Application(BucketUser):
     @step
     def read(self, path: str) -> None:
         """What a reader gets is what somebody wrote, whole."""
-        through_mount = self.front != self.behind
+        root = self.front  # asked once: the daemon may be about to die
         try:
-            content = (self.front / path).read_bytes()
+            content = (root / path).read_bytes()
         except OSError as error:
             if error.errno not in EXPECTED | FAILED | {errno.EISDIR, errno.ELOOP}:
                 raise
             return
-        if through_mount or self.mark(path) is None:
+        if root != self.behind or self.mark(path) is None:
             self._check_read(path, content)
 
     def _check_read(self, path: str, content: bytes) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from model.deciding import Decider
 from model.gates import Gate
@@ -66,15 +67,16 @@ class Meddler(Decider):
         end = time.monotonic() + MET_WITHIN_S
         while not gate.is_met(0.02) and time.monotonic() < end:
             if loads and self.way == "mount" and not any(reader.is_alive() for reader in self.readers):
-                reader = threading.Thread(target=self._load, args=(path,))
+                reader = threading.Thread(target=self._load, args=(self.made.directory / self.name, path))
                 self.readers.append(reader)
                 reader.start()
             elif loads and self.way == "behind":  # in watch mode an import loads it
                 self._begin_task(RESTORE, path)
 
-    def _load(self, path: str) -> None:
+    def _load(self, mount: Path, path: str) -> None:
+        """Through the mount, also when the daemon dies meanwhile: behind it a stub reads as zeros."""
         try:
-            self.loaded.append((path, (self.front / path).read_bytes()))
+            self.loaded.append((path, (mount / path).read_bytes()))
         except OSError as error:
             if error.errno not in EXPECTED | FAILED:
                 self.loaded.append((path, repr(error).encode()))

@@ -51,11 +51,11 @@ class Mover(Troubles):
                 return
         else:
             raise AssertionError("a rename from one association into the other worked")
-        self._copy(source, target, old, new)
+        self._copy(source, target, here, old, new)
 
-    def _copy(self, source: Self, target: Self, old: str, new: str) -> None:
+    def _copy(self, source: Self, target: Self, here: Path, old: str, new: str) -> None:
         try:
-            content = (source.front / old).read_bytes()
+            content = here.read_bytes()
         except OSError as error:
             if error.errno not in EXPECTED | FAILED:
                 raise

@@ -306,17 +306,21 @@ class Sides(Ledger):
 
     def _work(self, action: Callable[[Path], object], *replaced: str) -> bool:
         """Do something in the directory. What stood at the paths ``replaced`` is gone then, unless it failed."""
-        if self.front == self.behind:
+        root = self.front
+        if root == self.behind:
             with self._frozen():
-                return self._do(action, [(path, self.local(path)) for path in replaced])
+                return self._do(action, [(path, self.local(path)) for path in replaced], root)
         # Through the mount the daemon has to run: an import may come between our look and our deed, and what it
         # brought is then what the application replaced.
-        return self._do(action, [(path, look(path)) for path in replaced for look in (self.local, self.remote)])
+        return self._do(action, [(path, look(path)) for path in replaced for look in (self.local, self.remote)], root)
 
-    def _do(self, action: Callable[[Path], object], before: list[tuple[str, Thing | None]]) -> bool:
-        """``before`` is what stands at paths that it replaces, in the tree, and in the bucket: see `_may_be_here`."""
+    def _do(
+        self, action: Callable[[Path], object], before: list[tuple[str, Thing | None]], root: Path | None = None
+    ) -> bool:
+        """``before`` is what stands at paths that it replaces, in the tree, and in the bucket: see `_may_be_here`.
+        ``root`` is where, for who asked already: `front` changes when the daemon dies."""
         try:
-            action(self.front)
+            action(root or self.front)
         except OSError as error:
             if error.errno not in EXPECTED | FAILED:
                 raise

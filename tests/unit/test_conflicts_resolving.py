@@ -140,6 +140,28 @@ async def test_an_object_that_changes_while_a_choice_is_carried_out_is_not_overw
         assert world.store.objects["f"].body == b"newest"
 
 
+async def test_an_object_that_is_deleted_while_it_is_put_beside_ends_the_choice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (world.tree.root / "f").mkdir()
+    world.store.outside_put("f", b"there")
+    copies = world.store.copy
+
+    async def copy(*args: Any, **kwargs: Any) -> Any:
+        world.store.outside_delete("f")
+        return await copies(*args, **kwargs)
+
+    async with world.daemon() as daemon:
+        with pytest.raises(TypeClash):
+            await look(daemon.served, TOLD)
+        monkeypatch.setattr(world.store, "copy", copy)
+        with pytest.raises(ConflictMoved, match="not there"):
+            await resolve(daemon.served, b"f", Keep.BOTH, daemon.hydrator)
+        await look(daemon.served, TOLD)
+        assert world.catalog.conflicts.all(A) == []
+        assert (world.tree.root / "f").is_dir()
+
+
 async def test_a_write_between_look_and_exchange_ends_the_choice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world.daemon() as daemon:
         conflict = await in_conflict(world, daemon.served)

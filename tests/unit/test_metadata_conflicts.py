@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from fsxsync import _core
 from fsxsync.catalog.changelog import Entry
 from fsxsync.model.association import OnConflict, Policy
 from fsxsync.model.identity import Kind, Posix, base_of
+from fsxsync.model.metadata import to_user_metadata
 from fsxsync.ports import ObjectHeaders
 from fsxsync.sync import acting
 from fsxsync.sync.acting import Next
@@ -154,6 +156,98 @@ async def test_an_own_upload_is_known_after_a_crash(
             await daemon.hydrator.make_resident(reader.path, reader.fd)
         assert path.read_bytes() == wanted
     assert world.catalog.moves.get("dra-1", b"f") is None
+
+
+@pytest.mark.parametrize("bytes_stay", [True, False])
+async def test_a_mode_set_after_an_upload_that_a_crash_ended_is_exported(
+    world: World, monkeypatch: pytest.MonkeyPatch, bytes_stay: bool
+) -> None:
+    """Equal bytes on both sides are no proof that the object's metadata are somebody's wish: they are our own upload's,
+    and where the repository wins they would take the new mode back. Nor is an untouched mtime proof of equal bytes."""
+    path = world.base / "tree/f"
+    path.write_bytes(b"uploaded")
+    path.chmod(0o644)
+    with monkeypatch.context() as patch:
+        patch.setattr(acting, "record", crashing)
+        async with world.daemon() as daemon:
+            patch.setattr(daemon.mover, "upload", uploaded)
+            with pytest.raises(Crash):
+                await look(daemon.served, OF_FILE, policy=REMOTE)
+    path.chmod(0o750)
+    if not bytes_stay:
+        status = path.stat()
+        path.write_bytes(b"replaced")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    async with world.daemon() as daemon:
+        monkeypatch.setattr(daemon.mover, "upload", uploaded)
+        for _ in range(3):
+            outcome = await look(daemon.served, OF_FILE, policy=REMOTE)
+        assert outcome.next is Next.DONE
+    assert stat.S_IMODE(path.stat().st_mode) == 0o750
+    seen = world.store.objects["f"]
+    body = b"uploaded" if bytes_stay else b"replaced"
+    assert (seen.body, seen.metadata["file-permissions"]) == (body, "0100750")
+    assert world.catalog.moves.get("dra-1", b"f") is None
+
+
+@pytest.mark.parametrize("here", ["written", "described"])
+async def test_metadata_that_could_not_be_given_to_a_file_come_with_the_next_look(
+    world: World, monkeypatch: pytest.MonkeyPatch, here: str
+) -> None:
+    """Somebody set the owner there while the file was written, or its mode set, here, and it is written again when the
+    object has both: what the object got from the other side is no news to be taken back."""
+    body = b"as it was"
+    path = world.stub("f", body)
+    path.chmod(0o644)
+    async with world.daemon() as daemon:
+        with daemon.reader("f") as reader:
+            await daemon.hydrator.make_resident(reader.path, reader.fd)
+    status = path.stat()
+    known = Posix(0o644, status.st_uid, status.st_gid, status.st_mtime_ns)
+    world.store.outside_put("f", body, metadata=to_user_metadata(Kind.FILE, known))
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    assert remote is not None
+    world.catalog.files.put(base_of("dra-1", b"f", local, remote, content_hash=_core.xxh3_128(body)))
+    theirs = known._replace(uid=1000, gid=1000, mode=0o640 if here == "written" else 0o644)
+    world.store.outside_put("f", body, metadata=to_user_metadata(Kind.FILE, theirs))
+    if here == "written":
+        path.write_bytes(b"once")
+    else:
+        path.chmod(0o600)
+    copies = world.store.copy
+
+    def again() -> None:
+        with path.open("ab") as stream:
+            stream.write(b" and again")
+
+    async def upload(*args: Any, **kwargs: Any) -> Any:
+        done = await uploaded(*args, **kwargs)
+        again()
+        return done
+
+    async def copy(*args: Any, **kwargs: Any) -> Any:
+        done = await copies(*args, **kwargs)
+        again()
+        return done
+
+    async with world.daemon() as daemon:
+        with monkeypatch.context() as patch:
+            patch.setattr(daemon.mover, "upload", upload)
+            patch.setattr(world.store, "copy", copy)
+            await look(daemon.served, OF_FILE, policy=Policy())
+        monkeypatch.setattr(daemon.mover, "upload", uploaded)
+        for _ in range(3):
+            outcome = await look(daemon.served, OF_FILE, policy=Policy())
+    assert outcome.next is Next.DONE
+
+    mode = 0o640 if here == "written" else 0o600
+    status, there = path.stat(), await world.store.head("f")
+    assert there is not None
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (mode, 1000, 1000)
+    assert (there.posix.mode, there.posix.uid, there.posix.gid) == (mode, 1000, 1000)
+    assert world.store.objects["f"].body == path.read_bytes()
 
 
 async def test_a_rename_before_its_metadata_was_read_takes_nothing_from_the_object(world: World) -> None:

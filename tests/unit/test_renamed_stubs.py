@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.hydrating import World, is_stub
+from support.hydrating import MTIME_NS, World, is_stub
 
 from fsxsync.catalog.changelog import Entry
 from fsxsync.errors import TypeClash
 from fsxsync.model.association import Event, Policy
 from fsxsync.model.identity import Kind, Posix, base_of
-from fsxsync.ports import ObjectHeaders
+from fsxsync.model.metadata import to_user_metadata
+from fsxsync.ports import ObjectHeaders, Written
 from fsxsync.sync.look import look
 
 
@@ -78,3 +82,34 @@ async def test_the_object_of_a_released_file_follows_it_to_where_a_directorys_ma
         assert copied.etag == remote.etag
         assert await world.store.head("g/") is not None
         assert await world.store.head("f") is None
+
+
+async def test_metadata_that_somebody_sets_right_after_a_copy_are_imported(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes and the ETag are those of the copy: what the HEAD after it shows is not what the copy wrote."""
+    world.stub("f", b"small").chmod(0o644)
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    assert remote is not None
+    world.catalog.files.put(base_of("dra-1", b"f", local, remote))
+    renamed = world.base / "tree/g"
+    (world.base / "tree/f").rename(renamed)
+    copies = world.store.copy
+
+    async def copy(*args: Any, **kwargs: Any) -> Written:
+        written = await copies(*args, **kwargs)
+        said = to_user_metadata(Kind.FILE, Posix(0o640, 1000, 1000, MTIME_NS))
+        world.store.outside_put("g", world.store.objects["g"].body, metadata=said)
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "copy", copy)
+        async with world.daemon() as daemon:
+            await look(daemon.served, replace(told(b"g"), remote=False))
+    async with world.daemon() as daemon:
+        await look(daemon.served, told(b"g"))
+
+    status = renamed.stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o640, 1000, 1000)
+    assert world.store.objects["g"].metadata["file-permissions"] == "0100640"
