@@ -74,6 +74,8 @@ class Local(NamedTuple):
     """XXH3-128 of the bytes, where somebody read them for this comparison; not part of what lstat says."""
     xattrs: str | None = None
     """As in `Posix`, where the association lets them travel and somebody read them for this comparison."""
+    own_times: tuple[int, int] | None = None
+    """(atime, mtime) in ns of a released file whose data is just coming, which moves what lstat says."""
 
     def same_state(self, other: Local | None) -> bool:
         """Nothing at all happened between the two looks, as far as the file system tells."""
@@ -104,7 +106,8 @@ class Local(NamedTuple):
 
     @property
     def posix(self) -> Posix:
-        return Posix(self.mode, self.uid, self.gid, self.mtime_ns, self.atime_ns, self.xattrs)
+        atime_ns, mtime_ns = self.own_times or (self.atime_ns, self.mtime_ns)
+        return Posix(self.mode, self.uid, self.gid, mtime_ns, atime_ns, self.xattrs)
 
 
 class Remote(NamedTuple):

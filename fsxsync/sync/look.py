@@ -59,6 +59,8 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     links.stand_alone(served, path, base)
     local = shared.tree.identify(served.tree_path(path))
     local = links.name_own_object(served, base, local) if entry.remote else local
+    if local is not None and local.stub is not None:
+        local = local._replace(own_times=shared.own_times(local.ino))
     forget_refuted(served, path, base, local)
     if is_left_out(served, path, base, local):  # also where it was let through when the hint came
         await leave(served, path, base, local)

@@ -75,6 +75,11 @@ def nobody_is_loading(_ino: int, _atime_ns: int | None, _mtime_ns: int | None) -
     """`Shared.give_times` where there is no hydrator."""
 
 
+def no_other_times(_ino: int) -> tuple[int, int] | None:
+    """`Shared.own_times` where there is no hydrator."""
+    return None
+
+
 async def nobody_restores(_tree_path: bytes) -> int:
     """`Shared.restore` where there is no hydrator."""
     return 0
@@ -135,6 +140,8 @@ class Shared:
     give_times: Callable[[int, int | None, int | None], None] = nobody_is_loading
     """That inode gets these times (atime, mtime), also once what is loaded of it just now has come, which moves them.
     Raises LocalChanged: it has come, and is being made durable; look again."""
+    own_times: Callable[[int], tuple[int, int] | None] = no_other_times
+    """(atime, mtime) of an inode that is being loaded, as they will be when all has come."""
     restore: Callable[[bytes], Awaitable[int]] = nobody_restores
     """Load the released file at that path of the tree where it is, and make it an ordinary one, under all its names.
     Raises FsxSyncError."""

@@ -62,6 +62,7 @@ class Mover(Troubles):
             return
         source._check_read(old, content)
         if not target._work(lambda root: replace_file(root / new, content), new):
+            target.parts.add(content)
             return
         target._brought(new, content)
         source._work(lambda root: (root / old).unlink(), old)

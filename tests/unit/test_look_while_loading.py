@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from support.hydrating import World, is_stub
+from support.hydrating import CHUNK, MTIME_NS, World, is_stub
 
 from fsxsync.catalog.changelog import Entry
 from fsxsync.model.identity import Remote, base_of
@@ -269,3 +269,35 @@ async def test_an_attribute_set_while_a_file_is_loaded_is_a_change_where_these_t
         assert now is not None
         assert row.matches_local(now)
         assert [entry.path for entry in world.catalog.changelog.pending("dra-1", b"", 10)] == [b"f"] * exports
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+async def test_what_is_exported_while_data_comes_says_when_the_file_was_written(world: World, *, renamed: bool) -> None:
+    """Writing what is loaded moves the file's own mtime until all of it is here."""
+    path = world.stub("f", os.urandom(8 * CHUNK))
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    assert remote is not None
+    world.catalog.files.put(base_of("dra-1", b"f", local, remote))
+    name = "g" if renamed else "f"
+    async with world.daemon() as daemon:
+        daemon.mover.passing = set()
+        with daemon.reader("f") as reader:
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(reader.read, 0, 8 * CHUNK)
+                await daemon.mover.until(1)
+                await daemon.idle()
+                assert path.stat().st_mtime_ns != MTIME_NS
+                path.chmod(0o600)
+                if renamed:
+                    path.rename(path.with_name(name))
+
+                outcome = await look(daemon.served, replace(TOLD, path=name.encode(), local=True, remote=False))
+
+                daemon.mover.let_all()
+            await daemon.hydrator.make_resident(name.encode(), reader.fd)
+        assert outcome.next is Next.DONE
+        after = await world.store.head(name)
+        assert after is not None
+        assert (after.posix.mode, after.posix.mtime_ns) == (0o600, MTIME_NS)
+        assert path.with_name(name).stat().st_mtime_ns == MTIME_NS
