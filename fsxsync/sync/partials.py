@@ -17,12 +17,13 @@ import trio
 from fsxsync.catalog.database import Catalog
 from fsxsync.catalog.partials import Partial
 from fsxsync.errors import CatalogError, FsxSyncError, NoSpace
-from fsxsync.model.identity import Local
+from fsxsync.model.identity import Base, Local
 from fsxsync.model.stub import StubMark
 from fsxsync.sync.boot import this_boot
 from fsxsync.sync.hydration import Hydration
+from fsxsync.sync.served import Shared
 from fsxsync.tree.beneath import translated
-from fsxsync.tree.stub_data import put_back
+from fsxsync.tree.stub_data import holds_data, put_back
 from fsxsync.tree.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,27 @@ def fate_of(row: Partial, local: Local | None, chunk_size: int, boot_id: str) ->
     if local is None or local.ino != row.ino or local.stub is None:
         return Fate.SWEEP
     return Fate.KEEP if is_believable(row, local.stub, chunk_size, boot_id) else Fate.DROP
+
+
+def end_interrupted(shared: Shared, tree_path: bytes, row: Base, local: Local) -> None:
+    """A daemon that was killed while a file came in one piece, of which nothing is remembered, left data in the stub,
+    and its mtime moved. Nobody wrote: the time is the row's. Who only set a time left no data."""
+    if not row.released or local.ino != row.ino or local.mtime_ns == row.mtime_ns or local.ino in shared.hydrating:
+        return
+    if shared.catalog.partials.get(local.ino) is not None:
+        return
+    try:
+        whole = shared.tree.identify(tree_path)  # a walk reads no marks
+        if whole is None or whole.ino != row.ino or whole.stub is None or whole.stub.etag != row.etag:
+            return
+        fd = shared.tree.open_write(tree_path, local.ino)
+        try:
+            if holds_data(fd):
+                put_back(fd, tree_path, mtime_ns=row.mtime_ns, atime_ns=local.atime_ns, punch=True)
+        finally:
+            os.close(fd)
+    except FsxSyncError as error:  # the next reader loads it all the same
+        log.warning("a released file can't be looked at", extra={"reason": str(error)})
 
 
 class PartialMemory:

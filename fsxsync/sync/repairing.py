@@ -8,7 +8,6 @@ holds no data. Everything else is left for a person, with the reason.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ from fsxsync.sync.pairs import Pair
 from fsxsync.sync.rescan import check_directory
 from fsxsync.sync.served import Served, Shared
 from fsxsync.tree.attributes import take_off
+from fsxsync.tree.stub_data import holds_data
 
 LOOKS_S = 60.0
 """How long the looks at one batch may take; what is still pending then is told as that."""
@@ -178,10 +178,8 @@ class Repairer:
         except LocalChanged:
             return False
         try:
-            os.lseek(fd, 0, os.SEEK_DATA)
-        except OSError as error:
-            return error.errno == errno.ENXIO
-        else:
+            return not holds_data(fd)
+        except OSError:
             return False
         finally:
             os.close(fd)

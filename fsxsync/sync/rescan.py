@@ -12,6 +12,7 @@ from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.sync import brakes
 from fsxsync.sync.excluded import forget
 from fsxsync.sync.intake import BATCH, Intake, is_known
+from fsxsync.sync.partials import end_interrupted
 from fsxsync.sync.served import Served
 
 PENDING_MAX = 1_000_000
@@ -157,6 +158,7 @@ def _known(served: Served, intake: Intake, seen: _Seen, row: Base, local: Local)
         seen.known += row.kind is not Kind.DIRECTORY
         if is_known(row, local):
             return
+        end_interrupted(served.shared, served.tree_path(row.path), row, local)
         _differs(served, seen, row.path, local)
     intake.changed(served.tree_path(row.path))
 

@@ -32,6 +32,17 @@ def combined_crc64nvme(chunks: Iterable[tuple[int, int]]) -> int:
     return crc
 
 
+def holds_data(fd: int) -> bool:
+    """Anything at all was written to the file, as far as its file system tells holes from data. Raises OSError."""
+    try:
+        os.lseek(fd, 0, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return False
+    return True
+
+
 def punch_all(fd: int, size: int) -> None:
     """A hole for all the data of a file. To the end of its last block: a part of a block is only zeroed, and kept.
     Raises OSError."""

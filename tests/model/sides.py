@@ -37,7 +37,8 @@ from support.moto_server import MotoServer
 from fsxsync.control.client import Client
 from fsxsync.model.stub import XATTR, StubMark
 
-WAIT_S = 60
+WAIT_S = 150
+"""More than the daemon waits for an answer (60 s) before it asks again, which is no failure to be told of."""
 ANCHOR = "anchor"
 """An object that nobody touches: a listing that is empty all of a sudden is not believed (DESIGN §3.6)."""
 EXPECTED = {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
-from support.hydrating import World
+from support.hydrating import MTIME_NS, World, is_stub
 
 from fsxsync.model.identity import Local, base_of
 from fsxsync.sync.intake import Intake
@@ -63,3 +64,32 @@ async def test_what_an_import_puts_there_while_it_runs_is_not_gone(
             with pytest.raises(ScanRefused, match="150 of 151 known files are gone"):
                 await rescan(daemon.served, intake)
     assert world.catalog.changelog.count("dra-1")[0] == 0
+
+
+@pytest.mark.parametrize("ended", ["killed", "in order", "touched"])
+async def test_a_file_that_came_when_its_daemon_was_killed_has_its_own_time(world: World, ended: str) -> None:
+    """Loaded in one piece nothing is remembered of it, and each `kill -9` would make it a newer file."""
+    await synced(world, "f")
+    path = world.base / "tree/f"
+    life = world.killed_daemon if ended == "killed" else world.daemon
+    if ended == "touched":
+        os.utime(path, ns=(7, 7))
+    else:
+        async with life() as daemon:
+            daemon.mover.passing = set()
+            with daemon.reader("f") as reader:
+                async with trio.open_nursery() as tasks:
+                    tasks.start_soon(reader.read, 0, 4)
+                    await daemon.mover.until(1)
+                    await daemon.idle()
+                    tasks.cancel_scope.cancel()
+        if ended == "killed":
+            with path.open("r+b") as stream:
+                stream.write(b"da")
+
+    async with world.daemon() as daemon:
+        await rescan(daemon.served, Intake(daemon.shared, lambda _: daemon.served))
+    assert path.stat().st_mtime_ns == (7 if ended == "touched" else MTIME_NS)
+    assert is_stub(path)
+    if ended == "killed":
+        assert path.read_bytes() == bytes(4)
