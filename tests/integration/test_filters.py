@@ -54,6 +54,30 @@ def leave_out(request: pytest.FixtureRequest, fsx: Instance) -> Any:
     return change
 
 
+# ---------------------------------------------------------------- what is left out, and the directory it lies in
+
+
+def test_a_directory_that_holds_only_what_is_left_out_stays_here(
+    made: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    """When its last object goes, it can't; nor does its marker call it back on the other hosts."""
+    put(s3, bucket, "day/1.csv", "day/2.csv")
+    made.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", moto.url, "--poll", "1")
+    made.settle()
+    (made.directory / "d/day/.notes.swp").write_bytes(b"mine")
+
+    for key in ("day/1.csv", "day/2.csv"):
+        s3.delete_object(Bucket=bucket, Key=key)
+    eventually(lambda: files(made.directory / "d") == ["day/.notes.swp"])
+    made.settle()
+
+    assert (made.directory / "d/day/.notes.swp").read_bytes() == b"mine"
+    assert keys_of(s3, bucket) == []
+    (made.directory / "d/day/.notes.swp").rename(made.directory / "d/day/notes")
+    made.settle()
+    assert keys_of(s3, bucket) == ["day/notes"]
+
+
 # ---------------------------------------------------------------- names that are left out by default
 
 TEMPORARY = (".f.swp", "f~", ".nfs0001", ".fuse_hidden01")

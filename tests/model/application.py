@@ -230,7 +230,9 @@ class Application(BucketUser):
             self._check_read(path, content)
 
     def _check_read(self, path: str, content: bytes) -> None:
-        assert self.is_known(content), f"read {content[:80]!r} … {content[-40:]!r} ({len(content)} bytes) from {path}, which nobody wrote"
+        assert self.is_known(content), (
+            f"read {content[:80]!r} … {content[-40:]!r} ({len(content)} bytes) from {path}, which nobody wrote"
+        )
 
     @step
     def link(self, old: str, new: str) -> None:

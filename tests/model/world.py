@@ -94,9 +94,10 @@ class World(Mover):
         """Promises 3 to 5, and that it is told where they don't agree."""
         clashes = self.clashes(self._let_in(tree), self._let_in(bucket))
         lost = {path for path, thing in self._let_in(tree).items() if thing.lost and path not in bucket}
+        there = {path: thing for path, thing in self._let_in(bucket).items() if path not in clashes}
+        alone = {path for path in self._around_left_out(tree) if not any(key.startswith(path) for key in there)}
         self._check_agreement(
-            {path: thing for path, thing in self._let_in(tree).items() if path not in lost},
-            {path: thing for path, thing in self._let_in(bucket).items() if path not in clashes},
+            {path: thing for path, thing in self._let_in(tree).items() if path not in lost | alone}, there
         )
         self._check_contents(
             {**{f"tree: {p}": t for p, t in tree.items()}, **{f"bucket: {p}": t for p, t in bucket.items()}}
@@ -115,6 +116,14 @@ class World(Mover):
     def _let_in(self, things: dict[str, Thing]) -> dict[str, Thing]:
         """Without those that the filter leaves out: each stays on its side."""
         return {path: thing for path, thing in things.items() if not self.is_left_out(path)}
+
+    def _around_left_out(self, tree: dict[str, Thing]) -> set[str]:
+        """Directories that may be here only, as what is in them is: their objects went, and they could not."""
+        return {
+            path
+            for path in self._let_in(tree)
+            if path.endswith("/") and any(below.startswith(path) for below in tree.keys() - self._let_in(tree).keys())
+        }
 
     def _check_replaced(self) -> None:
         """Promise 2: all that is to be said against a version of theirs that the daemon replaced is in `judging`."""
