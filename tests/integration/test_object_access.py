@@ -9,10 +9,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support.instance import Instance, eventually, keys_of, news_of
+from support.instance import Instance, eventually, instance, keys_of, news_of
 from support.moto_server import MotoServer
 from support.proxy import Answer, Proxy, Request, refusal
 
@@ -216,6 +217,81 @@ def test_a_locked_object_is_reported_and_left_in_peace(fsx: Instance, s3: Any, b
     fsx.settle()
     assert s3.get_object(Bucket=bucket, Key="kept")["Body"].read() == b"4444"
     assert fsx.status()["associations"][0]["held"] == 1
+
+
+LOCKED = refusal(403, "AccessDenied", "Access Denied because object protected by object lock.")
+
+
+def locks(which: Callable[[Request], bool]) -> Callable[[Request], Answer | None]:
+    return lambda request: LOCKED if which(request) else None
+
+
+def test_a_lock_that_refuses_new_metadata_holds_the_file(fsx: Instance, s3: Any, bucket: str, proxy: Proxy) -> None:
+    """The object keeps its bytes and its metadata, and the new mode goes when the lock is off."""
+    s3.put_object(Bucket=bucket, Key="f", Body=b"1", Metadata={"file-permissions": "0100644"})
+    fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url)
+    fsx.settle()
+    proxy.rule = locks(lambda request: request.method == "PUT" and bool(request.copies))
+
+    (fsx.directory / "d/f").chmod(0o600)
+    fsx.settle()
+
+    assert s3.head_object(Bucket=bucket, Key="f")["Metadata"] == {"file-permissions": "0100644"}
+    assert "object lock" in fsx.state(fsx.directory / "d/f")["error"]
+    assert fsx.status()["associations"][0]["held"] == 1
+    proxy.rule = None
+    fsx.ok("export", fsx.directory / "d")
+    fsx.settle()
+    assert s3.head_object(Bucket=bucket, Key="f")["Metadata"]["file-permissions"] == "0100600"
+    assert fsx.status()["associations"][0]["held"] == 0
+
+
+def test_a_lock_that_refuses_the_delete_of_a_rename(tmp_path: Path, s3: Any, bucket: str, proxy: Proxy) -> None:
+    """The object stands under both names until the lock is off; the file under its new one all the while."""
+    s3.put_object(Bucket=bucket, Key="old", Body=b"1")
+    with instance(tmp_path, FSXSYNC_RESTORE_CHECK_S="0.5") as fsx:
+        fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url)
+        fsx.settle()
+        proxy.rule = locks(lambda request: request.method == "DELETE" and request.path.endswith("/old"))
+
+        (fsx.directory / "d/old").rename(fsx.directory / "d/new")
+        fsx.settle()
+
+        assert keys_of(s3, bucket) == ["new", "old"]
+        assert "object lock" in fsx.ok("why", fsx.directory / "d/old").out
+        assert fsx.status()["associations"][0]["held"] == 1
+        fsx.ok("import", fsx.directory / "d")
+        fsx.settle()
+        assert os.listdir(fsx.directory / "d") == ["new"]
+        proxy.rule = None
+        eventually(lambda: keys_of(s3, bucket) == ["new"])
+        fsx.settle()
+        assert os.listdir(fsx.directory / "d") == ["new"]
+        assert fsx.status()["associations"][0]["held"] == 0
+
+
+def test_a_lock_that_refuses_the_end_of_an_upload_in_parts(fsx: Instance, s3: Any, bucket: str, proxy: Proxy) -> None:
+    """No part is sent over and over: the upload is held with the file, and goes on where it was."""
+    s3.put_object(Bucket=bucket, Key="big", Body=b"1")
+    fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url)
+    fsx.settle()
+    proxy.rule = locks(lambda request: request.method == "POST" and "uploadId" in request.query)
+    content = os.urandom(20 << 20)
+
+    (fsx.directory / "d/big").write_bytes(content)
+    fsx.settle()
+
+    assert s3.get_object(Bucket=bucket, Key="big")["Body"].read() == b"1"
+    assert "object lock" in fsx.state(fsx.directory / "d/big")["error"]
+    assert fsx.status()["associations"][0]["held"] == 1
+    ends = [one for one in proxy.requests if (one.method, one.path) == ("POST", f"/{bucket}/big")]
+    assert len([one for one in ends if "uploadId" in one.query]) == 1
+    proxy.rule = None
+    fsx.ok("export", fsx.directory / "d")
+    fsx.settle()
+    assert s3.get_object(Bucket=bucket, Key="big")["Body"].read() == content
+    assert s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
+    assert fsx.status()["associations"][0]["held"] == 0
 
 
 def test_a_bucket_whose_lock_holds_every_object(fsx: Instance, s3: Any, proxy: Proxy) -> None:
