@@ -19,6 +19,8 @@ class Move:
     source: bytes
     row: Base
     started_ns: int
+    merged: bool = False
+    """The object gets metadata from both sides, which the file is given only once the object has it."""
 
     @property
     def path(self) -> bytes:

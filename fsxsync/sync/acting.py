@@ -66,7 +66,7 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     source = await renames.source_of(served, path, local) if needed is None and action.posix is None else None
     if source is not None and await renames.export_rename(served, path, local, source, replaces=action.remote):
         return DONE
-    moves.uploading(served, path, local, exporter.posix_of(action))
+    moves.uploading(served, path, local, exporter.posix_of(action), merged=action.posix is not None)
     record(served, await exporter.export(served, path, action))
     return DONE
 
@@ -154,7 +154,7 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
                 return again
         case Verdict.EXPORT_META:
             if base is not None and local is not None and base.etag and remote is not None:
-                moves.describing(served, base, exporter.posix_of(action))
+                moves.describing(served, base, exporter.posix_of(action), merged=action.posix is not None)
             record(served, await exporter.export_metadata(served, path, action))
         case Verdict.EXPORT_DELETE:
             again = await _export_delete(served, path, action)

@@ -54,23 +54,23 @@ async def begin(
     return move
 
 
-def uploading(served: Served, path: bytes, local: Local, posix: Posix) -> None:
+def uploading(served: Served, path: bytes, local: Local, posix: Posix, *, merged: bool = False) -> None:
     """Write down that what stands at the path is uploaded; the row that follows takes the note away."""
     key = served.key(path, local.kind)
     size = local.size if local.kind is Kind.FILE else len(local.target or b"")
     remote = Remote(local.kind, etag="", size=size, last_modified_ns=0, posix=as_stored(local.kind, posix, key))
-    move = Move(source=path, row=base_of(served.id, path, local, remote), started_ns=served.shared.now_ns())
-    served.shared.catalog.moves.put(move)
+    row = base_of(served.id, path, local, remote)
+    served.shared.catalog.moves.put(Move(path, row, served.shared.now_ns(), merged=merged))
 
 
-def describing(served: Served, base: Base, posix: Posix) -> None:
+def describing(served: Served, base: Base, posix: Posix, *, merged: bool = False) -> None:
     """Write down that the row's object gets other metadata, by a copy onto itself: that may have another ETag, by which
     nobody would know it for the same content. The row that follows takes the note away."""
     if posix.xattrs is None:
         posix = posix._replace(xattrs=base.posix.xattrs)
     as_told = as_stored(base.kind, posix, served.key(base.path, base.kind))
     row = base._replace(posix=as_told, posix_known=True)
-    served.shared.catalog.moves.put(Move(source=base.path, row=row, started_ns=served.shared.now_ns()))
+    served.shared.catalog.moves.put(Move(base.path, row, served.shared.now_ns(), merged=merged))
 
 
 async def _settle_described(served: Served, move: Move, base: Base | None, local: Local | None) -> bool:
@@ -87,7 +87,8 @@ async def _settle_described(served: Served, move: Move, base: Base | None, local
     served.expect_echo(key, seen.etag)
     if local is not None and local.stub is not None and local.stub.etag == base.etag:
         remark(served, move.path, local, replace(local.stub, etag=seen.etag, version_id=seen.version_id, key=key))
-    _write(served, move, base.with_remote(seen))
+    row = base.with_remote(seen)
+    _write(served, move, row._replace(posix=base.posix) if move.merged else row)
     return True
 
 
@@ -132,7 +133,7 @@ async def settle(served: Served, move: Move, base: Base | None, local: Local | N
     """
     if not move.is_copy and move.row.etag:
         return await _settle_described(served, move, base, local)
-    row = move.row
+    row = _as_known(move)
     is_same = local is not None and (local.kind, local.ino, local.size, local.mtime_ns) == (
         row.kind,
         row.ino,
@@ -153,20 +154,30 @@ async def settle(served: Served, move: Move, base: Base | None, local: Local | N
     if is_same and local is not None:
         _record(served, move, local, seen, digest)
     else:  # the file was changed, or has moved on: the next look sees how
-        _write(served, move, row.with_remote(seen))
+        _write(served, move, row.with_remote(seen)._replace(posix=row.posix))
     return True
+
+
+def _as_known(move: Move) -> Base:
+    """The row, with an object that says of the file what it had: whether it was given what was merged for it nobody
+    knows, and the next look brings that over as somebody's change."""
+    row = move.row
+    if not move.merged:
+        return row
+    had = row.posix._replace(mode=row.mode, uid=row.uid, gid=row.gid, mtime_ns=row.mtime_ns)
+    return row._replace(posix=had)
 
 
 def _record(served: Served, move: Move, local: Local, seen: Remote, content_hash: bytes | None) -> Base:
     """``local`` is the file that the object was made for."""
-    row = move.row
+    row = _as_known(move)
     mark = local.stub
     if mark is not None and mark.etag == row.etag:
         key = served.key(move.path, Kind.FILE)
         local = remark(served, move.path, local, replace(mark, etag=seen.etag, version_id=seen.version_id, key=key))
     made = base_of(served.id, move.path, local, seen, content_hash=content_hash)
     # Mode and owner as the object got them: what was set since is a change to be exported.
-    made = made._replace(mode=row.mode, uid=row.uid, gid=row.gid)
+    made = made._replace(mode=row.mode, uid=row.uid, gid=row.gid, posix=row.posix if move.merged else made.posix)
     _write(served, move, made)
     return made
 
@@ -178,6 +189,8 @@ def _write(served: Served, move: Move, row: Base) -> None:
         catalog.moves.delete(served.id, move.path)
         if move.is_copy:
             served.add_hint(move.source, local=True)
+        if move.merged:
+            served.add_hint(move.path, local=True, remote=True)
 
 
 def forget(served: Served, move: Move) -> None:
