@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fsxsync.model.identity import Base, Remote
+from fsxsync.model.identity import Base, Posix, Remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class Move:
     source: bytes
     row: Base
     started_ns: int
+    had: Posix | None = None
+    """What the file had, as its object would have said it, where the object is told what both sides changed."""
 
     @property
     def path(self) -> bytes:
@@ -38,6 +40,11 @@ class Move:
             and remote.size == row.remote_size
             and remote.posix == row.posix
         )
+
+    def known(self, remote: Remote) -> Remote:
+        """The object that was written, as the path's row shall know it: what it was told beyond what the file had is
+        somebody else's change, which the file is still to get."""
+        return remote if self.had is None else remote._replace(posix=self.had)
 
     def is_source(self, remote: Remote | None) -> bool:
         """The object at the old key still is the version that was to be copied."""

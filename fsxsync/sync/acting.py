@@ -66,7 +66,7 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     source = await renames.source_of(served, path, local) if needed is None and action.posix is None else None
     if source is not None and await renames.export_rename(served, path, local, source, replaces=action.remote):
         return DONE
-    moves.uploading(served, path, local, exporter.posix_of(action))
+    moves.uploading(served, path, action)
     record(served, await exporter.export(served, path, action))
     return DONE
 
@@ -153,8 +153,10 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
             if again.next is not Next.DONE:
                 return again
         case Verdict.EXPORT_META:
-            if base is not None and local is not None and base.etag and remote is not None:
-                moves.describing(served, base, exporter.posix_of(action))
+            if base is not None and base.etag and remote is not None:
+                moves.describing(served, base, action)
+            else:  # a directory that its keys alone made gets a marker
+                moves.uploading(served, path, action)
             record(served, await exporter.export_metadata(served, path, action))
         case Verdict.EXPORT_DELETE:
             again = await _export_delete(served, path, action)
