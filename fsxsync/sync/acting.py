@@ -306,8 +306,11 @@ def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
         remote,
         content_hash=action.local.content_hash if action.local else None,
     )
-    told = as_remote_says(served, row, row)
+    # As for new content: a crash may have come between that and its row.
+    told = as_remote_says(served, row, action.base or row)
     if local.kind is Kind.DIRECTORY and remote.posix.mtime_ns is not None:
         told = told._replace(mtime_ns=remote.posix.mtime_ns)  # one that somebody set here is still to be exported
     record(served, told)
-    return DONE if told == row else Outcome(Next.AGAIN, local=True)
+    mine = action.posix.xattrs if action.posix is not None else None
+    is_told = mine is None or not remote.posix_known or mine == (remote.posix.xattrs or "")
+    return DONE if told == row and is_told else Outcome(Next.AGAIN, local=True)

@@ -20,7 +20,8 @@ from fsxsync.sync import moves
 from fsxsync.sync.digests import content_hash
 from fsxsync.sync.exporter import set_metadata
 from fsxsync.sync.intake import exportable_key
-from fsxsync.sync.reconcile import Action, merge
+from fsxsync.sync.merging import merge
+from fsxsync.sync.reconcile import Action
 from fsxsync.sync.served import Served, Shared
 
 

@@ -20,6 +20,7 @@ from fsxsync.errors import ObjectChanged
 from fsxsync.model.association import OnConflict, Policy
 from fsxsync.model.identity import Kind, Local, Posix, Remote, base_of
 from fsxsync.model.metadata import to_user_metadata
+from fsxsync.model.xattrs import encode_xattrs
 from fsxsync.sync import acting, exporter
 from fsxsync.sync.acting import Next
 from fsxsync.sync.look import look
@@ -232,3 +233,89 @@ async def test_a_mode_set_after_a_directory_got_its_marker_is_exported(
     there = await world.store.head("f/")
     assert there is not None
     assert (stat.S_IMODE(path.stat().st_mode), there.posix.mode) == (0o750, 0o750)
+
+
+async def test_a_mode_set_before_content_came_that_says_none_is_exported_after_a_crash(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await synced(world)
+    path.chmod(0o600)
+    world.store.outside_put("f", b"theirs")
+    await crash(world, monkeypatch)
+
+    await looks(world)
+
+    assert (await agreed(world)).mode == 0o600
+
+
+# ---------------------------------------------------------------- metadata that both sides changed
+
+
+@pytest.mark.parametrize("policy", [KEEP_BOTH, REMOTE, LOCAL])
+async def test_a_mode_set_here_is_exported_though_the_object_says_nothing_any_more(
+    world: World, policy: Policy
+) -> None:
+    """Somebody put it anew without metadata: that is no agreement to what was set here."""
+    path = await synced(world)
+    path.chmod(0o600)
+    os.chown(path, THEM, THEM)
+    describe(world, Posix())
+
+    await looks(world, policy)
+
+    posix = await agreed(world)
+    assert (posix.mode, posix.uid, posix.gid) == (0o600, THEM, THEM)
+
+
+@pytest.mark.parametrize("policy", [KEEP_BOTH, REMOTE, LOCAL])
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+async def test_a_time_set_there_reaches_a_file_whose_mode_was_set_here(world: World, mode: int, policy: Policy) -> None:
+    """If theirs is the same mode, the sides agree in that alone. Only one of them set a time."""
+    path = await synced(world)
+    describe(world, ours(path)._replace(mode=mode, mtime_ns=MTIME_NS + 10**9))
+    path.chmod(0o600)
+
+    await looks(world, policy)
+
+    posix = await agreed(world)
+    assert (posix.mode, posix.mtime_ns) == (0o600, MTIME_NS + 10**9)
+
+
+@pytest.mark.parametrize("policy", [KEEP_BOTH, REMOTE, LOCAL])
+async def test_content_written_here_keeps_its_time_though_a_mode_was_set_there_later(
+    world: World, policy: Policy
+) -> None:
+    """The time of the old content would have others, who compare size and time, miss the new one."""
+    path = await synced(world)
+    path.write_bytes(BODY.upper())
+    os.utime(path, ns=(MTIME_NS, MTIME_NS + 10**9))
+    world.store.now_ns = lambda: path.stat().st_ctime_ns + 10**9
+    describe(world, ours(path)._replace(mode=0o600, mtime_ns=MTIME_NS))
+
+    await looks(world, policy)
+
+    posix = await agreed(world)
+    assert (posix.mode, posix.mtime_ns) == (0o600, MTIME_NS + 10**9)
+    assert world.store.objects["f"].body == BODY.upper()
+
+
+# ---------------------------------------------------------------- extended attributes
+
+
+@pytest.mark.parametrize("policy", [KEEP_BOTH, REMOTE, LOCAL])
+@pytest.mark.parametrize("theirs", [{}, {b"user.b": b"2"}])
+async def test_attributes_of_what_was_the_same_on_both_sides_are_exported(
+    world: World, theirs: dict[bytes, bytes], policy: Policy
+) -> None:
+    """No scan looks for them: nobody would come back to a path whose row is written."""
+    path = world.base / "tree/f"
+    path.write_bytes(BODY)
+    os.setxattr(path, b"user.a", b"1")
+    describe(world, ours(path)._replace(xattrs=encode_xattrs(theirs)))
+
+    await looks(world, policy, export_xattrs=True)
+
+    here = world.tree.xattrs(b"f")
+    assert (await sides(world))[1].posix.xattrs == encode_xattrs(here)
+    assert here in ({b"user.a": b"1"}, theirs)
+    assert here
