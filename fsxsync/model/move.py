@@ -32,14 +32,11 @@ class Move:
 
     def made(self, remote: Remote) -> bool:
         """The object at the path's key is the one that was written. Metadata down to the nanosecond is what it has for
-        certain: a copy's ETag may be another one (a source in parts, SSE-KMS), and an upload's is not known before."""
+        certain: a copy's ETag may be another one (a source in parts, SSE-KMS), and an upload's is not known before.
+        Extended attributes of which it was told nothing are those that its source had."""
         row = self.row
-        return (
-            remote.kind is row.kind
-            and remote.posix_known
-            and remote.size == row.remote_size
-            and remote.posix == row.posix
-        )
+        posix = remote.posix if row.posix.xattrs is not None else remote.posix._replace(xattrs=None)
+        return remote.kind is row.kind and remote.posix_known and remote.size == row.remote_size and posix == row.posix
 
     def known(self, remote: Remote) -> Remote:
         """The object that was written, as the path's row shall know it: what it was told beyond what the file had is

@@ -297,6 +297,8 @@ class S3Store:
         found = remote_of(head, source)
         if not same_version(found, expect) or (source == target and not same_version(found, replaces)):
             raise ObjectChanged(what, "it is another version now")
+        if not found.is_described_as(expect):  # of which no ETag tells
+            raise ObjectChanged(what, "it has other metadata now")
         if found.archived:
             raise ObjectArchived(what, f"its storage class is {found.storage_class}")
         placing = self._books.placing(None)

@@ -25,6 +25,7 @@ from fsxsync.errors import ObjectChanged
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
 from fsxsync.model.move import Move
 from fsxsync.ports import Written
+from fsxsync.sync.carrying import as_carried
 from fsxsync.sync.digests import same_bytes
 from fsxsync.sync.exporter import as_stored, posix_of, remark
 from fsxsync.sync.reconcile import Action, Verdict
@@ -97,7 +98,8 @@ async def _settle_described(served: Served, move: Move, base: Base | None, local
     """The object's metadata may have been changed. True if it was, which is in the row now: its content is what it was,
     whatever the file has become meanwhile."""
     key = served.key(move.path, move.row.kind)
-    seen = await served.store.head(key) if base is not None and base.etag == move.row.etag else None
+    is_known = base is not None and base.etag == move.row.etag
+    seen = as_carried(served, await served.store.head(key)) if is_known else None
     if base is None or seen is None or not move.made(seen):
         forget(served, move)
         return False
@@ -136,7 +138,7 @@ async def finish(served: Served, move: Move, local: Local, written: Written) -> 
     """
     key = served.key(move.path, Kind.FILE)
     served.expect_echo(key, written.etag)
-    seen = await served.store.head(key)
+    seen = as_carried(served, await served.store.head(key))
     if seen is None or (seen.etag, seen.size) != (written.etag, move.row.remote_size):
         raise ObjectChanged(f"rename to {key}", "what came of the copy is another object")
     served.counts.exported += 1
@@ -165,7 +167,7 @@ async def settle(served: Served, move: Move, base: Base | None, local: Local | N
     )
     if is_same and not move.is_copy and local is not None and local.ctime_ns == row.ctime_ns:
         return False  # file and object can be compared, byte for byte
-    seen = await served.store.head(served.key(move.path, move.row.kind))
+    seen = as_carried(served, await served.store.head(served.key(move.path, move.row.kind)))
     if seen is None or not move.made(seen) or (base is not None and base.etag == seen.etag):
         return False
     served.expect_echo(served.key(move.path, move.row.kind), seen.etag)  # the crash may have come before its event

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from fsxsync.model.association import OnConflict, Policy
 from fsxsync.model.identity import Kind, Local, Posix, Remote, base_of
 from fsxsync.model.metadata import to_user_metadata
 from fsxsync.model.xattrs import encode_xattrs
-from fsxsync.sync import acting, exporter
+from fsxsync.sync import acting, exporter, moves
 from fsxsync.sync.acting import Next
 from fsxsync.sync.look import look
 
@@ -65,6 +64,14 @@ async def synced(world: World, name: str = "f") -> Path:
     return path
 
 
+async def released(world: World, path: Path) -> None:
+    """It is the stub of its object, and its row says so."""
+    world.place_stub(path.name, world.mark(path.name)).chmod(0o644)
+    local, remote = await sides(world, path.name)
+    carried = remote._replace(posix=remote.posix._replace(xattrs=None))
+    world.catalog.files.put(base_of("dra-1", os.fsencode(path.name), local, carried))
+
+
 def ours(path: Path) -> Posix:
     status = path.stat()
     return Posix(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns)
@@ -106,11 +113,14 @@ async def looks(
             remote = remote or any(entry.remote for entry in pending)
             for entry in pending:
                 world.catalog.changelog.done(entry)
-            with suppress(ObjectChanged):
+            try:
                 outcome = await look(daemon.served, hint(name, remote=remote), policy=policy)
-                if outcome.next is Next.DONE and not world.catalog.changelog.pending("dra-1", name.encode(), 1):
-                    return
-                remote = outcome.remote
+            except ObjectChanged:
+                remote = True
+                continue
+            if outcome.next is Next.DONE and not world.catalog.changelog.pending("dra-1", name.encode(), 1):
+                return
+            remote = outcome.remote
         raise AssertionError("it goes on for ever")
 
 
@@ -319,3 +329,89 @@ async def test_attributes_of_what_was_the_same_on_both_sides_are_exported(
     assert (await sides(world))[1].posix.xattrs == encode_xattrs(here)
     assert here in ({b"user.a": b"1"}, theirs)
     assert here
+
+
+async def test_an_attribute_of_a_file_that_was_renamed_right_after_is_exported(world: World) -> None:
+    path = await synced(world, "old")
+    os.setxattr(path, b"user.a", b"1")
+    path.rename(path.with_name("f"))
+
+    await looks(world, remote=False, export_xattrs=True)
+
+    assert (await sides(world))[1].posix.xattrs == encode_xattrs({b"user.a": b"1"})
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("is_released", [False, True])
+async def test_a_rename_takes_no_attributes_from_an_object_where_these_do_not_travel(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_released: bool, killed: bool
+) -> None:
+    """Another host's association has them travel; here that is asked for later. Nor is our copy a stranger for them."""
+    path = await synced(world, "old")
+    theirs = encode_xattrs({b"user.b": b"2"})
+    describe(world, ours(path)._replace(xattrs=theirs), "old")
+    if is_released:
+        await released(world, path)
+    path.rename(path.with_name("f"))
+    if killed:
+        with monkeypatch.context() as patch:
+            patch.setattr(moves, "finish", crashing)
+            async with world.daemon() as daemon:
+                with pytest.raises(Crash):
+                    await look(daemon.served, hint(remote=False))
+        path.with_name("f").rename(path.with_name("g"))
+    await looks(world)
+    if killed:
+        assert not path.with_name("f").exists()
+        return
+    path.with_name("f").chmod(0o600)
+    await looks(world, export_xattrs=True)
+
+    assert (await sides(world))[1].posix.xattrs == theirs
+
+
+# ---------------------------------------------------------------- copies
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+@pytest.mark.parametrize("is_released", [False, True])
+async def test_a_mode_set_there_goes_with_a_file_that_is_renamed_here(
+    tmp_path: Path, is_released: bool, versioned: bool
+) -> None:
+    """Before anybody was told of it: the copy to the new name takes nothing of it back."""
+    world = World(tmp_path, versioned=versioned)
+    path = await synced(world, "old")
+    if is_released:
+        await released(world, path)
+    describe(world, ours(path)._replace(mode=0o600, uid=THEM), "old")
+    path.rename(path.with_name("f"))
+
+    await looks(world, remote=False)
+    await looks(world, name="old", remote=False)
+    await looks(world, remote=False)
+
+    posix = await agreed(world)
+    assert (posix.mode, posix.uid) == (0o600, THEM)
+    assert "old" not in world.store.objects
+    world.close()
+
+
+async def test_a_mode_set_there_right_before_a_copy_of_metadata_is_merged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our look at the object and the copy onto itself: its ETag says nothing of that."""
+    path = await synced(world)
+    path.chmod(0o600)
+    copies = world.store.copy
+
+    async def copy(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(world.store, "copy", copies)
+        describe(world, ours(path)._replace(mode=0o644, uid=THEM))
+        return await copies(*args, **kwargs)
+
+    monkeypatch.setattr(world.store, "copy", copy)
+
+    await looks(world)
+
+    posix = await agreed(world)
+    assert (posix.mode, posix.uid) == (0o600, THEM)
