@@ -135,6 +135,18 @@ class Remote(NamedTuple):
     """All that the store told of the whole object, its MD5 among them where the ETag is one."""
     content_type: str | None = None
 
+    def is_described_as(self, known: Remote) -> bool:
+        """It says of itself what is known, as far as that goes. atime moves with every read."""
+        mine, theirs = self.posix, known.posix
+        if not (self.posix_known and known.posix_known):
+            return True
+        return (mine.mode, mine.uid, mine.gid, mine.mtime_ns) == (
+            theirs.mode,
+            theirs.uid,
+            theirs.gid,
+            theirs.mtime_ns,
+        ) and theirs.xattrs in {None, mine.xattrs or ""}
+
 
 class Base(NamedTuple):
     """The catalog row: both sides of one path when they were last in sync.

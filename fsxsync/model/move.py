@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fsxsync.model.identity import Base, Remote
+from fsxsync.model.identity import Base, Posix, Remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class Move:
     source: bytes
     row: Base
     started_ns: int
-    merged: bool = False
-    """The object gets metadata from both sides, which the file is given only once the object has it."""
+    had: Posix | None = None
+    """What the file had, as its object would have said it, where the object is told what both sides changed."""
 
     @property
     def path(self) -> bytes:
@@ -32,14 +32,16 @@ class Move:
 
     def made(self, remote: Remote) -> bool:
         """The object at the path's key is the one that was written. Metadata down to the nanosecond is what it has for
-        certain: a copy's ETag may be another one (a source in parts, SSE-KMS), and an upload's is not known before."""
+        certain: a copy's ETag may be another one (a source in parts, SSE-KMS), and an upload's is not known before.
+        Extended attributes of which it was told nothing are those that its source had."""
         row = self.row
-        return (
-            remote.kind is row.kind
-            and remote.posix_known
-            and remote.size == row.remote_size
-            and remote.posix == row.posix
-        )
+        posix = remote.posix if row.posix.xattrs is not None else remote.posix._replace(xattrs=None)
+        return remote.kind is row.kind and remote.posix_known and remote.size == row.remote_size and posix == row.posix
+
+    def known(self, remote: Remote) -> Remote:
+        """The object that was written, as the path's row shall know it: what it was told beyond what the file had is
+        somebody else's change, which the file is still to get."""
+        return remote if self.had is None else remote._replace(posix=self.had)
 
     def is_source(self, remote: Remote | None) -> bool:
         """The object at the old key still is the version that was to be copied."""

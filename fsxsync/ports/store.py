@@ -178,7 +178,9 @@ class ObjectStore(Protocol):
         self, source: str, target: str, headers: Posix, kind: Kind, *, expect: Remote, replaces: Remote | None
     ) -> Written:
         """Server-side copy with new POSIX metadata; all else of the source (user metadata, content type and the
-        other system headers, tags, storage class) is kept. ``source == target`` changes metadata in place."""
+        other system headers, tags, storage class) is kept. ``source == target`` changes metadata in place.
+
+        ObjectChanged also where the source says other POSIX metadata than ``expect``: the copy would take it back."""
 
     async def delete(self, key: str, *, expect: Remote) -> None:
         """Delete exactly that version; a key that is gone already is fine."""

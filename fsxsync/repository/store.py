@@ -297,6 +297,8 @@ class S3Store:
         found = remote_of(head, source)
         if not same_version(found, expect) or (source == target and not same_version(found, replaces)):
             raise ObjectChanged(what, "it is another version now")
+        if not found.is_described_as(expect):  # of which no ETag tells
+            raise ObjectChanged(what, "it has other metadata now")
         if found.archived:
             raise ObjectArchived(what, f"its storage class is {found.storage_class}")
         placing = self._books.placing(None)
@@ -305,7 +307,7 @@ class S3Store:
         if found.size > self._copy_limit:
 
             async def look() -> dict[str, Any]:
-                await self._still_copied_from(copied_from)
+                await self._still_copied_from(copied_from, onto_itself=source == target)
                 return await self._completing(target, replaces)
 
             return await self._large_copy(copied_from, target, params).run(look)
@@ -317,11 +319,11 @@ class S3Store:
         with durable("object.copy"):
             return await self._copy_at_once(copied_from, target, params, guard)
 
-    async def _still_copied_from(self, source: copying.Source) -> None:
+    async def _still_copied_from(self, source: copying.Source, *, onto_itself: bool) -> None:
         """Each part is of the source as it was when the part was copied: raises ObjectChanged if that may have been
-        another version, and the store did not look."""
+        another version, and the store did not look. What is copied onto itself is also looked at for other metadata."""
         remote = source.remote
-        if self.conditions.copy_source_if_match or remote.version_id is not None:
+        if not onto_itself and (self.conditions.copy_source_if_match or remote.version_id is not None):
             return
         found = await self.head(source.key)
         if not same_version(found, remote) or found is None or found.last_modified_ns != remote.last_modified_ns:
@@ -387,3 +389,5 @@ class S3Store:
         if not same_version(found, replaces):
             why = "it was deleted" if found is None else "it is another version now" if replaces else "it is there"
             raise ObjectChanged(self._books.what("write", key), why)
+        if found is not None and replaces is not None and not found.is_described_as(replaces):
+            raise ObjectChanged(self._books.what("write", key), "it has other metadata now")

@@ -66,7 +66,7 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     source = await renames.source_of(served, path, local) if needed is None and action.posix is None else None
     if source is not None and await renames.export_rename(served, path, local, source, replaces=action.remote):
         return DONE
-    moves.uploading(served, path, local, exporter.posix_of(action), merged=action.posix is not None)
+    moves.uploading(served, path, action)
     record(served, await exporter.export(served, path, action))
     return DONE
 
@@ -153,8 +153,10 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
             if again.next is not Next.DONE:
                 return again
         case Verdict.EXPORT_META:
-            if base is not None and local is not None and base.etag and remote is not None:
-                moves.describing(served, base, exporter.posix_of(action), merged=action.posix is not None)
+            if base is not None and base.etag and remote is not None:
+                moves.describing(served, base, action)
+            else:  # a directory that its keys alone made gets a marker
+                moves.uploading(served, path, action)
             record(served, await exporter.export_metadata(served, path, action))
         case Verdict.EXPORT_DELETE:
             again = await _export_delete(served, path, action)
@@ -304,8 +306,11 @@ def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
         remote,
         content_hash=action.local.content_hash if action.local else None,
     )
-    told = as_remote_says(served, row, row)
+    # As for new content: a crash may have come between that and its row.
+    told = as_remote_says(served, row, action.base or row)
     if local.kind is Kind.DIRECTORY and remote.posix.mtime_ns is not None:
         told = told._replace(mtime_ns=remote.posix.mtime_ns)  # one that somebody set here is still to be exported
     record(served, told)
-    return DONE if told == row else Outcome(Next.AGAIN, local=True)
+    mine = action.posix.xattrs if action.posix is not None else None
+    is_told = mine is None or not remote.posix_known or mine == (remote.posix.xattrs or "")
+    return DONE if told == row and is_told else Outcome(Next.AGAIN, local=True)

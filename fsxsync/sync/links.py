@@ -57,12 +57,15 @@ def name_own_object(served: Served, base: Base | None, local: Local | None) -> L
 
     Returns the file as it is then.
     """
-    if base is not None and local is not None and local.stub is not None and local.nlink == 1:
-        is_same = (base.ino, base.etag) == (local.ino, local.stub.etag)
-        if is_same and local.stub.key != served.key(base.path, Kind.FILE):
-            _remark(served, base, local)
-            return served.shared.tree.identify(served.tree_path(base.path))
-    return local
+    mark = local.stub if local is not None else None
+    if base is None or local is None or mark is None or (base.ino, base.etag) != (local.ino, mark.etag):
+        return local
+    rows = served.shared.other_names(local.ino, served.id, base.path) if local.nlink > 1 else ()
+    named = [base, *(row for row in rows if row.association == served.id and row.etag == mark.etag)]
+    if mark.key in {served.key(row.path, Kind.FILE) for row in named}:
+        return local
+    _remark(served, base, local)
+    return served.shared.tree.identify(served.tree_path(base.path))
 
 
 def _remark(served: Served, row: Base, local: Local) -> None:

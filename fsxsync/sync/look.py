@@ -254,6 +254,7 @@ async def _follow(served: Served, path: bytes, local: Local, policy: Policy) -> 
     source = await renames.source_of(served, path, local)
     if source is None or not policy.exports:
         return False
+    local = with_xattrs(served, path, source, local)
     return await renames.export_rename(served, path, local, source, replaces=None) is not None
 
 

@@ -25,8 +25,10 @@ from fsxsync.errors import ObjectChanged
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
 from fsxsync.model.move import Move
 from fsxsync.ports import Written
+from fsxsync.sync.carrying import as_carried
 from fsxsync.sync.digests import same_bytes
-from fsxsync.sync.exporter import as_stored, remark
+from fsxsync.sync.exporter import as_stored, posix_of, remark
+from fsxsync.sync.reconcile import Action, Verdict
 from fsxsync.sync.served import Served
 
 KEPT_NS = 24 * 3600 * 10**9
@@ -54,41 +56,64 @@ async def begin(
     return move
 
 
-def uploading(served: Served, path: bytes, local: Local, posix: Posix, *, merged: bool = False) -> None:
+def uploading(served: Served, path: bytes, action: Action) -> None:
     """Write down that what stands at the path is uploaded; the row that follows takes the note away."""
-    key = served.key(path, local.kind)
+    local = action.local
+    assert local is not None
     size = local.size if local.kind is Kind.FILE else len(local.target or b"")
-    remote = Remote(local.kind, etag="", size=size, last_modified_ns=0, posix=as_stored(local.kind, posix, key))
+    told, had = _told_and_had(served, path, action)
+    remote = Remote(local.kind, etag="", size=size, last_modified_ns=0, posix=told)
     row = base_of(served.id, path, local, remote)
-    served.shared.catalog.moves.put(Move(path, row, served.shared.now_ns(), merged=merged))
+    served.shared.catalog.moves.put(Move(source=path, row=row, started_ns=served.shared.now_ns(), had=had))
 
 
-def describing(served: Served, base: Base, posix: Posix, *, merged: bool = False) -> None:
+def describing(served: Served, base: Base, action: Action) -> None:
     """Write down that the row's object gets other metadata, by a copy onto itself: that may have another ETag, by which
     nobody would know it for the same content. The row that follows takes the note away."""
-    if posix.xattrs is None:
-        posix = posix._replace(xattrs=base.posix.xattrs)
-    as_told = as_stored(base.kind, posix, served.key(base.path, base.kind))
-    row = base._replace(posix=as_told, posix_known=True)
-    served.shared.catalog.moves.put(Move(base.path, row, served.shared.now_ns(), merged=merged))
+    local = action.local
+    assert local is not None
+    told, had = _told_and_had(served, base.path, action)
+    row = base._replace(posix=told, posix_known=True, mode=local.mode, uid=local.uid, gid=local.gid)
+    if local.kind is Kind.DIRECTORY:
+        row = row._replace(mtime_ns=local.mtime_ns)  # one that somebody set is among what the object is told
+    served.shared.catalog.moves.put(Move(source=base.path, row=row, started_ns=served.shared.now_ns(), had=had))
+
+
+def _told_and_had(served: Served, path: bytes, action: Action) -> tuple[Posix, Posix | None]:
+    """What the object is told of the file, and, where that is more than the file has, what this would be."""
+    local, base = action.local, action.base
+    assert local is not None
+    key = served.key(path, local.kind)
+
+    def stored(posix: Posix) -> Posix:
+        if posix.xattrs is None and base is not None and action.verdict is Verdict.EXPORT_META:
+            posix = posix._replace(xattrs=base.posix.xattrs)  # the copy leaves those of the object
+        return as_stored(local.kind, posix, key)
+
+    told = stored(posix_of(action))
+    return told, stored(posix_of(replace(action, posix=None))) if action.posix is not None else None
 
 
 async def _settle_described(served: Served, move: Move, base: Base | None, local: Local | None) -> bool:
     """The object's metadata may have been changed. True if it was, which is in the row now: its content is what it was,
     whatever the file has become meanwhile."""
     key = served.key(move.path, move.row.kind)
-    seen = await served.store.head(key) if base is not None and base.etag == move.row.etag else None
-    if base is None or seen is None or not move.made(seen) or seen.etag == base.etag:
+    is_known = base is not None and base.etag == move.row.etag
+    seen = as_carried(served, await served.store.head(key)) if is_known else None
+    if base is None or seen is None or not move.made(seen):
         forget(served, move)
         return False
-    if not await _is_of_what_was_known(served, base, local, seen):
+    if seen.etag != base.etag and not await _is_of_what_was_known(served, base, local, seen):
         forget(served, move)
         return False  # it is somebody's, as far as anybody can tell, and comes in as such
     served.expect_echo(key, seen.etag)
     if local is not None and local.stub is not None and local.stub.etag == base.etag:
         remark(served, move.path, local, replace(local.stub, etag=seen.etag, version_id=seen.version_id, key=key))
-    row = base.with_remote(seen)
-    _write(served, move, row._replace(posix=base.posix) if move.merged else row)
+    # Mode and owner as the object got them: what was set since, or set back, is a change to be exported.
+    row = base._replace(mode=move.row.mode, uid=move.row.uid, gid=move.row.gid)
+    if base.kind is Kind.DIRECTORY:
+        row = row._replace(mtime_ns=move.row.mtime_ns)
+    _write(served, move, row.with_remote(move.known(seen)))
     return True
 
 
@@ -113,7 +138,7 @@ async def finish(served: Served, move: Move, local: Local, written: Written) -> 
     """
     key = served.key(move.path, Kind.FILE)
     served.expect_echo(key, written.etag)
-    seen = await served.store.head(key)
+    seen = as_carried(served, await served.store.head(key))
     if seen is None or (seen.etag, seen.size) != (written.etag, move.row.remote_size):
         raise ObjectChanged(f"rename to {key}", "what came of the copy is another object")
     served.counts.exported += 1
@@ -133,7 +158,7 @@ async def settle(served: Served, move: Move, base: Base | None, local: Local | N
     """
     if not move.is_copy and move.row.etag:
         return await _settle_described(served, move, base, local)
-    row = _as_known(move)
+    row = move.row
     is_same = local is not None and (local.kind, local.ino, local.size, local.mtime_ns) == (
         row.kind,
         row.ino,
@@ -142,42 +167,35 @@ async def settle(served: Served, move: Move, base: Base | None, local: Local | N
     )
     if is_same and not move.is_copy and local is not None and local.ctime_ns == row.ctime_ns:
         return False  # file and object can be compared, byte for byte
-    seen = await served.store.head(served.key(move.path, move.row.kind))
+    seen = as_carried(served, await served.store.head(served.key(move.path, move.row.kind)))
     if seen is None or not move.made(seen) or (base is not None and base.etag == seen.etag):
         return False
     served.expect_echo(served.key(move.path, move.row.kind), seen.etag)  # the crash may have come before its event
     digest = row.content_hash
     if is_same and not move.is_copy and local is not None:
-        tree, tree_path = served.shared.tree, served.tree_path(move.path)
-        known, digest = await trio.to_thread.run_sync(same_bytes, tree, tree_path, local, seen)
-        is_same = known is True  # mode, owner or attributes were set since, and not by whoever put the object
+        # If it still is what was put: mode, owner or attributes were set since, and not by whoever put the object.
+        is_same = local.target == row.target
+        if local.kind is Kind.FILE:
+            tree, tree_path = served.shared.tree, served.tree_path(move.path)
+            known, digest = await trio.to_thread.run_sync(same_bytes, tree, tree_path, local, seen)
+            is_same = known is True
     if is_same and local is not None:
-        _record(served, move, local, seen, digest)
+        _record(served, move, local, move.known(seen), digest)
     else:  # the file was changed, or has moved on: the next look sees how
-        _write(served, move, row.with_remote(seen)._replace(posix=row.posix))
+        _write(served, move, row.with_remote(move.known(seen)))
     return True
-
-
-def _as_known(move: Move) -> Base:
-    """The row, with an object that says of the file what it had: whether it was given what was merged for it nobody
-    knows, and the next look brings that over as somebody's change."""
-    row = move.row
-    if not move.merged:
-        return row
-    had = row.posix._replace(mode=row.mode, uid=row.uid, gid=row.gid, mtime_ns=row.mtime_ns)
-    return row._replace(posix=had)
 
 
 def _record(served: Served, move: Move, local: Local, seen: Remote, content_hash: bytes | None) -> Base:
     """``local`` is the file that the object was made for."""
-    row = _as_known(move)
+    row = move.row
     mark = local.stub
     if mark is not None and mark.etag == row.etag:
         key = served.key(move.path, Kind.FILE)
         local = remark(served, move.path, local, replace(mark, etag=seen.etag, version_id=seen.version_id, key=key))
     made = base_of(served.id, move.path, local, seen, content_hash=content_hash)
     # Mode and owner as the object got them: what was set since is a change to be exported.
-    made = made._replace(mode=row.mode, uid=row.uid, gid=row.gid, posix=row.posix if move.merged else made.posix)
+    made = made._replace(mode=row.mode, uid=row.uid, gid=row.gid)
     _write(served, move, made)
     return made
 
@@ -189,8 +207,8 @@ def _write(served: Served, move: Move, row: Base) -> None:
         catalog.moves.delete(served.id, move.path)
         if move.is_copy:
             served.add_hint(move.source, local=True)
-        if move.merged:
-            served.add_hint(move.path, local=True, remote=True)
+        if move.had is not None:
+            served.add_hint(move.path, remote=True)
 
 
 def forget(served: Served, move: Move) -> None:

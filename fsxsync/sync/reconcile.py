@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from fsxsync.model.association import Event, OnConflict, Policy
 from fsxsync.model.doubt import Trust
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
+from fsxsync.sync.merging import merge
 
 
 class Delta(enum.Enum):
@@ -177,43 +178,6 @@ def _shared(posix: Posix) -> tuple[int | str | None, ...]:
     return (posix.mode, posix.uid, posix.gid, posix.mtime_ns, posix.xattrs or None)
 
 
-def merge(base: Base | None, local: Local, remote: Remote, *, local_wins: bool) -> Posix:
-    """Field by field: who changed it decides, and ``local_wins`` where both did."""
-    mine, theirs = local.posix, remote.posix
-
-    def pick(name: str) -> int | None:
-        ours: int | None = getattr(mine, name)
-        other: int | None = getattr(theirs, name)
-        if other is None:
-            return ours  # the object says nothing: the file keeps what it has (FSX-FACTS §2.1)
-        if base is None:
-            return ours if local_wins else other
-        if getattr(base, name) == ours:
-            return other
-        if getattr(base.posix, name) == other:
-            return ours
-        return ours if local_wins else other
-
-    return Posix(
-        mode=pick("mode"),
-        uid=pick("uid"),
-        gid=pick("gid"),
-        mtime_ns=mine.mtime_ns if local_wins or theirs.mtime_ns is None else theirs.mtime_ns,
-        atime_ns=mine.atime_ns,
-        xattrs=_merged_xattrs(base, mine.xattrs, theirs.xattrs, local_wins=local_wins),
-    )
-
-
-def _merged_xattrs(base: Base | None, mine: str | None, theirs: str | None, *, local_wins: bool) -> str | None:
-    """All of them as one field. What the object says nothing of stays as it is; None where they do not travel."""
-    if mine is None or theirs is None:
-        return mine if theirs is None else theirs
-    known = (base.posix.xattrs or "") if base is not None else None
-    if known in {mine, theirs}:
-        return theirs if known == mine else mine
-    return mine if local_wins else theirs
-
-
 def _local_is_later(local: Local, remote: Remote) -> bool:
     return local.ctime_ns > remote.last_modified_ns
 
@@ -288,13 +252,26 @@ def _is_stripped(base: Base | None, local: Local | None) -> bool:
 
 
 def _metadata_agrees(base: Base | None, local: Local, remote: Remote) -> bool:
+    """Both sides were changed to the same. An object that says nothing agrees with what nobody changed here."""
     mine, theirs = base.said_of(local.posix) if base is not None else local.posix, remote.posix
     if mine.xattrs is not None and mine.xattrs != (theirs.xattrs or ""):
         return False
-    return all(
-        other is None or ours == other
-        for ours, other in ((mine.mode, theirs.mode), (mine.uid, theirs.uid), (mine.gid, theirs.gid))
-    )
+    for name in ("mode", "uid", "gid"):
+        other, ours = getattr(theirs, name), getattr(mine, name)
+        if other is None and base is not None:
+            other, ours = getattr(base, name), getattr(local, name)
+        if other not in {None, ours}:
+            return False
+    return _time_agrees(base, local, remote)
+
+
+def _time_agrees(base: Base | None, local: Local, remote: Remote) -> bool:
+    """A time that somebody set there is one to be imported; on a directory, one that was set here is to be exported."""
+    ours, theirs = local.posix.mtime_ns, remote.posix.mtime_ns
+    if base is None or ours == theirs:
+        return True
+    is_set_here = local.kind is Kind.DIRECTORY and local.mtime_ns not in {base.mtime_ns, local.ctime_ns}
+    return not is_set_here and theirs in {None, base.posix.mtime_ns}
 
 
 def _row_is_behind(base: Base, local: Local | None, remote: Remote | None) -> bool:
@@ -394,8 +371,9 @@ def reconcile(
             policy.on_conflict is not OnConflict.REMOTE and _local_is_later(local, remote)
         )
         posix = merge(base, local, remote, local_wins=local_wins)
-        if verdict is V.MERGE_IMPORT:  # the times are those of the content
-            posix = posix._replace(mtime_ns=remote.posix.mtime_ns, atime_ns=remote.posix.atime_ns)
+        if verdict is not V.ADOPT:  # the times are those of the content
+            content = local.posix if verdict is V.MERGE_EXPORT else remote.posix
+            posix = posix._replace(mtime_ns=content.mtime_ns, atime_ns=content.atime_ns)
     if (local_delta(base, local), remote_delta(base, remote)) in {(D.CONTENT, D.GONE), (D.GONE, D.CONTENT)}:
         conflict = verdict in {V.EXPORT, V.IMPORT} and not (local is not None and local.stub is not None)
     if not _allowed(verdict, base, policy):

@@ -17,10 +17,12 @@ from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 from fsxsync.model.keys import path_of
 from fsxsync.model.move import Move
 from fsxsync.sync import moves
+from fsxsync.sync.carrying import as_carried
 from fsxsync.sync.digests import content_hash
 from fsxsync.sync.exporter import set_metadata
 from fsxsync.sync.intake import exportable_key
-from fsxsync.sync.reconcile import Action, merge
+from fsxsync.sync.merging import merge
+from fsxsync.sync.reconcile import Action
 from fsxsync.sync.served import Served, Shared
 
 
@@ -100,8 +102,9 @@ async def export_rename(
     if replaces is None and await served.store.head(new_key) is not None:
         raise ObjectChanged(f"rename to {new_key}", "an object is there")  # a copy never guards its target (SERVERS.md)
     posix = source.said_of(local.posix)
-    if not source.posix_known and (now := await served.store.head(old_key)) is not None and _is_same(source, now):
-        posix = _merged(source, local, now)
+    now = as_carried(served, await served.store.head(old_key)) if not source.posix_known else None
+    if now is not None and _is_same(source, now):
+        posix, expect = _merged(source, local, now), now
         local = set_metadata(served, path, local, served.applied(posix))
     move = await moves.begin(served, path, local, source.path, expect, posix=posix, content_hash=source.content_hash)
     try:
@@ -115,15 +118,19 @@ async def export_rename(
         moves.forget(served, move)
         return None  # its data is here, and is uploaded
     except ObjectChanged:
-        now = await served.store.head(old_key)
+        now = as_carried(served, await served.store.head(old_key))
         if local.stub is None and not move.is_source(now):
             return None  # somebody changed the old object: it comes back there, and our bytes are uploaded
         if local.stub is not None and now is None:
             return None
-        if now is None or not move.is_source(now) or now.version_id == expect.version_id:
+        is_as_known = now is not None and now.version_id == expect.version_id and now.is_described_as(expect)
+        if now is None or not move.is_source(now) or is_as_known:
             raise
-        # The same bytes with other metadata: the old path's row, which would learn of it, waits for this copy.
-        return await _copy(served, move, local, posix, expect=now, replaces=replaces)
+    # The same bytes with other metadata: the old path's row, which would learn of it, waits for this copy.
+    posix = _merged(source, local, now)
+    local = set_metadata(served, path, local, served.applied(posix))
+    move = await moves.begin(served, path, local, source.path, now, posix=posix, content_hash=source.content_hash)
+    return await _copy(served, move, local, posix, expect=now, replaces=replaces)
 
 
 def _is_same(row: Base, seen: Remote) -> bool:
@@ -175,7 +182,7 @@ async def export_stub(served: Served, path: bytes, action: Action) -> Base:
     assert local is not None
     assert local.stub is not None
     old_key = local.stub.key
-    source = await served.store.head(old_key)
+    source = as_carried(served, await served.store.head(old_key))
     if source is None or (source.etag, source.size) != (local.stub.etag, local.stub.size):
         raise ObjectChanged(f"rename to {path!r}", f"{old_key} is another version now")
     old_path = path_of(old_key, served.association.prefix)[0]

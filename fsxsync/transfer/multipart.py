@@ -142,6 +142,10 @@ class Multipart:
     async def _complete(
         self, begun: Begun, parts: Sequence[UploadedPart], crc: int, replaces: Remote | None
     ) -> Written:
+        if replaces is not None:  # parts take their time, and no ETag tells of what was said there meanwhile
+            found = await self.store.head(self.key)
+            if found is not None and not found.is_described_as(replaces):
+                raise ObjectChanged(f"upload to {self.key}", "it has other metadata now")
         try:
             return await self.store.complete_upload(self.key, begun.upload_id, parts, replaces=replaces, crc64nvme=crc)
         except Throttled:

@@ -385,6 +385,20 @@ def test_a_large_copy_overwrites_nothing_unseen_and_leaves_no_upload(
     assert in_parts.uploads() == 0
 
 
+def test_a_large_copy_onto_itself_takes_back_no_metadata_that_were_set_meanwhile(in_parts: MotoWorld) -> None:
+    store, theirs = in_parts.store, {"file-permissions": "0100640"}
+    in_parts.put("f", bytes(5 * MIB + 1))
+    seen = store.head("f")
+    assert seen is not None
+    before_part_2(in_parts, lambda: in_parts.put("f", bytes(5 * MIB + 1), metadata=theirs))
+
+    with pytest.raises(ObjectChanged):
+        store.copy("f", "f", Posix(0o600), Kind.FILE, expect=seen, replaces=seen)
+
+    assert in_parts.raw("f").metadata == theirs
+    assert in_parts.uploads() == 0
+
+
 def test_a_large_copy_over_what_was_never_seen(in_parts: MotoWorld) -> None:
     in_parts.put("f", bytes(5 * MIB + 1))
     in_parts.put("g", b"there")

@@ -536,6 +536,23 @@ def test_a_copy_takes_only_the_version_it_saw(world: World) -> None:
     assert world.store.head("g") is None
 
 
+def test_a_copy_takes_back_no_metadata_that_it_did_not_see(world: World) -> None:
+    """The same bytes, and so the same ETag."""
+    world.put("f", b"1", metadata={"file-permissions": "0100600"})
+    seen = now(world.store, "f")
+    world.put("f", b"1", metadata={"file-permissions": "0100640"})
+
+    for target, replaces in [("f", seen), ("g", None)]:
+        with pytest.raises(ObjectChanged):
+            world.store.copy("f", target, POSIX, Kind.FILE, expect=seen, replaces=replaces)
+    assert world.raw("f").metadata == {"file-permissions": "0100640"}
+    assert world.store.head("g") is None
+
+    unread = seen._replace(posix_known=False, version_id=None)
+    world.store.copy("f", "g", POSIX, Kind.FILE, expect=unread, replaces=None)
+    assert now(world.store, "g").posix == POSIX
+
+
 def test_a_copy_overwrites_nothing_unseen(world: World) -> None:
     world.put("f", b"source")
     world.put("g", b"target")

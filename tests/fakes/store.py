@@ -301,6 +301,9 @@ class FakeStore:
                 raise missing(f"copy of {source}", "it is not there")
             self._compare(source, expect)
             self._compare(target, replaces)
+            now = self._remote(source)
+            if now is None or not now.is_described_as(expect):
+                raise ObjectChanged(f"copy of {source}", "it has other metadata now")
             _readable(source, found)
             made = replace(
                 found,

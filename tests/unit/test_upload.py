@@ -456,6 +456,25 @@ async def test_a_lost_answer_of_the_last_request(world: World) -> None:
     assert world.is_clean()
 
 
+async def test_metadata_that_are_set_while_parts_are_sent_are_not_replaced_unseen(world: World) -> None:
+    """The object's ETag stays as it was: whoever uploads looks again, and merges."""
+    world.store.outside_put("k", b"old", metadata={"file-permissions": "0100644"})
+    seen = await world.store.head("k")
+
+    async def on_part(number: int) -> None:
+        if number == NUMBERS[-1]:
+            world.store.outside_put("k", b"old", metadata={"file-permissions": "0100600"})
+
+    world.store.on_part = on_part
+    with pytest.raises(ObjectChanged):
+        await world.upload(at_once=1, replaces=seen)
+    assert world.store.objects["k"].metadata == {"file-permissions": "0100600"}
+    assert world.is_clean()
+    world.store.on_part = None
+
+    world.assert_there(await world.upload(replaces=await world.store.head("k")))
+
+
 async def test_the_upload_is_gone_when_it_shall_be_completed(world: World) -> None:
     async def on_part(number: int) -> None:
         if number == NUMBERS[-1]:
