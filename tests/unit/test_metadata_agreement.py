@@ -341,6 +341,29 @@ async def test_an_attribute_of_a_file_that_was_renamed_right_after_is_exported(w
     assert (await sides(world))[1].posix.xattrs == encode_xattrs({b"user.a": b"1"})
 
 
+async def test_an_attribute_set_right_after_a_copy_for_a_released_file_is_exported(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its mark is written anew then, and the time of that hides the one of the attribute."""
+    path = await synced(world)
+    await released(world, path)
+    path.chmod(0o600)
+    copies = world.store.copy
+
+    async def copy(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(world.store, "copy", copies)
+        written = await copies(*args, **kwargs)
+        world.store.objects["f"] = replace(world.store.objects["f"], etag="of-the-copy")
+        os.setxattr(path, b"user.a", b"1")
+        return replace(written, etag="of-the-copy")
+
+    monkeypatch.setattr(world.store, "copy", copy)
+
+    await looks(world, remote=False, export_xattrs=True)
+
+    assert (await sides(world))[1].posix.xattrs == encode_xattrs({b"user.a": b"1"})
+
+
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.parametrize("is_released", [False, True])
 async def test_a_rename_takes_no_attributes_from_an_object_where_these_do_not_travel(
