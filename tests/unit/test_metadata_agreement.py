@@ -22,6 +22,7 @@ from fsxsync.model.metadata import to_user_metadata
 from fsxsync.model.xattrs import encode_xattrs
 from fsxsync.sync import acting, exporter, moves
 from fsxsync.sync.acting import Next
+from fsxsync.sync.bulk import import_new
 from fsxsync.sync.look import look
 
 BODY = b"as it was"
@@ -256,6 +257,26 @@ async def test_a_mode_set_before_content_came_that_says_none_is_exported_after_a
     await looks(world)
 
     assert (await agreed(world)).mode == 0o600
+
+
+@pytest.mark.parametrize("policy", [KEEP_BOTH, REMOTE, LOCAL])
+async def test_a_crash_while_stubs_are_made_of_a_listing_takes_nothing_from_their_objects(
+    world: World, monkeypatch: pytest.MonkeyPatch, policy: Policy
+) -> None:
+    """A listing tells of no metadata: what the stub has are nobody's wish."""
+    says = Posix(0o600, THEM, THEM, MTIME_NS)
+    describe(world, says)
+    listed = [(b"f", one) for page in world.store.list_pages("") for one in page]
+    with monkeypatch.context() as patch:
+        patch.setattr(world.catalog.files, "put_many", crashing)
+        async with world.daemon() as daemon:
+            with pytest.raises(Crash):
+                await import_new(daemon.served, listed, until_ns=0)
+    assert world.tree.identify(b"f") is not None
+
+    await looks(world, policy)
+
+    assert await agreed(world) == says
 
 
 # ---------------------------------------------------------------- metadata that both sides changed
