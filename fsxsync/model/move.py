@@ -30,6 +30,10 @@ class Move:
     def is_copy(self) -> bool:
         return self.source != self.path
 
+    @property
+    def is_description(self) -> bool:
+        return not self.is_copy and bool(self.row.etag)
+
     def made(self, remote: Remote) -> bool:
         """The object at the path's key is the one that was written. Metadata down to the nanosecond is what it has for
         certain: a copy's ETag may be another one (a source in parts, SSE-KMS), and an upload's is not known before.

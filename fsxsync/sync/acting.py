@@ -167,13 +167,13 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
         case Verdict.MERGE_IMPORT:
             row = await importer.import_object(served, path, action)
             # Where the object says nothing the base does: the mode that was set here is a change to be exported.
-            record(served, as_remote_says(served, row, base or row))
+            record(served, as_remote_says(served, row, base or row), again=True)
             again = Outcome(Next.AGAIN, local=True)
         case Verdict.IMPORT_META:
             row = await importer.import_metadata(served, path, _with_version(served, path, action))
             if action.conflict:  # field by field: what only we changed stays, and is a change to be exported
                 row, again = as_remote_says(served, row, base or row), Outcome(Next.AGAIN, local=True)
-            record(served, row)
+            record(served, row, again=again.next is Next.AGAIN)
         case Verdict.IMPORT_DELETE:
             await importer.import_delete(served, path, action)
         case Verdict.KEEP_BOTH:
@@ -234,11 +234,14 @@ def _report(served: Served, path: bytes, kind: str, message: str, code: str) -> 
     record_problem(served, path, kind, message, code)
 
 
-def record(served: Served, row: Base) -> None:
-    """Write down what both sides are now."""
+def record(served: Served, row: Base, *, again: bool = False) -> None:
+    """Write down what both sides are now. ``again``: that they are to be looked at once more goes with it, as no scan
+    would find all that differs (extended attributes)."""
     catalog = served.shared.catalog
     with catalog.transaction():
         catalog.files.put(row)
+        if again:
+            served.add_hint(row.path, local=True)
         catalog.moves.delete(served.id, row.path)  # of a copy that was not made
 
 
@@ -310,7 +313,8 @@ def _adopt(served: Served, path: bytes, action: Action) -> Outcome:
     told = as_remote_says(served, row, action.base or row)
     if local.kind is Kind.DIRECTORY and remote.posix.mtime_ns is not None:
         told = told._replace(mtime_ns=remote.posix.mtime_ns)  # one that somebody set here is still to be exported
-    record(served, told)
     mine = action.posix.xattrs if action.posix is not None else None
     is_told = mine is None or not remote.posix_known or mine == (remote.posix.xattrs or "")
-    return DONE if told == row and is_told else Outcome(Next.AGAIN, local=True)
+    again = told != row or not is_told
+    record(served, told, again=again)
+    return Outcome(Next.AGAIN, local=True) if again else DONE

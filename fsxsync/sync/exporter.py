@@ -227,6 +227,10 @@ def remark(served: Served, path: bytes, local: Local, mark: StubMark) -> Local:
     """
     if local.stub == mark:
         return local
+    if served.association.export_xattrs:
+        before = served.shared.tree.identify(served.tree_path(path))
+        if before is None or before.ctime_ns != local.ctime_ns:
+            served.add_hint(path, local=True)  # an attribute, perhaps, of which the new ctime would not tell
     now = served.shared.tree.remark(served.tree_path(path), local, mark)
     return now._replace(mode=local.mode, uid=local.uid, gid=local.gid)
 

@@ -287,6 +287,8 @@ async def _moved_here(served: Served, path: bytes, base: Base | None, local: Loc
     move = served.shared.catalog.moves.get(served.id, path)
     if move is not None and await moves.settle(served, move, base, local):
         return True
+    if await moves.settle_source(served, path, base, local):
+        return True
     owner = renames.foreign_source(served, base, local) or renames.unnameable_source(served, path, base, local)
     if owner is None or local is None:
         return False

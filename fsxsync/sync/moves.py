@@ -21,7 +21,8 @@ from dataclasses import replace
 
 import trio
 
-from fsxsync.errors import ObjectChanged
+from fsxsync.errors import LocalChanged, ObjectChanged
+from fsxsync.model.association import Lifecycle
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
 from fsxsync.model.move import Move
 from fsxsync.ports import Written
@@ -94,14 +95,42 @@ def _told_and_had(served: Served, path: bytes, action: Action) -> tuple[Posix, P
     return told, stored(posix_of(replace(action, posix=None))) if action.posix is not None else None
 
 
-async def _settle_described(served: Served, move: Move, base: Base | None, local: Local | None) -> bool:
+async def settle_source(served: Served, path: bytes, base: Base | None, local: Local | None) -> bool:
+    """A released file was renamed to the path while its object got other metadata, which may have given that another
+    ETag: by the old one, which the mark names, nobody would know it any more. True if that is settled now.
+
+    Raises:
+        LocalChanged: who asked for it is still at it. RepositoryError.
+    """
+    catalog, tree = served.shared.catalog, served.shared.tree
+    mark = local.stub if local is not None else None
+    if local is None or mark is None or (base is not None and base.etag == mark.etag):
+        return False
+    for row in catalog.files.by_inode(local.ino):
+        move = catalog.moves.get(served.id, row.path) if row.association == served.id else None
+        if move is None or not move.is_description or row.path == path or row.etag != mark.etag:
+            continue
+        here = tree.identify(served.tree_path(row.path))
+        if here is not None and here.ino == row.ino:
+            continue  # that is another name of it
+        if await _settle_described(served, move, row, here, moved_to=served.tree_path(path)):
+            return True
+        if catalog.changelog.count_under(served.id, row.path):
+            raise LocalChanged(f"rename to {path!r}", f"the metadata of {row.path!r} are being changed")
+    return False
+
+
+async def _settle_described(
+    served: Served, move: Move, base: Base | None, local: Local | None, moved_to: bytes | None = None
+) -> bool:
     """The object's metadata may have been changed. True if it was, which is in the row now: its content is what it was,
-    whatever the file has become meanwhile."""
+    whatever the file has become meanwhile. With ``moved_to``, where its file is, they may be changed just now."""
     key = served.key(move.path, move.row.kind)
     is_known = base is not None and base.etag == move.row.etag
     seen = as_carried(served, await served.store.head(key)) if is_known else None
     if base is None or seen is None or not move.made(seen):
-        forget(served, move)
+        if moved_to is None:
+            forget(served, move)
         return False
     if seen.etag != base.etag and not await _is_of_what_was_known(served, base, local, seen):
         forget(served, move)
@@ -109,12 +138,46 @@ async def _settle_described(served: Served, move: Move, base: Base | None, local
     served.expect_echo(key, seen.etag)
     if local is not None and local.stub is not None and local.stub.etag == base.etag:
         remark(served, move.path, local, replace(local.stub, etag=seen.etag, version_id=seen.version_id, key=key))
+    elif base.released and seen.etag != base.etag and (local is None or local.ino != base.ino):
+        await _remark_moved(served, base, key, seen, moved_to)
     # Mode and owner as the object got them: what was set since, or set back, is a change to be exported.
     row = base._replace(mode=move.row.mode, uid=move.row.uid, gid=move.row.gid)
     if base.kind is Kind.DIRECTORY:
         row = row._replace(mtime_ns=move.row.mtime_ns)
     _write(served, move, row.with_remote(move.known(seen)))
     return True
+
+
+async def _remark_moved(served: Served, base: Base, key: str, seen: Remote, moved_to: bytes | None) -> None:
+    """Let the row's stub, wherever it was renamed to, stand for ``seen``: else it would be lost when the old name goes.
+
+    Raises:
+        LocalChanged: nobody knows yet where it is.
+    """
+    shared = served.shared
+    tree_paths = [moved_to] if moved_to is not None else await _found_again(served, base)
+    for tree_path in tree_paths:
+        local = shared.tree.identify(tree_path)
+        mark = local.stub if local is not None and local.ino == base.ino else None
+        if local is not None and mark is not None and (mark.etag, mark.key) == (base.etag, key):
+            shared.tree.remark(tree_path, local, replace(mark, etag=seen.etag, version_id=seen.version_id))
+            return
+
+
+async def _found_again(served: Served, base: Base) -> list[bytes]:
+    """Where in the tree the row's file may be now."""
+    shared = served.shared
+    await shared.take_in_tree()
+    if shared.expanding or any(not_seen_yet(other, served) for other in shared.served.values()):
+        raise LocalChanged(f"rename of {base.path!r}", "a directory is being looked through")
+    hints = shared.catalog.changelog.by_inode(base.ino)
+    found = [there.tree_path(hint.path) for hint in hints if (there := shared.served.get(hint.association)) is not None]
+    return [path for path in (*found, await shared.outside.path_of(base.ino)) if path]
+
+
+def not_seen_yet(served: Served, asking: Served) -> bool:
+    """A file may have moved there while nobody watched. An association that can't be served holds up no other."""
+    return not served.scanned and (served is asking or served.association.lifecycle is Lifecycle.AVAILABLE)
 
 
 async def _is_of_what_was_known(served: Served, base: Base, local: Local | None, seen: Remote) -> bool:
@@ -156,7 +219,7 @@ async def settle(served: Served, move: Move, base: Base | None, local: Local | N
     Raises:
         LocalChanged. RepositoryError.
     """
-    if not move.is_copy and move.row.etag:
+    if move.is_description:
         return await _settle_described(served, move, base, local)
     row = move.row
     is_same = local is not None and (local.kind, local.ino, local.size, local.mtime_ns) == (

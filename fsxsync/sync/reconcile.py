@@ -182,6 +182,12 @@ def _local_is_later(local: Local, remote: Remote) -> bool:
     return local.ctime_ns > remote.last_modified_ns
 
 
+def _is_as_listed(local: Local, remote: Remote) -> bool:
+    """A stub that was made of a listing, and whose row a crash prevented: its mode and owner are nobody's wish. The
+    object's own time it would have got with them."""
+    return local.stub is not None and local.mtime_ns // 10**9 == remote.last_modified_ns // 10**9
+
+
 def equal(local: Local, remote: Remote, *, same_bytes: bool | None) -> bool:
     """Same content for certain. An unknown digest is not equal: doubt becomes a conflict, never an adopt."""
     if local.kind is not remote.kind:
@@ -370,6 +376,7 @@ def reconcile(
         local_wins = policy.on_conflict is OnConflict.LOCAL or (
             policy.on_conflict is not OnConflict.REMOTE and _local_is_later(local, remote)
         )
+        local_wins = local_wins and not (base is None and _is_as_listed(local, remote))
         posix = merge(base, local, remote, local_wins=local_wins)
         if verdict is not V.ADOPT:  # the times are those of the content
             content = local.posix if verdict is V.MERGE_EXPORT else remote.posix

@@ -12,7 +12,6 @@ import trio
 
 from fsxsync.catalog.changelog import Entry
 from fsxsync.errors import NotExportable, ObjectArchived, ObjectChanged, ObjectMissing
-from fsxsync.model.association import Lifecycle
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 from fsxsync.model.keys import path_of
 from fsxsync.model.move import Move
@@ -242,16 +241,11 @@ def is_circle(served: Served, path: bytes) -> bool:
     return here == path
 
 
-def not_seen_yet(served: Served, asking: Served) -> bool:
-    """A file may have moved there while nobody watched. An association that can't be served holds up no other."""
-    return not served.scanned and (served is asking or served.association.lifecycle is Lifecycle.AVAILABLE)
-
-
 def may_delete(served: Served, base: Base) -> str:
     """'' if the object may go; else what has to be seen first."""
     if base.kind is not Kind.FILE:
         return ""
-    if served.shared.expanding or any(not_seen_yet(other, served) for other in served.shared.served.values()):
+    if served.shared.expanding or any(moves.not_seen_yet(other, served) for other in served.shared.served.values()):
         return "a directory is being looked through"
     if moves.under_way(served, base):
         return "it is being copied"

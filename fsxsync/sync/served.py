@@ -327,12 +327,16 @@ class Served:
         """It is a write of ours, lately: a listing may show it that was read before its row was written."""
         return (key, etag) in self._echoes
 
-    def is_echo(self, key: str, etag: str | None, base: Base | None) -> bool:
+    def is_echo(self, key: str, etag: str | None, base: Base | None, happened_ns: int | None = None) -> bool:
         """Take one expected echo back. True only if the state agrees: ``base`` holds what the event tells of.
 
-        Each of our writes makes one event, so that a second one of the same etag is somebody else's.
+        Each of our writes makes one event, so that a second one of the same etag is somebody else's: new metadata for
+        the same bytes. So is one of what happened after all that the row knows, which is told in whole seconds: our own
+        event may have come before we expected it.
         """
         if etag is None:
+            return False
+        if happened_ns is not None and base is not None and happened_ns >= base.last_modified_ns + 10**9:
             return False
         left = self._echoes.get((key, etag), 0)
         if left == 0:

@@ -20,8 +20,11 @@ from fsxsync.model.association import OnConflict, Policy
 from fsxsync.model.identity import Kind, Local, Posix, Remote, base_of
 from fsxsync.model.metadata import to_user_metadata
 from fsxsync.model.xattrs import encode_xattrs
+from fsxsync.ports import ObjectHint
 from fsxsync.sync import acting, exporter, moves
 from fsxsync.sync.acting import Next
+from fsxsync.sync.bulk import import_new
+from fsxsync.sync.intake import Intake
 from fsxsync.sync.look import look
 
 BODY = b"as it was"
@@ -40,7 +43,7 @@ class Crash(BaseException):
     """``kill -9``: nothing after it is done."""
 
 
-def crashing(*_: object) -> None:
+def crashing(*_: object, **__: object) -> None:
     raise Crash
 
 
@@ -258,6 +261,26 @@ async def test_a_mode_set_before_content_came_that_says_none_is_exported_after_a
     assert (await agreed(world)).mode == 0o600
 
 
+@pytest.mark.parametrize("policy", [KEEP_BOTH, REMOTE, LOCAL])
+async def test_a_crash_while_stubs_are_made_of_a_listing_takes_nothing_from_their_objects(
+    world: World, monkeypatch: pytest.MonkeyPatch, policy: Policy
+) -> None:
+    """A listing tells of no metadata: what the stub has are nobody's wish."""
+    says = Posix(0o600, THEM, THEM, MTIME_NS)
+    describe(world, says)
+    listed = [(b"f", one) for page in world.store.list_pages("") for one in page]
+    with monkeypatch.context() as patch:
+        patch.setattr(world.catalog.files, "put_many", crashing)
+        async with world.daemon() as daemon:
+            with pytest.raises(Crash):
+                await import_new(daemon.served, listed, until_ns=0)
+    assert world.tree.identify(b"f") is not None
+
+    await looks(world, policy)
+
+    assert await agreed(world) == says
+
+
 # ---------------------------------------------------------------- metadata that both sides changed
 
 
@@ -341,6 +364,29 @@ async def test_an_attribute_of_a_file_that_was_renamed_right_after_is_exported(w
     assert (await sides(world))[1].posix.xattrs == encode_xattrs({b"user.a": b"1"})
 
 
+async def test_an_attribute_set_right_after_a_copy_for_a_released_file_is_exported(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its mark is written anew then, and the time of that hides the one of the attribute."""
+    path = await synced(world)
+    await released(world, path)
+    path.chmod(0o600)
+    copies = world.store.copy
+
+    async def copy(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(world.store, "copy", copies)
+        written = await copies(*args, **kwargs)
+        world.store.objects["f"] = replace(world.store.objects["f"], etag="of-the-copy")
+        os.setxattr(path, b"user.a", b"1")
+        return replace(written, etag="of-the-copy")
+
+    monkeypatch.setattr(world.store, "copy", copy)
+
+    await looks(world, remote=False, export_xattrs=True)
+
+    assert (await sides(world))[1].posix.xattrs == encode_xattrs({b"user.a": b"1"})
+
+
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.parametrize("is_released", [False, True])
 async def test_a_rename_takes_no_attributes_from_an_object_where_these_do_not_travel(
@@ -368,6 +414,55 @@ async def test_a_rename_takes_no_attributes_from_an_object_where_these_do_not_tr
     await looks(world, export_xattrs=True)
 
     assert (await sides(world))[1].posix.xattrs == theirs
+
+
+async def test_an_attribute_of_a_file_that_got_new_content_is_exported_after_a_crash(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row is written, and tells of no attribute that a scan would look for: the next look is asked for with it."""
+    path = await synced(world)
+    os.setxattr(path, b"user.a", b"1")
+    world.store.outside_put("f", b"theirs", metadata=to_user_metadata(Kind.FILE, ours(path)))
+    record = acting.record
+
+    def record_and_crash(*args: Any, **kwargs: Any) -> None:
+        record(*args, **kwargs)
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(acting, "record", record_and_crash)
+        async with world.daemon() as daemon:
+            daemon.served.association = replace(daemon.served.association, export_xattrs=True)
+            with pytest.raises(Crash):
+                await look(daemon.served, hint())
+
+    [entry] = world.catalog.changelog.pending("dra-1", b"", 10)
+    assert (entry.path, entry.local) == (b"f", True)
+    await looks(world, export_xattrs=True)
+    assert (await sides(world))[1].posix.xattrs == encode_xattrs({b"user.a": b"1"})
+
+
+# ---------------------------------------------------------------- events
+
+
+async def test_metadata_that_are_set_after_an_echo_that_came_too_early_are_imported(world: World) -> None:
+    """The event of our write may come before its answer, or while nobody knows what became of it. Who expects it once
+    more must not take the next one for it: the same bytes with other metadata have the same ETag."""
+    path = await synced(world)
+    async with world.daemon() as daemon:
+        served, intake = daemon.served, Intake(daemon.shared, lambda _: daemon.served)
+        etag, at_ns = world.store.objects["f"].etag, world.store.objects["f"].last_modified_ns
+        served.expect_echo("f", etag)
+        intake.object_hints(served, [ObjectHint("bucket", "f", etag, happened_ns=at_ns + 10**8)])
+        assert world.catalog.changelog.count("dra-1")[0] == 0
+
+        served.expect_echo("f", etag)
+        describe(world, ours(path)._replace(mode=0o600))
+        intake.object_hints(served, [ObjectHint("bucket", "f", etag, happened_ns=at_ns + 2 * 10**9)])
+        assert world.catalog.changelog.count("dra-1")[0] == 1
+
+    await looks(world)
+    assert (await agreed(world)).mode == 0o600
 
 
 # ---------------------------------------------------------------- copies

@@ -13,11 +13,12 @@ import pytest
 from support.hydrating import MTIME_NS, World, is_stub
 
 from fsxsync.catalog.changelog import Entry
-from fsxsync.errors import TypeClash
+from fsxsync.errors import LocalChanged, TypeClash
 from fsxsync.model.association import Event, Policy
 from fsxsync.model.identity import Kind, Posix, base_of
 from fsxsync.model.metadata import to_user_metadata
 from fsxsync.ports import ObjectHeaders, Written
+from fsxsync.sync import looker
 from fsxsync.sync.look import look
 
 
@@ -113,3 +114,53 @@ async def test_metadata_that_somebody_sets_right_after_a_copy_are_imported(
     status = renamed.stat()
     assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o640, 1000, 1000)
     assert world.store.objects["g"].metadata["file-permissions"] == "0100640"
+
+
+class Crash(BaseException):
+    """``kill -9``: nothing after it is done."""
+
+
+@pytest.mark.parametrize("first", [b"f", b"g"])
+@pytest.mark.parametrize("ended", ["renamed", "killed"])
+async def test_a_file_that_is_renamed_while_its_object_gets_another_etag_keeps_its_data(
+    world: World, monkeypatch: pytest.MonkeyPatch, ended: str, first: bytes
+) -> None:
+    """A copy onto itself gives an object in parts, or one with a KMS key, another ETag than the file's mark names. With
+    the old name the object would go, and with it the data."""
+    path = world.stub("f", b"in parts")
+    path.chmod(0o644)
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    assert remote is not None
+    world.catalog.files.put(base_of("dra-1", b"f", local, remote))
+    path.chmod(0o600)
+    copies = world.store.copy
+
+    async def copy(*args: Any, **kwargs: Any) -> Written:
+        written = await copies(*args, **kwargs)
+        world.store.objects["f"] = replace(world.store.objects["f"], etag="of-the-copy")
+        path.rename(path.with_name("g"))
+        if ended == "killed":
+            raise Crash
+        return replace(written, etag="of-the-copy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "copy", copy)
+        async with world.daemon() as daemon:
+            with pytest.raises((LocalChanged, Crash)):
+                await look(daemon.served, replace(told(b"f"), remote=False))
+    async with world.daemon() as daemon:
+        served, changelog = daemon.served, world.catalog.changelog
+        served.add_hint(b"f", local=True, ino=local.ino)
+        served.add_hint(b"g", local=True, ino=local.ino)
+        for _ in range(20):
+            due = changelog.claim(2**62, 10, ["dra-1"])
+            for entry in sorted(due, key=lambda one: one.path != first):
+                await looker._handle(served, entry)
+        assert changelog.count("dra-1")[0] == 0
+
+        assert list(world.store.objects) == ["g"]
+        with daemon.reader("g") as reader:
+            assert await reader.read(0, 8) == b"in parts"
+        assert world.catalog.problems.count("dra-1") == 0
+    assert world.store.objects["g"].metadata["file-permissions"] == "0100600"
