@@ -356,9 +356,10 @@ class Intake:
         """Somebody looks at the path, or will: a look that is under way may have seen the object before it went."""
         if self._shared.tree.identify(served.tree_path(path)) is not None:
             return True
-        if self._shared.catalog.conflicts.at(served.id, path):
+        catalog = self._shared.catalog
+        if catalog.conflicts.at(served.id, path) or catalog.changelog.is_looked_at(served.id, path):
             return True
-        return any(entry.path == path for entry in self._shared.catalog.changelog.pending(served.id, path, 1))
+        return any(entry.path == path for entry in catalog.changelog.pending(served.id, path, 1))
 
     def refuse_key(self, served: Served, key: str, error: KeyNotPosix) -> None:
         """A key that is no path is reported once, never guessed at (DESIGN §7)."""
