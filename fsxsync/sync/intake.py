@@ -326,7 +326,7 @@ class Intake:
             if not path or not served.filters.wants(path, directory=is_directory):
                 continue
             base = self._shared.catalog.files.get(served.id, path)
-            if served.is_echo(hint.key, hint.etag, base):
+            if served.is_echo(hint.key, hint.etag, base, hint.version_id):
                 continue
             if (
                 base is not None

@@ -327,10 +327,11 @@ class Served:
         """It is a write of ours, lately: a listing may show it that was read before its row was written."""
         return (key, etag) in self._echoes
 
-    def is_echo(self, key: str, etag: str | None, base: Base | None) -> bool:
+    def is_echo(self, key: str, etag: str | None, base: Base | None, version_id: str | None = None) -> bool:
         """Take one expected echo back. True only if the state agrees: ``base`` holds what the event tells of.
 
-        Each of our writes makes one event, so that a second one of the same etag is somebody else's.
+        Each of our writes makes one event, so that a second one of the same etag is somebody else's. Which of them is
+        told of first is no matter where they name their versions.
         """
         if etag is None:
             return False
@@ -342,6 +343,8 @@ class Served:
         else:
             self._echoes[key, etag] = left - 1
         if base is None or base.etag != etag:
+            return False
+        if version_id is not None and base.version_id not in {None, version_id}:
             return False
         self.counts.echoes_dropped += 1
         return True
