@@ -22,6 +22,7 @@ from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.keys import key_of, path_of
 from fsxsync.ports import ObjectHint
 from fsxsync.sync import brakes, conflicts, ignoring
+from fsxsync.sync.carrying import do_differ
 from fsxsync.sync.excluded import is_left_out, leave_unseen
 from fsxsync.sync.filters import IGNORE_FILE
 from fsxsync.sync.served import Served, Shared
@@ -188,7 +189,7 @@ class Intake:
         if is_left_out(served, path, base, local) and not leave_unseen(served, path, base, local):
             return
         if base is not None and local is not None:
-            if self._is_loading(base, local):
+            if self._is_loading(base, local) and not do_differ(served, path, base, local):
                 return
             if is_known(base, local) and not self._is_open(served, path):
                 served.counts.echoes_dropped += 1
