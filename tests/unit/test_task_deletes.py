@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 from support.hydrating import Daemon, World
 
 from fsxsync.model.identity import Kind, base_of
 from fsxsync.model.task import Order, Task, TaskType
 from fsxsync.sync.task_looks import EVERYTHING, DeletesRefused, DeleteStage, ExportStage, ImportStage, policy_of
+from fsxsync.sync.tasks import TaskRunner
 
 FILES = [f"d/f{number}" for number in range(12)]
 
@@ -80,3 +82,22 @@ async def test_a_task_believes_no_tree_without_files(world: World, *, marker: bo
 
         with pytest.raises(DeletesRefused, match="no file is left in the tree, and 12 were known"):
             stage.check()
+
+
+async def test_what_a_task_was_believed_before_a_restart_it_is_believed_after(world: World) -> None:
+    """Half of its deletes are done, and what is left of the rows makes the other half look like everything."""
+    await in_sync(world, marker=False)
+    for name in FILES[:11]:
+        world.store.outside_delete(name)
+    async with world.daemon() as daemon:
+        world.catalog.associations.put(daemon.served.association)
+        policy = policy_of(daemon.served, exports=frozenset(), imports=EVERYTHING)
+        stage = await deletes_of(daemon, ImportStage(daemon.served, b"", policy, deletes=True), remote=True)
+        stage.check()
+        for name in (*FILES[:5], FILES[11]):  # the last one was removed by somebody else meanwhile
+            world.catalog.files.delete("dra-1", name.encode())
+        runner = TaskRunner(daemon.shared, daemon.shared.served, daemon.hydrator, trio.lowlevel.checkpoint)
+
+        await runner._run_stage("task-1", 1, stage, FILES[5].encode())
+
+        assert not [name for name in FILES[6:10] if (world.tree.root / name).exists()]
