@@ -76,6 +76,8 @@ class Local(NamedTuple):
     """As in `Posix`, where the association lets them travel and somebody read them for this comparison."""
     own_times: tuple[int, int] | None = None
     """(atime, mtime) in ns of a released file whose data is just coming, which moves what lstat says."""
+    written_in_part: bool = False
+    """A released file of another size than its object's, in which somebody's data and a hole are."""
 
     def same_state(self, other: Local | None) -> bool:
         """Nothing at all happened between the two looks, as far as the file system tells."""

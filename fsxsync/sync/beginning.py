@@ -21,7 +21,9 @@ def begin(served: Served, memory: PartialMemory, path: bytes, own: int, local: L
     mark = local.stub
     assert mark is not None
     if local.size != mark.size:
-        raise LocalChanged("reading a released file", "its size is not its object's; it will be imported again")
+        raise LocalChanged(
+            "reading a released file", "its size is not its object's: somebody wrote to it behind the mount"
+        )
     known = memory.recall(local.ino, mark)
     return Hydration(
         ino=local.ino,

@@ -1,5 +1,9 @@
-"""A release that was interrupted between the mark and the hole left a file that nobody takes for a released one: all of
-its data is there. Who writes to it while no daemon runs writes to an ordinary file, and that is what it becomes."""
+"""Files with a mark that are no released ones: all of their data is there, and it is somebody's.
+
+A release that was interrupted between the mark and the hole left such a file, and who writes to it while no daemon runs
+writes to an ordinary one. `echo … > file`, behind the mount or in watch mode, empties a released file and writes it
+anew, and the mark stays. What of it is a hole nobody can tell from data that is missing: that is damage, and told.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +17,28 @@ def taken_back(served: Served, path: bytes, base: Base | None, local: Local | No
 
     The hole moves the file's time too, until it is put back: a file that has one is left to `releaser.finished`.
     """
-    if base is None or local is None or local.stub is None or base.kind is not Kind.FILE:
+    if local is None or local.stub is None or local.size == 0 or local.ino in served.shared.hydrating:
         return local
-    if base.released or base.ino != local.ino or local.ino in served.shared.hydrating:
-        return local
-    if local.size == 0 or (base.size, base.mtime_ns) == (local.size, local.mtime_ns):
+    if not is_rewritten(local) and not _is_written_since(base, local):
         return local
     try:
-        return served.shared.tree.take_back(served.tree_path(path), local) or local
+        taken, holds_data = served.shared.tree.take_back(served.tree_path(path), local)
     except TreeError:
         return local  # it moved on: a hint tells of that
+    return taken or local._replace(written_in_part=holds_data and is_rewritten(local))
+
+
+def is_rewritten(local: Local) -> bool:
+    """It has a mark, and a size that the mark's object never had; an empty one is about to be written, or was cut by a
+    daemon that died."""
+    return local.stub is not None and local.stub.size >= 0 and local.size not in {0, local.stub.size}
+
+
+def _is_written_since(base: Base | None, local: Local) -> bool:
+    """Its row knows it as an ordinary file, and another one."""
+    if base is None or base.kind is not Kind.FILE or base.released or base.ino != local.ino:
+        return False
+    return (base.size, base.mtime_ns) != (local.size, local.mtime_ns)
 
 
 def refuse_written(served: Served | None, tree_path: bytes, local: Local) -> None:

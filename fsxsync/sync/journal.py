@@ -81,9 +81,15 @@ def forget_refuted(served: Served, path: bytes, base: Base | None, local: Local 
     """Forget what the tree alone shows to be true no longer: it was said of a file that stands there no more."""
     is_stub = local is not None and local.stub is not None
     kinds = [] if is_stub else [*_OF_STUB]
-    if is_stub or local is None or base is None or not base.released:
+    is_sound = local is not None and is_stub and not local.written_in_part
+    if is_sound or local is None or base is None or not base.released:
         kinds.append("damaged")
     served.shared.catalog.problems.clear(served.id, path, kinds)
+
+
+def was_damaged(served: Served, path: bytes) -> bool:
+    """It is reported that a released file lost its mark, or was written to in part."""
+    return any(problem.kind == "damaged" for problem in served.shared.catalog.problems.get(served.id, path))
 
 
 def asks_repository(served: Served, path: bytes) -> bool:

@@ -26,7 +26,7 @@ from fsxsync.sync.carrying import as_carried, with_xattrs
 from fsxsync.sync.digests import content_hash, same_bytes
 from fsxsync.sync.excluded import forget, is_left_out, takes_no_part
 from fsxsync.sync.interrupted import taken_back
-from fsxsync.sync.journal import asks_repository, forget_problems, forget_refuted
+from fsxsync.sync.journal import asks_repository, forget_problems, forget_refuted, was_damaged
 from fsxsync.sync.leaving import leave
 from fsxsync.sync.reconcile import QUIET, Delta, Verdict, local_delta, needs_digest, reconcile
 from fsxsync.sync.renames import base_as_remote
@@ -62,6 +62,9 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     local = links.name_own_object(served, base, local) if entry.remote else local
     if local is not None and local.stub is not None:
         local = local._replace(own_times=shared.own_times(local.ino))
+    if local is None and base is not None and was_damaged(served, path):
+        shared.catalog.files.delete(served.id, path)  # no delete to be exported: the object's version is to come back
+        return Outcome(Next.AGAIN, remote=True)
     forget_refuted(served, path, base, local)
     if is_left_out(served, path, base, local):  # also where it was let through when the hint came
         await leave(served, path, base, local)
@@ -109,8 +112,10 @@ def _not_now(served: Served, path: bytes, base: Base | None, local: Local | None
 def _is_written_elsewhere(served: Served, path: bytes, base: Base | None, local: Local | None) -> bool:
     """Somebody has a changed file open for writing behind the mount, or mapped. What is written through a mapping to a
     page that is still to be brought to the disk moves no time of the file, and its close would look like nothing."""
-    if local is None or local.kind is not Kind.FILE or local.stub is not None:
+    if local is None or local.kind is not Kind.FILE:
         return False
+    if local.stub is not None and local.stub.size == local.size:
+        return False  # another size it has from somebody who is about to write it anew
     if base is not None and base.matches_local(local):
         return False
     return served.shared.tree.is_written(served.tree_path(path), local)

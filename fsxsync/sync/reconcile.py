@@ -218,6 +218,8 @@ def _stub_verdict(base: Base | None, local: Local, remote: Remote | None) -> Ver
 def _verdict(
     base: Base | None, local: Local | None, remote: Remote | None, *, same_bytes: bool | None, moved: bool
 ) -> Verdict:
+    if local is not None and local.written_in_part:
+        return V.DAMAGED  # its hole may be somebody's zeros, or data which is missing
     if local is not None and not moved and (special := _stub_verdict(base, local, remote)) is not None:
         return special
     mine, theirs = local_delta(base, local), remote_delta(base, remote)

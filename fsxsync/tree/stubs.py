@@ -18,6 +18,7 @@ from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree.beneath import ABSENT, check_path, open_beneath, open_pinned, proc_path, shown, translated, tree_error
 from fsxsync.tree.identify import identify, identify_fd, local_of_core, same_file
 from fsxsync.tree.moments import Moments
+from fsxsync.tree.stub_data import holds_data
 from fsxsync.tree.xattrs import read_xattrs, write_xattrs
 
 # O_NONBLOCK: what was a file when it was judged may be a FIFO now, and opening that would wait for ever.
@@ -158,22 +159,35 @@ def _of_mark(fd: int, moments: Moments, change: Callable[[], None]) -> None:
             change()
 
 
-def take_back(root_fd: int, dev: int, moments: Moments, path: bytes, found: Local) -> Local | None:
-    """Take the mark off a file that has all its data; its state then. None: it has a hole. Blocking, briefly.
+def take_back(root_fd: int, dev: int, moments: Moments, path: bytes, found: Local) -> tuple[Local | None, bool]:
+    """Take the mark off a file that has all its data; its state then, or None: it has a hole. Also whether it has any
+    data. Blocking, briefly.
 
     Raises:
         LocalChanged: it is not ``found`` any more. NoSpace. TreeError.
     """
+    is_whole, has_data = _data_of(root_fd, dev, path, found)
+    if not is_whole:
+        return None, has_data
     fd = open_write(root_fd, dev, moments, path, found.ino)
     try:
         with translated("taking back", path):
             if not same_file(found, identify_fd(fd, dev)):
                 raise LocalChanged(f"taking back {shown(path)}", "it was changed meanwhile")
-            if os.lseek(fd, 0, os.SEEK_HOLE) < found.size:
-                return None
             with durable("stub.unmark"):
                 _of_mark(fd, moments, lambda: os.removexattr(fd, XATTR))
-            return identify_fd(fd, dev)
+            return identify_fd(fd, dev), has_data
+    finally:
+        os.close(fd)
+
+
+def _data_of(root_fd: int, dev: int, path: bytes, found: Local) -> tuple[bool, bool]:
+    """(no hole, some data). Asked of a descriptor for reading: the close of another one would be told of as a write,
+    and looked at again."""
+    fd = open_read(root_fd, dev, path, found)
+    try:
+        with translated("taking back", path):
+            return os.lseek(fd, 0, os.SEEK_HOLE) >= found.size, holds_data(fd)
     finally:
         os.close(fd)
 

@@ -249,7 +249,7 @@ class Tree:
         """See `releasing.release`."""
         return releasing.release(self.root_fd, self.dev, files)
 
-    def take_back(self, path: bytes, found: Local) -> Local | None:
+    def take_back(self, path: bytes, found: Local) -> tuple[Local | None, bool]:
         """See `stubs.take_back`."""
         return stubs.take_back(self.root_fd, self.dev, self._moments, path, found)
 
