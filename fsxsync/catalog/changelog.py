@@ -243,6 +243,11 @@ class Changelog:
         for path in paths if number is not None else ():
             self._claims.get(number or 0, {}).pop(path, None)
 
+    def is_looked_at(self, association: str, path: bytes) -> bool:
+        """Somebody looks at the path right now, be it that nothing is pending there (a task)."""
+        number = self._numbers.get(association)
+        return number is not None and path in self._claims.get(number, {})
+
     def next_due_ns(self, associations: Collection[str]) -> int | None:
         """When the next path that nobody looks at is due; may be past."""
         times: list[int] = []

@@ -44,6 +44,9 @@ _DELETE_ONE = "DELETE FROM files WHERE association = ? AND sort_key = ?"
 _DELETE = "DELETE FROM files WHERE association = ? AND sort_key IN (?, ?)"
 _DELETE_ALL = "DELETE FROM files WHERE association = ?"
 _COUNT_BETWEEN = "SELECT count(*) FROM files WHERE association = ? AND sort_key >= ? AND sort_key < ?"
+_COUNT_OBJECTS = """SELECT count(*) FILTER (WHERE substr(sort_key, -1) != x'2f'),
+    count(*) FILTER (WHERE substr(sort_key, -1) = x'2f' AND etag IS NOT NULL)
+    FROM files WHERE association = ? AND (? OR sort_key = ? OR (sort_key >= ? AND sort_key < ?))"""
 _ANY_BETWEEN = "SELECT 1 FROM files WHERE association = ? AND sort_key > ? AND sort_key < ? LIMIT 1"
 _ANY = "SELECT 1 FROM files WHERE association = ? LIMIT 1"
 
@@ -289,6 +292,14 @@ class Files:
         assert itself is not None
         assert inside is not None
         return int(itself[0]) + int(inside[0])
+
+    def count_objects(self, association: str, under: bytes) -> tuple[int, int]:
+        """(rows of files, rows of directories that have a marker) of that path and below it; b"" is everything. All of
+        them are read."""
+        number = self._numbers.get(association)
+        row = self._connection.row(_COUNT_OBJECTS, (number, not under, under, *below(under)))
+        assert row is not None
+        return int(row[0]), int(row[1])
 
     def counts(self, association: str) -> tuple[int, int]:
         """(rows, those that are released)."""

@@ -33,6 +33,7 @@ _DROP_FAILURES = "DELETE FROM task_failures WHERE task = ?"
 _GONE = "INSERT OR IGNORE INTO task_gone (task, stage, path) VALUES (?, ?, ?)"
 _GONE_AFTER = "SELECT path FROM task_gone WHERE task = ? AND stage = ? AND path > ? ORDER BY path LIMIT ?"
 _GONE_COUNT = "SELECT count(*) FROM task_gone WHERE task = ? AND stage = ?"
+_GONE_FILES = f"{_GONE_COUNT} AND substr(path, -1) != x'2f'"
 _DROP_GONE_STAGE = "DELETE FROM task_gone WHERE task = ? AND stage = ?"
 _DROP_GONE = "DELETE FROM task_gone WHERE task = ?"
 
@@ -119,6 +120,12 @@ class Tasks:
 
     def count_gone(self, task_id: str, stage: int) -> int:
         row = self._connection.row(_GONE_COUNT, (task_id, stage))
+        assert row is not None
+        return int(row[0])
+
+    def count_gone_files(self, task_id: str, stage: int) -> int:
+        """Without the directories among them, whose sort keys end with a slash."""
+        row = self._connection.row(_GONE_FILES, (task_id, stage))
         assert row is not None
         return int(row[0])
 

@@ -109,7 +109,7 @@ def _make(served: Served, parent: bytes, members: Sequence[tuple[bytes, Listed]]
     Here and not in a worker thread: what inotify and the mount tell of a stub finds its row, whenever it comes.
     """
     tree = served.shared.tree
-    members = [(path, listed) for path, listed in members if not _had_marker(served, path)]
+    members = [(path, listed) for path, listed in members if not _has_row(served, path)]
     remotes = [_remote_of(listed) for _, listed in members]
     stubs = [_stub(served, path, listed, remote) for (path, listed), remote in zip(members, remotes, strict=True)]
     try:
@@ -132,10 +132,11 @@ def _make(served: Served, parent: bytes, members: Sequence[tuple[bytes, Listed]]
     return made
 
 
-def _had_marker(served: Served, path: bytes) -> bool:
-    """The directory that stood there has a marker still: only its row tells that it has to go."""
+def _has_row(served: Served, path: bytes) -> bool:
+    """It was no new key when its turn came: somebody brought the object in after the page was read, and if nothing
+    stands there, it was removed again. Or it was a directory, whose row alone tells that its marker has to go."""
     row = served.shared.catalog.files.get(served.id, path)
-    return row is not None and row.kind is Kind.DIRECTORY and not row.is_implied
+    return row is not None and not row.is_implied
 
 
 def _stub(served: Served, path: bytes, listed: Listed, remote: Remote) -> NewStub:

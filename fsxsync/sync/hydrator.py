@@ -29,6 +29,7 @@ from fsxsync.sync.front_hints import FrontHints
 from fsxsync.sync.hydration import HERE, MISSING, Hydration, mark_of, replaced
 from fsxsync.sync.idle_data import IDLE_S, IdleData, is_partial
 from fsxsync.sync.intake import Intake
+from fsxsync.sync.interrupted import refuse_written
 from fsxsync.sync.loading import owner_of
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.readahead import WINDOW_MAX, Wish, choose
@@ -171,6 +172,7 @@ class StubHydrator(FrontHints):
         assert local.stub is not None
         chunk_size = self._chunk_size(local.stub.size)
         try:
+            refuse_written(self._served_for(path), path, local)
             served = owner_of(self._served_for(path), local.ino, local.stub)
             hydration = begin(served, self._memory, path, own, local, chunk_size=chunk_size)
             hydration.suspect = self._settler.is_suspect(path)

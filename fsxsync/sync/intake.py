@@ -22,6 +22,7 @@ from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.keys import key_of, path_of
 from fsxsync.ports import ObjectHint
 from fsxsync.sync import brakes, conflicts, ignoring
+from fsxsync.sync.carrying import do_differ
 from fsxsync.sync.excluded import is_left_out, leave_unseen
 from fsxsync.sync.filters import IGNORE_FILE
 from fsxsync.sync.served import Served, Shared
@@ -188,7 +189,7 @@ class Intake:
         if is_left_out(served, path, base, local) and not leave_unseen(served, path, base, local):
             return
         if base is not None and local is not None:
-            if self._is_loading(base, local):
+            if self._is_loading(base, local) and not do_differ(served, path, base, local):
                 return
             if is_known(base, local) and not self._is_open(served, path):
                 served.counts.echoes_dropped += 1
@@ -326,7 +327,7 @@ class Intake:
             if not path or not served.filters.wants(path, directory=is_directory):
                 continue
             base = self._shared.catalog.files.get(served.id, path)
-            if served.is_echo(hint.key, hint.etag, base, hint.happened_ns):
+            if served.is_echo(hint, base):
                 continue
             if (
                 base is not None
@@ -356,9 +357,10 @@ class Intake:
         """Somebody looks at the path, or will: a look that is under way may have seen the object before it went."""
         if self._shared.tree.identify(served.tree_path(path)) is not None:
             return True
-        if self._shared.catalog.conflicts.at(served.id, path):
+        catalog = self._shared.catalog
+        if catalog.conflicts.at(served.id, path) or catalog.changelog.is_looked_at(served.id, path):
             return True
-        return any(entry.path == path for entry in self._shared.catalog.changelog.pending(served.id, path, 1))
+        return any(entry.path == path for entry in catalog.changelog.pending(served.id, path, 1))
 
     def refuse_key(self, served: Served, key: str, error: KeyNotPosix) -> None:
         """A key that is no path is reported once, never guessed at (DESIGN §7)."""

@@ -25,6 +25,7 @@ from fsxsync.sync.acting import DONE, Next, Outcome, act
 from fsxsync.sync.carrying import as_carried, with_xattrs
 from fsxsync.sync.digests import content_hash, same_bytes
 from fsxsync.sync.excluded import forget, is_left_out, takes_no_part
+from fsxsync.sync.interrupted import taken_back
 from fsxsync.sync.journal import asks_repository, forget_problems, forget_refuted
 from fsxsync.sync.leaving import leave
 from fsxsync.sync.reconcile import QUIET, Delta, Verdict, local_delta, needs_digest, reconcile
@@ -57,7 +58,7 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     shared, path = served.shared, entry.path
     base = shared.catalog.files.get(served.id, path)
     links.stand_alone(served, path, base)
-    local = shared.tree.identify(served.tree_path(path))
+    local = taken_back(served, path, base, shared.tree.identify(served.tree_path(path)))
     local = links.name_own_object(served, base, local) if entry.remote else local
     if local is not None and local.stub is not None:
         local = local._replace(own_times=shared.own_times(local.ino))

@@ -20,6 +20,7 @@ from fsxsync.model.flags import Flags
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.release import Refusal, Seen, Use, refuse_object, refuse_release
 from fsxsync.model.stub import StubMark
+from fsxsync.sync.interrupted import taken_back
 from fsxsync.sync.objects_seen import all_of, see_objects
 from fsxsync.sync.reconcile import Delta, local_delta
 from fsxsync.sync.served import Served
@@ -376,7 +377,7 @@ def _is_done(served: Served, one: Candidate, base: Base) -> bool:
         return one.local.size == 0 or (base.released and one.local.blocks <= STUB_BLOCKS)
     if base.released:
         return False
-    local = _now(served, path)
+    local = taken_back(served, path, base, _now(served, path))
     if local is None or local.stub is None or local_delta(base, local) is not Delta.SAME:
         return False
     served.shared.catalog.files.put(finished(served, path, base, base.with_local(local), local))

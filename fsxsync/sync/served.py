@@ -19,7 +19,7 @@ from fsxsync.model.association import Association
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 from fsxsync.model.keys import key_of
 from fsxsync.model.measures import Histogram, Measures
-from fsxsync.ports import Front, Mover, ObjectStore
+from fsxsync.ports import Front, Mover, ObjectHint, ObjectStore
 from fsxsync.sync.courtesy import Courtesy
 from fsxsync.sync.doubt import Doubt, settled
 from fsxsync.sync.filters import Filters
@@ -327,25 +327,25 @@ class Served:
         """It is a write of ours, lately: a listing may show it that was read before its row was written."""
         return (key, etag) in self._echoes
 
-    def is_echo(self, key: str, etag: str | None, base: Base | None, happened_ns: int | None = None) -> bool:
+    def is_echo(self, hint: ObjectHint, base: Base | None) -> bool:
         """Take one expected echo back. True only if the state agrees: ``base`` holds what the event tells of.
 
         Each of our writes makes one event, so that a second one of the same etag is somebody else's: new metadata for
-        the same bytes. So is one of what happened after all that the row knows, which is told in whole seconds: our own
-        event may have come before we expected it.
+        the same bytes. So is one of another version, and one of what happened after all that the row knows, which is
+        told in whole seconds: our own event may have come before we expected it.
         """
-        if etag is None:
+        if hint.etag is None:
             return False
-        if happened_ns is not None and base is not None and happened_ns >= base.last_modified_ns + 10**9:
+        if hint.happened_ns is not None and base is not None and hint.happened_ns >= base.last_modified_ns + 10**9:
             return False
-        left = self._echoes.get((key, etag), 0)
+        left = self._echoes.pop((hint.key, hint.etag), 0)
         if left == 0:
             return False
-        if left == 1:
-            del self._echoes[key, etag]
-        else:
-            self._echoes[key, etag] = left - 1
-        if base is None or base.etag != etag:
+        if left > 1:
+            self._echoes[hint.key, hint.etag] = left - 1
+        if base is None or base.etag != hint.etag:
+            return False
+        if hint.version_id is not None and base.version_id not in {None, hint.version_id}:
             return False
         self.counts.echoes_dropped += 1
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
+from functools import partial
 
 import trio
 
@@ -116,6 +117,8 @@ class Service:
                 nursery.start_soon(self.poller.run)
             else:
                 self._on_listed()
+                if served.association.policy.imports:
+                    nursery.start_soon(partial(self.poller.run, at_once=False))
             served.shared.catalog.changelog.wake(served.id, served.shared.now_ns())
             served.wake()
             await served.filters_stale.wait()

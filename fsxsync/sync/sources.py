@@ -47,25 +47,29 @@ class Poller:
         self.consent = Consent()
         self.is_running = False
 
-    async def run(self) -> None:
-        """Poll for ever; the first listing at once.
+    async def run(self, *, at_once: bool = True) -> None:
+        """Poll for ever; the first listing at once, or when it is due.
 
         Raises:
             RepositoryError: the supervisor marks the association MISCONFIGURED and starts this again.
         """
         self.is_running = True
         try:
-            await self._poll()
+            await self._poll(0.0 if at_once else self._pause_s)
         finally:
             self.is_running = False
 
-    async def _poll(self) -> None:
+    @property
+    def _pause_s(self) -> float:
+        return self._served.association.poll_s or math.inf
+
+    async def _poll(self, pause_s: float) -> None:
         while True:
+            with trio.move_on_after(pause_s):  # the next one is due, or asked for
+                await self._wanted.wait()
             self._wanted = trio.Event()
             cost_s = await self._read()
-            pause_s = self._served.association.poll_s or math.inf
-            with trio.move_on_after(max(pause_s, cost_s * POLL_COST_SHARE)):  # the next one is due, or asked for
-                await self._wanted.wait()
+            pause_s = max(self._pause_s, cost_s * POLL_COST_SHARE)
 
     async def _read(self) -> float:
         before = time.process_time()  # of all that runs: a busy daemon is no worse for polling a little less

@@ -342,13 +342,21 @@ class DeleteStage:
     def check(self) -> None:
         if self._task.order.accept_deletes:
             return
-        files = self.served.shared.catalog.files
-        gone = self.served.shared.catalog.tasks.count_gone(self._task.id, self._found_by)
-        known = max(gone, sum(files.count_under(self.served.id, under) for under in self._unders))
+        catalog, found = self.served.shared.catalog, (self._task.id, self._found_by)
+        gone, gone_files = catalog.tasks.count_gone(*found), catalog.tasks.count_gone_files(*found)
+        known = [catalog.files.count_objects(self.served.id, under) for under in self._unders]
+        files = max(gone_files, sum(count for count, _ in known))
         if self._remote:
-            why = brakes.implausible_listing(known, gone, known - gone)
-        else:
-            why = brakes.implausible_scan(known, gone)
+            markers = max(gone - gone_files, sum(count for _, count in known))
+            why = brakes.implausible_listing(
+                files + markers,
+                gone,
+                files - gone_files,
+                missing_files=gone_files,
+                markers=markers - (gone - gone_files),
+            )
+        else:  # an empty directory is left of a disk that is not mounted
+            why = brakes.implausible_scan(files, gone_files)
         if why:
             raise DeletesRefused(f"deletes of {self.served.association.file_system_path}", why)
 

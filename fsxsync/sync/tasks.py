@@ -231,7 +231,8 @@ class TaskRunner:
             counts = task.counts.plus(succeeded=batch.quiet + done.succeeded, failed=failed, moved=done.moved)
             self._write(replace(task, counts=counts, cursor=Cursor(number, batch.after)), failures)
 
-        stage.check()
+        if not after:  # else it was believed before a restart, and some of it is done
+            stage.check()
         perform = partial(stage.perform, goes_on=goes_on)
         async with aclosing(stage.batches(after)) as batches, in_order(stage.at_once, perform, record) as begin:
             async for batch in batches:

@@ -16,7 +16,7 @@ from fsxsync.errors import FsxSyncError, LocalChanged
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree.beneath import ABSENT, check_path, open_beneath, open_pinned, proc_path, shown, translated, tree_error
-from fsxsync.tree.identify import identify, identify_fd, local_of_core
+from fsxsync.tree.identify import identify, identify_fd, local_of_core, same_file
 from fsxsync.tree.moments import Moments
 from fsxsync.tree.xattrs import read_xattrs, write_xattrs
 
@@ -156,6 +156,26 @@ def _of_mark(fd: int, moments: Moments, change: Callable[[], None]) -> None:
     except PermissionError:
         with moments.writable(fd):  # where it is so already, another moment was at its end just now
             change()
+
+
+def take_back(root_fd: int, dev: int, moments: Moments, path: bytes, found: Local) -> Local | None:
+    """Take the mark off a file that has all its data; its state then. None: it has a hole. Blocking, briefly.
+
+    Raises:
+        LocalChanged: it is not ``found`` any more. NoSpace. TreeError.
+    """
+    fd = open_write(root_fd, dev, moments, path, found.ino)
+    try:
+        with translated("taking back", path):
+            if not same_file(found, identify_fd(fd, dev)):
+                raise LocalChanged(f"taking back {shown(path)}", "it was changed meanwhile")
+            if os.lseek(fd, 0, os.SEEK_HOLE) < found.size:
+                return None
+            with durable("stub.unmark"):
+                _of_mark(fd, moments, lambda: os.removexattr(fd, XATTR))
+            return identify_fd(fd, dev)
+    finally:
+        os.close(fd)
 
 
 def remark(root_fd: int, dev: int, moments: Moments, path: bytes, expect: Local, mark: StubMark) -> Local:

@@ -249,6 +249,10 @@ class Tree:
         """See `releasing.release`."""
         return releasing.release(self.root_fd, self.dev, files)
 
+    def take_back(self, path: bytes, found: Local) -> Local | None:
+        """See `stubs.take_back`."""
+        return stubs.take_back(self.root_fd, self.dev, self._moments, path, found)
+
     def finish_release(self, path: bytes, found: Local, *, mtime_ns: int) -> Local:
         """See `releasing.finish`."""
         return releasing.finish(self.root_fd, self.dev, self._moments, path, found, mtime_ns=mtime_ns)

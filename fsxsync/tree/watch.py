@@ -271,7 +271,7 @@ class Watcher:
         if mask & flags.CREATE:
             self._coverage.appear(parent, name)
         elif mask & flags.DELETE:
-            if node is None or not node.wd:
+            if node is None or not node.wd or self._coverage.is_unknown(node):
                 self._reports.on_gone(path)  # nobody reported what was removed in it
             if node is not None:
                 self._table.drop(node)

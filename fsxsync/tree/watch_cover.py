@@ -87,6 +87,10 @@ class Coverage:
         """A directory of unknown content stands there."""
         return self.walks.start(Walk(self.table.place(parent, name), report=True))
 
+    def is_unknown(self, node: Directory) -> bool:
+        """Its content was not reported yet: what went before it was watched, nobody tells of."""
+        return any(walk.report and walk.top is node for walk in self.walks.open)
+
     # ------------------------------------------------------------- walks
 
     async def look(self, inotify: Any, batch: list[Item]) -> None:

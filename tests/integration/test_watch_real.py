@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -21,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fsxsync import _core
-from fsxsync.tree import watch_walk
+from fsxsync.tree import watch_cover, watch_walk
 from fsxsync.tree.watch import Watcher
 
 QUEUE = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
@@ -644,3 +645,29 @@ def test_whatever_is_done_every_path_that_differs_afterwards_is_hinted_at(
     finally:
         os.close(fd)
         shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+async def test_a_directory_that_goes_before_what_was_in_it_was_looked_at_is_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, is_held: bool
+) -> None:
+    """What lay in it was removed before it was watched, and it right after: nobody else tells of the first. Where
+    somebody has it open, its watch ends later than its name."""
+    held: list[int] = []
+
+    def look(inotify: Any, *arguments: Any) -> Any:
+        found = watch_walk.look(inotify, *arguments)
+        if any(seen.path == b"d" for seen in found):
+            if is_held:
+                held.append(os.open(world.root / "d", os.O_RDONLY))
+            (world.root / "d").rmdir()
+        return found
+
+    async with world.watched() as watcher:
+        monkeypatch.setattr(watch_cover, "look", look)
+        (world.root / "d").mkdir()
+        seen = await world.after(watcher)
+        for fd in held:
+            os.close(fd)
+
+        assert (b"d" in seen.gone, b"d" in seen.subtrees) == (True, False)

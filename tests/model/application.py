@@ -172,8 +172,10 @@ class Application(BucketUser):
         if old == new or new.startswith(old + "/"):
             return
         is_directory = (self.behind / old).is_dir()
-        moved = self._things_at(old)
-        if self._work(act, *([] if is_directory else [new])):
+        moved, inode = self._things_at(old), inode_of(self.behind / old)
+        done = self._work(act, *([] if is_directory else [new]))
+        # A daemon that dies may have done what it could not answer any more.
+        if done or (inode and inode_of(self.behind / new) == inode):
             for below, things in moved.items():
                 self._brought(new + below, *self._contents_of(old + below, things))
 

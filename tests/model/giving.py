@@ -40,8 +40,10 @@ class Giver(Application):
     def chmod(self, path: str, mode: int) -> None:
         def act(root: Path) -> None:
             if not (root / path).is_symlink():
+                was = stat.S_IMODE((root / path).stat().st_mode)
                 (root / path).chmod(mode)
-                self._note(path, mode=mode)
+                if mode != was:  # what it has already nobody can see that somebody wished
+                    self._note(path, mode=mode)
 
         self._work(act)
 
@@ -50,8 +52,10 @@ class Giver(Application):
         """Also of a symlink. Who is not root may not."""
 
         def act(root: Path) -> None:
+            was = (root / path).lstat()
             os.chown(root / path, uid, gid, follow_symlinks=False)
-            self._note(path, owner=(uid, gid))
+            if (was.st_uid, was.st_gid) != (uid, gid):
+                self._note(path, owner=(uid, gid))
 
         self._work(act)
 

@@ -8,6 +8,7 @@ before the steps have their turn with FSXSYNC_MODEL_EXAMPLES (any number).
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 import uuid
@@ -319,13 +320,13 @@ def attributes(stage: Stage) -> None:
     key = world.prefix + path
     with world.store.still():
         there = world.s3.head_object(Bucket=world.bucket, Key=key)
-        world.s3.copy_object(
-            Bucket=world.bucket,
-            Key=key,
-            CopySource={"Bucket": world.bucket, "Key": key},
-            MetadataDirective="REPLACE",
-            Metadata={**there["Metadata"], "fsxsync-xattrs": "colour=cmVk"},
+        said = {**there["Metadata"], "fsxsync-xattrs": "colour=cmVk"}
+        source = {"Bucket": world.bucket, "Key": key}
+        answer = world.s3.copy_object(
+            Bucket=world.bucket, Key=key, CopySource=source, MetadataDirective="REPLACE", Metadata=said
         )
+        etag, version_id = answer["CopyObjectResult"]["ETag"].strip('"'), answer.get("VersionId")
+        world.store.history.add(world.place_of(path), etag, by_ours=False, version_id=version_id)
         world.announce(path)
 
 
@@ -369,6 +370,8 @@ def _another_bucket(stage: Stage, **options: object) -> Iterator[str]:
     def clear() -> None:
         for known in [row["id"] for row in world.client.associations() if row["path"] == "/other"]:
             world.client.delete(known, delete_data=True, force=True, hydrate=False)
+        # A daemon that dies in the middle of that leaves data of no association.
+        shutil.rmtree(world.made.tree / "other", ignore_errors=True)
 
     stage.ask(about=clear)  # left by a daemon that died
     stage.ask(about=lambda: world.client.associate(wanted))

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.hydrating import World
 
 from fsxsync.catalog.changelog import Hint
 from fsxsync.catalog.database import Catalog
 from fsxsync.errors import LocalChanged, TreeError
-from fsxsync.model.identity import Base, Kind
+from fsxsync.model.identity import Base, Kind, base_of
 from fsxsync.model.stub import StubMark
+from fsxsync.sync.bulk import import_new
 from fsxsync.tree.tree import NewStub, Tree
 
 A = "dra-00000000000000001"
@@ -183,3 +185,25 @@ def test_a_listing_shows_the_version_of_a_row_or_not(
     (known,) = catalog.files.iterate_known(A)
 
     assert known.matches_listing(etag, size, last_modified_s * 10**9) is same
+
+
+async def test_a_stale_page_brings_back_nothing_that_somebody_removed(tmp_path: Path) -> None:
+    """An event brought the object in between, and the file was removed: the row tells that it was here."""
+    world = World(tmp_path)
+    try:
+        path = world.stub("f", b"data")
+        page = [(b"f", listed) for batch in world.store.list_pages("") for listed in batch]
+        local, remote = world.tree.identify(b"f"), await world.store.head("f")
+        assert local is not None
+        assert remote is not None
+        world.catalog.files.put(base_of("dra-1", b"f", local, remote))
+        path.unlink()
+        async with world.daemon() as daemon:
+            assert list(await import_new(daemon.served, page, until_ns=HELD)) == [b"f"]
+            row = world.catalog.files.get("dra-1", b"f")
+
+        assert not path.exists()
+        assert row is not None
+        assert row.ino == local.ino
+    finally:
+        world.close()

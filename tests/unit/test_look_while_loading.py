@@ -18,6 +18,7 @@ from fsxsync.model.identity import Remote, base_of
 from fsxsync.model.stub import XATTR
 from fsxsync.ports import ObjectHeaders
 from fsxsync.sync.acting import Next
+from fsxsync.sync.intake import Intake
 from fsxsync.sync.look import look
 from fsxsync.tree.tree import Tree
 
@@ -268,6 +269,33 @@ async def test_an_attribute_set_while_a_file_is_loaded_is_a_change_where_these_t
         assert row is not None
         assert now is not None
         assert row.matches_local(now)
+        assert [entry.path for entry in world.catalog.changelog.pending("dra-1", b"", 10)] == [b"f"] * exports
+
+
+@pytest.mark.parametrize("exports", [True, False])
+async def test_an_attribute_set_on_a_file_of_which_a_part_is_loaded_is_a_change_where_these_travel(
+    world: World, *, exports: bool
+) -> None:
+    """The rest is never loaded, so that no end of that tells of it."""
+    path = world.stub("f", os.urandom(8 * CHUNK))
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    assert remote is not None
+    world.catalog.files.put(base_of("dra-1", b"f", local, remote))
+    async with world.daemon() as daemon:
+        daemon.served.association = replace(daemon.served.association, export_xattrs=exports)
+        intake = Intake(daemon.shared, lambda _: daemon.served)
+        daemon.mover.passing = {0}
+        with daemon.reader("f") as reader:
+            await reader.read(0, 10)
+            intake.changed(b"f", noticed=True)
+            intake.flush()
+            assert world.catalog.changelog.pending("dra-1", b"", 10) == []
+
+            os.setxattr(path, "user.a", b"1")
+            intake.changed(b"f")
+            intake.flush()
+
         assert [entry.path for entry in world.catalog.changelog.pending("dra-1", b"", 10)] == [b"f"] * exports
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,12 +192,8 @@ async def test_a_mode_set_after_an_upload_that_a_crash_ended_is_exported(
     assert world.catalog.moves.get("dra-1", b"f") is None
 
 
-@pytest.mark.parametrize("here", ["written", "described"])
-async def test_metadata_that_could_not_be_given_to_a_file_come_with_the_next_look(
-    world: World, monkeypatch: pytest.MonkeyPatch, here: str
-) -> None:
-    """Somebody set the owner there while the file was written, or its mode set, here, and it is written again when the
-    object has both: what the object got from the other side is no news to be taken back."""
+async def described_on_both_sides(world: World, *, theirs: int) -> Path:
+    """A file that was in sync; since then its object got another owner, and that mode."""
     body = b"as it was"
     path = world.stub("f", body)
     path.chmod(0o644)
@@ -210,8 +207,19 @@ async def test_metadata_that_could_not_be_given_to_a_file_come_with_the_next_loo
     assert local is not None
     assert remote is not None
     world.catalog.files.put(base_of("dra-1", b"f", local, remote, content_hash=_core.xxh3_128(body)))
-    theirs = known._replace(uid=1000, gid=1000, mode=0o640 if here == "written" else 0o644)
-    world.store.outside_put("f", body, metadata=to_user_metadata(Kind.FILE, theirs))
+    said = to_user_metadata(Kind.FILE, known._replace(uid=1000, gid=1000, mode=theirs))
+    world.store.outside_put("f", body, metadata=said)
+    return path
+
+
+@pytest.mark.parametrize("then", ["is written again", "the daemon dies", "the daemon dies, and it is written again"])
+@pytest.mark.parametrize("here", ["written", "described"])
+async def test_metadata_that_could_not_be_given_to_a_file_come_with_the_next_look(
+    world: World, monkeypatch: pytest.MonkeyPatch, here: str, then: str
+) -> None:
+    """Somebody set the owner there while the file was written, or its mode set, here, and when the object has both the
+    file can't be given them: what the object got from the other side is no news to be taken back."""
+    path = await described_on_both_sides(world, theirs=0o640 if here == "written" else 0o644)
     if here == "written":
         path.write_bytes(b"once")
     else:
@@ -219,8 +227,11 @@ async def test_metadata_that_could_not_be_given_to_a_file_come_with_the_next_loo
     copies = world.store.copy
 
     def again() -> None:
-        with path.open("ab") as stream:
-            stream.write(b" and again")
+        if "written" in then:
+            with path.open("ab") as stream:
+                stream.write(b" and again")
+        if "dies" in then:
+            raise Crash
 
     async def upload(*args: Any, **kwargs: Any) -> Any:
         done = await uploaded(*args, **kwargs)
@@ -228,7 +239,8 @@ async def test_metadata_that_could_not_be_given_to_a_file_come_with_the_next_loo
         return done
 
     async def copy(*args: Any, **kwargs: Any) -> Any:
-        done = await copies(*args, **kwargs)
+        done = replace(await copies(*args, **kwargs), etag="of-the-copy")  # as with a KMS key
+        world.store.objects["f"] = replace(world.store.objects["f"], etag=done.etag)
         again()
         return done
 
@@ -236,11 +248,21 @@ async def test_metadata_that_could_not_be_given_to_a_file_come_with_the_next_loo
         with monkeypatch.context() as patch:
             patch.setattr(daemon.mover, "upload", upload)
             patch.setattr(world.store, "copy", copy)
-            await look(daemon.served, OF_FILE, policy=Policy())
+            with pytest.raises(Crash) if "dies" in then else nullcontext():
+                await look(daemon.served, OF_FILE, policy=Policy())
+        if "dies" not in then:
+            assert [entry.remote for entry in world.catalog.changelog.pending("dra-1", b"", 9)] == [True]
+    async with world.daemon() as daemon:
         monkeypatch.setattr(daemon.mover, "upload", uploaded)
-        for _ in range(3):
-            outcome = await look(daemon.served, OF_FILE, policy=Policy())
+        entry = replace(OF_FILE, remote=False, attempts=1)  # as after a failure
+        for _ in range(4):
+            outcome = await look(daemon.served, entry, policy=Policy())
+            hints = world.catalog.changelog.pending("dra-1", b"", 9)
+            entry = replace(OF_FILE, remote=outcome.remote or any(hint.remote for hint in hints))
     assert outcome.next is Next.DONE
+    assert world.catalog.moves.get("dra-1", b"f") is None
+    if here == "described" and "dies" in then:
+        assert any(hint.remote for hint in hints)  # also if the file is as it was again
 
     mode = 0o640 if here == "written" else 0o600
     status, there = path.stat(), await world.store.head("f")

@@ -14,7 +14,7 @@ from support.hydrating import MTIME_NS, Daemon, World, is_stub
 from fsxsync import _core
 from fsxsync.catalog.changelog import Entry, Hint
 from fsxsync.catalog.files import Files
-from fsxsync.errors import AccessDenied, RepositoryError
+from fsxsync.errors import AccessDenied, LocalChanged, RepositoryError
 from fsxsync.model.identity import Base, base_of
 from fsxsync.model.release import Refusal
 from fsxsync.sync import releaser
@@ -132,6 +132,36 @@ async def test_a_crash_loses_nothing_and_what_is_left_is_finished(
         assert has_data(path) is not row.released
         assert await read_whole(daemon, "f") == BODY
     assert world.store.objects == versions  # nothing was exported
+
+
+@pytest.mark.parametrize("goes_on", ["the scan", "the task", "a reader"])
+@pytest.mark.parametrize("how", ["in place", "shorter", "longer"])
+async def test_what_was_written_after_a_release_that_a_crash_interrupted_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch, how: str, goes_on: str
+) -> None:
+    """It had its mark and all its data: nobody could see that it was none of the ordinary files any more."""
+    path = await synced(world, "f")
+    with monkeypatch.context() as patch:
+        patch.setattr(_core, "syncfs", crash_after(_core.syncfs))
+        async with world.daemon() as daemon:
+            with pytest.RaisesGroup(Crash, flatten_subgroups=True):
+                await release_one(daemon, world)
+    assert is_stub(path)
+    with path.open("r+b") as file:
+        if how != "in place":
+            file.truncate(0)
+        file.write({"in place": b"mine", "shorter": b"mine", "longer": BODY + b"mine"}[how])
+    written = path.read_bytes()
+
+    async with world.daemon() as daemon:
+        if goes_on == "the task":
+            assert await release_one(daemon, world) is not None
+        if goes_on == "a reader" and how == "in place":
+            with daemon.reader("f") as reader, pytest.raises(LocalChanged):
+                await reader.read(0, 10)
+        with pytest.raises(NotImplementedError):  # that is the upload
+            await look(daemon.served, TOLD)
+        assert (path.read_bytes(), is_stub(path)) == (written, False)
 
 
 async def test_a_reader_that_comes_while_marks_are_flushed_is_let_in_and_the_file_stays(
