@@ -18,7 +18,7 @@ from fsxsync.errors import (
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote, base_of
 from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.model.stub import StubMark
-from fsxsync.sync import conflicts
+from fsxsync.sync import conflicts, links
 from fsxsync.sync.carrying import dress
 from fsxsync.sync.exporter import set_metadata
 from fsxsync.sync.loading import load_object, object_of
@@ -152,6 +152,7 @@ async def import_object(served: Served, path: bytes, action: Action) -> Base:
         else:
             async with served.shared.let_go(local.ino):
                 placed = tree.exchange_in(staged, tree_path, local)
+            links.look_at_others(served, path, local)
     served.counts.imported += 1
     served.counts.imported_bytes += remote.size
     served.shared.invalidate(tree_path, *([local.ino] if local else []), data=True)
@@ -267,6 +268,7 @@ async def import_delete(served: Served, path: bytes, action: Action) -> None:
     if local is not None:
         async with served.shared.let_go(local.ino):
             tree.remove(tree_path, local)
+        links.look_at_others(served, path, local)
         served.counts.deleted_local += 1
         served.shared.invalidate(tree_path, local.ino, data=True)
     gone = [path, *_remove_implied_parents(served, path)]
@@ -326,6 +328,7 @@ async def keep_both(served: Served, path: bytes, action: Action) -> tuple[Base, 
                 if there is None or there.ino != local.ino:
                     served.shared.catalog.conflicts.delete_copy(served.id, kept)
                 raise
+            links.look_at_others(served, path, local)
     served.counts.imported += 1
     served.counts.imported_bytes += remote.size
     served.shared.invalidate(served.tree_path(path), local.ino, data=True)

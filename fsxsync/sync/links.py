@@ -52,6 +52,16 @@ def stand_alone(served: Served, path: bytes, base: Base | None) -> None:
             return
 
 
+def look_at_others(served: Served, path: bytes, local: Local) -> None:
+    """The file lost this name. What was done to it by that, a moment ago, would be told of the name only, which is
+    another file's now."""
+    if local.nlink < 2 or local.kind is not Kind.FILE:
+        return
+    for row in served.shared.other_names(local.ino, served.id, path):
+        if (owner := served.shared.served.get(row.association)) is not None:
+            owner.add_hint(row.path, local=True, ino=local.ino)
+
+
 def name_own_object(served: Served, base: Base | None, local: Local | None) -> Local | None:
     """Should a crash have kept `stand_alone` from it: a reader found nothing under the key that the mark names.
 

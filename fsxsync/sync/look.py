@@ -16,7 +16,7 @@ import trio
 
 from fsxsync.catalog.changelog import Entry
 from fsxsync.errors import KeyRefused, LocalChanged, ObjectChanged, ObjectEncrypted, TypeClash
-from fsxsync.model.association import OnConflict, Policy
+from fsxsync.model.association import Event, OnConflict, Policy
 from fsxsync.model.doubt import Trust
 from fsxsync.model.identity import Base, Kind, Local, Remote
 from fsxsync.model.open_conflict import Conflict, LocalVersion
@@ -258,7 +258,7 @@ async def _read_closer(served: Served, path: bytes, base: Base | None, local: Lo
 async def _follow(served: Served, path: bytes, local: Local, policy: Policy) -> bool:
     """Copy the object of a file that was renamed to this path. False if it was not, or nothing is there to copy."""
     source = await renames.source_of(served, path, local)
-    if source is None or not policy.exports:
+    if source is None or not {Event.NEW, Event.CHANGED} & policy.exports:
         return False
     local = with_xattrs(served, path, source, local)
     return await renames.export_rename(served, path, local, source, replaces=None) is not None

@@ -14,6 +14,7 @@ from fsxsync.catalog.changelog import Entry
 from fsxsync.errors import FsxSyncError
 from fsxsync.model.identity import Base, base_of
 from fsxsync.sync import links
+from fsxsync.sync.intake import Intake
 from fsxsync.sync.look import look
 from fsxsync.sync.served import Served
 
@@ -74,3 +75,31 @@ async def test_a_crash_leaves_no_name_with_an_object_that_is_gone(
             await look_at(daemon, name)  # who could not read it asked for that
             with daemon.reader(name) as reader:
                 assert await reader.read(0, len(BODY)) == BODY
+
+
+@pytest.mark.parametrize("there", ["replaced", "deleted"])
+async def test_a_mode_set_by_a_name_that_an_import_takes_counts_for_the_other(world: World, there: str) -> None:
+    """What inotify tells is read a moment later: the name that it was done by is another file's then, or gone."""
+    path = world.stub("a", BODY)
+    path.chmod(0o644)
+    os.link(path, path.with_name("b"))
+    world.store.outside_put("b", BODY)
+    for name in "ab":
+        local, remote = world.tree.identify(name.encode()), await world.store.head(name)
+        assert local is not None
+        world.catalog.files.put(base_of("dra-1", name.encode(), local, remote))
+    path.chmod(0o600)
+    if there == "replaced":
+        world.store.outside_put("a", b"another one's")
+    else:
+        world.store.outside_delete("a")
+    async with world.daemon() as daemon:
+        intake = Intake(daemon.shared, lambda _: daemon.served)
+        intake.changed(b"a", noticed=True)
+        await look_at(daemon, "a")
+        intake.flush()
+
+        pending = [entry.path for entry in world.catalog.changelog.pending("dra-1", b"", 10)]
+        assert b"b" in pending
+        await look_at(daemon, "b")
+    assert world.store.objects["b"].metadata["file-permissions"] == "0100600"

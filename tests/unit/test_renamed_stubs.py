@@ -64,6 +64,23 @@ async def test_a_released_file_is_loaded_where_its_object_can_not_follow(
         assert renamed.read_bytes() == b"small"
 
 
+async def test_a_rename_exports_nothing_where_only_deletes_are_exported(world: World) -> None:
+    """Also where the first look asks the repository for nothing else."""
+    path = world.stub("f", b"small")
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    assert remote is not None
+    world.catalog.files.put(base_of("dra-1", b"f", local, remote))
+    path.rename(path.with_name("g"))
+    policy = Policy(exports=frozenset({Event.DELETED}))
+    async with world.daemon() as daemon:
+        for name in (b"g", b"g", b"f"):
+            await look(daemon.served, replace(told(name), remote=False), policy=policy)
+
+    assert world.store.objects == {}
+    assert path.with_name("g").read_bytes() == b"small"
+
+
 async def test_the_object_of_a_released_file_follows_it_to_where_a_directorys_marker_is(world: World) -> None:
     path = world.stub("f", b"small")
     local, remote = world.tree.identify(b"f"), await world.store.head("f")
