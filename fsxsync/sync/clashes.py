@@ -24,6 +24,7 @@ async def part(served: Served, conflict: Conflict, keep: Keep) -> None:
     if keep is Keep.LOCAL:
         await served.store.delete(key, expect=remote)
         forget_problems(served, conflict.path)
+        served.add_hint(conflict.path, remote=True)  # its other form, `a/` or `a`, may be in the way as well
         return
     if local.kind is Kind.DIRECTORY:
         await _beside_directory(served, conflict, remote, local, keep)

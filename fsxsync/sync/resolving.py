@@ -50,11 +50,18 @@ async def resolve(served: Served, path: bytes, keep: Keep, loader: Loader) -> li
     for conflict in chosen:
         try:
             async with alone(served, [one for one in (conflict.path, conflict.kept_as) if one]):
+                _check_open(served, conflict)
                 await _resolve(served, conflict, keep, loader)
         except (LocalChanged, ObjectChanged, ObjectMissing) as error:
             raise ConflictMoved(error.what, error.why) from error
         _tell(served, conflict, keep)
     return chosen
+
+
+def _check_open(served: Served, conflict: Conflict) -> None:
+    """A look that was waited for may have ended it: what is found of it now would list it anew."""
+    if conflict.kept_as not in {one.kept_as for one in served.shared.catalog.conflicts.at(served.id, conflict.path)}:
+        raise ConflictMoved(f"conflict at {shown(served, conflict.path)}", "it is over by now")
 
 
 def _tell(served: Served, conflict: Conflict, keep: Keep) -> None:

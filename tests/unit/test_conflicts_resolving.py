@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from fsxsync.model.identity import Kind, Local, Posix, base_of
 from fsxsync.model.metadata import to_user_metadata
 from fsxsync.model.open_conflict import Conflict, ConflictKind, Keep
 from fsxsync.model.xattrs import encode_xattrs
+from fsxsync.sync import resolving
 from fsxsync.sync.acting import Next
 from fsxsync.sync.bulk import HELD_NS, import_new
 from fsxsync.sync.filters import Filters
 from fsxsync.sync.look import look
 from fsxsync.sync.resolving import alone, resolve
+from fsxsync.sync.served import Served
 
 A = "dra-1"
 TOLD = Entry(A, b"f", True, True, None, 0, 0, 1, 0, None, None, "")
@@ -160,6 +163,50 @@ async def test_an_object_that_is_deleted_while_it_is_put_beside_ends_the_choice(
         await look(daemon.served, TOLD)
         assert world.catalog.conflicts.all(A) == []
         assert (world.tree.root / "f").is_dir()
+
+
+async def test_a_clash_that_a_look_ended_is_not_listed_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look was under way when somebody decided: the object went. What stands in its way was changed."""
+    below = replace(TOLD, path=b"f/x")
+    file = world.tree.root / "f"
+    file.write_bytes(b"in the way")
+    world.store.outside_put("f/x", b"there")
+    waits = resolving.alone
+
+    @asynccontextmanager
+    async def after_a_look(served: Served, paths: Iterable[bytes]) -> AsyncIterator[None]:
+        world.store.outside_delete("f/x")
+        await look(served, below)
+        async with waits(served, paths):
+            yield
+
+    async with world.daemon() as daemon:
+        with pytest.raises(TypeClash):
+            await look(daemon.served, below)
+        file.write_bytes(b"in the way, and changed")
+        monkeypatch.setattr(resolving, "alone", after_a_look)
+        with pytest.raises(ConflictMoved):
+            await resolve(daemon.served, b"f/x", Keep.REMOTE, daemon.hydrator)
+        assert world.catalog.conflicts.all(A) == []
+        assert file.read_bytes() == b"in the way, and changed"
+
+
+async def test_the_other_object_that_clashes_at_a_path_is_told_of_after_the_first(world: World) -> None:
+    """`f/x` and `f/x/` below a file: whoever gives up the one has decided nothing on the other."""
+    below = replace(TOLD, path=b"f/x")
+    (world.tree.root / "f").write_bytes(b"in the way")
+    world.store.outside_put("f/x", b"there")
+    world.store.outside_put("f/x/", b"")
+    async with world.daemon() as daemon:
+        with pytest.raises(TypeClash):
+            await look(daemon.served, below)
+        await resolve(daemon.served, b"f/x", Keep.LOCAL, daemon.hydrator)
+        assert list(world.store.objects) == ["f/x/"]
+        (hint,) = world.catalog.changelog.pending(A, b"f/x", 9)
+        assert hint.remote
+        with pytest.raises(TypeClash):
+            await look(daemon.served, below)
+        assert [one.path for one in world.catalog.conflicts.all(A)] == [b"f/x"]
 
 
 async def test_a_write_between_look_and_exchange_ends_the_choice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
