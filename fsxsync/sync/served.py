@@ -6,7 +6,7 @@ import collections
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -15,6 +15,7 @@ from fsxsync.catalog.changelog import Hint
 from fsxsync.catalog.database import Catalog
 from fsxsync.config import Settings
 from fsxsync.crashpoint import now_ns
+from fsxsync.errors import TreeError
 from fsxsync.model.association import Association
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 from fsxsync.model.keys import key_of
@@ -306,8 +307,13 @@ class Served:
         ino: int | None = None,
         delay_s: float = 0.0,
     ) -> None:
-        """Ask for a look at one path."""
+        """Ask for a look at one path. ``ino``: the file that was there when somebody knew. If another one stands there
+        by now, the hint has to name that: an object is not deleted while a hint tells where its file went."""
         settings = self.shared.settings
+        if ino is not None:
+            with suppress(TreeError):  # then the look will say so
+                here = self.shared.tree.identify(self.tree_path(path))
+                ino = here.ino if here is not None else ino
         self.shared.catalog.changelog.add(
             [Hint(self.id, path, local=local, remote=remote, ino=ino)],
             now_ns=self.shared.now_ns(),

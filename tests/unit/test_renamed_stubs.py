@@ -18,8 +18,9 @@ from fsxsync.model.association import Event, Policy
 from fsxsync.model.identity import Kind, Posix, base_of
 from fsxsync.model.metadata import to_user_metadata
 from fsxsync.ports import ObjectHeaders, Written
-from fsxsync.sync import looker
+from fsxsync.sync import looker, moves
 from fsxsync.sync.look import look
+from fsxsync.sync.reconcile import Action, Verdict
 
 
 @pytest.fixture
@@ -181,3 +182,34 @@ async def test_a_file_that_is_renamed_while_its_object_gets_another_etag_keeps_i
             assert await reader.read(0, 8) == b"in parts"
         assert world.catalog.problems.count("dra-1") == 0
     assert world.store.objects["g"].metadata["file-permissions"] == "0100600"
+
+
+@pytest.mark.parametrize("again", ["by its look", "by the note of an upload"])
+async def test_a_hint_of_the_file_before_hides_no_renamed_one(world: World, *, again: str) -> None:
+    """Somebody renamed a released file over one that is looked at: the next look, or a start, names the one of before.
+    By that nobody would find where the data of the old name's object is needed, and it would be deleted."""
+    await world.store.put("g", b"before", ObjectHeaders(posix=Posix(), kind=Kind.FILE), replaces=None)
+    path = world.stub("f", b"small")
+    local, remote = world.tree.identify(b"f"), await world.store.head("f")
+    assert local is not None
+    assert remote is not None
+    row = base_of("dra-1", b"f", local, remote)
+    world.catalog.files.put(row)
+    renamed = path.with_name("g")
+    renamed.write_bytes(b"before")
+    before = world.tree.identify(b"g")
+    assert before is not None
+    async with world.daemon() as daemon:
+        served = daemon.served
+        moves.uploading(served, b"g", Action(Verdict.EXPORT, None, before, None))
+        path.rename(renamed)
+        served.add_hint(b"g", local=True, ino=local.ino)  # as whoever saw it has it
+        if again == "by its look":
+            served.add_hint(b"g", local=True, remote=True, ino=before.ino)
+        else:
+            moves.look_again(served)
+
+        await look(served, replace(told(b"f"), remote=False))
+        assert (await world.store.head("f")) is not None
+        found = [entry.path for entry in world.catalog.changelog.by_inode(local.ino)]
+        assert found == [b"g"]
