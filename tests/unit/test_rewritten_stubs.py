@@ -12,10 +12,12 @@ from support.hydrating import World, is_stub
 
 from fsxsync import _core
 from fsxsync.catalog.changelog import Entry
+from fsxsync.errors import NoSpace
 from fsxsync.model.identity import base_of
 from fsxsync.ports import ObjectHeaders, Written
 from fsxsync.sync.acting import Next
 from fsxsync.sync.look import look
+from fsxsync.tree.tree import Tree
 
 TOLD = Entry("dra-1", b"f", True, False, None, 0, 0, 1, 0, None, None, "")
 BODY = b"0123456789"
@@ -61,6 +63,25 @@ async def test_what_was_written_over_a_released_file_behind_the_mount_is_exporte
         assert (await look(daemon.served, TOLD)).next is Next.DONE
     assert path.read_bytes() == content == world.store.objects["f"].body
     assert not is_stub(path)
+    assert kinds(world) == []
+
+
+async def test_what_can_not_be_looked_into_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, or no right to read it: its object must not take its place all the same."""
+    path = await released(world)
+    path.write_bytes(b"new")
+
+    def full(*_: object) -> None:
+        raise NoSpace("taking back f", "no space")
+
+    async with world.daemon() as daemon:
+        with monkeypatch.context() as patch:
+            patch.setattr(Tree, "take_back", full)
+            assert (await look(daemon.served, TOLD)).next is Next.DONE
+        assert (path.read_bytes(), kinds(world)) == (b"new", ["damaged"])
+        monkeypatch.setattr(daemon.mover, "upload", uploaded)
+        assert (await look(daemon.served, TOLD)).next is Next.DONE
+    assert path.read_bytes() == b"new" == world.store.objects["f"].body
     assert kinds(world) == []
 
 
