@@ -65,7 +65,8 @@ def fate_of(row: Partial, local: Local | None, chunk_size: int, boot_id: str) ->
 
 def end_interrupted(shared: Shared, tree_path: bytes, row: Base, local: Local) -> None:
     """A daemon that was killed while a file came in one piece, of which nothing is remembered, left data in the stub,
-    and its mtime moved. Nobody wrote: the time is the row's. Who only set a time left no data."""
+    and its mtime moved: the time is the row's. Who only set a time left no data. The data stays: as far as anybody can
+    tell it may be somebody's."""
     if not row.released or local.ino != row.ino or local.mtime_ns == row.mtime_ns or local.ino in shared.hydrating:
         return
     if shared.catalog.partials.get(local.ino) is not None:
@@ -77,7 +78,7 @@ def end_interrupted(shared: Shared, tree_path: bytes, row: Base, local: Local) -
         fd = shared.tree.open_write(tree_path, local.ino)
         try:
             if holds_data(fd):
-                put_back(fd, tree_path, mtime_ns=row.mtime_ns, atime_ns=local.atime_ns, punch=True)
+                put_back(fd, tree_path, mtime_ns=row.mtime_ns, atime_ns=local.atime_ns, punch=False)
         finally:
             os.close(fd)
     except FsxSyncError as error:  # the next reader loads it all the same

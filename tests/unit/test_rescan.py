@@ -92,4 +92,4 @@ async def test_a_file_that_came_when_its_daemon_was_killed_has_its_own_time(worl
     assert path.stat().st_mtime_ns == (7 if ended == "touched" else MTIME_NS)
     assert is_stub(path)
     if ended == "killed":
-        assert path.read_bytes() == bytes(4)
+        assert path.read_bytes()[:2] == b"da"  # nothing is destroyed
