@@ -22,6 +22,9 @@ from fsxsync.tree.identify import identify, identify_fd, identify_many, local_of
 from fsxsync.tree.leases import is_open_for_writing
 from fsxsync.tree.staging import NewStub, Staged, Staging
 
+NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV}
+"""None is there, or what is there leads out of the tree."""
+
 
 class Places:
     """The names below one root, and the staging directory beside them."""
@@ -241,20 +244,24 @@ class Places:
         self.rescue(old, path)
 
     def rescue(self, old: bytes, path: bytes) -> bytes | None:
-        """Give a file that was taken out a name beside where it stood; its new path, None if its directory is gone
-        (then it stays in the staging directory)."""
+        """Give a file that was taken out a name beside where it stood, or in the nearest directory above that is there
+        yet; its new path, None if no name is free. Raises OSError; it stays in the staging directory then."""
         directory, _, name = path.rpartition(b"/")
-        now = self._staging.identify(old)
-        for attempt in range(1000):
-            beside = conflict_name(name, now.mtime_ns // 10**9, "recovered", attempt)
+        seconds = self._staging.identify(old).mtime_ns // 10**9
+        attempt = 0
+        while attempt < 1000:
+            beside = conflict_name(name, seconds, "recovered", attempt)
             kept = directory + b"/" + beside if directory else beside
             try:
                 self.keep(old, kept)
             except FileExistsError:
-                continue
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-            return kept
+                attempt += 1
+            except OSError as error:
+                if error.errno not in NO_DIRECTORY or not directory:
+                    raise
+                directory, attempt = directory.rpartition(b"/")[0], 0
+            else:
+                return kept
         return None
 
     def move(self, path: bytes, expect: Local, to: bytes) -> None:

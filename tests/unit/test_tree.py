@@ -672,20 +672,46 @@ def test_a_stub_without_a_note_goes_unless_somebody_cut_it(tmp_path: Path, name:
     again.close()
 
 
-def test_what_can_not_be_put_back_keeps_no_daemon_from_starting(tmp_path: Path) -> None:
+def out_of_its_place(tmp_path: Path, way: str) -> None:
+    """A daemon died while ``d/e/a`` was out, and the directory went or became something else before the next began."""
     tree = open_tree(tmp_path)
-    (tmp_path / "tree/d").mkdir()
-    (tmp_path / "tree/d/a").write_text("old")
-    judged = seen(tree, b"d/a")
-    (tmp_path / "staging/old-1.note").write_bytes(Note(b"d/a", judged.ino, 1, 1, None).encode())
-    (tmp_path / "tree/d/a").rename(tmp_path / "staging/old-1")
-    (tmp_path / "tree/d").rmdir()
-    (tmp_path / "tree/d").symlink_to("/")
+    (tmp_path / "tree/d/e").mkdir(parents=True)
+    (tmp_path / "tree/d/e/a").write_text("old")
+    judged = seen(tree, b"d/e/a")
+    (tmp_path / "staging/old-1.note").write_bytes(Note(b"d/e/a", judged.ino, 1, 1, None).encode())
+    (tmp_path / "tree/d/e/a").rename(tmp_path / "staging/old-1")
+    (tmp_path / "tree/d/e").rmdir()
+    if way == "is a link":
+        (tmp_path / "tree/d/e").symlink_to("/")
+    if way == "is a file":
+        (tmp_path / "tree/d/e").write_text("")
+    if way == "went with all above":
+        (tmp_path / "tree/d").rmdir()
     tree.close()
+
+
+@pytest.mark.parametrize("way", ["went", "is a link", "is a file", "went with all above"])
+def test_what_has_no_directory_any_more_is_put_into_the_nearest_above(tmp_path: Path, way: str) -> None:
+    out_of_its_place(tmp_path, way)
+    again = open_tree(tmp_path)
+    (rescued,) = again.rescued
+    again.close()
+    assert rescued.was == b"d/e/a"
+    assert rescued.now is not None
+    assert rescued.now.startswith(b"a.conflict-" if way == "went with all above" else b"d/a.conflict-")
+    assert (tmp_path / "tree" / os.fsdecode(rescued.now)).read_text() == "old"
+    assert staged_names(tmp_path) == []
+
+
+def test_what_can_not_be_put_back_keeps_no_daemon_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out_of_its_place(tmp_path, "went")
+    monkeypatch.setattr(placing.Places, "keep", no_room)
     for _ in range(2):
         again = open_tree(tmp_path)
         (rescued,) = again.rescued
-        assert (rescued.was, rescued.now) == (b"d/a", None)
+        assert (rescued.was, rescued.now) == (b"d/e/a", None)
         assert (tmp_path / "staging/old-1").read_text() == "old"
         again.close()
 
