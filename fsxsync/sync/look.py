@@ -84,7 +84,7 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     outcome = await _loaded_if_moved(served, path, policy, outcome)
     links.stand_alone(served, path, base)
     if outcome.next is not Next.DONE:
-        return outcome
+        return _going_on(served, path, base, outcome)
     if _moved_on_unseen(served, path, base, local):
         return Outcome(Next.AGAIN, local=True)
     return _made_way(served, path, local)
@@ -130,7 +130,7 @@ async def _part_with(served: Served, path: bytes, base: Base, entry: Entry, poli
     except TypeClash:
         files.delete(served.id, path)
         outcome = Outcome(Next.DONE, remote=True)
-    if outcome.next is not Next.DONE or files.get(served.id, path) == base:
+    if outcome.next is Next.LATER or files.get(served.id, path) == base:
         return outcome
     conflicts.look_again_below(served, path)
     return replace(outcome, local=True, next=Next.AGAIN)
@@ -164,6 +164,13 @@ def _made_way(served: Served, path: bytes, local: Local | None) -> Outcome:
         conflicts.close_copy_if_gone(served, path)
         conflicts.look_again_below(served, path)
     return DONE
+
+
+def _going_on(served: Served, path: bytes, base: Base | None, outcome: Outcome) -> Outcome:
+    """What waited for the name of a file whose row went is told now: by the next look a directory may stand there."""
+    if base is not None and served.shared.catalog.files.get(served.id, path) is None:
+        conflicts.look_again_below(served, path)
+    return outcome
 
 
 def _moved_on_unseen(served: Served, path: bytes, base: Base | None, local: Local | None) -> bool:

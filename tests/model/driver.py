@@ -232,16 +232,17 @@ def _keep(state: Path, into: Path) -> None:
         shutil.copy(file, into)
 
 
-def shorten(plan: Plan, daemons: Daemons, *, minutes: float, tries: int = 2) -> Plan:
-    """A plan with fewer steps that fails too: whatever can be left out is, halves first."""
+def shorten(plan: Plan, daemons: Daemons, *, minutes: float, failing: str = "", tries: int = 2) -> Plan:
+    """A plan with fewer steps that fails too, with ``failing`` in its error: what can be left out is, halves first."""
     deadline = time.monotonic() + minutes * 60
 
     def fails(steps: tuple[Step, ...]) -> bool:
         for _ in range(tries):
             try:
                 run(replace(plan, steps=steps), daemons)
-            except Exception:  # noqa: BLE001  any failure is one
-                return True
+            except Exception as error:  # noqa: BLE001  any failure may be the one
+                if failing in str(error):
+                    return True
             if time.monotonic() > deadline:
                 break
         return False

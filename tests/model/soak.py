@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=Path("build/soak"))
     parser.add_argument("--replay", type=Path)
     parser.add_argument("--shorten", type=Path)
+    parser.add_argument("--failing", default="", help="what the error of the shorter one has to say")
     parser.add_argument("--times", type=int, default=5)
     given = parser.parse_args()
     chosen = given.replay or given.shorten
@@ -133,7 +134,7 @@ def main() -> None:
         daemons = _daemons(stack)
         plan = Plan.load(chosen)
         if given.shorten:
-            plan = shorten(plan, daemons, minutes=given.minutes)
+            plan = shorten(plan, daemons, minutes=given.minutes, failing=given.failing)
             plan.save(chosen.with_suffix(".short.json"), "")
             print("\n".join(map(str, plan.steps)))
             return

@@ -433,3 +433,32 @@ async def test_the_marker_that_a_file_kept_out_comes_with_the_look_that_deletes_
         assert await world.store.head("f") is None
         assert (await look(served, TOLD)).next is Next.DONE
         assert (world.tree.root / "f").is_dir()
+
+
+@pytest.mark.parametrize("made", ["before the look at the file that went", "after it"])
+async def test_what_a_file_kept_out_comes_when_a_directory_took_its_place(world: World, made: str) -> None:
+    """There is a marker, too, of which a look at the file's end wants to see more at once."""
+    path = world.tree.root / "f"
+    path.write_bytes(b"mine")
+    world.store.outside_put("f", b"mine")
+    world.store.outside_put("f/")
+    world.store.outside_put("f/x", b"theirs")
+    inside = replace(TOLD, path=b"f/x")
+    async with world.daemon() as daemon:
+        served = daemon.served
+        for entry in (TOLD, inside):
+            with pytest.raises(TypeClash):
+                await look(served, entry)
+        path.unlink()
+        if made == "after it":
+            assert (await look(served, TOLD)).next is Next.AGAIN
+        path.mkdir()
+        while (await look(served, TOLD)).next is Next.AGAIN:
+            continue
+
+        assert await world.store.head("f") is None
+        assert [entry.path for entry in world.catalog.changelog.pending(A, b"f/x", 1)] == [b"f/x"]
+        assert (await look(served, inside)).next is Next.DONE
+        taken = world.tree.identify(b"f/x")
+        assert taken is not None
+        assert taken.size == len(b"theirs")
