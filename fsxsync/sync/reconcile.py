@@ -182,6 +182,30 @@ def _local_is_later(local: Local, remote: Remote) -> bool:
     return local.ctime_ns > remote.last_modified_ns
 
 
+def _merged(verdict: Verdict, base: Base | None, local: Local, remote: Remote, policy: Policy) -> Posix:
+    """The metadata that both sides shall have."""
+    local_wins = policy.on_conflict is OnConflict.LOCAL or (
+        policy.on_conflict is not OnConflict.REMOTE and _local_is_later(local, remote)
+    )
+    local_wins = local_wins and not (base is None and _is_as_listed(local, remote))
+    posix = merge(base, local, remote, local_wins=local_wins)
+    if verdict is not V.ADOPT:  # the times are those of the content
+        content = local.posix if verdict is V.MERGE_EXPORT else remote.posix
+        return posix._replace(mtime_ns=content.mtime_ns, atime_ns=content.atime_ns)
+    if local_delta(base, local) is D.CONTENT and _time_was_set_there(local, remote, policy):
+        return posix._replace(mtime_ns=remote.posix.mtime_ns)
+    return posix
+
+
+def _time_was_set_there(local: Local, remote: Remote, policy: Policy) -> bool:
+    """Our own upload, whose row a crash prevented, said the file's time: another one is somebody's wish, also if it is
+    that of the content before. A time alone is not exported, so that the sides can agree in theirs only."""
+    if local.kind is Kind.DIRECTORY or remote.posix.mtime_ns is None:
+        return False
+    is_later_there = local.ctime_ns // 10**9 <= remote.last_modified_ns // 10**9
+    return policy.on_conflict is OnConflict.REMOTE or is_later_there
+
+
 def _is_as_listed(local: Local, remote: Remote) -> bool:
     """A stub that was made of a listing, and whose row a crash prevented: its mode and owner are nobody's wish. The
     object's own time it would have got with them."""
@@ -375,14 +399,7 @@ def reconcile(
             return Action(V.BLOCKED, base, local, remote, conflict=True, suppressed=wanted)
         return Action(wanted, base, local, remote, posix=posix, conflict=True)
     if verdict in {V.MERGE_EXPORT, V.MERGE_IMPORT, V.ADOPT} and local is not None and remote is not None:
-        local_wins = policy.on_conflict is OnConflict.LOCAL or (
-            policy.on_conflict is not OnConflict.REMOTE and _local_is_later(local, remote)
-        )
-        local_wins = local_wins and not (base is None and _is_as_listed(local, remote))
-        posix = merge(base, local, remote, local_wins=local_wins)
-        if verdict is not V.ADOPT:  # the times are those of the content
-            content = local.posix if verdict is V.MERGE_EXPORT else remote.posix
-            posix = posix._replace(mtime_ns=content.mtime_ns, atime_ns=content.atime_ns)
+        posix = _merged(verdict, base, local, remote, policy)
     if (local_delta(base, local), remote_delta(base, remote)) in {(D.CONTENT, D.GONE), (D.GONE, D.CONTENT)}:
         conflict = verdict in {V.EXPORT, V.IMPORT} and not (local is not None and local.stub is not None)
     if not _allowed(verdict, base, policy):

@@ -27,7 +27,8 @@ from support.agreeing import (
 from support.hydrating import MTIME_NS, World
 
 from fsxsync.model.association import Policy
-from fsxsync.model.identity import Posix, base_of
+from fsxsync.model.identity import Kind, Posix, base_of
+from fsxsync.model.metadata import to_user_metadata
 from fsxsync.sync.bulk import import_new
 
 
@@ -150,6 +151,26 @@ async def test_a_mode_set_before_content_came_that_says_none_is_exported_after_a
     await looks(world)
 
     assert (await agreed(world)).mode == 0o600
+
+
+@pytest.mark.parametrize("policy", [KEEP_BOTH, REMOTE, LOCAL])
+@pytest.mark.parametrize("moved_ns", [0, 10**9])
+async def test_a_time_set_there_after_an_upload_that_a_crash_ended_is_imported(
+    world: World, monkeypatch: pytest.MonkeyPatch, policy: Policy, moved_ns: int
+) -> None:
+    """Also if it is the one that the object before had."""
+    path = await synced(world)
+    path.write_bytes(b"written")
+    written = ours(path)
+    await crash(world, monkeypatch, policy)
+    assert (await sides(world))[1].posix.mtime_ns == written.mtime_ns
+    world.store.now_ns = lambda: path.stat().st_ctime_ns + 10**9
+    says = to_user_metadata(Kind.FILE, written._replace(mtime_ns=MTIME_NS + moved_ns))
+    world.store.outside_put("f", b"written", metadata=says)
+
+    await looks(world, policy)
+
+    assert (await agreed(world)).mtime_ns == MTIME_NS + moved_ns
 
 
 @pytest.mark.parametrize("policy", [KEEP_BOTH, REMOTE, LOCAL])
