@@ -279,6 +279,16 @@ async def import_delete(served: Served, path: bytes, action: Action) -> None:
         conflicts.look_again_below(served, gone[-1])
 
 
+def remove_needless_parents(served: Served, path: bytes) -> None:
+    """The directories that were made for an object which did not come, where no other key lies below them."""
+    gone = _remove_implied_parents(served, path)
+    if gone:
+        with served.shared.catalog.transaction():
+            for each in gone:
+                served.shared.catalog.files.delete(served.id, each)
+            conflicts.look_again_below(served, gone[-1])
+
+
 def _is_empty(served: Served, tree_path: bytes) -> bool:
     return next(iter(served.shared.tree.walk(tree_path)), None) is None
 

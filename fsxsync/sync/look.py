@@ -68,7 +68,7 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
     forget_refuted(served, path, base, local)
     if is_left_out(served, path, base, local):  # also where it was let through when the hint came
         await leave(served, path, base, local)
-        return _made_way(served, path, local)
+        return _made_way(served, path, base, local)
     if (reason := _not_now(served, path, base, local)) is not None:
         return Outcome(Next.LATER, reason)
     if base is None and local is not None and local.kind is Kind.OTHER:
@@ -87,7 +87,7 @@ async def look(served: Served, entry: Entry, decision: Decision | None = None, p
         return _going_on(served, path, base, outcome)
     if _moved_on_unseen(served, path, base, local):
         return Outcome(Next.AGAIN, local=True)
-    return _made_way(served, path, local)
+    return _made_way(served, path, base, local)
 
 
 _DOUBTFUL = frozenset({Delta.GONE, Delta.CONTENT})
@@ -157,12 +157,14 @@ async def _loaded_if_moved(served: Served, path: bytes, policy: Policy | None, o
     return Outcome(Next.AGAIN, local=True)
 
 
-def _made_way(served: Served, path: bytes, local: Local | None) -> Outcome:
-    """Where nothing stands at the path: that decides on a copy which lay there, and what waited for the name may
-    come."""
+def _made_way(served: Served, path: bytes, base: Base | None, local: Local | None) -> Outcome:
+    """Where nothing stands at the path: that decides on a copy which lay there, what waited for the name may come, and
+    an object that went before it came has no need of its directories."""
     if local is None:
         conflicts.close_copy_if_gone(served, path)
         conflicts.look_again_below(served, path)
+        if base is None and served.shared.catalog.files.get(served.id, path) is None:
+            importer.remove_needless_parents(served, path)
     return DONE
 
 

@@ -152,6 +152,10 @@ class Sides(Ledger):
 
     @property
     def is_up(self) -> bool:
+        code = self.made.daemon.poll() if self.made.daemon is not None else None
+        if code not in {None, 0, -signal.SIGKILL}:  # one that finds no room for its catalog says so in words
+            is_told = self.was_full and "Traceback" not in self.made.said()
+            assert is_told, f"the daemon ended by itself with {code}: {self.made.said()}"
         return self.made.is_alive()
 
     @property
