@@ -5,6 +5,7 @@ A key that no row knows becomes a stub at once (`bulk`), everything else becomes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -49,6 +50,7 @@ class Consent:
 class _Progress:
     started_ns: int
     held_until_ns: int
+    closely_from_ns: float
     listed: int = 0
     markers: int = 0
     """Keys among these that end with a slash."""
@@ -62,14 +64,17 @@ class _Progress:
     """Paths in conflict with what is in their way, of which the listing has shown nothing yet."""
 
 
-async def reconcile_listing(served: Served, intake: Intake, consent: Consent) -> int:
-    """Read the whole listing and hint at every difference; returns the number of keys listed.
+async def reconcile_listing(
+    served: Served, intake: Intake, consent: Consent, *, closely_from_ns: float = math.inf
+) -> int:
+    """Read the whole listing and hint at every difference; returns the number of keys listed. ``closely_from_ns``: also
+    at what was modified since then and shows none, which may be of the same second as what the row knows.
 
     Raises:
         RepositoryError: the listing could not be read. ListingRefused: it was read and is implausible.
     """
     started_ns = served.shared.now_ns()
-    progress = _Progress(started_ns=started_ns, held_until_ns=started_ns + HELD_NS)
+    progress = _Progress(started_ns, started_ns + HELD_NS, closely_from_ns)
     clashes = served.shared.catalog.conflicts.all(served.id)
     progress.refused = {conflict.path for conflict in clashes if conflict.kind is ConflictKind.CLASH}
     rows = _Rows(served)
@@ -191,7 +196,8 @@ def _compare(served: Served, intake: Intake, rows: _Rows, listed: Listed, progre
         progress.hints.append(path)
         return
     progress.known += 1
-    if is_let_through and not row_here.matches_listing(listed.etag, listed.size, listed.last_modified_ns):
+    is_known = row_here.matches_listing(listed.etag, listed.size, listed.last_modified_ns)
+    if is_let_through and (not is_known or listed.last_modified_ns >= progress.closely_from_ns):
         progress.hints.append(path)
 
 

@@ -10,7 +10,7 @@ import trio
 
 from fsxsync.errors import FsxSyncError, LocalChanged, RepositoryError, TreeError
 from fsxsync.model.association import Lifecycle
-from fsxsync.ports import Conditions
+from fsxsync.ports import HELD_S, Conditions
 from fsxsync.sync import holding
 from fsxsync.sync.filters import Filters
 from fsxsync.sync.ignoring import read_filters
@@ -26,6 +26,8 @@ from fsxsync.sync.sources import Poller
 from fsxsync.sync.uploads import run_sweeps
 
 RETRY_MAX_S = 30.0
+HELD_MAX_NS = 2 * HELD_S * 10**9
+"""What a message that somebody holds tells of is hardly older: it comes back after half of that."""
 """A misconfigured association is tried again at least this often; FSx takes up to 15 minutes (FSX-FACTS §1.3)."""
 
 LIST_WRITTEN_S = 0.1
@@ -244,9 +246,10 @@ class Service:
         if self.reader is not None:
             if await self.reader.read_up_to_now():
                 return
-            # A listing from now on shows all that the messages tell which somebody else holds.
+            # A listing from now on shows all that the messages tell which somebody else holds, but for new metadata in
+            # the second of the version before.
             if self.poller.is_running:
-                await self.poller.read_up_to_now()
+                await self.poller.read_up_to_now(closely_from_ns=self.served.shared.now_ns() - HELD_MAX_NS)
             else:
                 await self.reader.read_up_to_now(UNREAD_MAX_S)
         elif self.served.association.poll_s and self.served.association.policy.imports:

@@ -44,6 +44,7 @@ class Poller:
         self._finished = trio.Condition()
         self._started = 0
         self._done = 0
+        self._closely_from_ns: float = math.inf
         self.consent = Consent()
         self.is_running = False
 
@@ -75,7 +76,10 @@ class Poller:
         before = time.process_time()  # of all that runs: a busy daemon is no worse for polling a little less
         self._started += 1
         number = self._started
-        await reconcile_listing(self._served, self._intake, self.consent)
+        closely_from_ns = self._closely_from_ns
+        await reconcile_listing(self._served, self._intake, self.consent, closely_from_ns=closely_from_ns)
+        if self._closely_from_ns == closely_from_ns:
+            self._closely_from_ns = math.inf
         self._on_listed()
         async with self._finished:
             self._done = number
@@ -86,8 +90,9 @@ class Poller:
         """Read the listing soon."""
         self._wanted.set()
 
-    async def read_up_to_now(self) -> None:
-        """Return when a listing that was started after the call is in the changelog."""
+    async def read_up_to_now(self, *, closely_from_ns: float = math.inf) -> None:
+        """Return when a listing that was started after the call is in the changelog; ``closely_from_ns`` as there."""
+        self._closely_from_ns = min(self._closely_from_ns, closely_from_ns)
         number = self._started + 1
         async with self._finished:
             while self._done < number:

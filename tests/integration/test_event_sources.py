@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import stat
+import time
 import urllib.request
 import uuid
 from pathlib import Path
@@ -198,6 +200,34 @@ def test_nobody_takes_messages_once_the_association_is_gone(fsx: Instance, moto:
 
     # A receive that was under way may still take it, and gives it back after 30 s: nobody deletes it.
     eventually(lambda: "Messages" in sqs.receive_message(QueueUrl=queue, VisibilityTimeout=0, WaitTimeSeconds=2), 90)
+
+
+def test_wait_knows_of_new_metadata_whose_event_a_killed_daemon_holds(
+    fsx: Instance, moto: MotoServer, s3: Any, sqs: Any
+) -> None:
+    """Set in the second in which the object was made, a listing does not show them."""
+    bucket = f"b-{uuid.uuid4().hex[:12]}"
+    queue = bucket_with_events(moto, bucket, f"q-{bucket}")
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--events", f"sqs:{queue}")
+    fsx.settle()
+
+    for number in range(20):
+        key, where = f"f{number}", {"Bucket": bucket, "Key": f"f{number}"}
+        time.sleep(1 - time.time() % 1)
+        s3.put_object(**where, Body=b"x")
+        made = s3.head_object(**where)["LastModified"]
+        eventually(lambda path=fsx.directory / "d" / key: path.exists())
+        fsx.settle()
+        fsx.kill()
+        s3.copy_object(**where, CopySource=where, MetadataDirective="REPLACE", Metadata={"file-permissions": "0100600"})
+        sqs.receive_message(QueueUrl=queue, VisibilityTimeout=30)  # if the dead one's long poll did not take it
+        is_hidden = s3.head_object(**where)["LastModified"] == made
+        fsx.start()
+        fsx.settle()
+        assert stat.S_IMODE((fsx.directory / "d" / key).stat().st_mode) == 0o600
+        if is_hidden:
+            return
+    raise AssertionError("it never was the same second")
 
 
 def test_the_lag_is_measured(tmp_path: Path, moto: MotoServer, proxy: Proxy, s3: Any) -> None:
