@@ -23,9 +23,8 @@ def taken_back(served: Served, path: bytes, base: Base | None, local: Local | No
         return local
     try:
         taken, holds_data = served.shared.tree.take_back(served.tree_path(path), local)
-    except (
-        TreeError
-    ):  # it moved on, which a hint tells of, or can't be read: nothing may take the place of what is in it
+    except TreeError:
+        # It moved on, which a hint tells of, or can't be read: nothing may take the place of what is in it.
         return local._replace(written_in_part=is_rewritten(local))
     return taken or local._replace(written_in_part=holds_data and is_rewritten(local))
 

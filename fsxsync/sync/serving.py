@@ -26,9 +26,10 @@ from fsxsync.sync.sources import Poller
 from fsxsync.sync.uploads import run_sweeps
 
 RETRY_MAX_S = 30.0
+"""A misconfigured association is tried again at least this often; FSx takes up to 15 minutes (FSX-FACTS §1.3)."""
+
 HELD_MAX_NS = 2 * HELD_S * 10**9
 """What a message that somebody holds tells of is hardly older: it comes back after half of that."""
-"""A misconfigured association is tried again at least this often; FSx takes up to 15 minutes (FSX-FACTS §1.3)."""
 
 LIST_WRITTEN_S = 0.1
 """How soon an ignore list is read again that was being written."""

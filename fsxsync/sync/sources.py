@@ -76,10 +76,12 @@ class Poller:
         before = time.process_time()  # of all that runs: a busy daemon is no worse for polling a little less
         self._started += 1
         number = self._started
-        closely_from_ns = self._closely_from_ns
-        await reconcile_listing(self._served, self._intake, self.consent, closely_from_ns=closely_from_ns)
-        if self._closely_from_ns == closely_from_ns:
-            self._closely_from_ns = math.inf
+        closely_from_ns, self._closely_from_ns = self._closely_from_ns, math.inf
+        try:
+            await reconcile_listing(self._served, self._intake, self.consent, closely_from_ns=closely_from_ns)
+        except BaseException:  # whoever asked for it waits for the next one
+            self._closely_from_ns = min(self._closely_from_ns, closely_from_ns)
+            raise
         self._on_listed()
         async with self._finished:
             self._done = number
