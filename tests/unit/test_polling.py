@@ -43,7 +43,8 @@ async def test_each_who_asks_for_a_close_listing_gets_one_that_began_after(
     await trio.sleep(1)  # that one is under way
     await made.read_up_to_now(closely_from_ns=7)
     await made.read_up_to_now()
-    assert listed == [math.inf, 5, 7, math.inf]
+    assert listed[:3] == [math.inf, 5, 7]
+    assert set(listed[3:]) == {math.inf}, "nobody asks any more; one that was waited for may be asked for once more"
     nursery.cancel_scope.cancel()
 
 
@@ -63,5 +64,5 @@ async def test_a_listing_that_fails_leaves_it_to_the_next_one(
     monkeypatch.setattr(sources, "reconcile_listing", reconcile)
     nursery.start_soon(made.run)
     await trio.sleep(2)
-    assert listed == [5]
+    assert listed[:1] == [5]
     nursery.cancel_scope.cancel()
