@@ -7,7 +7,7 @@
 #include <sys/inotify.h>
 #include <unistd.h>
 
-#define SLOTS 256 /* a power of two */
+#define SLOTS 1024 /* a power of two */
 /* What tells of a name that something happened to what stands there, and nothing about the name. */
 #define PLAIN ((uint32_t)(IN_ATTRIB | IN_CLOSE_WRITE))
 

@@ -19,6 +19,7 @@ enum marking {
     FSX_CHANGED,
     FSX_LINKED,
     FSX_REPLACED,
+    FSX_KEPT,
     FSX_UNOPENED, /* errno says why */
     FSX_UNMARKED, /* likewise */
 };
@@ -75,8 +76,14 @@ take_lease(int fd)
     return errno == EAGAIN ? FSX_OPEN : FSX_MARKED;
 }
 
+static bool
+is_kept(int fd, const char *kept)
+{
+    return *kept != '\0' && (fgetxattr(fd, kept, NULL, 0) >= 0 || errno == EIO);
+}
+
 static enum marking
-mark_open(struct marked *one, dev_t device, const char *xattr)
+mark_open(struct marked *one, dev_t device, const char *xattr, const char *kept)
 {
     enum marking lease;
     struct stat now;
@@ -102,6 +109,9 @@ mark_open(struct marked *one, dev_t device, const char *xattr)
     if ((long long)now.st_nlink != one->nlink) {
         return FSX_LINKED;
     }
+    if (is_kept(one->fd, kept)) {
+        return FSX_KEPT;
+    }
     if (fsetxattr(one->fd, xattr, one->mark, (size_t)one->mark_size, XATTR_CREATE) < 0) {
         one->error = errno;
         return FSX_UNMARKED;
@@ -116,7 +126,7 @@ mark_open(struct marked *one, dev_t device, const char *xattr)
 }
 
 static void
-mark(struct marked *one, int root_fd, dev_t device, const char *xattr)
+mark(struct marked *one, int root_fd, dev_t device, const char *xattr, const char *kept)
 {
     one->fd = fsx_open_beneath(root_fd, one->path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     if (one->fd < 0) {
@@ -124,7 +134,7 @@ mark(struct marked *one, int root_fd, dev_t device, const char *xattr)
         one->outcome = FSX_UNOPENED;
         return;
     }
-    one->outcome = mark_open(one, device, xattr);
+    one->outcome = mark_open(one, device, xattr, kept);
     if (one->outcome != FSX_MARKED_ALONE && one->outcome != FSX_MARKED) {
         (void)close(one->fd);
         one->fd = -1;
@@ -212,8 +222,9 @@ marked_from(PyObject *object, struct marked *one)
 
 PyDoc_STRVAR(
     mark_released_doc,
-    "mark_released(root_fd, device, xattr, files, /)\n--\n\n"
-    "Mark files, each alone with it where the kernel grants a lease, if they are as judged.\n\n"
+    "mark_released(root_fd, device, xattr, kept, files, /)\n--\n\n"
+    "Mark files, each alone with it where the kernel grants a lease, if they are as judged and\n"
+    "have no attribute named kept (empty: any).\n\n"
     "files: tuples (path, inode, size, mtime_ns, ctime_ns, mode, uid, gid, nlink, mark).\n"
     "Returns a list of (MARK_*, descriptor, errno, ctime_ns): the descriptor of what was marked\n"
     "holds the lease and is the caller's, the errno tells why it was not opened or marked, the\n"
@@ -224,13 +235,13 @@ mark_released(PyObject *Py_UNUSED(module), PyObject *args)
 {
     PyObject *sequence, *files, *result = NULL;
     struct marked *marked = NULL;
-    struct fsx_name xattr;
+    struct fsx_name xattr, kept;
     unsigned long long device;
     Py_ssize_t count;
     int root_fd;
 
-    if (!PyArg_ParseTuple(args, "iKO&O:mark_released", &root_fd, &device, fsx_name_converter,
-                          &xattr, &sequence) ||
+    if (!PyArg_ParseTuple(args, "iKO&O&O:mark_released", &root_fd, &device, fsx_name_converter,
+                          &xattr, fsx_name_converter, &kept, &sequence) ||
         (files = PySequence_Tuple(sequence)) == NULL) {
         return NULL;
     }
@@ -251,7 +262,7 @@ mark_released(PyObject *Py_UNUSED(module), PyObject *args)
     }
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t i = 0; i < count; i++) {
-        mark(&marked[i], root_fd, (dev_t)device, xattr.text);
+        mark(&marked[i], root_fd, (dev_t)device, xattr.text, kept.text);
     }
     Py_END_ALLOW_THREADS
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -360,10 +371,11 @@ fsx_release_exec(PyObject *module)
         {"MARK_ALONE", FSX_MARKED_ALONE}, {"MARK_DONE", FSX_MARKED},
         {"MARK_OPEN", FSX_OPEN},          {"MARK_CHANGED", FSX_CHANGED},
         {"MARK_LINKED", FSX_LINKED},      {"MARK_REPLACED", FSX_REPLACED},
-        {"MARK_UNOPENED", FSX_UNOPENED},  {"MARK_FAILED", FSX_UNMARKED},
-        {"PUNCH_DONE", FSX_PUNCHED},      {"PUNCH_LATE", FSX_LATE},
-        {"PUNCH_WRITTEN", FSX_WRITTEN},   {"PUNCH_WANTED", FSX_WANTED},
-        {"PUNCH_NO_HOLES", FSX_NO_HOLES}, {"PUNCH_FAILED", FSX_UNPUNCHED},
+        {"MARK_KEPT", FSX_KEPT},          {"MARK_UNOPENED", FSX_UNOPENED},
+        {"MARK_FAILED", FSX_UNMARKED},    {"PUNCH_DONE", FSX_PUNCHED},
+        {"PUNCH_LATE", FSX_LATE},         {"PUNCH_WRITTEN", FSX_WRITTEN},
+        {"PUNCH_WANTED", FSX_WANTED},     {"PUNCH_NO_HOLES", FSX_NO_HOLES},
+        {"PUNCH_FAILED", FSX_UNPUNCHED},
     };
 
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++) {

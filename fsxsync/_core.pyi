@@ -75,6 +75,7 @@ MARK_OPEN: int
 MARK_CHANGED: int
 MARK_LINKED: int
 MARK_REPLACED: int
+MARK_KEPT: int
 MARK_UNOPENED: int
 MARK_FAILED: int
 PUNCH_DONE: int
@@ -88,6 +89,7 @@ def mark_released(
     root_fd: int,
     device: int,
     xattr: bytes,
+    kept: bytes,
     files: Sequence[tuple[bytes, int, int, int, int, int, int, int, int, bytes]],
     /,
 ) -> list[tuple[int, int, int, int]]: ...

@@ -210,6 +210,12 @@ class LocalChanged(TreeError):
     code = "ResourceBusy"
 
 
+class KeptHere(TreeError):
+    """norelease is set on the file itself."""
+
+    code = "OperationNotPermitted"
+
+
 class PathEscapes(TreeError):
     errno = _errno.EXDEV
 

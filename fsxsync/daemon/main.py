@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 SWITCH_INTERVAL_S = 0.001
 """How long a worker thread may hold the GIL while a FUSE request waits; Python's default of 5 ms is felt in `ls`."""
 
-COLLECTED_EACH = 10_000
+COLLECTED_EACH = 50_000
 """So many more objects that could be in a cycle start a collection. A batch of rows or entries is a thousand tuples
 that go with it: with Python's default of 700 each is looked through several times, a quarter of what `diff` takes."""
 

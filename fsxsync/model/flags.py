@@ -9,6 +9,7 @@ from fsxsync.model.stub import RESERVED_PREFIX
 NAMES = ("norelease", "noarchive")
 XATTRS = tuple(RESERVED_PREFIX + name.encode() for name in NAMES)
 """The only reserved attributes that the mount lets be set and removed, by who owns the file."""
+NORELEASE = XATTRS[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import trio
@@ -152,6 +153,11 @@ class Handles:
     def inode(self, ino: int) -> OpenInode | None:
         """What is open of a host inode number; None if nothing is."""
         return self._inodes.get(ino)
+
+    @property
+    def inodes(self) -> AbstractSet[int]:
+        """The host inode numbers of which something is open."""
+        return self._inodes.keys()
 
     def __iter__(self) -> Iterator[Handle]:
         return iter(list(self._files.values()))

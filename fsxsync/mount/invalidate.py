@@ -11,6 +11,7 @@ import logging
 import stat
 from collections import Counter
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Protocol
 
@@ -111,6 +112,10 @@ class KernelCache:
         self._learn()
         inode = self._handles.inode(ino)
         return len(inode.handles) if inode is not None else 0
+
+    def open_inodes(self) -> AbstractSet[int]:
+        self._learn()
+        return self._handles.inodes
 
     def last_use_ns(self, ino: int) -> int:
         return self._handles.last_use_ns(ino)

@@ -5,6 +5,7 @@ and, without FUSE, `NoFront` in sync/.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from fsxsync.model.measures import Histogram
@@ -104,6 +105,9 @@ class Front(Protocol):
 
     def open_handles(self, ino: int) -> int:
         """How many handles applications hold on that host inode."""
+
+    def open_inodes(self) -> AbstractSet[int]:
+        """The host inodes on which they hold some, until the next await."""
 
     def last_use_ns(self, ino: int) -> int:
         """When an application last opened or closed that host inode, since the epoch; 0 if nothing is known of it."""

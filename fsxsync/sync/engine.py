@@ -70,7 +70,7 @@ class Engine:
         self._states = States(shared.tree, self.served_for, self.hydrator.resident_bytes)
         self.watcher = Watcher(
             shared.tree,
-            on_change=self._tree_changed,
+            on_change=self.intake.noticed,
             on_moved=self._tree_moved,
             on_subtree=self._tree_appeared,
             on_gone=self.intake.gone,
@@ -182,9 +182,6 @@ class Engine:
             if directory == tree_path or directory.startswith(tree_path + b"/"):
                 return True
         return False
-
-    def _tree_changed(self, tree_path: bytes) -> None:
-        self.intake.changed(tree_path, noticed=True)
 
     def _tree_moved(self, old: bytes, new: bytes, is_directory: bool) -> None:
         self.intake.renamed(old, new, is_directory)

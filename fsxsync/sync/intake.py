@@ -6,7 +6,6 @@ base knows: our own imports and hydrations trip inotify too (DESIGN §2).
 
 from __future__ import annotations
 
-import enum
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,8 +30,8 @@ log = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
 FLUSH_BUSY_S = 0.25
-"""While the mount is hard at work, or small files are restored, a path is told of several times within moments: it
-costs one row and one look at the tree if these are gathered."""
+"""While the mount is hard at work, or files are restored or released, a path is told of several times within moments:
+it costs one row and one look at the tree if these are gathered."""
 BATCH = 500
 NOARCHIVE = "noarchive is set on it or above it"
 
@@ -45,10 +44,10 @@ class _Expansion:
     appeared: bool
 
 
-class _Told(enum.Flag):
-    BY_INOTIFY = enum.auto()
-    BY_US = enum.auto()
-    """The mount, a scan, whoever changed what is wanted of a path."""
+_BY_INOTIFY = 1
+_BY_US = 2
+"""The mount, a scan, whoever changed what is wanted of a path. Numbers: two of `enum.Flag` take a microsecond to add,
+and there is one of these for each record of inotify."""
 
 
 class Intake:
@@ -57,19 +56,23 @@ class Intake:
     def __init__(self, shared: Shared, served_for: Callable[[bytes], Served | None]) -> None:
         self._shared = shared
         self._served_for = served_for
-        self._paths: dict[bytes, _Told] = {}
+        self._paths: dict[bytes, int] = {}
         self._wake = trio.Event()
         self._expansions: dict[_Expansion, None] = {}
         self.on_overflow: Callable[[], None] = lambda: None
 
     # ------------------------------------------------------------- local hints
 
-    def changed(self, tree_path: bytes, *, noticed: bool = False) -> None:
-        """Look at one path of the tree; ``noticed`` by inotify, so that the front may not know of it."""
-        self._told(tree_path, _Told.BY_INOTIFY if noticed else _Told.BY_US)
+    def changed(self, tree_path: bytes) -> None:
+        """Look at one path of the tree."""
+        self._told(tree_path, _BY_US)
 
-    def _told(self, tree_path: bytes, by: _Told) -> None:
-        self._paths[tree_path] = self._paths.get(tree_path, by) | by
+    def noticed(self, tree_path: bytes) -> None:
+        """The same where inotify tells of it, so that the front may not know."""
+        self._told(tree_path, _BY_INOTIFY)
+
+    def _told(self, tree_path: bytes, by: int) -> None:
+        self._paths[tree_path] = self._paths.get(tree_path, 0) | by
         self._wake.set()
 
     def renamed(self, old: bytes, new: bytes, is_directory: bool) -> None:
@@ -103,7 +106,8 @@ class Intake:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            is_busy = self._shared.restoring or self._shared.courtesy.is_busy()
+            shared = self._shared
+            is_busy = shared.restoring or shared.releasing or shared.courtesy.is_busy()
             await trio.sleep(FLUSH_BUSY_S if is_busy else FLUSH_S)
             self.flush()
             while self._expansions:
@@ -123,13 +127,13 @@ class Intake:
             self._read_ignore_lists(paths)
             self._drop_own(paths)
             found = self._shared.tree.identify_many(list(paths))
-            self._shared.noticed((tree_path for tree_path, by in paths.items() if by & _Told.BY_INOTIFY), found)
+            self._shared.noticed((tree_path for tree_path, by in paths.items() if by & _BY_INOTIFY), found)
             self._add_local(list(found.items()))
 
-    def _drop_own(self, paths: dict[bytes, _Told]) -> None:
+    def _drop_own(self, paths: dict[bytes, int]) -> None:
         """inotify tells of files, and these stand as we left them. Anybody else's hint may be about the row: a filter
         was lifted, say."""
-        by_inotify = [tree_path for tree_path, by in paths.items() if by is _Told.BY_INOTIFY]
+        by_inotify = [tree_path for tree_path, by in paths.items() if by == _BY_INOTIFY]
         for tree_path, association, path in self._shared.own_work.unchanged(by_inotify):
             served = self._served_for(tree_path)
             if served is None or served.id != association:

@@ -29,11 +29,11 @@ async def see_objects(served: Served, rows: Sequence[Base]) -> dict[bytes, Seen 
         RepositoryError: they can't be looked at.
     """
     seen: dict[bytes, Seen | None] = {}
-    left = rows
+    left: Sequence[Base] = rows
     if len(rows) >= LISTED_FROM:
         try:
             seen, upto = await trio.to_thread.run_sync(_listed, served, rows)
-            left = [row for row in rows if served.key(row.path, Kind.FILE) > upto]
+            left = () if upto is None else [row for row in rows if served.key(row.path, Kind.FILE) > upto]
         except RepositoryError as error:
             if type(error) is not RepositoryError:
                 raise
@@ -52,8 +52,8 @@ async def see_objects(served: Served, rows: Sequence[Base]) -> dict[bytes, Seen 
     return seen
 
 
-def _listed(served: Served, rows: Sequence[Base]) -> tuple[dict[bytes, Seen | None], str]:
-    """What a listing says of them, and up to which key it was read. Blocking."""
+def _listed(served: Served, rows: Sequence[Base]) -> tuple[dict[bytes, Seen | None], str | None]:
+    """What a listing says of them, and up to which key it was read; None: for all of them. Blocking."""
     wanted = {served.key(row.path, Kind.FILE): row.path for row in rows}
     last = served.key(rows[-1].path, Kind.FILE)
     first = served.key(rows[0].path, Kind.FILE)
@@ -77,7 +77,7 @@ def _listed(served: Served, rows: Sequence[Base]) -> tuple[dict[bytes, Seen | No
     for key, path in wanted.items():
         if key <= upto:
             seen.setdefault(path, None)
-    return seen, upto
+    return seen, upto if upto < last else None
 
 
 async def all_of(acts: Iterable[Callable[[], Awaitable[None]]]) -> None:

@@ -7,7 +7,7 @@ be read to find out that nobody else was there.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from fsxsync.model.identity import Local
 from fsxsync.tree.tree import Tree
@@ -23,12 +23,15 @@ class OwnWork:
         self._tree = tree
         self._left: OrderedDict[bytes, tuple[str, bytes, Local]] = OrderedDict()
 
-    def note(self, association: str, tree_path: bytes, path: bytes, local: Local) -> None:
-        """The file is as its row says. With more names than one it is not remembered: each has a row of its own."""
-        if local.nlink == 1:
-            self._left[tree_path] = (association, path, local)
-            if len(self._left) > MOST:
-                self._left.popitem(last=False)
+    def note(self, association: str, files: Iterable[tuple[bytes, bytes, Local]]) -> None:
+        """Files by path of the tree and path in the association: each is as its row says. With more names than one it
+        is not remembered: each has a row of its own."""
+        left = {path: (association, below, local) for path, below, local in files if local.nlink == 1}
+        for path in left.keys() & self._left.keys():
+            del self._left[path]  # it is one of the newest now
+        self._left.update(left)
+        for _ in range(len(self._left) - MOST):
+            self._left.popitem(last=False)
 
     def unchanged(self, tree_paths: Collection[bytes]) -> Iterator[tuple[bytes, str, bytes]]:
         """(path of the tree, association, path there) of those that still are as they were noted. They stay noted: what
@@ -39,8 +42,10 @@ class OwnWork:
         """
         if not self._left:
             return
-        noted = {path: self._left.pop(path) for path in self._left.keys() & tree_paths}
-        files = {path: local for path, (_, _, local) in noted.items()}
-        for tree_path in self._tree.standing(files):
-            self._left[tree_path] = found = noted[tree_path]
-            yield tree_path, found[0], found[1]
+        files = {path: self._left[path][2] for path in self._left.keys() & tree_paths}
+        standing = self._tree.standing(files)
+        for tree_path in files.keys() - standing:
+            del self._left[tree_path]
+        for tree_path in standing:
+            association, path, _ = self._left[tree_path]
+            yield tree_path, association, path

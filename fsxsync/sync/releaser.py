@@ -8,134 +8,38 @@ under way: the next look finishes it (`finished`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import trio
 
-from fsxsync.errors import FsxSyncError, LocalChanged, TreeError
-from fsxsync.model.flags import Flags
+from fsxsync.errors import FsxSyncError, KeptHere, LocalChanged, TreeError
 from fsxsync.model.identity import Base, Kind, Local
-from fsxsync.model.release import Refusal, Seen, Use, refuse_object, refuse_release
+from fsxsync.model.release import Refusal, Seen, refuse_object
 from fsxsync.model.stub import StubMark
 from fsxsync.sync.interrupted import taken_back
 from fsxsync.sync.objects_seen import all_of, see_objects
 from fsxsync.sync.reconcile import Delta, local_delta
+from fsxsync.sync.releasable import Candidate, Moment, is_pending, judge, moment_of
 from fsxsync.sync.served import Served
 from fsxsync.tree.flags import FlagReader
 from fsxsync.tree.tree import Releasable
 
-SLICE = 128
+SLICE = 250
 """Files that are released at a time: as many leases are held while their marks are made durable."""
-AT_ONCE = 4
-"""Such slices: a file system takes its time to free blocks, and frees those of several files at the same time."""
 STUB_BLOCKS = 128
 """A stub that takes more (of 512 bytes) holds data that was read since; fewer are not worth it."""
 BUSY_S = (0.05, 0.2, 0.8)
 """Pauses after which a file that was open is tried again: the kernel tells of a close a moment after it."""
 
 
-class Candidate(NamedTuple):
-    """A file that shall be released, as a walk saw it; ``path`` is relative to its association, ``base`` its row where
-    somebody read it just now."""
-
-    path: bytes
-    local: Local
-    base: Base | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """What is asked once for many files. Holds until the next await."""
-
-    flags_of: Callable[[bytes], Flags]
-    is_any_pending: bool
-
-
-def _moment(served: Served, flags_of: Callable[[bytes], Flags]) -> _Moment:
-    return _Moment(flags_of, served.shared.catalog.changelog.count(served.id)[0] > 0)
-
-
-def _inherited(flags: FlagReader) -> Callable[[bytes], Flags]:
-    """Without a file's own flags, each of which would have to be asked for."""
-    return lambda path: flags.inside(path.rpartition(b"/")[0])
-
-
-_IDLE = Use()
-
-
-def _use_of_one(served: Served, base: Base, moment: _Moment) -> Use:
-    """`_use_of` for a file with one name, which is where its row says: as nearly all are."""
-    shared, ino = served.shared, base.ino
-    is_open = shared.front.open_handles(ino) > 0 or ino in shared.writers
-    is_kept = moment.flags_of(served.tree_path(base.path)).norelease
-    is_loading = ino in shared.hydrating
-    is_pending = moment.is_any_pending and _is_pending(served, base.path)
-    if not (is_open or is_kept or is_loading or is_pending):
-        return _IDLE
-    return Use(is_open=is_open, is_kept=is_kept, is_loading=is_loading, is_pending=is_pending)
-
-
-def _is_pending(served: Served, path: bytes) -> bool:
-    return any(entry.path == path for entry in served.shared.catalog.changelog.pending(served.id, path, 1))
-
-
-def _use_of(served: Served, path: bytes, local: Local, names: Sequence[Base], moment: _Moment) -> Use:
-    """What goes on at a file right now."""
-    shared = served.shared
-    paths = {row.path for row in names} | {path}
-    return Use(
-        is_open=shared.front.open_handles(local.ino) > 0 or local.ino in shared.writers,
-        is_kept=any(moment.flags_of(served.tree_path(name)).norelease for name in paths),
-        is_loading=local.ino in shared.hydrating,
-        is_pending=moment.is_any_pending and any(_is_pending(served, name) for name in paths),
-        is_moving=any(row.path != path and not _stands(served, row, local) for row in names),
-    )
-
-
-def _stands(served: Served, row: Base, local: Local) -> bool:
-    """The file is still found under the name that the row knows."""
-    here = served.shared.tree.identify(served.tree_path(row.path))
-    return here is not None and here.ino == local.ino
-
-
-def _judge(served: Served, one: Candidate, base: Base | None, moment: _Moment) -> tuple[list[Base], Refusal | None]:
-    """The rows of all names of a file, and the first reason against its release that lies here. No await."""
-    path, local = one.path, one.local
-    if base is not None and base.ino == local.ino and local.nlink == 1:
-        refusal = refuse_release(local, (base,), _use_of_one(served, base, moment))
-        return [base], refusal and _or_look_again(served, local, [base], refusal)
-    names = [base] if base is not None and base.ino == local.ino else []
-    if local.nlink > 1 or not names:
-        names += [row for row in served.shared.other_names(local.ino, served.id, path) if row.association == served.id]
-    use = _use_of(served, path, local, names, moment)
-    if base is None or base.ino != local.ino:
-        was_it = any((row.size, row.mtime_ns) == (local.size, local.mtime_ns) for row in names)
-        return [], refuse_release(local, (), replace(use, is_moving=use.is_moving and was_it))
-    return names, _or_look_again(served, local, names, refuse_release(local, names, use))
-
-
-def _or_look_again(served: Served, local: Local, names: Sequence[Base], refusal: Refusal | None) -> Refusal | None:
-    """What lost a name that no row knows was told to nobody, and seems to be changed."""
-    may_match = refusal is not None and any(row.may_match(local) and not row.released for row in names)
-    if not may_match or len(names) != local.nlink:
-        return refusal
-    for row in names:
-        served.add_hint(row.path, local=True)
-    if not served.association.policy.exports:
-        return refusal  # what changed stays changed
-    return Refusal("ResourceBusy", "something happened to it: it is looked at once more")
-
-
 def _judge_unless_done(
-    served: Served, one: Candidate, base: Base | None, moment: _Moment
+    served: Served, one: Candidate, base: Base | None, moment: Moment
 ) -> tuple[list[Base], Refusal | None]:
-    """As `_judge`; neither names nor a reason: there is nothing to do any more. No await."""
+    """As `judge`; neither names nor a reason: there is nothing to do any more. No await."""
     if base is not None and _is_done(served, one, base):
         return [], None
-    return _judge(served, one, base, moment)
+    return judge(one, base, moment)
 
 
 def is_released(base: Base | None, local: Local) -> bool:
@@ -213,7 +117,7 @@ async def mark_empty(served: Served, row: Base, local: Local) -> Refusal | None:
         TreeError: the disk failed.
     """
     one = Candidate(row.path, local)
-    return (await _punch(served, [(_releasable(served, one, [row]), [row])]))[row.path]
+    return (await _punch(served, [(_releasable(served, one, [row]), [row])], even_kept=True))[row.path]
 
 
 def _to_try_again(served: Served, one: Candidate, why: Refusal | None) -> Candidate | None:
@@ -222,7 +126,7 @@ def _to_try_again(served: Served, one: Candidate, why: Refusal | None) -> Candid
     if why is None or (now := _now(served, one.path)) is None:
         return None
     is_soon = why.code == "ResourceBusy" or now.ctime_ns != one.local.ctime_ns
-    is_soon = is_soon or _is_pending(served, one.path)
+    is_soon = is_soon or is_pending(served, one.path)
     return Candidate(one.path, now) if is_soon else None
 
 
@@ -230,19 +134,25 @@ async def _release_slices(
     served: Served, candidates: Sequence[Candidate], seen: Mapping[bytes, Seen | None]
 ) -> dict[bytes, Refusal | None]:
     outcomes: dict[bytes, Refusal | None] = {}
-    slots = trio.CapacityLimiter(AT_ONCE)
 
     async def one_slice(part: Sequence[Candidate]) -> None:
-        async with slots:
+        async with served.shared.release_slots:
             # Once more, for the repository was asked meanwhile. No await from here to the marks but for a thread's
             # start, and these find the state again that is judged here.
-            refused, chosen = _choose(served, part, seen)
+            refused, chosen = _choose(part, seen, moment_of(served))
             outcomes.update(refused)
             outcomes.update(await _punch(served, chosen))
 
     slices = [candidates[start : start + SLICE] for start in range(0, len(candidates), SLICE)]
     await all_of(partial(one_slice, part) for part in slices)
     return outcomes
+
+
+def _as_they_are(served: Served, candidates: Sequence[Candidate]) -> Mapping[bytes, Base]:
+    """Their rows at this moment: most were read before, and not written since."""
+    read = {one.path: one.base for one in candidates if one.base is not None}
+    current = served.shared.catalog.files.unwritten(served.id, read)
+    return {**current, **_rows(served, [one for one in candidates if one.path not in current])}
 
 
 def _rows(served: Served, candidates: Sequence[Candidate]) -> Mapping[bytes, Base]:
@@ -269,7 +179,10 @@ async def foresee(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     others = [one for one in candidates if one.path not in stubs]
     decided, seen = await _survey(served, others, _rows(served, others))
     decided |= stubs
-    refused, chosen = _choose(served, [one for one in candidates if one.path not in decided], seen)
+    left = [one for one in candidates if one.path not in decided]
+    flags = served.shared.tree.flags()
+    flags.read([served.tree_path(one.path) for one in left])
+    refused, chosen = _choose(left, seen, moment_of(served, flags.of))
     return decided | refused | {names[0].path: None for _, names in chosen}
 
 
@@ -279,7 +192,7 @@ async def _survey(
     """What is decided already, and the objects of all others."""
     decided: dict[bytes, Refusal | None] = {}
     asked: dict[bytes, Base] = {}
-    moment = _moment(served, _inherited(served.shared.tree.flags()))
+    moment = moment_of(served)
     for one in candidates:
         names, why = _judge_unless_done(served, one, known.get(one.path), moment)
         if why is not None and one.base is not None and (base := _rows(served, [one]).get(one.path)) != one.base:
@@ -293,19 +206,17 @@ async def _survey(
 
 
 def _choose(
-    served: Served, candidates: Sequence[Candidate], seen: Mapping[bytes, Seen | None]
+    candidates: Sequence[Candidate], seen: Mapping[bytes, Seen | None], moment: Moment
 ) -> tuple[dict[bytes, Refusal | None], list[tuple[Releasable, list[Base]]]]:
     """Why not, and what may be released now, with the rows of all its names. No await."""
     refused: dict[bytes, Refusal | None] = {}
     chosen: list[tuple[Releasable, list[Base]]] = []
-    flags = served.shared.tree.flags()
-    flags.read([served.tree_path(one.path) for one in candidates])
-    moment = _moment(served, flags.of)
-    rows = _rows(served, candidates)
+    served = moment.served
+    rows = _as_they_are(served, candidates)
     for one in candidates:
-        names, why = _judge(served, one, rows.get(one.path), moment)
-        if why is None:
-            why = next(filter(None, (refuse_object(row, seen.get(row.path)) for row in names)), None)
+        names, why = judge(one, rows.get(one.path), moment)
+        for row in names:
+            why = why or refuse_object(row, seen.get(row.path))
         if why is not None:
             refused[one.path] = why
         else:
@@ -320,8 +231,10 @@ def _releasable(served: Served, one: Candidate, names: Sequence[Base]) -> Releas
     return Releasable(served.tree_path(one.path), one.local, mark, names=len(names))
 
 
-async def _punch(served: Served, chosen: Sequence[tuple[Releasable, list[Base]]]) -> dict[bytes, Refusal | None]:
-    changelog, tree = served.shared.catalog.changelog, served.shared.tree
+async def _punch(
+    served: Served, chosen: Sequence[tuple[Releasable, list[Base]]], *, even_kept: bool = False
+) -> dict[bytes, Refusal | None]:
+    changelog, shared = served.shared.catalog.changelog, served.shared
     outcomes: dict[bytes, Refusal | None] = {}
     taken: list[tuple[Releasable, list[Base]]] = []
     reserved: list[bytes] = []
@@ -338,35 +251,38 @@ async def _punch(served: Served, chosen: Sequence[tuple[Releasable, list[Base]]]
         with trio.CancelScope(shield=True):  # what is punched has to get into its row
             files = [wanted for wanted, _ in taken]
             places = {served.tree_path(path) for path in reserved}
-            served.shared.releasing |= places
+            shared.releasing |= places
             try:
-                states = await trio.to_thread.run_sync(tree.release, files)
+                states = await trio.to_thread.run_sync(partial(shared.tree.release, files, even_kept=even_kept))
                 changed = [
                     (row.path, state)
                     for (_, names), state in zip(taken, states, strict=True)
                     if isinstance(state, Local)
                     for row in names
                 ]
-                served.shared.catalog.files.set_local_many(served.id, changed)
-                for path, local in changed:
-                    served.shared.own_work.note(served.id, served.tree_path(path), path, local)
+                shared.catalog.files.set_local_many(served.id, changed)
+                shared.own_work.note(served.id, [(served.tree_path(path), path, local) for path, local in changed])
             finally:
-                served.shared.releasing -= places
+                shared.releasing -= places
     finally:
         changelog.free(served.id, reserved)
         served.wake()
-    for (wanted, names), state in zip(taken, states, strict=True):
+    for (_, names), state in zip(taken, states, strict=True):
         outcomes[names[0].path] = _refusal_of(state)
-        if isinstance(state, Local):
-            served.counts.released += 1
-            served.counts.released_bytes += state.size
-            served.shared.front.invalidate_inode(wanted.expect.ino, data=True)
+    _count(served, [state for state in states if isinstance(state, Local)])
     return outcomes
 
 
+def _count(served: Served, released: Sequence[Local]) -> None:
+    served.counts.released += len(released)
+    served.counts.released_bytes += sum(local.size for local in released)
+    for local in released:
+        served.shared.front.invalidate_inode(local.ino, data=True)
+
+
 def _refusal_of(state: Local | FsxSyncError) -> Refusal | None:
-    if isinstance(state, LocalChanged):
-        return Refusal("ResourceBusy", state.why)
+    if isinstance(state, LocalChanged | KeptHere):
+        return Refusal(state.code, state.why)
     return Refusal("InternalError", str(state)) if isinstance(state, FsxSyncError) else None
 
 

@@ -6,6 +6,7 @@ import collections
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
@@ -54,6 +55,9 @@ class NoFront:
     def open_handles(self, ino: int) -> int:
         return 0
 
+    def open_inodes(self) -> AbstractSet[int]:
+        return frozenset()
+
     def last_use_ns(self, ino: int) -> int:
         return 0
 
@@ -100,6 +104,11 @@ def nothing_partial(_tree_path: bytes, _ino: int) -> bool:
     return False
 
 
+RELEASED_AT_ONCE = 8
+"""Slices of files, over all tasks: a file system takes its time to make marks durable and to free blocks, and does so
+for several at the same time."""
+
+
 async def nobody_watches() -> None:
     """`Shared.take_in_tree` where no watcher runs."""
 
@@ -132,6 +141,8 @@ class Shared:
     releasing: set[bytes] = field(default_factory=set)
     """Paths of the tree that are being released this moment: what inotify tells of them is looked at when that is
     over."""
+    release_slots: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(RELEASED_AT_ONCE))
+    """One for each slice of files that is being marked and punched."""
     restoring: int = 0
     """How many files are being restored together with others."""
     own_work: OwnWork = field(init=False)

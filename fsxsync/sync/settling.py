@@ -205,6 +205,7 @@ class Settler:
         else:
             rows = catalog.files.loading(served.id, paths)
         known: list[tuple[bytes, Local, bytes]] = []
+        undisturbed: list[tuple[bytes, bytes, Local]] = []
         for path, hydration, local, digest in loaded:
             served.counts.restored += 1
             served.counts.restored_bytes += hydration.mark.size
@@ -221,5 +222,6 @@ class Settler:
             if not is_same or (isinstance(base, Base) and do_differ(served, path, base, local)):
                 served.add_hint(path, local=True)  # set meanwhile: a change to be exported, and no part of the loading
             else:
-                self._shared.own_work.note(served.id, hydration.path, path, local)
+                undisturbed.append((hydration.path, path, local))
         catalog.files.set_loaded_many(served.id, known)
+        self._shared.own_work.note(served.id, undisturbed)

@@ -14,7 +14,7 @@ from fsxsync.ports import Planned
 from fsxsync.sync import releaser
 from fsxsync.sync.ahead import ReadAhead
 from fsxsync.sync.hydrator import StubHydrator
-from fsxsync.sync.releaser import Candidate
+from fsxsync.sync.releasable import Candidate
 from fsxsync.sync.served import Served
 from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, entries, failure_of
 
@@ -77,6 +77,8 @@ class ReleaseStage(DataStage):
 
     batch_size = 4 * BATCH
     """No data moves: a batch takes no longer for it, and objects are looked up and marks made durable for more."""
+    at_once = 4
+    """One is judged and one looked up while others wait for the disk."""
 
     def _is_wanted(self, local: Local) -> bool:
         return is_idle(local, created_ns=self._task.created_ns, idle_ns=self._task.order.idle_ns)

@@ -21,7 +21,8 @@ from fsxsync.model.identity import Kind
 from fsxsync.model.release import idle_since_ns
 from fsxsync.sync.hydration import kept_free
 from fsxsync.sync.last_uses import LastUses
-from fsxsync.sync.releaser import STUB_BLOCKS, Candidate, release
+from fsxsync.sync.releasable import Candidate
+from fsxsync.sync.releaser import STUB_BLOCKS, release
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.slowing import Slowing
 from fsxsync.sync.task_stages import entries

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from fsxsync import _core
 from fsxsync.crashpoint import durable, each_durable
-from fsxsync.errors import FsxSyncError, LocalChanged, TreeError
+from fsxsync.errors import FsxSyncError, KeptHere, LocalChanged, TreeError
+from fsxsync.model.flags import NORELEASE
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.tree.beneath import check_path, proc_path, shown, translated, tree_error
@@ -50,10 +51,14 @@ class _Marked:
     ctime_ns: int
 
 
-def release(root_fd: int, dev: int, files: Sequence[Releasable]) -> list[Local | FsxSyncError]:
-    """Drop the data of synced files. For each: its state afterwards, or why it was left as it is. Blocking.
+def release(
+    root_fd: int, dev: int, files: Sequence[Releasable], *, even_kept: bool = False
+) -> list[Local | FsxSyncError]:
+    """Drop the data of synced files, ``even_kept`` of those with norelease. For each: its state afterwards, or why it
+    was left as it is. Blocking.
 
-    LocalChanged: it is not what was judged any more, or somebody has it open. TreeError: the file system can't punch.
+    LocalChanged: it is not what was judged any more, or somebody has it open. KeptHere: it has norelease itself; what
+    lies above it is the caller's to ask. TreeError: the file system can't punch.
 
     Raises:
         TreeError: the marks could not be made durable. They stay, and so does the data.
@@ -62,13 +67,14 @@ def release(root_fd: int, dev: int, files: Sequence[Releasable]) -> list[Local |
     deadline_s = time.monotonic() + LEASE_S
     marked: list[_Marked] = []
     sound: list[tuple[int, Releasable]] = []
+    kept = b"" if even_kept else NORELEASE
     for place, wanted in enumerate(files):
         try:
             _check(wanted)
             sound.append((place, wanted))
         except FsxSyncError as error:
             outcomes[place] = error
-    for (place, wanted), (what, fd, number, ctime_ns) in zip(sound, _mark(root_fd, dev, sound), strict=True):
+    for (place, wanted), (what, fd, number, ctime_ns) in zip(sound, _mark(root_fd, dev, kept, sound), strict=True):
         if what in _MARKED:
             marked.append(_Marked(place, wanted, fd, what == _core.MARK_ALONE, ctime_ns))
         else:
@@ -102,11 +108,13 @@ def _what(wanted: Releasable) -> str:
     return f"releasing {shown(wanted.path)}"
 
 
-def _mark(root_fd: int, dev: int, files: Sequence[tuple[int, Releasable]]) -> list[tuple[int, int, int, int]]:
+def _mark(
+    root_fd: int, dev: int, kept: bytes, files: Sequence[tuple[int, Releasable]]
+) -> list[tuple[int, int, int, int]]:
     """What `_core.mark_released` says of each."""
 
     def mark(part: Sequence[Releasable]) -> list[tuple[int, int, int, int]]:
-        return _core.mark_released(root_fd, dev, XATTR, [_asked(wanted) for wanted in part])
+        return _core.mark_released(root_fd, dev, XATTR, kept, [_asked(wanted) for wanted in part])
 
     return each_durable("stub.mark", mark, [wanted for _, wanted in files])
 
@@ -150,6 +158,8 @@ def _unmarked(wanted: Releasable, what: int, number: int) -> FsxSyncError:
             return LocalChanged(_what(wanted), "it has other names (hard links), whose data would go with it")
         case _core.MARK_REPLACED:
             return LocalChanged(_what(wanted), "another file stands there")
+        case _core.MARK_KEPT:
+            return KeptHere(_what(wanted), "norelease is set on it")
     doing = "opening" if what == _core.MARK_UNOPENED else "releasing"
     return tree_error(OSError(number, os.strerror(number)), f"{doing} {shown(wanted.path)}")
 

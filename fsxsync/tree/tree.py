@@ -245,9 +245,9 @@ class Tree:
         with translated("flushing", b""):
             _core.syncfs(self.root_fd)
 
-    def release(self, files: Sequence[Releasable]) -> list[Local | FsxSyncError]:
+    def release(self, files: Sequence[Releasable], *, even_kept: bool = False) -> list[Local | FsxSyncError]:
         """See `releasing.release`."""
-        return releasing.release(self.root_fd, self.dev, files)
+        return releasing.release(self.root_fd, self.dev, files, even_kept=even_kept)
 
     def take_back(self, path: bytes, found: Local) -> tuple[Local | None, bool]:
         """See `stubs.take_back`."""

@@ -15,7 +15,7 @@ import math
 import os
 import struct
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +32,17 @@ PAIR_S = 0.01
 """How long the second half of a rename may take; the kernel queues both within microseconds."""
 GATHER_S = 0.005
 """Between the first record and the look at all that came; who waits for a barrier need not."""
-_READ_BYTES = 16 * 1024  # some 500 records: other tasks run in between
-_NAMELESS = flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT
+GATHER_BUSY_S = 0.03
+"""After a turn that read many: of a file that is told of again and again, records that are read together are one."""
+_READ_BYTES = 64 * 1024
+_AT_ONCE = 500  # records: other tasks run in between
+# The numbers: the names of an enumeration are looked up in five times as long, for each record.
+_ATTRIB, _CLOSE_WRITE, _CREATE, _DELETE = map(int, (flags.ATTRIB, flags.CLOSE_WRITE, flags.CREATE, flags.DELETE))
+_MOVED_FROM, _MOVED_TO, _ISDIR = map(int, (flags.MOVED_FROM, flags.MOVED_TO, flags.ISDIR))
+_IGNORED, _OVERFLOW = map(int, (flags.IGNORED, flags.Q_OVERFLOW))
+_NAMELESS = int(flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT)
+_ABOUT_NAMES = ~(_ATTRIB | _CLOSE_WRITE)
+"""All but what tells only that the file of a name changed."""
 
 
 @dataclass(eq=False, slots=True)
@@ -146,7 +155,7 @@ class Watcher:
     # ------------------------------------------------------------- one turn
 
     async def _turn(self) -> None:
-        now_s = trio.current_time()
+        now_s, before = trio.current_time(), self._position
         barriers = list(self._barriers)
         await self._read_records(self._position + self._queued(), now_s)
         self._expire(now_s, barriers)
@@ -164,7 +173,8 @@ class Watcher:
         else:
             with trio.CancelScope(deadline=self._next_deadline()) as self._nap:
                 await trio.lowlevel.wait_readable(self._inotify.fileno())
-                await trio.sleep(GATHER_S)  # a burst costs a turn for each hundred records, not for each
+                # A burst costs a turn for each hundred records, not for each.
+                await trio.sleep(GATHER_S if self._position - before < _READ_BYTES else GATHER_BUSY_S)
 
     def _queued(self) -> int:
         """Bytes in the kernel's queue."""
@@ -178,35 +188,45 @@ class Watcher:
     async def _read_records(self, until: int, now_s: float) -> None:
         # No more than what was queued at the start: a storm must not keep the walks waiting.
         while self._position < until:
-            start = self._position
             try:
                 data = os.read(self._inotify.fileno(), _READ_BYTES)
             except BlockingIOError:
                 return
-            for wd, mask, cookie, name in _core.merged_records(data):
-                if mask & flags.Q_OVERFLOW:
-                    self.overflows += 1
-                    self._coverage.resync()
-                    continue
-                node = self._table.get(wd)
-                path = self._table.path(node) if node is not None else None
-                if node is None or path is None:
-                    continue  # it left; who watches its place now looks at what is there
-                if name:
-                    departure = (now_s + PAIR_S, start)
-                    self._entry_changed(node, path, mask, cookie, name, departure)
-                else:
-                    self._directory_changed(node, path, mask)
+            departure = (now_s + PAIR_S, self._position)
             self._position += len(data)
+            records = _core.merged_records(data)
+            for first in range(0, len(records), _AT_ONCE):
+                self._take(records[first : first + _AT_ONCE], departure)
+                if first + _AT_ONCE < len(records):
+                    await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
+
+    def _take(self, records: Sequence[tuple[int, int, int, bytes]], departure: tuple[float, int]) -> None:
+        here, path = 0, None  # the directory of the record before: it has not moved since
+        for wd, mask, cookie, name in records:
+            if mask & _OVERFLOW:
+                self.overflows += 1
+                self._coverage.resync()
+                here = 0
+                continue
+            node = self._table.get(wd)
+            if wd != here or mask & _ABOUT_NAMES:
+                path = self._table.path(node) if node is not None else None
+                here = 0 if mask & _ABOUT_NAMES else wd
+            if node is None or path is None:
+                continue  # it left; who watches its place now looks at what is there
+            if name:
+                self._entry_changed(node, path, mask, cookie, name, departure)
+            else:
+                self._directory_changed(node, path, mask)
 
     # ------------------------------------------------------------- records
 
     def _directory_changed(self, node: Directory, path: bytes, mask: int) -> None:
         """A record of a watched directory about itself. All but roots are told of by their parents too."""
-        if mask & flags.IGNORED or (mask & _NAMELESS and isinstance(node, Root)):
+        if mask & _IGNORED or (mask & _NAMELESS and isinstance(node, Root)):
             self._coverage.lost(node, path)
-        elif mask & flags.ATTRIB and isinstance(node, Root):
+        elif mask & _ATTRIB and isinstance(node, Root):
             self._reports.on_change(path)
 
     def _entry_changed(
@@ -215,22 +235,22 @@ class Watcher:
         path = directory + b"/" + name if directory else name
         if path == self._staging_name:
             return
-        is_directory = bool(mask & flags.ISDIR)
-        if is_directory and not mask & flags.ATTRIB:
+        is_directory = bool(mask & _ISDIR)
+        if is_directory and not mask & _ATTRIB:
             self._coverage.touch(path)
-        if mask & flags.MOVED_FROM:
+        if mask & _MOVED_FROM:
             node = self._table.child(parent, name) if is_directory else None
             if node is not None:
                 self._table.take_out(node)
             self._created.discard(parent, name)
             self._departed[cookie] = _Departed(parent, path, is_directory, node, *departure)
-        elif mask & flags.MOVED_TO:
+        elif mask & _MOVED_TO:
             self._arrived(parent, name, path, self._departed.pop(cookie, None), is_directory=is_directory)
         elif is_directory:
             self._subdirectory_changed(parent, name, path, mask)
-        elif mask & flags.CREATE:
+        elif mask & _CREATE:
             self._created.add(parent, name)
-        elif mask & flags.ATTRIB and not mask & flags.CLOSE_WRITE and (parent, name) in self._created:
+        elif mask & _ATTRIB and not mask & _CLOSE_WRITE and (parent, name) in self._created:
             return  # its writer sets mode and times before the close, which is to come
         else:
             self._created.discard(parent, name)
@@ -268,9 +288,9 @@ class Watcher:
 
     def _subdirectory_changed(self, parent: Directory, name: bytes, path: bytes, mask: int) -> None:
         node = self._table.child(parent, name)
-        if mask & flags.CREATE:
+        if mask & _CREATE:
             self._coverage.appear(parent, name)
-        elif mask & flags.DELETE:
+        elif mask & _DELETE:
             if node is None or not node.wd or self._coverage.is_unknown(node):
                 self._reports.on_gone(path)  # nobody reported what was removed in it
             if node is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,6 +180,9 @@ class CountingFront:
 
     def open_handles(self, ino: int) -> int:
         return self.handles.get(ino, 0)
+
+    def open_inodes(self) -> AbstractSet[int]:
+        return {ino for ino, count in self.handles.items() if count}
 
     def last_use_ns(self, ino: int) -> int:
         return self.used_ns.get(ino, 0)

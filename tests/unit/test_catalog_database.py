@@ -333,6 +333,7 @@ SMALL = {
     "brief._THESE": "the same",
     "files._LOADING": "the same",
     "files._RELEASED": "the same",
+    "files._COMPARED": "the same",
 }
 
 

@@ -150,6 +150,37 @@ def test_rows_written_during_a_walk_do_not_disturb_it(catalog: Catalog) -> None:
     assert [path for path in seen if len(path) == 3] == [b"%03d" % number for number in range(10)]
 
 
+CHANGES = {
+    "ino": 8,
+    "size": 4,
+    "mtime_ns": 9,
+    "ctime_ns": 9,
+    "mode": 0o600,
+    "uid": 1,
+    "gid": 1,
+    "etag": "other",
+    "remote_size": 4,
+    "version_id": "v",
+    "storage_class": "GLACIER",
+    "released": True,
+}
+"""What a release is judged by."""
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_a_row_that_was_read_is_compared_with_what_is_there(catalog: Catalog, field: str) -> None:
+    paths = [b"p%04d" % number for number in range(1200)]
+    read = {path: base(path) for path in paths}
+    catalog.files.put_many(read.values())
+    assert catalog.files.unwritten(A, read) == read
+    assert catalog.files.unwritten(B, read) == {}
+
+    catalog.files.put(read[paths[700]]._replace(**{field: CHANGES[field]}))
+    catalog.files.delete(A, paths[3])
+
+    assert read.keys() - catalog.files.unwritten(A, read).keys() == {paths[3], paths[700]}
+
+
 def test_children_are_strictly_below(catalog: Catalog) -> None:
     catalog.files.put_many([directory(b"a"), base(b"a-"), base(b"a0")])
     assert not catalog.files.children_exist(A, b"a")

@@ -159,11 +159,29 @@ def test_only_what_is_as_judged_is_marked(root: tuple[int, Path], changed: dict[
     file.write_bytes(b"data")
     before = len(os.listdir("/proc/self/fd"))
 
-    assert _core.mark_released(fd, top.stat().st_dev, MARK, [judged(file, **changed)]) == [(wanted, -1, 0, 0)]
+    assert _core.mark_released(fd, top.stat().st_dev, MARK, b"", [judged(file, **changed)]) == [(wanted, -1, 0, 0)]
 
     assert os.listxattr(file) == []
     assert len(os.listdir("/proc/self/fd")) == before
-    assert _core.mark_released(fd, 1, MARK, [judged(file)])[0][0] == _core.MARK_REPLACED
+    assert _core.mark_released(fd, 1, MARK, b"", [judged(file)])[0][0] == _core.MARK_REPLACED
+
+
+@pytest.mark.parametrize(
+    ("kept", "wanted"), [(b"user.kept", _core.MARK_KEPT), (b"user.other", _core.MARK_ALONE), (b"", _core.MARK_ALONE)]
+)
+def test_what_is_to_be_kept_is_not_marked(root: tuple[int, Path], kept: bytes, wanted: int) -> None:
+    fd, top = root
+    (top / "f").write_bytes(b"data")
+    os.setxattr(top / "f", "user.kept", b"")
+
+    [(what, held, number, _)] = _core.mark_released(fd, top.stat().st_dev, MARK, kept, [judged(top / "f")])
+
+    assert (what, number) == (wanted, 0)
+    if what == _core.MARK_KEPT:
+        assert held == -1
+        assert os.listxattr(top / "f") == ["user.kept"]
+    else:
+        os.close(held)
 
 
 def test_each_file_of_a_call_has_its_own_outcome(root: tuple[int, Path]) -> None:
@@ -177,7 +195,7 @@ def test_each_file_of_a_call_has_its_own_outcome(root: tuple[int, Path]) -> None
     (top / "gone").unlink()
 
     with (top / "b").open("rb"):  # open elsewhere
-        marked = _core.mark_released(fd, top.stat().st_dev, MARK, files)
+        marked = _core.mark_released(fd, top.stat().st_dev, MARK, b"", files)
 
     assert [(what, number) for what, _, number, _ in marked] == [
         (_core.MARK_ALONE, 0),
@@ -213,7 +231,7 @@ def test_nothing_is_punched_after_the_deadline(root: tuple[int, Path]) -> None:
     fd, top = root
     (top / "f").write_bytes(b"data" * 5000)
     mtime_ns = (top / "f").stat().st_mtime_ns
-    [(_, held, _, ctime_ns)] = _core.mark_released(fd, top.stat().st_dev, MARK, [judged(top / "f")])
+    [(_, held, _, ctime_ns)] = _core.mark_released(fd, top.stat().st_dev, MARK, b"", [judged(top / "f")])
 
     files = [(held, True, 20_000, mtime_ns, ctime_ns)]
     [(what, _, status)] = _core.punch_released(MARK, files, time.monotonic() - 1)

@@ -288,7 +288,7 @@ async def test_an_attribute_set_on_a_file_of_which_a_part_is_loaded_is_a_change_
         daemon.mover.passing = {0}
         with daemon.reader("f") as reader:
             await reader.read(0, 10)
-            intake.changed(b"f", noticed=True)
+            intake.noticed(b"f")
             intake.flush()
             assert world.catalog.changelog.pending("dra-1", b"", 10) == []
 

@@ -37,7 +37,7 @@ def told(world: World, daemon: Daemon) -> list[bytes]:
     """Of all paths, those that become hints."""
     intake = Intake(daemon.shared, lambda _: daemon.served)
     for name in NAMES:
-        intake.changed(name.encode(), noticed=True)
+        intake.noticed(name.encode())
     intake.flush()
     return sorted(entry.path for entry in world.catalog.changelog.pending("dra-1", b"", 100))
 
@@ -72,7 +72,7 @@ async def test_what_an_association_left_is_news_to_the_next_one_of_its_directory
             (world.tree.root / name).write_bytes(b"loaded")
             local = world.tree.identify(name.encode())
             assert local is not None
-            daemon.shared.own_work.note("dra-0", name.encode(), name.encode(), local)
+            daemon.shared.own_work.note("dra-0", [(name.encode(), name.encode(), local)])
 
         assert told(world, daemon) == [name.encode() for name in NAMES]
 

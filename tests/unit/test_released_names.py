@@ -95,7 +95,7 @@ async def test_a_mode_set_by_a_name_that_an_import_takes_counts_for_the_other(wo
         world.store.outside_delete("a")
     async with world.daemon() as daemon:
         intake = Intake(daemon.shared, lambda _: daemon.served)
-        intake.changed(b"a", noticed=True)
+        intake.noticed(b"a")
         await look_at(daemon, "a")
         intake.flush()
 

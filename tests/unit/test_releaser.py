@@ -21,7 +21,8 @@ from fsxsync.sync import releaser
 from fsxsync.sync.acting import Next
 from fsxsync.sync.look import look
 from fsxsync.sync.objects_seen import see_objects
-from fsxsync.sync.releaser import Candidate, release
+from fsxsync.sync.releasable import Candidate
+from fsxsync.sync.releaser import release
 
 BODY = b"what the application wrote" * 5000
 TOLD = Entry("dra-1", b"f", True, False, None, 0, 0, 1, 0, None, None, "")
@@ -358,3 +359,39 @@ async def test_a_row_that_was_written_since_the_walk_read_it_counts(world: World
     before = row._replace(released=True, ctime_ns=row.ctime_ns - 1)
     async with world.daemon() as daemon:
         assert await release(daemon.served, [now._replace(base=before)]) == {b"f": None}
+
+
+async def test_a_row_that_is_written_while_objects_are_asked_for_counts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The walk's row is compared with the one that is there, right before anything is done."""
+    await synced(world, "f")
+    row = world.catalog.files.get("dra-1", b"f")
+    assert row is not None
+    ask = world.store.head
+
+    async def somebody_describes_it(key: str) -> Any:
+        found = await ask(key)
+        world.catalog.files.put(row._replace(etag="of a copy with other metadata"))
+        return found
+
+    monkeypatch.setattr(world.store, "head", somebody_describes_it)
+    monkeypatch.setattr(releaser, "BUSY_S", ())
+    async with world.daemon() as daemon:
+        outcome = (await release(daemon.served, [candidate(world, "f")._replace(base=row)]))[b"f"]
+    assert outcome is not None
+    assert outcome.why == "its object is another version now"
+
+
+async def test_norelease_of_the_file_itself_keeps_it(world: World) -> None:
+    path = await synced(world, "f")
+    os.setxattr(path, "user.fsxsync.norelease", b"")
+    row = world.catalog.files.get("dra-1", b"f")
+    assert row is not None
+    local = candidate(world, "f").local
+    world.catalog.files.put(row.with_local(local))  # the flag is older than the row
+    async with world.daemon() as daemon:
+        refused = await release_one(daemon, world)
+        assert refused is not None
+        assert (refused.code, refused.why) == ("OperationNotPermitted", "norelease is set on it")
+    assert has_data(path)

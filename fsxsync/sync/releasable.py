@@ -1,0 +1,111 @@
+"""What lies here against releasing files of an association: asked for many at a time, in one moment (DESIGN §5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from fsxsync.model.flags import Flags
+from fsxsync.model.identity import Base, Local
+from fsxsync.model.release import Refusal, Use, refuse_release
+from fsxsync.sync.served import Served
+
+
+class Candidate(NamedTuple):
+    """A file that shall be released, as a walk saw it; ``path`` is relative to its association, ``base`` its row where
+    somebody read it just now."""
+
+    path: bytes
+    local: Local
+    base: Base | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is asked once for many files. Holds until the next await."""
+
+    served: Served
+    flags_of: Callable[[bytes], Flags]
+    is_any_pending: bool
+    open_inodes: AbstractSet[int]
+
+    def is_open(self, ino: int) -> bool:
+        return ino in self.open_inodes or ino in self.served.shared.writers
+
+    def is_kept(self, path: bytes) -> bool:
+        return self.flags_of(self.served.tree_path(path)).norelease
+
+    def is_pending(self, path: bytes) -> bool:
+        return self.is_any_pending and is_pending(self.served, path)
+
+
+def moment_of(served: Served, flags_of: Callable[[bytes], Flags] | None = None) -> Moment:
+    """This one. Without ``flags_of`` only what files inherit counts: marking one asks for its own (`releasing`)."""
+    shared = served.shared
+    is_any_pending = shared.catalog.changelog.count(served.id)[0] > 0
+    return Moment(served, flags_of or shared.tree.flags().inherited, is_any_pending, shared.front.open_inodes())
+
+
+_IDLE = Use()
+
+
+def _use_of_one(base: Base, moment: Moment) -> Use:
+    """`_use_of` for a file with one name, which is where its row says: as nearly all are."""
+    ino, path = base.ino, base.path
+    is_open, is_kept, is_loading = moment.is_open(ino), moment.is_kept(path), ino in moment.served.shared.hydrating
+    is_pending = moment.is_pending(path)
+    if not (is_open or is_kept or is_loading or is_pending):
+        return _IDLE
+    return Use(is_open=is_open, is_kept=is_kept, is_loading=is_loading, is_pending=is_pending)
+
+
+def is_pending(served: Served, path: bytes) -> bool:
+    return any(entry.path == path for entry in served.shared.catalog.changelog.pending(served.id, path, 1))
+
+
+def _use_of(path: bytes, local: Local, names: Sequence[Base], moment: Moment) -> Use:
+    """What goes on at a file right now."""
+    paths = {row.path for row in names} | {path}
+    return Use(
+        is_open=moment.is_open(local.ino),
+        is_kept=any(map(moment.is_kept, paths)),
+        is_loading=local.ino in moment.served.shared.hydrating,
+        is_pending=any(map(moment.is_pending, paths)),
+        is_moving=any(row.path != path and not _stands(moment.served, row, local) for row in names),
+    )
+
+
+def _stands(served: Served, row: Base, local: Local) -> bool:
+    """The file is still found under the name that the row knows."""
+    here = served.shared.tree.identify(served.tree_path(row.path))
+    return here is not None and here.ino == local.ino
+
+
+def judge(one: Candidate, base: Base | None, moment: Moment) -> tuple[list[Base], Refusal | None]:
+    """The rows of all names of a file, and the first reason against its release that lies here. No await."""
+    path, local, served = one.path, one.local, moment.served
+    if base is not None and base.ino == local.ino and local.nlink == 1:
+        refusal = refuse_release(local, (base,), _use_of_one(base, moment))
+        return [base], refusal and _or_look_again(served, local, [base], refusal)
+    names = [base] if base is not None and base.ino == local.ino else []
+    if local.nlink > 1 or not names:
+        names += [row for row in served.shared.other_names(local.ino, served.id, path) if row.association == served.id]
+    use = _use_of(path, local, names, moment)
+    if base is None or base.ino != local.ino:
+        was_it = any((row.size, row.mtime_ns) == (local.size, local.mtime_ns) for row in names)
+        return [], refuse_release(local, (), replace(use, is_moving=use.is_moving and was_it))
+    return names, _or_look_again(served, local, names, refuse_release(local, names, use))
+
+
+def _or_look_again(served: Served, local: Local, names: Sequence[Base], refusal: Refusal | None) -> Refusal | None:
+    """What lost a name that no row knows was told to nobody, and seems to be changed."""
+    may_match = refusal is not None and any(row.may_match(local) and not row.released for row in names)
+    if not may_match or len(names) != local.nlink:
+        return refusal
+    for row in names:
+        served.add_hint(row.path, local=True)
+    if not served.association.policy.exports:
+        return refusal  # what changed stays changed
+    return Refusal("ResourceBusy", "something happened to it: it is looked at once more")
