@@ -85,7 +85,7 @@ class Engine:
             told=lambda: shared.front.told(),  # noqa: PLW0108 - the front comes later
             catch_up=lambda: shared.front.catch_up(),  # noqa: PLW0108
         )
-        self._watermark = Watermark(shared, self._served)
+        self._watermark = Watermark(shared, self._served, is_told=lambda: not self.intake.is_idle)
         self.tasks = TaskRunner(shared, self._served, self.hydrator, self.waiter.settle_local)
 
     async def _take_in_tree(self) -> None:

@@ -106,7 +106,9 @@ def _little(disk: os.statvfs_result) -> int:
 class Watermark:
     """One per daemon; everything runs in the trio thread."""
 
-    def __init__(self, shared: Shared, served: Mapping[str, Served]) -> None:
+    def __init__(self, shared: Shared, served: Mapping[str, Served], is_told: Callable[[], bool]) -> None:
+        """``is_told``: something happened in the tree that is not in the changelog yet."""
+        self._is_told = is_told
         self._shared = shared
         self._served = served
         self._turn = trio.Lock()
@@ -274,7 +276,8 @@ class Watermark:
     def _is_in_motion(self) -> bool:
         """There are files that can't be released yet, but soon."""
         changelog = self._shared.catalog.changelog
-        return self._shared.settling > 0 or any(changelog.count(served)[1] for served in self._served)
+        is_pending = any(changelog.count(served)[1] for served in self._served)
+        return is_pending or self._shared.settling > 0 or self._is_told()
 
     # ------------------------------------------------------------- the disk
 
