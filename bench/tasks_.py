@@ -2,7 +2,9 @@
 that is no bottleneck.
 
 The small files are half as many as ``--objects`` says. What is restored is a tenth of these, 64 KiB each, and compared
-with the transfer engine's own download of the same, in turns. ``--only`` takes one of them: release, diff, restore.
+with the transfer engine's own download of the same, in turns: from versitygw, as in the engine's own benchmark
+(`bench transfer`), and from a server that does nothing else than send. ``--only`` takes one of them: release, diff,
+restore.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ def run(report: Report) -> None:
         _diff_of_a_store(report, max(report.objects // 2, 1))
     if report.only in {"", "restore"}:
         _restore(report, max(report.objects // 20, 1))
+        _restore_of_a_store(report, max(report.objects // 20, 1))
 
 
 def _release(report: Report, count: int) -> None:
@@ -109,20 +112,48 @@ def _diff_of_a_store(report: Report, count: int) -> None:
 
 
 def _restore(report: Report, count: int) -> None:
-    case = f"{count} files of {LARGE >> 10} KiB"
+    with StaticServer(count, LARGE) as server:
+        etags = [etag_of(number) for number in range(count)]
+        _restored(report, f"{count} files of {LARGE >> 10} KiB", server.url, etags)
+
+
+def _restore_of_a_store(report: Report, count: int) -> None:
+    """The same from a server that has to read what it sends."""
+    if built_program("versitygw") is None:
+        return
     with (
-        StaticServer(count, LARGE) as server,
-        running() as fsx,
+        tempfile.TemporaryDirectory(prefix="fsxsync-bench-", dir=MEMORY) as base,
+        VersityServer(Path(base)) as server,
+        ThreadPoolExecutor(THREADS) as pool,
+    ):
+        client = server.client("s3")
+        client.create_bucket(Bucket=BUCKET)
+
+        def put(number: int) -> str:
+            body = number.to_bytes(8) * (LARGE // 8)
+            told = client.put_object(
+                Bucket=BUCKET, Key=key_of(number), Body=body, ChecksumAlgorithm="CRC64NVME"  # as the engine uploads
+            )
+            return told["ETag"].strip('"')
+
+        etags = list(pool.map(put, range(count)))
+        _restored(report, f"{count} files of {LARGE >> 10} KiB, versitygw", server.url, etags)
+
+
+def _restored(report: Report, case: str, url: str, etags: list[str]) -> None:
+    count = len(etags)
+    with (
+        running(**ENVIRONMENT) as fsx,
         tempfile.TemporaryDirectory(prefix="fsxsync-bench-", dir=MEMORY) as scratch,
     ):
-        fsx.ok("associate", server.uri, "/d", "--endpoint-url", server.url, "--poll", "0", timeout=3600)
+        fsx.ok("associate", f"s3://{BUCKET}/{PREFIX}", "/d", "--endpoint-url", url, "--poll", "0", timeout=3600)
         fsx.settle(timeout=3600)
         place, pid = fsx.directory / "d", daemon_pid(fsx)
         engine, restored, whole, used = [], [], [], []
         for turn in range(report.rounds):  # in turns: other programs slow both down
             if turn:
                 fsx.ok("release", place, timeout=3600)
-            engine.append(_engine_s(server.url, count, Path(scratch)))
+            engine.append(_engine_s(url, etags, Path(scratch)))
             before = cpu_s(pid)
             start = perf_counter()
             task = fsx.ok("restore", place, timeout=3600).out.strip()
@@ -137,8 +168,9 @@ def _restore(report: Report, count: int) -> None:
         report.add(case, "daemon's processor, restoring", "us/file", min(used) / count * 1e6)
 
 
-def _engine_s(url: str, count: int, scratch: Path) -> float:
+def _engine_s(url: str, etags: list[str], scratch: Path) -> float:
     """What the transfer engine alone takes for the same objects."""
+    count = len(etags)
     shutil.rmtree(scratch / "to", ignore_errors=True)
     (scratch / "to").mkdir()
     task = Task(
@@ -147,7 +179,7 @@ def _engine_s(url: str, count: int, scratch: Path) -> float:
         bucket=BUCKET,
         keys=[key_of(number) for number in range(count)],
         sizes=[LARGE] * count,
-        etags=[etag_of(number) for number in range(count)],
+        etags=etags,
         directory=str(scratch / "to"),
         warm_key=key_of(0),
         threads=THREADS,
