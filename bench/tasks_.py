@@ -132,7 +132,10 @@ def _restore_of_a_store(report: Report, count: int) -> None:
         def put(number: int) -> str:
             body = number.to_bytes(8) * (LARGE // 8)
             told = client.put_object(
-                Bucket=BUCKET, Key=key_of(number), Body=body, ChecksumAlgorithm="CRC64NVME"  # as the engine uploads
+                Bucket=BUCKET,
+                Key=key_of(number),
+                Body=body,
+                ChecksumAlgorithm="CRC64NVME",  # as the engine uploads
             )
             return told["ETag"].strip('"')
 

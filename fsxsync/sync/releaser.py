@@ -194,7 +194,11 @@ async def _survey(
     asked: dict[bytes, Base] = {}
     moment = moment_of(served)
     for one in candidates:
-        names, why = _judge_unless_done(served, one, known.get(one.path), moment)
+        known_row = known.get(one.path)
+        if known_row is not None and _is_simple(one.local, known_row) and not moment.is_kept(one.path):
+            asked[one.path] = known_row  # what else speaks against it is asked once, right before the marks
+            continue
+        names, why = _judge_unless_done(served, one, known_row, moment)
         if why is not None and one.base is not None and (base := _rows(served, [one]).get(one.path)) != one.base:
             names, why = _judge_unless_done(served, one, base, moment)  # it was written since the walk read it
         if why is not None or not names:
@@ -203,6 +207,11 @@ async def _survey(
             asked |= {row.path: row for row in names}
     rows = sorted(asked.values(), key=lambda row: row.path)
     return decided, await see_objects(served, rows) if rows else {}
+
+
+def _is_simple(local: Local, row: Base) -> bool:
+    """A file with data and one name, as it was exported."""
+    return local.nlink == 1 and local.size > 0 and not row.released and row.matches_local(local)
 
 
 def _choose(
@@ -250,18 +259,20 @@ async def _punch(
     try:
         with trio.CancelScope(shield=True):  # what is punched has to get into its row
             files = [wanted for wanted, _ in taken]
-            places = {served.tree_path(path) for path in reserved}
+            places = {wanted.path for wanted in files}
+            if len(reserved) > len(files):
+                places |= {served.tree_path(path) for path in reserved}
             shared.releasing |= places
             try:
                 states = await trio.to_thread.run_sync(partial(shared.tree.release, files, even_kept=even_kept))
-                changed = [
-                    (row.path, state)
-                    for (_, names), state in zip(taken, states, strict=True)
+                done = [
+                    (wanted.path, names, state)
+                    for (wanted, names), state in zip(taken, states, strict=True)
                     if isinstance(state, Local)
-                    for row in names
                 ]
+                changed = [(row.path, local) for _, names, local in done for row in names]
                 shared.catalog.files.set_local_many(served.id, changed)
-                shared.own_work.note(served.id, [(served.tree_path(path), path, local) for path, local in changed])
+                shared.own_work.note(served.id, [(path, names[0].path, local) for path, names, local in done])
             finally:
                 shared.releasing -= places
     finally:
