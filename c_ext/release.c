@@ -76,10 +76,17 @@ take_lease(int fd)
     return errno == EAGAIN ? FSX_OPEN : FSX_MARKED;
 }
 
-static bool
+/* Whether the attribute is there; -1 where that can't be told: errno says why. */
+static int
 is_kept(int fd, const char *kept)
 {
-    return *kept != '\0' && (fgetxattr(fd, kept, NULL, 0) >= 0 || errno == EIO);
+    if (*kept == '\0') {
+        return 0;
+    }
+    if (fgetxattr(fd, kept, NULL, 0) >= 0) {
+        return 1;
+    }
+    return errno == ENODATA || errno == EOPNOTSUPP ? 0 : -1;
 }
 
 static enum marking
@@ -87,6 +94,7 @@ mark_open(struct marked *one, dev_t device, const char *xattr, const char *kept)
 {
     enum marking lease;
     struct stat now;
+    int keeps;
 
     if (fstat(one->fd, &now) < 0) {
         one->error = errno;
@@ -109,8 +117,10 @@ mark_open(struct marked *one, dev_t device, const char *xattr, const char *kept)
     if ((long long)now.st_nlink != one->nlink) {
         return FSX_LINKED;
     }
-    if (is_kept(one->fd, kept)) {
-        return FSX_KEPT;
+    keeps = is_kept(one->fd, kept);
+    if (keeps != 0) {
+        one->error = keeps < 0 ? errno : 0;
+        return keeps < 0 ? FSX_UNMARKED : FSX_KEPT;
     }
     if (fsetxattr(one->fd, xattr, one->mark, (size_t)one->mark_size, XATTR_CREATE) < 0) {
         one->error = errno;

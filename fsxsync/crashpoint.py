@@ -28,7 +28,8 @@ Outcome = TypeVar("Outcome")
 
 VARIABLE = "FSXSYNC_CRASHPOINTS"
 SIZE = 160
-_HEAD, _OURS = struct.Struct("<qqqq"), struct.Struct("<qq")
+_HEAD = struct.Struct("<qqqq")
+_NUMBER, _DEATHS = slice(16, 24), slice(24, 32)
 _NAME = slice(_HEAD.size, SIZE)
 
 POINTS = frozenset(
@@ -129,10 +130,14 @@ class _Steps:
             deadly, _, number, deaths = _HEAD.unpack_from(self._shared)
             if self._shared[_NAME].rstrip(b"\0").decode() not in {"", moment}:
                 return
-            dies = number + 1 == deadly
-            _OURS.pack_into(self._shared, _HEAD.size - _OURS.size, number + 1, deaths + dies)
-            if dies:
+            self._put(_NUMBER, number + 1)
+            if number + 1 == deadly:
+                self._put(_DEATHS, deaths + 1)
                 _die()
+
+    def _put(self, place: slice, value: int) -> None:
+        # Not struct's pack_into, which makes the place zero before: the test may read it in that moment.
+        self._shared[place] = value.to_bytes(8, "little")
 
 
 _WORDS = {point.removeprefix("catalog.") for point in POINTS}

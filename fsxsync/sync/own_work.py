@@ -24,8 +24,8 @@ class OwnWork:
         self._left: OrderedDict[bytes, tuple[str, bytes, Local]] = OrderedDict()
 
     def note(self, association: str, files: Iterable[tuple[bytes, bytes, Local]]) -> None:
-        """Files by path of the tree and path in the association: each is as its row says. With more names than one it
-        is not remembered: each has a row of its own."""
+        """Files by path of the tree and path in the association: each is as its row says, mode and owner included.
+        With more names than one it is not remembered: each has a row of its own."""
         left = {path: (association, below, local) for path, below, local in files if local.nlink == 1}
         for path in left.keys() & self._left.keys():
             del self._left[path]  # it is one of the newest now

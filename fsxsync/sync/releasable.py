@@ -42,13 +42,18 @@ class Moment:
 
 
 def moment_of(served: Served, flags_of: Callable[[bytes], Flags] | None = None) -> Moment:
-    """This one. Without ``flags_of`` only what files inherit counts: marking one asks for its own (`releasing`)."""
+    """This one. Without ``flags_of`` only what files inherit counts: marks ask for their own (`tree.releasing`)."""
     shared = served.shared
     is_any_pending = shared.catalog.changelog.count(served.id)[0] > 0
     return Moment(served, flags_of or shared.tree.flags().inherited, is_any_pending, shared.front.open_inodes())
 
 
 _IDLE = Use()
+
+
+def is_idle(base: Base, moment: Moment) -> bool:
+    """Nothing goes on at a file with one name that is against its release."""
+    return _use_of_one(base, moment) is _IDLE
 
 
 def _use_of_one(base: Base, moment: Moment) -> Use:

@@ -20,13 +20,14 @@ from fsxsync.model.stub import StubMark
 from fsxsync.sync.interrupted import taken_back
 from fsxsync.sync.objects_seen import all_of, see_objects
 from fsxsync.sync.reconcile import Delta, local_delta
-from fsxsync.sync.releasable import Candidate, Moment, is_pending, judge, moment_of
+from fsxsync.sync.releasable import Candidate, Moment, is_idle, is_pending, judge, moment_of
 from fsxsync.sync.served import Served
 from fsxsync.tree.flags import FlagReader
 from fsxsync.tree.tree import Releasable
 
 SLICE = 250
-"""Files that are released at a time: as many leases are held while their marks are made durable."""
+"""Files that are released at a time: as many leases are held while their marks are made durable, for each of
+`RELEASED_AT_ONCE`."""
 STUB_BLOCKS = 128
 """A stub that takes more (of 512 bytes) holds data that was read since; fewer are not worth it."""
 BUSY_S = (0.05, 0.2, 0.8)
@@ -139,7 +140,7 @@ async def _release_slices(
         async with served.shared.release_slots:
             # Once more, for the repository was asked meanwhile. No await from here to the marks but for a thread's
             # start, and these find the state again that is judged here.
-            refused, chosen = _choose(part, seen, moment_of(served))
+            refused, chosen = _choose(part, seen, _moment_for(served, part))
             outcomes.update(refused)
             outcomes.update(await _punch(served, chosen))
 
@@ -180,9 +181,7 @@ async def foresee(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     decided, seen = await _survey(served, others, _rows(served, others))
     decided |= stubs
     left = [one for one in candidates if one.path not in decided]
-    flags = served.shared.tree.flags()
-    flags.read([served.tree_path(one.path) for one in left])
-    refused, chosen = _choose(left, seen, moment_of(served, flags.of))
+    refused, chosen = _choose(left, seen, _moment_with_flags(served, left))
     return decided | refused | {names[0].path: None for _, names in chosen}
 
 
@@ -194,11 +193,11 @@ async def _survey(
     asked: dict[bytes, Base] = {}
     moment = moment_of(served)
     for one in candidates:
-        known_row = known.get(one.path)
-        if known_row is not None and _is_simple(one.local, known_row) and not moment.is_kept(one.path):
-            asked[one.path] = known_row  # what else speaks against it is asked once, right before the marks
+        row = known.get(one.path)
+        if row is not None and _is_simple(one.local, row) and is_idle(row, moment):
+            asked[one.path] = row  # it is judged once, right before the marks
             continue
-        names, why = _judge_unless_done(served, one, known_row, moment)
+        names, why = _judge_unless_done(served, one, row, moment)
         if why is not None and one.base is not None and (base := _rows(served, [one]).get(one.path)) != one.base:
             names, why = _judge_unless_done(served, one, base, moment)  # it was written since the walk read it
         if why is not None or not names:
@@ -207,6 +206,20 @@ async def _survey(
             asked |= {row.path: row for row in names}
     rows = sorted(asked.values(), key=lambda row: row.path)
     return decided, await see_objects(served, rows) if rows else {}
+
+
+def _moment_for(served: Served, candidates: Sequence[Candidate]) -> Moment:
+    """A task's candidates come once, and their marks tell whether they are kept. Others come again and again: who is
+    opened to be marked is told of by inotify each time."""
+    if all(one.base is not None for one in candidates):
+        return moment_of(served)
+    return _moment_with_flags(served, candidates)
+
+
+def _moment_with_flags(served: Served, candidates: Sequence[Candidate]) -> Moment:
+    flags = served.shared.tree.flags()
+    flags.read([served.tree_path(one.path) for one in candidates])
+    return moment_of(served, flags.of)
 
 
 def _is_simple(local: Local, row: Base) -> bool:
@@ -266,13 +279,20 @@ async def _punch(
             try:
                 states = await trio.to_thread.run_sync(partial(shared.tree.release, files, even_kept=even_kept))
                 done = [
-                    (wanted.path, names, state)
+                    (wanted, names, state)
                     for (wanted, names), state in zip(taken, states, strict=True)
                     if isinstance(state, Local)
                 ]
                 changed = [(row.path, local) for _, names, local in done for row in names]
                 shared.catalog.files.set_local_many(served.id, changed)
-                shared.own_work.note(served.id, [(path, names[0].path, local) for path, names, local in done])
+                shared.own_work.note(
+                    served.id,
+                    [
+                        (wanted.path, names[0].path, local)
+                        for wanted, names, local in done
+                        if _is_described_as(local, wanted.expect)
+                    ],
+                )
             finally:
                 shared.releasing -= places
     finally:
@@ -282,6 +302,11 @@ async def _punch(
         outcomes[names[0].path] = _refusal_of(state)
     _count(served, [state for state in states if isinstance(state, Local)])
     return outcomes
+
+
+def _is_described_as(local: Local, judged: Local) -> bool:
+    """Else somebody changed that while it was punched, and its row does not know of it."""
+    return (local.mode, local.uid, local.gid) == (judged.mode, judged.uid, judged.gid)
 
 
 def _count(served: Served, released: Sequence[Local]) -> None:

@@ -390,8 +390,59 @@ async def test_norelease_of_the_file_itself_keeps_it(world: World) -> None:
     assert row is not None
     local = candidate(world, "f").local
     world.catalog.files.put(row.with_local(local))  # the flag is older than the row
+    now = candidate(world, "f")._replace(base=world.catalog.files.get("dra-1", b"f"))
     async with world.daemon() as daemon:
-        refused = await release_one(daemon, world)
+        refused = (await release(daemon.served, [now]))[b"f"]
         assert refused is not None
         assert (refused.code, refused.why) == ("OperationNotPermitted", "norelease is set on it")
     assert has_data(path)
+
+
+async def test_a_mode_that_is_set_while_a_file_is_punched_is_not_taken_for_our_own_work(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row keeps the mode that was judged: what inotify tells is the only word of it."""
+    path = await synced(world, "f")
+    punch = _core.punch_released
+
+    def and_somebody_changes_it(*arguments: Any) -> Any:
+        punched = punch(*arguments)
+        path.chmod(0o600)
+        now = path.stat()
+        [(what, number, status)] = punched
+        assert status is not None
+        return [(what, number, (now.st_mode, *status[1:5], now.st_ctime_ns, *status[6:]))]
+
+    monkeypatch.setattr(_core, "punch_released", and_somebody_changes_it)
+    async with world.daemon() as daemon:
+        assert await release_one(daemon, world) is None
+        assert list(daemon.shared.own_work.unchanged([b"f"])) == []
+
+
+async def test_what_is_kept_is_not_opened_by_who_tries_it_again_and_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watermark does, and inotify would tell of each time."""
+    path = await synced(world, "f")
+    os.setxattr(path, "user.fsxsync.norelease", b"")
+    row = world.catalog.files.get("dra-1", b"f")
+    assert row is not None
+    world.catalog.files.put(row.with_local(candidate(world, "f").local))
+    monkeypatch.setattr(_core, "mark_released", crashing)
+    async with world.daemon() as daemon:
+        refused = await release_one(daemon, world)
+        assert refused is not None
+        assert refused.code == "OperationNotPermitted"
+
+
+async def test_the_store_is_not_asked_for_what_is_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await synced(world, "f")
+    now = candidate(world, "f")
+    row = world.catalog.files.get("dra-1", b"f")
+    monkeypatch.setattr(releaser, "BUSY_S", ())
+    monkeypatch.setattr(world.store, "head", crashing)
+    async with world.daemon() as daemon:
+        daemon.shared.writers[now.local.ino] = 1
+        refused = (await release(daemon.served, [now._replace(base=row)]))[b"f"]
+        assert refused is not None
+        assert refused.why == "it is open"
