@@ -12,7 +12,7 @@ from pathlib import Path
 from model.bucket_user import BucketUser
 from model.sides import EXPECTED, FAILED
 from model.steps import step
-from model.things import TAG, Thing, inode_of, md5, rename_or_remove, replace_file, write_file
+from model.things import TAG, Thing, inode_of, md5, rename_or_remove, replace_file, write_all, write_file
 
 
 class Application(BucketUser):
@@ -95,7 +95,7 @@ class Application(BucketUser):
                 self.must.discard(content)
                 begun.append((content, old))
                 stream.seek(0)
-                stream.write(content)
+                write_all(stream, content)
                 self._drop(Thing("file", old))
             self._hold(content)
             self._brought(path, content)
@@ -262,7 +262,7 @@ class Application(BucketUser):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             with (root / path).open("wb", buffering=0) as stream:
                 for at in range(0, len(content), piece):
-                    stream.write(content[at : at + piece])
+                    write_all(stream, content[at : at + piece])
                     time.sleep(0.01)
 
         before = [(path, look(path)) for look in (self.local, self.remote)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -63,6 +64,12 @@ def write_file(path: Path, content: bytes, *, new: bool = False, opened: list[in
         if opened is not None:
             opened.append(os.fstat(stream.fileno()).st_ino)
         stream.write(content)
+
+
+def write_all(stream: io.FileIO, content: bytes) -> None:
+    """On a disk that is nearly full a part may be taken without an error, which the next write tells."""
+    while content:
+        content = content[stream.write(content) or 0 :]
 
 
 def replace_file(path: Path, content: bytes) -> None:
