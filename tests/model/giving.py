@@ -63,6 +63,7 @@ class Giver(Application):
     def utime(self, path: str, when: str) -> None:
         at_ns = FIRST_NS[when] + next(self.numbers) * 1_000_000_007
         self.set_times.add(at_ns)
+        self.given_times.add(at_ns)
 
         def act(root: Path) -> None:
             os.utime(root / path, ns=(at_ns, at_ns), follow_symlinks=False)
@@ -103,7 +104,7 @@ class Giver(Application):
         if there.mtime_ns is None:
             return
         if here.kind == "directory":
-            is_due = here.mtime_ns in self.set_times  # all others come of what is put into it
+            is_due = here.mtime_ns in self.given_times  # all others come of what is put into it
         else:
             is_due = here.mtime_ns not in self.set_times and bool(here.content)  # an empty file may be emptied again
         assert not is_due or here.mtime_ns == there.mtime_ns, (

@@ -24,13 +24,16 @@ class Ledger:
     """What may be there up to some byte, and the other from there on: its writer was stopped."""
     set_times: set[int] = field(default_factory=set)
     """Of files that somebody touched, and whose content is what it was: nothing exports these times, alone."""
+    given_times: set[int] = field(default_factory=set)
+    """Those of them that were set as such. Of a write that failed a file may have the time at which its directory got
+    it."""
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def _share(self, other: Ledger) -> None:
         """What is moved between two keeps what is known of it."""
         self.must, self.gone, self.contents = other.must, other.gone, other.contents
         self.by_digest, self.parts, self.mixes, self.numbers = other.by_digest, other.parts, other.mixes, other.numbers
-        self.set_times = other.set_times
+        self.set_times, self.given_times = other.set_times, other.given_times
 
     def _content(self, size: int) -> bytes:
         """New bytes of about that size; the empty file is nothing that could be lost."""
