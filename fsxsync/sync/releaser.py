@@ -138,8 +138,8 @@ async def _release_slices(
 
     async def one_slice(part: Sequence[Candidate]) -> None:
         async with served.shared.release_slots:
-            # Once more, for the repository was asked meanwhile. No await from here to the marks but for a thread's
-            # start, and these find the state again that is judged here.
+            # The repository was asked meanwhile. No await from here to the marks but for a thread's start, and these
+            # find the file's state again, not what it inherits.
             refused, chosen = _choose(part, seen, _moment_for(served, part))
             outcomes.update(refused)
             outcomes.update(await _punch(served, chosen))
