@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from fsxsync.catalog.connection import Connection, Row
 from fsxsync.catalog.numbers import Numbers
+from fsxsync.catalog.read_rows import ReadRows
 from fsxsync.model.identity import KINDS, Base, Kind, Local, Posix
 
 _KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
@@ -14,7 +15,7 @@ _KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 _COLUMNS = (
     "association, sort_key, kind, ino, size, mtime_ns, ctime_ns, mode, uid, gid, etag, remote_size,"
     " last_modified_ns, version_id, posix_mode, posix_uid, posix_gid, posix_mtime_ns, posix_atime_ns,"
-    " posix_known, storage_class, released, content_hash, target, posix_xattrs"
+    " posix_xattrs, posix_known, storage_class, released, content_hash, target"
 )
 _NAMES = _COLUMNS.replace(" ", "").split(",")
 _MARKS = ", ".join("?" * len(_NAMES))
@@ -24,8 +25,6 @@ _SET = ", ".join(f"{name} = excluded.{name}" for name in _NAMES[2:])
 _SELECT = f"SELECT {_COLUMNS} FROM files"  # noqa: S608  names are ours
 _GET = f"{_SELECT} WHERE association = ? AND sort_key IN (?, ?)"
 _AT_ONCE = 500
-_COMPARED = """SELECT sort_key, ino, size, mtime_ns, ctime_ns, mode, uid, gid, etag, remote_size, version_id,
-    storage_class, released FROM files"""
 _FROM = f"{_SELECT} WHERE association = ? AND sort_key >= ? ORDER BY sort_key LIMIT ?"
 _BETWEEN = f"{_SELECT} WHERE association = ? AND sort_key >= ? AND sort_key < ? ORDER BY sort_key LIMIT ?"
 _KNOWN = """SELECT sort_key, etag, remote_size, last_modified_ns FROM files WHERE association = ? AND sort_key > ?
@@ -107,6 +106,7 @@ class Files:
     def __init__(self, connection: Connection, numbers: Numbers) -> None:
         self._connection = connection
         self._numbers = numbers
+        self._read = ReadRows(connection)
 
     sort_key = staticmethod(sort_key)
 
@@ -128,20 +128,25 @@ class Files:
                 found[base.path] = base
         return found
 
-    def unwritten(self, association: str, read: Mapping[bytes, Base]) -> dict[bytes, Base]:
-        """Of rows of files that were read before, by path, those that are the same still, as far as the comparison with
-        the tree and the object goes. A fifth of the time that reading them anew takes."""
+    def unwritten(self, association: str, rows: Iterable[Base]) -> dict[bytes, Base]:
+        """Of rows that `after` read and remembered those that were not written since, by path. Nothing is read; that
+        one is not among them says nothing."""
         number = self._numbers.get(association)
-        found: set[Row] = set()
-        for part in _parts(list(read)):
-            sql = f"{_COMPARED} WHERE association = ? AND sort_key IN ({', '.join('?' * len(part))})"
-            found.update(self._connection.rows(sql, (number, *part)))
-        return {path: base for path, base in read.items() if _compared(base) in found}
+        return {row.path: row for row in rows if self._read.is_current(number, row)}
+
+    def forget_read(self, association: str, paths: Iterable[bytes] | None = None) -> None:
+        """They need not be remembered any more; None: none of the association."""
+        number = self._numbers.get(association)
+        if paths is None:
+            self._read.forget_all(number)
+        else:
+            self._read.forget(number, paths)
 
     def put(self, base: Base) -> None:
         """Write a path's row in place of the one it had."""
         row = self._row(base)
         if row is not None:
+            self._read.forget(row[0], [base.path])
             with self._connection.transaction():
                 self._connection.run(_DELETE_ONE, _other_form(row))
                 self._connection.run(_PUT, row)
@@ -151,6 +156,8 @@ class Files:
         with self._connection.transaction():
             # By path: if one comes twice, as a file and as a directory, the last counts.
             rows = {(base.association, base.path): row for base in bases if (row := self._row(base)) is not None}
+            for (_, path), row in rows.items():
+                self._read.forget(row[0], [path])
             self._connection.run_many(_DELETE_ONE, [_other_form(row) for row in rows.values()])
             self._connection.run_many(_PUT, rows.values())
 
@@ -158,35 +165,27 @@ class Files:
         """As `Base.with_local` for the rows of files by their paths; one that is of another inode stays as it is.
         Mode and owner stay: what was set meanwhile is a change to be exported."""
         number = self._numbers.get(association)
-        with self._connection.transaction():
-            self._connection.run_many(
-                _SET_LOCAL,
-                [
-                    (
-                        local.size,
-                        local.mtime_ns,
-                        local.ctime_ns,
-                        local.stub is not None,
-                        number,
-                        path,
-                        signed(local.ino),
-                    )
-                    for path, local in states
-                ],
-            )
+        rows = [
+            (local.size, local.mtime_ns, local.ctime_ns, local.stub is not None, number, path, signed(local.ino))
+            for path, local in states
+        ]
+        self._set_many(_SET_LOCAL, number, rows)
 
     def set_loaded_many(self, association: str, loaded: Iterable[tuple[bytes, Local, bytes]]) -> None:
         """The data of files is here now, by their paths, with the XXH3-128 of each. Mode and owner of the rows stay:
         what was set of these meanwhile is a change to be exported."""
         number = self._numbers.get(association)
+        rows = [
+            (local.size, local.mtime_ns, local.ctime_ns, digest, number, path, signed(local.ino))
+            for path, local, digest in loaded
+        ]
+        self._set_many(_SET_LOADED, number, rows)
+
+    def _set_many(self, sql: str, number: int | None, rows: Sequence[Row]) -> None:
+        """Rows of files of one association, that end with number, path and inode."""
+        self._read.forget(number, [row[-2] for row in rows])
         with self._connection.transaction():
-            self._connection.run_many(
-                _SET_LOADED,
-                [
-                    (local.size, local.mtime_ns, local.ctime_ns, digest, number, path, signed(local.ino))
-                    for path, local, digest in loaded
-                ],
-            )
+            self._connection.run_many(sql, rows)
 
     def loading(self, association: str, paths: Sequence[bytes]) -> dict[bytes, Loading]:
         """Of the rows of files at those paths what counts at the end of a restore."""
@@ -212,30 +211,37 @@ class Files:
                     hashes.append((digest, number, key, ino))
                 else:
                     others.append(unsigned(ino))
-        if hashes:
-            with self._connection.transaction():
-                self._connection.run_many(_SET_HASH, hashes)
+        self._set_hashes(hashes)
         return others
 
     def set_hash_many(self, hashes: Iterable[tuple[Base, bytes]]) -> None:
         """The content hash of rows that are files'."""
+        self._set_hashes(
+            [(digest, self._numbers.get(row.association), row.path, signed(row.ino)) for row, digest in hashes]
+        )
+
+    def _set_hashes(self, rows: Sequence[Row]) -> None:
+        for _, number, path, _ in rows:
+            self._read.forget(number, [path])
         with self._connection.transaction():
-            self._connection.run_many(
-                _SET_HASH,
-                [(digest, self._numbers.get(row.association), row.path, signed(row.ino)) for row, digest in hashes],
-            )
+            self._connection.run_many(_SET_HASH, rows)
 
     def delete(self, association: str, path: bytes) -> None:
         """Forget a path; not what lies below it."""
+        self.forget_read(association, [path])
         self._connection.run(_DELETE, (self._numbers.get(association), path, path + b"/"))
 
     def delete_all(self, association: str) -> None:
+        self.forget_read(association)
         self._connection.run(_DELETE_ALL, (self._numbers.get(association),))
 
-    def after(self, association: str, start_after: bytes, limit: int, under: bytes = b"") -> list[Base]:
+    def after(
+        self, association: str, start_after: bytes, limit: int, under: bytes = b"", *, remember: bool = False
+    ) -> list[Base]:
         """Up to ``limit`` rows with a sort key strictly after ``start_after``, in the order of an S3 listing.
 
-        With ``under``: the row of that path and those below it.
+        With ``under``: the row of that path and those below it. With ``remember`` it can be told later that they were
+        not written since (`unwritten`), until `forget_read`.
         """
         number = self._numbers.get(association)
         start = start_after + b"\0"  # the next possible key
@@ -247,7 +253,10 @@ class Files:
             itself = self._connection.rows(_BETWEEN, (number, max(start, under), under + b"\0", limit))
             low, high = below(under)
             rows = itself + self._connection.rows(_BETWEEN, (number, max(start, low), high, limit - len(itself)))
-        return [self._base(row) for row in rows]
+        bases = [self._base(row) for row in rows]
+        if remember and number is not None:
+            self._read.remember(number, bases)
+        return bases
 
     def iterate(self, association: str, under: bytes = b"", page: int = 1000) -> Iterator[Base]:
         """All rows in the order of an S3 listing, flat in memory. Rows written meanwhile show up if they
@@ -344,12 +353,12 @@ class Files:
             posix.gid,
             posix.mtime_ns,
             posix.atime_ns,
+            posix.xattrs,
             base.posix_known,
             base.storage_class,
             base.released,
             base.content_hash,
             base.target,
-            posix.xattrs,
         )
 
     def _base(self, row: Row) -> Base:
@@ -361,35 +370,17 @@ class Files:
                 kind,
                 unsigned(row[3]),
                 *row[4:14],
-                Posix._make((*row[14:19], row[24])),
-                bool(row[19]),
-                row[20],
-                bool(row[21]),
-                *row[22:24],
+                Posix._make(row[14:20]),
+                row[20] != 0,
+                row[21],
+                row[22] != 0,
+                row[23],
+                row[24],
             )
         )
 
 
 Item = TypeVar("Item")
-
-
-def _compared(base: Base) -> Row:
-    """See `_COMPARED`."""
-    return (
-        base.path,
-        signed(base.ino),
-        base.size,
-        base.mtime_ns,
-        base.ctime_ns,
-        base.mode,
-        base.uid,
-        base.gid,
-        base.etag,
-        base.remote_size,
-        base.version_id,
-        base.storage_class,
-        base.released,
-    )
 
 
 def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

@@ -9,7 +9,7 @@ They are made by the hundred thousand, which is why they are named tuples: a fro
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from fsxsync.model.checksum import Checksum
 from fsxsync.model.stub import StubMark
@@ -27,6 +27,10 @@ class Kind(enum.Enum):
 KINDS = (Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK, Kind.OTHER)
 """Index = what the catalog and `_core.read_directory` call it: append only."""
 _DIRECTORY = Kind.DIRECTORY  # the enumeration is asked for its members in five times as long
+
+
+State: TypeAlias = tuple[int, int, int, int, int, int, int]
+"""Inode, size, mtime, ctime, mode, uid and gid of a file."""
 
 
 class Posix(NamedTuple):
@@ -79,6 +83,10 @@ class Local(NamedTuple):
     """(atime, mtime) in ns of a released file whose data is just coming, which moves what lstat says."""
     written_in_part: bool = False
     """A released file of another size than its object's, in which somebody's data and a hole are."""
+
+    @property
+    def state(self) -> State:
+        return self[1:8]
 
     def same_state(self, other: Local | None) -> bool:
         """Nothing at all happened between the two looks, as far as the file system tells."""
@@ -220,14 +228,17 @@ class Base(NamedTuple):
             gid=own.gid if own.gid is not None and posix.gid == self.gid else posix.gid,
         )
 
+    @property
+    def local_state(self) -> State:
+        """`Local.state` as it was. Compared by the hundred thousand: one by one it takes three times as long."""
+        return self[3:10]
+
     def matches_local(self, local: Local) -> bool:
         """The tree shows exactly what this row knows, ctime included: nothing to look at."""
-        if self.kind is not _DIRECTORY and (
-            self.ctime_ns != local.ctime_ns or self.mtime_ns != local.mtime_ns or self.size != local.size
-        ):
-            return False
+        if self.kind is not _DIRECTORY:
+            return self.kind is local.kind and self.local_state == local.state
         return (
-            self.kind is local.kind
+            local.kind is _DIRECTORY
             and self.ino == local.ino
             and self.mode == local.mode
             and self.uid == local.uid

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import trio
 
@@ -20,7 +21,7 @@ from fsxsync.model.stub import StubMark
 from fsxsync.sync.interrupted import taken_back
 from fsxsync.sync.objects_seen import all_of, see_objects
 from fsxsync.sync.reconcile import Delta, local_delta
-from fsxsync.sync.releasable import Candidate, Moment, is_idle, is_pending, judge, moment_of
+from fsxsync.sync.releasable import Candidate, Moment, is_idle, is_pending, is_plain, judge, moment_of
 from fsxsync.sync.served import Served
 from fsxsync.tree.flags import FlagReader
 from fsxsync.tree.tree import Releasable
@@ -45,8 +46,10 @@ def _judge_unless_done(
 
 def is_released(base: Base | None, local: Local) -> bool:
     """There is nothing to do: its data is gone, or there never was any."""
-    if base is None or not base.matches_local(local):
-        return False
+    return base is not None and _has_no_data(base, local) and base.matches_local(local)
+
+
+def _has_no_data(base: Base, local: Local) -> bool:
     return local.size == 0 or (base.released and local.blocks <= STUB_BLOCKS)
 
 
@@ -100,11 +103,10 @@ async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
         rows = _known(served, left)
         if stubs := await _release_stubs(served, left, rows):
             rows = _rows(served, left)
-        decided, seen = await _survey(served, [one for one in left if one.path not in stubs], rows)
-        decided |= stubs
-        outcomes |= decided
-        undecided = [one for one in left if one.path not in decided]
-        outcomes |= await _release_slices(served, undecided, seen)
+        found = await _survey(served, [one for one in left if one.path not in stubs], rows)
+        outcomes |= found.decided | stubs
+        undecided = [one for one in left if one.path not in found.decided and one.path not in stubs]
+        outcomes |= await _release_slices(served, undecided, found)
         left = [now for one in left if (now := _to_try_again(served, one, outcomes[one.path])) is not None]
         if not left:
             break
@@ -132,7 +134,7 @@ def _to_try_again(served: Served, one: Candidate, why: Refusal | None) -> Candid
 
 
 async def _release_slices(
-    served: Served, candidates: Sequence[Candidate], seen: Mapping[bytes, Seen | None]
+    served: Served, candidates: Sequence[Candidate], found: _Survey
 ) -> dict[bytes, Refusal | None]:
     outcomes: dict[bytes, Refusal | None] = {}
 
@@ -140,7 +142,7 @@ async def _release_slices(
         async with served.shared.release_slots:
             # The repository was asked meanwhile. No await from here to the marks but for a thread's start, and these
             # find the file's state again, not what it inherits.
-            refused, chosen = _choose(part, seen, _moment_for(served, part))
+            refused, chosen = _choose(part, found, _moment_for(served, part))
             outcomes.update(refused)
             outcomes.update(await _punch(served, chosen))
 
@@ -151,7 +153,7 @@ async def _release_slices(
 
 def _as_they_are(served: Served, candidates: Sequence[Candidate]) -> Mapping[bytes, Base]:
     """Their rows at this moment: most were read before, and not written since."""
-    read = {one.path: one.base for one in candidates if one.base is not None}
+    read = [one.base for one in candidates if one.base is not None]
     current = served.shared.catalog.files.unwritten(served.id, read)
     return {**current, **_rows(served, [one for one in candidates if one.path not in current])}
 
@@ -178,24 +180,30 @@ async def foresee(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     """
     stubs = await _release_stubs(served, candidates, _rows(served, candidates), acts=False)
     others = [one for one in candidates if one.path not in stubs]
-    decided, seen = await _survey(served, others, _rows(served, others))
-    decided |= stubs
+    found = await _survey(served, others, _known(served, others))
+    decided = found.decided | stubs
     left = [one for one in candidates if one.path not in decided]
-    refused, chosen = _choose(left, seen, _moment_with_flags(served, left))
+    refused, chosen = _choose(left, found, _moment_with_flags(served, left))
     return decided | refused | {names[0].path: None for _, names in chosen}
 
 
-async def _survey(
-    served: Served, candidates: Sequence[Candidate], known: Mapping[bytes, Base]
-) -> tuple[dict[bytes, Refusal | None], dict[bytes, Seen | None]]:
-    """What is decided already, and the objects of all others."""
+class _Survey(NamedTuple):
+    """By path: what is decided already, the rows of plain files (`is_plain`) among the others, the objects of these."""
+
+    decided: dict[bytes, Refusal | None]
+    plain: dict[bytes, Base]
+    seen: dict[bytes, Seen | None]
+
+
+async def _survey(served: Served, candidates: Sequence[Candidate], known: Mapping[bytes, Base]) -> _Survey:
     decided: dict[bytes, Refusal | None] = {}
+    plain: dict[bytes, Base] = {}
     asked: dict[bytes, Base] = {}
     moment = moment_of(served)
     for one in candidates:
         row = known.get(one.path)
-        if row is not None and _is_simple(one.local, row) and is_idle(row, moment):
-            asked[one.path] = row  # it is judged once, right before the marks
+        if row is not None and is_plain(one.local, row) and is_idle(row, moment):
+            plain[one.path] = row  # what goes on there is asked once more, right before the marks
             continue
         names, why = _judge_unless_done(served, one, row, moment)
         if why is not None and one.base is not None and (base := _rows(served, [one]).get(one.path)) != one.base:
@@ -204,8 +212,8 @@ async def _survey(
             decided[one.path] = why
         else:
             asked |= {row.path: row for row in names}
-    rows = sorted(asked.values(), key=lambda row: row.path)
-    return decided, await see_objects(served, rows) if rows else {}
+    rows = sorted((plain | asked).values(), key=lambda row: row.path)
+    return _Survey(decided, plain, await see_objects(served, rows) if rows else {})
 
 
 def _moment_for(served: Served, candidates: Sequence[Candidate]) -> Moment:
@@ -222,13 +230,8 @@ def _moment_with_flags(served: Served, candidates: Sequence[Candidate]) -> Momen
     return moment_of(served, flags.of)
 
 
-def _is_simple(local: Local, row: Base) -> bool:
-    """A file with data and one name, as it was exported."""
-    return local.nlink == 1 and local.size > 0 and not row.released and row.matches_local(local)
-
-
 def _choose(
-    candidates: Sequence[Candidate], seen: Mapping[bytes, Seen | None], moment: Moment
+    candidates: Sequence[Candidate], found: _Survey, moment: Moment
 ) -> tuple[dict[bytes, Refusal | None], list[tuple[Releasable, list[Base]]]]:
     """Why not, and what may be released now, with the rows of all its names. No await."""
     refused: dict[bytes, Refusal | None] = {}
@@ -236,9 +239,13 @@ def _choose(
     served = moment.served
     rows = _as_they_are(served, candidates)
     for one in candidates:
-        names, why = judge(one, rows.get(one.path), moment)
-        for row in names:
-            why = why or refuse_object(row, seen.get(row.path))
+        row = rows.get(one.path)
+        if row is not None and found.plain.get(one.path) is row and is_idle(row, moment):
+            names, why = [row], None
+        else:
+            names, why = judge(one, row, moment)
+        for name in names:
+            why = why or refuse_object(name, found.seen.get(name.path))
         if why is not None:
             refused[one.path] = why
         else:
@@ -306,7 +313,7 @@ async def _punch(
 
 def _is_described_as(local: Local, judged: Local) -> bool:
     """Else somebody changed that while it was punched, and its row does not know of it."""
-    return (local.mode, local.uid, local.gid) == (judged.mode, judged.uid, judged.gid)
+    return local.mode == judged.mode and local.uid == judged.uid and local.gid == judged.gid
 
 
 def _count(served: Served, released: Sequence[Local]) -> None:
@@ -326,7 +333,7 @@ def _is_done(served: Served, one: Candidate, base: Base) -> bool:
     """It is released, or is so now: a crash came between the mark and the row, and the rest is done. No await."""
     path = one.path
     if base.matches_local(one.local):
-        return one.local.size == 0 or (base.released and one.local.blocks <= STUB_BLOCKS)
+        return _has_no_data(base, one.local)
     if base.released:
         return False
     local = taken_back(served, path, base, _now(served, path))

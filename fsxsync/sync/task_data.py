@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator, Sequence
 
 from fsxsync.errors import FsxSyncError, ObjectArchived
-from fsxsync.model.identity import KINDS, Kind, Local
+from fsxsync.model.identity import KINDS, Kind
 from fsxsync.model.release import Refusal, is_idle
 from fsxsync.model.shallow import Shallow
 from fsxsync.model.stub import XATTR
@@ -44,30 +44,6 @@ class DataStage:
     def check(self) -> None:
         return
 
-    async def batches(self, after: bytes) -> AsyncGenerator[Batch, None]:
-        owner = self._task.order.owner_uid
-        async for found in entries(self.served, self._unders, after, self.batch_size):
-            batch = Batch(after=found[-1].key)
-            for entry in found:
-                local = entry.local
-                if local is None or local.kind is not Kind.FILE:
-                    continue
-                if not self.served.filters.wants(entry.path, directory=False) or not self._is_wanted(local):
-                    continue
-                if owner is not None and local.uid != owner:
-                    continue  # whoever asks may not even know that it is there
-                if self._is_done(entry, local):
-                    batch.quiet += 1
-                else:
-                    batch.todo.append(entry)
-            yield batch
-
-    def _is_wanted(self, local: Local) -> bool:
-        return True
-
-    def _is_done(self, entry: Entry, local: Local) -> bool:
-        raise NotImplementedError
-
     def _refused(self, path: bytes, why: Refusal) -> Failure:
         return Failure(self.served.tree_path(path), why.code, why.why)
 
@@ -80,22 +56,47 @@ class ReleaseStage(DataStage):
     at_once = 4
     """One is judged and one looked up while others wait for the disk."""
 
-    def _is_wanted(self, local: Local) -> bool:
-        return is_idle(local, created_ns=self._task.created_ns, idle_ns=self._task.order.idle_ns)
+    async def batches(self, after: bytes) -> AsyncGenerator[Batch, None]:
+        files = self.served.shared.catalog.files
+        try:
+            async for found in entries(self.served, self._unders, after, self.batch_size, remember=True):
+                batch = Batch(after=found[-1].key)
+                for entry in found:
+                    if not self._concerns(entry):
+                        continue
+                    if entry.local is not None and releaser.is_released(entry.base, entry.local):
+                        batch.quiet += 1
+                    else:
+                        batch.todo.append(entry)
+                todo = {entry.path for entry in batch.todo}
+                files.forget_read(self.served.id, [entry.path for entry in found if entry.path not in todo])
+                yield batch
+        except BaseException:
+            files.forget_read(self.served.id)  # nobody asks for what was read ahead
+            raise
 
-    def _is_done(self, entry: Entry, local: Local) -> bool:
-        return releaser.is_released(entry.base, local)
+    def _concerns(self, entry: Entry) -> bool:
+        local, owner = entry.local, self._task.order.owner_uid
+        if local is None or local.kind is not Kind.FILE:
+            return False
+        if owner is not None and local.uid != owner:
+            return False  # whoever asks may not even know that it is there
+        return self.served.filters.wants(entry.path, directory=False) and is_idle(
+            local, created_ns=self._task.created_ns, idle_ns=self._task.order.idle_ns
+        )
 
     async def perform(self, batch: Batch, goes_on: Going) -> Done:
         done = Done()
         part = _candidates(batch.todo)
-        if not part or not goes_on():
-            return done
         try:
+            if not part or not goes_on():
+                return done
             outcomes = await releaser.release(self.served, part)
         except FsxSyncError as error:
             done.failures += (failure_of(self.served, one.path, error) for one in part)
             return done
+        finally:
+            self.served.shared.catalog.files.forget_read(self.served.id, [one.path for one in part])
         for one in part:
             if (why := outcomes[one.path]) is not None:
                 done.failures.append(self._refused(one.path, why))

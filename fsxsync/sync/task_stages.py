@@ -98,16 +98,16 @@ def failure_of(served: Served, path: bytes, error: FsxSyncError) -> Failure:
 
 
 async def entries(
-    served: Served, unders: Sequence[bytes], after: bytes, size: int = BATCH
+    served: Served, unders: Sequence[bytes], after: bytes, size: int = BATCH, *, remember: bool = False
 ) -> AsyncGenerator[list[Entry], None]:
     """Everything at and below these paths, which do not contain each other, tree and catalog merged, some ``size`` at a
-    time.
+    time. ``remember``: see `Files.after`.
 
     Raises:
         TreeError: a directory can't be read.
     """
     for under in unders:
-        rows = _Rows(served, under, after)
+        rows = _Rows(served, under, after, remember=remember)
         async for batch in ReadAhead(_walk(served, under, size)):
             found: list[Entry] = []
             for path, local in batch:
@@ -138,13 +138,13 @@ def _walk(served: Served, under: bytes, size: int) -> Iterator[list[tuple[bytes,
 class _Rows:
     """Rows in catalog order, from the first one after a sort key on."""
 
-    def __init__(self, served: Served, under: bytes, after: bytes) -> None:
-        self._rows = self._all(served, under, after)
+    def __init__(self, served: Served, under: bytes, after: bytes, *, remember: bool) -> None:
+        self._rows = self._all(served, under, after, remember)
         self._head = next(self._rows, None)
 
     @staticmethod
-    def _all(served: Served, under: bytes, after: bytes) -> Iterator[Base]:
-        while rows := served.shared.catalog.files.after(served.id, after, BATCH, under):
+    def _all(served: Served, under: bytes, after: bytes, remember: bool) -> Iterator[Base]:
+        while rows := served.shared.catalog.files.after(served.id, after, BATCH, under, remember=remember):
             yield from rows
             after = sort_key(rows[-1])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from fsxsync import _core
@@ -21,6 +21,9 @@ ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG
 """Nothing of ours stands at such a path. ELOOP too: below a symlink there is no path of the tree."""
 
 _DOTS = {b".", b".."}
+_BETWEEN = b"/\n"
+_ODD = (b"\n/", b"\n.", b"/.", b"\0")
+"""One of these is in paths joined by `_BETWEEN` if `check_path` refuses one of them."""
 _MOVED = frozenset(
     {
         errno.EEXIST,
@@ -71,6 +74,18 @@ def check_path(path: bytes) -> None:
     """
     if path.startswith(b"/") or b"\0" in path or (b"." in path and not _DOTS.isdisjoint(path.split(b"/"))):
         raise PathEscapes(f"the path {path!r}", "it is no path below the tree's root")
+
+
+def check_paths(paths: Collection[bytes]) -> None:
+    """The same for each of many, in a tenth of the time where no name begins with a dot.
+
+    Raises:
+        PathEscapes.
+    """
+    together = _BETWEEN.join((b"", *paths))
+    if any(odd in together for odd in _ODD):
+        for path in paths:
+            check_path(path)
 
 
 def split(path: bytes) -> tuple[bytes, bytes]:

@@ -11,7 +11,7 @@ from fsxsync import _core
 from fsxsync.errors import LocalChanged
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
-from fsxsync.tree.beneath import check_path, proc_path, shown, tree_error
+from fsxsync.tree.beneath import check_path, check_paths, proc_path, shown, tree_error
 
 _KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
 _MARK = (XATTR,)
@@ -55,8 +55,7 @@ def identify(root_fd: int, dev: int, path: bytes) -> Local | None:
 
 def identify_many(root_fd: int, dev: int, paths: Sequence[bytes]) -> list[Local | None]:
     """The same for each of many. Raises TreeError: one of the answers is unknown. PathEscapes."""
-    for path in paths:
-        check_path(path)
+    check_paths(paths)
     looked: list[Local | None] = []
     for path, found in zip(paths, _core.look_many(root_fd, [path or b"." for path in paths], _MARK), strict=True):
         if isinstance(found, int):
@@ -67,11 +66,8 @@ def identify_many(root_fd: int, dev: int, paths: Sequence[bytes]) -> list[Local 
 
 def standing(root_fd: int, dev: int, files: Mapping[bytes, Local]) -> list[bytes]:
     """Paths of regular files with one name each: those where the same file stands, unchanged. Raises PathEscapes."""
-    for path in files:
-        check_path(path)
-    asked = [
-        (path, now.ino, now.size, now.mtime_ns, now.ctime_ns, now.mode, now.uid, now.gid) for path, now in files.items()
-    ]
+    check_paths(files)
+    asked = [(path, *now.state) for path, now in files.items()]
     return [path for path, stands in zip(files, _core.stand(root_fd, dev, asked), strict=True) if stands]
 
 

@@ -120,19 +120,7 @@ def _mark(
 
 
 def _asked(wanted: Releasable) -> tuple[bytes, int, int, int, int, int, int, int, int, bytes]:
-    now = wanted.expect
-    return (
-        wanted.path,
-        now.ino,
-        now.size,
-        now.mtime_ns,
-        now.ctime_ns,
-        now.mode,
-        now.uid,
-        now.gid,
-        wanted.names,
-        wanted.mark.encode(),
-    )
+    return (wanted.path, *wanted.expect.state, wanted.names, wanted.mark.encode())
 
 
 def _punch(marked: Sequence[_Marked], deadline_s: float) -> list[tuple[int, int, _core._Status | None]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from fsxsync.catalog import read_rows
 from fsxsync.catalog.database import Catalog
-from fsxsync.catalog.files import sort_key
-from fsxsync.model.identity import Base, Kind, Posix
+from fsxsync.catalog.files import Files, sort_key
+from fsxsync.model.identity import Base, Kind, Local, Posix
 
 A, B = "dra-00000000000000001", "dra-00000000000000002"
 
@@ -150,35 +152,83 @@ def test_rows_written_during_a_walk_do_not_disturb_it(catalog: Catalog) -> None:
     assert [path for path in seen if len(path) == 3] == [b"%03d" % number for number in range(10)]
 
 
-CHANGES = {
-    "ino": 8,
-    "size": 4,
-    "mtime_ns": 9,
-    "ctime_ns": 9,
-    "mode": 0o600,
-    "uid": 1,
-    "gid": 1,
-    "etag": "other",
-    "remote_size": 4,
-    "version_id": "v",
-    "storage_class": "GLACIER",
-    "released": True,
+LOCAL = Local(Kind.FILE, 7, 3, 4, 5, 0o644, 0, 0)
+WRITERS: dict[str, Callable[[Files, Base], object]] = {
+    "put": lambda files, row: files.put(row._replace(size=4)),
+    "put, a directory now": lambda files, row: files.put(directory(row.path)),
+    "put_many": lambda files, row: files.put_many([row._replace(size=4)]),
+    "put_many, a directory now": lambda files, row: files.put_many([directory(row.path)]),
+    "set_local_many": lambda files, row: files.set_local_many(A, [(row.path, LOCAL)]),
+    "set_loaded_many": lambda files, row: files.set_loaded_many(A, [(row.path, LOCAL, b"h" * 16)]),
+    "set_hash_many": lambda files, row: files.set_hash_many([(row, b"h" * 16)]),
+    "note_hashes": lambda files, row: files.note_hashes({row.ino: (row.etag or "", b"h" * 16)}),
+    "delete": lambda files, row: files.delete(A, row.path),
+    "delete_all": lambda files, row: files.delete_all(A),
 }
-"""What a release is judged by."""
 
 
-@pytest.mark.parametrize("field", CHANGES)
-def test_a_row_that_was_read_is_compared_with_what_is_there(catalog: Catalog, field: str) -> None:
-    paths = [b"p%04d" % number for number in range(1200)]
-    read = {path: base(path) for path in paths}
-    catalog.files.put_many(read.values())
-    assert catalog.files.unwritten(A, read) == read
-    assert catalog.files.unwritten(B, read) == {}
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_row_that_was_read_is_known_to_be_unwritten_until_somebody_writes_it(catalog: Catalog, writer: str) -> None:
+    files = catalog.files
+    files.put_many([base(b"a")._replace(released=True), base(b"b")._replace(ino=8)])
+    a, b = files.after(A, b"", 10, remember=True)
+    assert files.unwritten(A, [a, b]) == {b"a": a, b"b": b}
+    assert files.unwritten(B, [a, b]) == {}
 
-    catalog.files.put(read[paths[700]]._replace(**{field: CHANGES[field]}))
-    catalog.files.delete(A, paths[3])
+    WRITERS[writer](files, a)
 
-    assert read.keys() - catalog.files.unwritten(A, read).keys() == {paths[3], paths[700]}
+    assert files.unwritten(A, [a, b]) == ({} if writer == "delete_all" else {b"b": b})
+
+
+def test_whoever_writes_rows_is_known() -> None:
+    writing = ("_PUT", "_SET_LOCAL", "_SET_LOADED", "_SET_HASH", "_DELETE")
+    writers = {
+        name
+        for name, method in vars(Files).items()
+        if inspect.isfunction(method) and any(sql in inspect.getsource(method) for sql in writing)
+    }
+    assert writers <= {writer.split(",")[0] for writer in WRITERS} | {"_set_hashes"}
+
+
+def test_rows_that_nobody_remembered_or_that_were_read_again_are_told_nothing_of(catalog: Catalog) -> None:
+    files = catalog.files
+    files.put_many([base(b"a"), base(b"b"), base(b"c")])
+    unremembered = files.after(A, b"", 10)
+    assert files.unwritten(A, unremembered) == {}
+
+    a, b, c = files.after(A, b"", 10, remember=True)
+    again = files.after(A, b"", 1, remember=True)
+    assert files.unwritten(A, [a, b, c]) == {b"b": b, b"c": c}
+    assert files.unwritten(A, again) == {b"a": again[0]}
+
+    files.forget_read(A, [b"b"])
+    assert files.unwritten(A, [a, b, c]) == {b"c": c}
+    files.forget_read(A)
+    assert files.unwritten(A, [a, b, c, *again]) == {}
+
+
+def test_a_row_that_was_read_before_it_was_taken_back_is_not_there(catalog: Catalog) -> None:
+    read: list[Base] = []
+
+    def write_and_fail() -> None:
+        with catalog.transaction():
+            catalog.files.put(base(b"a"))
+            read.extend(catalog.files.after(A, b"", 10, remember=True))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
+    assert len(read) == 1
+    assert catalog.files.unwritten(A, read) == {}
+
+
+def test_as_many_rows_are_remembered_as_are_worked_on(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_rows, "MOST", 3)
+    catalog.files.put_many(base(b"%d" % number) for number in range(6))
+    first = catalog.files.after(A, b"", 3, remember=True)
+    assert len(catalog.files.unwritten(A, first)) == 3
+    others = catalog.files.after(A, b"2", 3, remember=True)
+    assert set(catalog.files.unwritten(A, first + others)) == {b"3", b"4", b"5"}
 
 
 def test_children_are_strictly_below(catalog: Catalog) -> None:
@@ -260,7 +310,7 @@ class FilesMachine(RuleBasedStateMachine):
         self.file = Path(self.folder.name) / "catalog.db"
         self.catalog = Catalog.open(self.file)
         self.model: dict[tuple[str, bytes], Base] = {}
-        self.before: dict[tuple[str, bytes], Base] | None = None
+        self.read: list[Base] = []
 
     def teardown(self) -> None:
         self.catalog.close()
@@ -295,6 +345,7 @@ class FilesMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model)
     @rule()
     def open_again(self) -> None:
+        self.read.clear()
         self.catalog.close()
         self.catalog = Catalog.open(self.file)
 
@@ -317,6 +368,18 @@ class FilesMachine(RuleBasedStateMachine):
         assert list(self.catalog.files.iterate(association, under, page=limit)) == wanted
         later = [row for row in wanted if sort_key(row) > start]
         assert self.catalog.files.after(association, start, limit, under) == later[:limit]
+
+    @rule(association=ASSOCIATIONS, limit=st.integers(1, 4))
+    def remember(self, association: str, limit: int) -> None:
+        rows = self.catalog.files.after(association, b"", limit, remember=True)
+        assert list(self.catalog.files.unwritten(association, rows).values()) == rows
+        self.read += rows
+
+    @invariant()
+    def what_is_unwritten_is_there(self) -> None:
+        for association in (A, B):
+            for path, row in self.catalog.files.unwritten(association, self.read).items():
+                assert self.model[association, path] == row
 
     @invariant()
     def agrees(self) -> None:

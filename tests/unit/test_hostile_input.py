@@ -563,3 +563,14 @@ def test_the_short_way_to_read_a_mark_reads_what_json_reads(
     assert StubMark.decode.__wrapped__(bytes(raw)) == expected
     if expected.size >= 0:
         assert StubMark.decode(bytes(raw)).encode() == raw
+
+
+@given(etag=_TEXTS, size=st.integers(-2, 2**64), key=_TEXTS, version=st.none() | _TEXTS)
+def test_the_short_way_to_write_a_mark_writes_what_json_writes(
+    etag: str, size: int, key: str, version: str | None
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stub, "_PLAIN_TEXT", lambda _text: None)
+        expected = StubMark(etag, size, key, version).encode()
+
+    assert StubMark(etag, size, key, version).encode() == expected

@@ -1,0 +1,42 @@
+"""Rows that were read a moment ago and not written since: who read them need not read them once more before it acts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fsxsync.catalog.connection import Connection
+from fsxsync.model.identity import Base
+
+MOST = 32_768
+"""Rows of all associations together. Who was forgotten is read again."""
+
+
+class ReadRows:
+    """By number of the association and path. Whoever writes a row says so before; whoever is done with one, too."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._rows: dict[int, dict[bytes, Base]] = {}
+        connection.after_rollback.append(self._rows.clear)  # a row may have been read that was never committed
+
+    def remember(self, number: int, rows: Iterable[Base]) -> None:
+        """These were read just now."""
+        if sum(map(len, self._rows.values())) >= MOST:
+            self._rows.clear()
+        self._rows.setdefault(number, {}).update((row.path, row) for row in rows)
+
+    def is_current(self, number: int | None, row: Base) -> bool:
+        """This very row was remembered, and nobody wrote to its path since. False says nothing."""
+        rows = self._rows.get(number) if number is not None else None
+        return rows is not None and rows.get(row.path) is row
+
+    def forget(self, number: int | None, paths: Iterable[bytes]) -> None:
+        if number is None or (rows := self._rows.get(number)) is None:
+            return
+        for path in paths:
+            rows.pop(path, None)
+        if not rows:
+            del self._rows[number]
+
+    def forget_all(self, number: int | None) -> None:
+        if number is not None:
+            self._rows.pop(number, None)
