@@ -163,7 +163,7 @@ WRITERS: dict[str, Callable[[Files, Base], object]] = {
     "set_hash_many": lambda files, row: files.set_hash_many([(row, b"h" * 16)]),
     "note_hashes": lambda files, row: files.note_hashes({row.ino: (row.etag or "", b"h" * 16)}),
     "delete": lambda files, row: files.delete(A, row.path),
-    "delete_all": lambda files, row: files.delete_all(A),
+    "delete_all": lambda files, row: files.delete_all(row.association),
 }
 
 
