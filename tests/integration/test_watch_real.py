@@ -439,7 +439,9 @@ async def test_other_tasks_run_while_a_burst_is_processed(world: World) -> None:
             nursery.cancel_scope.cancel()
 
         assert len(world.seen.changed) == 4000
-        assert max(after - before for before, after in itertools.pairwise(counts)) <= 1000
+        # 960 files have two records each in what is read at a time. trio shuffles who runs first in each of its rounds,
+        # so that two readings may follow each other.
+        assert max(after - before for before, after in itertools.pairwise(counts)) <= 2 * 960
 
 
 async def test_who_makes_many_records_whenever_the_watcher_lets_others_run_does_not_overrun_the_queue(
