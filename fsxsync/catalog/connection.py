@@ -110,14 +110,16 @@ class Connection:
             self._depth -= 1
 
     def _undo(self, undo: str, end: str) -> None:
-        with self.translated():
-            self._written.clear()
-            if self.raw.in_transaction:  # a full or failing disk makes SQLite roll back by itself
-                self.raw.execute(undo)
-                if undo != "ROLLBACK":
-                    self.raw.execute(end)
-        for forget in self.after_rollback:
-            forget()
+        try:
+            with self.translated():
+                self._written.clear()
+                if self.raw.in_transaction:  # a full or failing disk makes SQLite roll back by itself
+                    self.raw.execute(undo)
+                    if undo != "ROLLBACK":
+                        self.raw.execute(end)
+        finally:
+            for forget in self.after_rollback:
+                forget()
 
     @contextmanager
     def translated(self) -> Iterator[None]:

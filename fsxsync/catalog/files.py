@@ -132,6 +132,7 @@ class Files:
         """Of rows that `after` read and remembered those that were not written since, by path. Nothing is read; that
         one is not among them says nothing."""
         number = self._numbers.get(association)
+        self._read.notice_others()
         return {row.path: row for row in rows if self._read.is_current(number, row)}
 
     def forget_read(self, association: str, paths: Iterable[bytes] | None = None) -> None:
@@ -244,6 +245,8 @@ class Files:
         not written since (`unwritten`), until `forget_read`.
         """
         number = self._numbers.get(association)
+        if remember:
+            self._read.notice_others()
         start = start_after + b"\0"  # the next possible key
         if not under:
             rows = self._connection.rows(_FROM, (number, start, limit))

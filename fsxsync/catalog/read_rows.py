@@ -12,11 +12,23 @@ MOST = 32_768
 
 
 class ReadRows:
-    """By number of the association and path. Whoever writes a row says so before; whoever is done with one, too."""
+    """By number of the association and path. Whoever writes a row says so before; whoever is done with one, too. Of
+    what another connection writes, an administrator's say, SQLite tells."""
 
     def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._rows: dict[int, dict[bytes, Base]] = {}
-        connection.after_rollback.append(self._rows.clear)  # a row may have been read that was never committed
+        self._version = 0
+        # A row may have been read that was never committed. First: the others read, and may fail.
+        connection.after_rollback.insert(0, self._rows.clear)
+
+    def notice_others(self) -> None:
+        """To be called before rows are read to be remembered, and before it is asked whether they are current."""
+        row = self._connection.row("PRAGMA data_version")
+        assert row is not None
+        if row[0] != self._version:
+            self._version = row[0]
+            self._rows.clear()
 
     def remember(self, number: int, rows: Iterable[Base]) -> None:
         """These were read just now."""

@@ -52,8 +52,8 @@ _FILE = Kind.FILE  # the enumeration is asked for its members in five times as l
 
 
 def is_plain(local: Local, row: Base) -> bool:
-    """A file with data and one name, as it was exported. If it is idle too, only its object can be against its release:
-    nearly all are like that, and `judge` takes five times as long."""
+    """A file with data and one name, as it was exported, as nearly all are. If it is idle too, `judge` has nothing
+    against its release, and takes five times as long to say so."""
     return (
         local.nlink == 1
         and local.size > 0
@@ -69,10 +69,7 @@ def is_idle(base: Base, moment: Moment) -> bool:
     """Nothing goes on at a file with one name, which is where its row says, that is against its release."""
     ino, path = base.ino, base.path
     return not (
-        moment.is_open(ino)
-        or ino in moment.served.shared.hydrating
-        or moment.is_kept(path)
-        or (moment.is_any_pending and moment.is_pending(path))
+        moment.is_open(ino) or ino in moment.served.shared.hydrating or moment.is_kept(path) or moment.is_pending(path)
     )
 
 

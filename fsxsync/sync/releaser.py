@@ -100,7 +100,7 @@ async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     for pause_s in (0.0, *BUSY_S):
         if pause_s:
             await trio.sleep(pause_s)
-        rows = _known(served, left)
+        rows = _as_they_are(served, left)
         if stubs := await _release_stubs(served, left, rows):
             rows = _rows(served, left)
         found = await _survey(served, [one for one in left if one.path not in stubs], rows)
@@ -162,12 +162,6 @@ def _rows(served: Served, candidates: Sequence[Candidate]) -> Mapping[bytes, Bas
     return served.shared.catalog.files.get_many(served.id, [one.path for one in candidates])
 
 
-def _known(served: Served, candidates: Sequence[Candidate]) -> Mapping[bytes, Base]:
-    """The rows, as old as the candidates: enough for what is judged once more before anything is done."""
-    rows = {one.path: one.base for one in candidates if one.base is not None}
-    return {**rows, **_rows(served, [one for one in candidates if one.base is None])}
-
-
 def _now(served: Served, path: bytes) -> Local | None:
     return served.shared.tree.identify(served.tree_path(path))
 
@@ -178,9 +172,9 @@ async def foresee(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
     Raises:
         RepositoryError: the objects can't be looked at.
     """
-    stubs = await _release_stubs(served, candidates, _rows(served, candidates), acts=False)
+    stubs = await _release_stubs(served, candidates, _as_they_are(served, candidates), acts=False)
     others = [one for one in candidates if one.path not in stubs]
-    found = await _survey(served, others, _known(served, others))
+    found = await _survey(served, others, _as_they_are(served, others))
     decided = found.decided | stubs
     left = [one for one in candidates if one.path not in decided]
     refused, chosen = _choose(left, found, _moment_with_flags(served, left))
@@ -206,8 +200,6 @@ async def _survey(served: Served, candidates: Sequence[Candidate], known: Mappin
             plain[one.path] = row  # what goes on there is asked once more, right before the marks
             continue
         names, why = _judge_unless_done(served, one, row, moment)
-        if why is not None and one.base is not None and (base := _rows(served, [one]).get(one.path)) != one.base:
-            names, why = _judge_unless_done(served, one, base, moment)  # it was written since the walk read it
         if why is not None or not names:
             decided[one.path] = why
         else:

@@ -72,7 +72,7 @@ class ReleaseStage(DataStage):
                 files.forget_read(self.served.id, [entry.path for entry in found if entry.path not in todo])
                 yield batch
         except BaseException:
-            files.forget_read(self.served.id)  # nobody asks for what was read ahead
+            files.forget_read(self.served.id)  # what was read ahead; another task of it reads its own once more
             raise
 
     def _concerns(self, entry: Entry) -> bool:
@@ -96,7 +96,7 @@ class ReleaseStage(DataStage):
             done.failures += (failure_of(self.served, one.path, error) for one in part)
             return done
         finally:
-            self.served.shared.catalog.files.forget_read(self.served.id, [one.path for one in part])
+            self._forget_read(batch)
         for one in part:
             if (why := outcomes[one.path]) is not None:
                 done.failures.append(self._refused(one.path, why))
@@ -105,8 +105,14 @@ class ReleaseStage(DataStage):
                 done.moved += one.local.size
         return done
 
+    def _forget_read(self, batch: Batch) -> None:
+        self.served.shared.catalog.files.forget_read(self.served.id, [entry.path for entry in batch.todo])
+
     async def plan(self, batch: Batch) -> AsyncGenerator[Planned, None]:
-        outcomes = await releaser.foresee(self.served, _candidates(batch.todo))
+        try:
+            outcomes = await releaser.foresee(self.served, _candidates(batch.todo))
+        finally:
+            self._forget_read(batch)
         for entry in batch.todo:
             path, why = self.served.tree_path(entry.path), outcomes[entry.path]
             size = entry.local.size if entry.local is not None else 0

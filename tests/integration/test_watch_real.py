@@ -454,8 +454,9 @@ async def test_who_makes_many_records_whenever_the_watcher_lets_others_run_does_
     async with world.watched() as watcher:
         taken = -1
         for _ in range(60):
-            while len(world.seen.changed) == taken:
-                await trio.lowlevel.checkpoint()
+            with trio.fail_after(60):
+                while len(world.seen.changed) == taken:
+                    await trio.lowlevel.checkpoint()
             taken = len(world.seen.changed)
             for mode in (0o600, 0o640):  # records of 32 bytes: 48,000 of the 61,440 read at a time
                 for file in files:

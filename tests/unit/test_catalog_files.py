@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fsxsync.catalog import read_rows
+from fsxsync.catalog import files, read_rows
 from fsxsync.catalog.database import Catalog
 from fsxsync.catalog.files import Files, sort_key
 from fsxsync.model.identity import Base, Kind, Local, Posix
@@ -181,13 +184,31 @@ def test_a_row_that_was_read_is_known_to_be_unwritten_until_somebody_writes_it(c
 
 
 def test_whoever_writes_rows_is_known() -> None:
-    writing = ("_PUT", "_SET_LOCAL", "_SET_LOADED", "_SET_HASH", "_DELETE")
+    writes = re.compile(r"\b(INTO|UPDATE|DELETE FROM)\s+files\b").search
+    sources = {file.name for file in Path(files.__file__).parents[1].rglob("*.py") if writes(file.read_text())}
+    assert sources == {"files.py"}
+
+    statements = {name for name, value in vars(files).items() if isinstance(value, str) and writes(value)}
+    assert "_PUT" in statements
     writers = {
         name
         for name, method in vars(Files).items()
-        if inspect.isfunction(method) and any(sql in inspect.getsource(method) for sql in writing)
+        if inspect.isfunction(method)
+        and (writes(source := inspect.getsource(method)) or statements & set(re.findall(r"\w+", source)))
     }
-    assert writers <= {writer.split(",")[0] for writer in WRITERS} | {"_set_hashes"}
+    assert writers == {writer.split(",")[0] for writer in WRITERS} - {"note_hashes", "set_hash_many"} | {"_set_hashes"}
+
+
+def test_what_another_connection_wrote_is_not_unwritten(catalog: Catalog, tmp_path: Path) -> None:
+    """An administrator's, say."""
+    catalog.files.put_many([base(b"a"), base(b"b")])
+    read = catalog.files.after(A, b"", 10, remember=True)
+    with closing(sqlite3.connect(tmp_path / "catalog.db")) as other, other:
+        other.execute("UPDATE files SET etag = 'other' WHERE sort_key = ?", (b"a",))
+
+    assert catalog.files.unwritten(A, read) == {}
+    read = catalog.files.after(A, b"", 10, remember=True)
+    assert len(catalog.files.unwritten(A, read)) == 2
 
 
 def test_rows_that_nobody_remembered_or_that_were_read_again_are_told_nothing_of(catalog: Catalog) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from fsxsync.catalog.files import Files
 from fsxsync.errors import AccessDenied, LocalChanged, RepositoryError
 from fsxsync.model.identity import Base, base_of
 from fsxsync.model.release import Refusal
+from fsxsync.model.task import Order, Task, TaskType
 from fsxsync.sync import releaser
 from fsxsync.sync.acting import Next
 from fsxsync.sync.look import look
 from fsxsync.sync.objects_seen import see_objects
 from fsxsync.sync.releasable import Candidate
-from fsxsync.sync.releaser import release
+from fsxsync.sync.releaser import foresee, release
+from fsxsync.sync.task_data import ReleaseStage
 
 BODY = b"what the application wrote" * 5000
 TOLD = Entry("dra-1", b"f", True, False, None, 0, 0, 1, 0, None, None, "")
@@ -361,26 +364,100 @@ async def test_a_row_that_was_written_since_the_walk_read_it_counts(world: World
         assert await release(daemon.served, [now._replace(base=before)]) == {b"f": None}
 
 
-async def test_a_row_that_is_written_while_objects_are_asked_for_counts(
-    world: World, monkeypatch: pytest.MonkeyPatch
+MEANWHILE: dict[str, tuple[Callable[[World, Daemon, Base], object], str]] = {
+    "the row is written": (
+        lambda world, _, row: world.catalog.files.put(row._replace(etag="of a copy with other metadata")),
+        "its object is another version now",
+    ),
+    "its row is of another state of it": (
+        lambda world, _, row: world.catalog.files.put(row._replace(mtime_ns=row.mtime_ns + 1)),
+        "it was changed since its export",
+    ),
+    "it is told of": (
+        lambda world, _, row: world.catalog.changelog.add(
+            [Hint(row.association, row.path, local=False, remote=True)], now_ns=1, delay_ns=0, cap_ns=0
+        ),
+        "a change of it is pending",
+    ),
+    "it is being loaded": (
+        lambda _, daemon, row: daemon.shared.hydrating.add(row.ino),
+        "its data is being loaded",
+    ),
+    "it is opened for writing": (
+        lambda _, daemon, row: daemon.shared.writers.update({row.ino: 1}),
+        "it is open",
+    ),
+    "it is kept from above": (
+        lambda world, *_: os.setxattr(world.base / "tree", "user.fsxsync.norelease", b""),
+        "it is kept here: norelease is set on it or above it",
+    ),
+    "nothing": (lambda *_: None, ""),
+}
+
+
+@pytest.mark.parametrize("what", MEANWHILE)
+async def test_what_happens_while_objects_are_asked_for_counts(
+    world: World, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """The walk's row is compared with the one that is there, right before anything is done."""
-    await synced(world, "f")
-    row = world.catalog.files.get("dra-1", b"f")
-    assert row is not None
+    """A task's file, whose row the walk read: judged once more, right before anything is done."""
+    path = await synced(world, "f")
+    [row] = world.catalog.files.after("dra-1", b"", 10, remember=True)
     ask = world.store.head
+    act, why = MEANWHILE[what]
 
-    async def somebody_describes_it(key: str) -> Any:
-        found = await ask(key)
-        world.catalog.files.put(row._replace(etag="of a copy with other metadata"))
-        return found
-
-    monkeypatch.setattr(world.store, "head", somebody_describes_it)
     monkeypatch.setattr(releaser, "BUSY_S", ())
     async with world.daemon() as daemon:
+
+        async def and_somebody_acts(key: str) -> Any:
+            found = await ask(key)
+            act(world, daemon, row)
+            return found
+
+        monkeypatch.setattr(world.store, "head", and_somebody_acts)
         outcome = (await release(daemon.served, [candidate(world, "f")._replace(base=row)]))[b"f"]
-    assert outcome is not None
-    assert outcome.why == "its object is another version now"
+        daemon.shared.hydrating.discard(row.ino)
+    assert (outcome.why if outcome else "") == why
+    assert has_data(path) is bool(why)
+
+
+@pytest.mark.parametrize("acts", [release, foresee])
+async def test_a_release_that_a_crash_interrupted_is_finished_by_the_row_that_is_there(
+    world: World, monkeypatch: pytest.MonkeyPatch, acts: Callable[..., Any]
+) -> None:
+    """Not by the one that the walk has read, which an import wrote anew since."""
+    await synced(world, "f")
+    with monkeypatch.context() as patch:
+        patch.setattr(_core, "syncfs", crashing)
+        async with world.daemon() as daemon:
+            with pytest.RaisesGroup(Crash, flatten_subgroups=True):
+                await release_one(daemon, world)
+    [row] = world.catalog.files.after("dra-1", b"", 10, remember=True)
+    walked = candidate(world, "f")
+    world.catalog.files.put(row._replace(version_id="another"))
+
+    async with world.daemon() as daemon:
+        await acts(daemon.served, [Candidate(b"f", walked.local._replace(stub=None), row)])
+
+    now = world.catalog.files.get("dra-1", b"f")
+    assert now is not None
+    assert (now.version_id, now.released) == ("another", True)
+
+
+@pytest.mark.parametrize("acts", ["plan", "perform"])
+async def test_a_task_leaves_no_row_behind_in_memory(world: World, acts: str) -> None:
+    for number in range(40):
+        await synced(world, f"f{number}")
+    async with world.daemon() as daemon:
+        stage = ReleaseStage(daemon.served, [b""], Task("", Order(TaskType.RELEASE), daemon.shared.now_ns()))
+        async with aclosing(stage.batches(b"")) as batches:
+            async for batch in batches:
+                read = [entry.base for entry in batch.todo if entry.base is not None]
+                assert len(world.catalog.files.unwritten("dra-1", read)) == 40
+                if acts == "plan":
+                    assert len([one async for one in stage.plan(batch)]) == 40
+                else:
+                    assert (await stage.perform(batch, lambda: False)).succeeded == 0  # cancelled
+                assert world.catalog.files.unwritten("dra-1", read) == {}
 
 
 async def test_norelease_of_the_file_itself_keeps_it(world: World) -> None:
