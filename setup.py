@@ -16,6 +16,7 @@ TRANSFER = [
 CHANNEL = [
     *[
         "channel_relay",
+        "channel_awake",
         "channel_requests",
         "channel_answer",
         "channel_pending",

@@ -81,6 +81,17 @@ channel_fileno(PyObject *object, PyObject *Py_UNUSED(ignored))
     return PyLong_FromLong(((struct channel_object *)object)->channel.event_fd);
 }
 
+PyDoc_STRVAR(stay_awake_doc,
+             "stay_awake($self, /)\n--\n\n"
+             "From now on all processors of the machine stay awake while the mount is asked one\n"
+             "thing after another, and for 10 ms after it. OSError: that can't be had.");
+
+static PyObject *
+channel_stay_awake(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    return none_or_error(fsx_awake_want(&((struct channel_object *)object)->channel.awake));
+}
+
 /* Past libfuse, whose notifications would wait in the relay, and the answers they wait for behind
  * them. */
 static PyObject *
@@ -232,6 +243,7 @@ static PyMethodDef channel_methods[] = {
     {"leave_to_python", fsx_channel_leave_to_python, METH_VARARGS, fsx_channel_leave_to_python_doc},
     {"join", fsx_channel_join, METH_VARARGS, fsx_channel_join_doc},
     {"leave", fsx_channel_leave, METH_VARARGS, fsx_channel_leave_doc},
+    {"stay_awake", channel_stay_awake, METH_NOARGS, stay_awake_doc},
     {"keep_free", fsx_channel_keep_free, METH_VARARGS, fsx_channel_keep_free_doc},
     {"is_absent", fsx_channel_is_absent, METH_VARARGS, fsx_channel_is_absent_doc},
     {"present", fsx_channel_present, METH_VARARGS, fsx_channel_present_doc},

@@ -234,9 +234,11 @@ fsx_channel_open(struct fsx_channel *channel, int device, const char *stub_xattr
     channel->direct.journal.event_fd = -1;
     channel->process = getpid();
     fsx_pending_open(&channel->pending);
+    fsx_awake_open(&channel->awake);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
         error = errno;
         fsx_pending_close(&channel->pending);
+        fsx_awake_close(&channel->awake);
         return error;
     }
     channel->relay = pair[0];
@@ -301,6 +303,7 @@ fsx_channel_close(struct fsx_channel *channel)
     close_fd(&channel->stop_fd);
     close_fd(&channel->event_fd);
     fsx_pending_close(&channel->pending);
+    fsx_awake_close(&channel->awake);
 }
 
 void

@@ -5,6 +5,7 @@
 #define FSX_CHANNEL_RELAY_H
 
 #include "channel_answer.h"
+#include "channel_awake.h"
 #include "channel_direct.h"
 #include "channel_pending.h"
 
@@ -18,6 +19,7 @@ struct fsx_channel {
     int stop_fd;
     char *stub_xattr;
     atomic_bool is_stopping;
+    struct fsx_awake awake;
     atomic_bool is_looking; /* one thread for requests is enough that does not sleep */
     atomic_ullong offered;  /* by the kernel's INIT */
     atomic_ullong passed;   /* requests that went to libfuse */

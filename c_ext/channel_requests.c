@@ -74,6 +74,18 @@ looks_again(struct fsx_channel *channel, struct fsx_reader *reader, char *buffer
     return *got >= 0;
 }
 
+/* A request that followed the last answer at once. */
+static void
+is_soon(struct fsx_channel *channel, struct fsx_reader *reader, uint64_t now)
+{
+    if (reader->credit < MOST_CREDIT) {
+        reader->credit++;
+    }
+    else {
+        fsx_awake_hold(&channel->awake, now);
+    }
+}
+
 size_t
 fsx_requests_next(struct fsx_channel *channel, struct fsx_reader *reader, char *buffer)
 {
@@ -87,8 +99,9 @@ fsx_requests_next(struct fsx_channel *channel, struct fsx_reader *reader, char *
             (void)looks_again(channel, reader, buffer, &got);
         }
         if (got >= (ssize_t)sizeof(struct fuse_in_header)) {
-            if (now_ns() - since < SOON_NS && reader->credit < MOST_CREDIT) {
-                reader->credit++;
+            uint64_t now = now_ns();
+            if (now - since < SOON_NS) {
+                is_soon(channel, reader, now);
             }
             return (size_t)got;
         }
@@ -101,7 +114,9 @@ fsx_requests_next(struct fsx_channel *channel, struct fsx_reader *reader, char *
                 pause_ns(LOST_NS);
             }
             else {
-                (void)epoll_wait(reader->waiting, &event, 1, -1); /* EINTR: looked again */
+                (void)epoll_wait(reader->waiting, &event, 1, /* EINTR: looked again */
+                                 fsx_awake_sleep_ms(&channel->awake));
+                fsx_awake_let_go(&channel->awake, now_ns());
             }
             is_woken = !is_woken;
             break;

@@ -71,6 +71,8 @@ class Settings:
     """``HOST:PORT`` for Prometheus."""
     api_listen: str | None = None
     """``HOST:PORT`` for the FSx API; loopback only."""
+    stay_awake: str = "auto"
+    """Processors are kept awake while the mount is asked one thing after another; ``auto``: those of small machines."""
     allow_other: bool = False
     """Users other than the daemon's may use the mount."""
 
@@ -282,6 +284,7 @@ _CHECKS: Mapping[str, Check] = {
     "event_log_keep": _whole(0, 100),
     "metrics_listen": _listen,
     "api_listen": _listen,
+    "stay_awake": _one_of(("auto", "on", "off")),
     "allow_other": _switch,
 }
 assert set(_CHECKS) == {field.name for field in fields(Settings)}

@@ -260,6 +260,7 @@ async def _serve_front(
         allow_other=parts.settings.allow_other,
         options=options,
         passthrough=passthrough,
+        stay_awake=parts.settings.stay_awake,
     )
     parts.shared.front = session.front
     await serve_mount(session, parts.engine.hydrator, task_status=task_status)

@@ -39,6 +39,12 @@ MAX_TASKS = 4096
 """Requests at the same time. Readers that wait for the network must never be all of them, or stat waits as well."""
 
 
+log = logging.getLogger(__name__)
+
+SMALL_MACHINE = 8
+"""Processors. On a larger one too many would be awake for one that asks."""
+
+
 class Session:
     """What the daemon holds of its mount. ``front`` is what sync talks to; it does nothing before the mount is up.
 
@@ -63,9 +69,10 @@ class Session:
         allow_other: bool,
         options: Iterable[str] = (),
         passthrough: str = "auto",
+        stay_awake: str = "auto",
     ) -> None:
         """Check the mount point and open the tree. ``options`` are mount(8)'s words: ``ro``, ``noexec`` …
-        ``passthrough`` is one of `passthrough.WORDS`.
+        ``passthrough`` is one of `passthrough.WORDS`, ``stay_awake`` is as in `config.Settings`.
 
         Raises:
             MountPointUnusable, FuseUnavailable: a person has to mend something.
@@ -83,6 +90,8 @@ class Session:
             tree_root, mountpoint, state_dir, attr_timeout_s, allow_other=allow_other, options=options
         )
         self._prepared.passes_through = not refusal
+        is_small = (os.cpu_count() or 1) <= SMALL_MACHINE
+        self._prepared.stays_awake = stay_awake == "on" or (stay_awake == "auto" and is_small)
         self._cache.attach(
             self._prepared.nodes, self._prepared.handles, self._prepared.direct, self._prepared.measuring
         )
@@ -128,6 +137,7 @@ class _Prepared:
         self.measuring = Measuring(self.direct.counts)
         self.handles = Handles(self.direct)
         self.passes_through = False
+        self.stays_awake = False
         self.descriptors = Descriptors(self.nodes, root_fd, self.direct)
         self.options = {"default_permissions", "subtype=fsxsync", f"fsname=fsxsync:{_quoted(state_dir)}", *options}
         if allow_other:
@@ -185,6 +195,13 @@ async def serve_mount(
         prepared.descriptors.close()
 
 
+def _keep_awake(connection: ChannelConnection) -> None:
+    try:
+        connection.channel.stay_awake()
+    except OSError as error:  # in a container, say
+        log.info("processors are not kept awake", extra={"reason": f"/dev/cpu_dma_latency: {error.strerror}"})
+
+
 def _mount(session: Session, operations: TreeOperations, prepared: _Prepared) -> Connection:
     if prepared.passes_through:
         try:
@@ -198,6 +215,8 @@ def _mount(session: Session, operations: TreeOperations, prepared: _Prepared) ->
                 timeout_s=prepared.attr_timeout_s,
                 hidden=STAGING_PREFIX,
             )
+            if prepared.stays_awake:
+                _keep_awake(connection)
             return connection
     try:
         return PlainConnection(operations, prepared.mountpoint, prepared.options)

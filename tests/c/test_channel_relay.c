@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,9 +105,66 @@ play(bool to_the_end)
     (void)close(libfuse.fd);
 }
 
+/* What waking up may take, as all programs of the machine together have it; -1: that can't be
+ * asked. */
+static int32_t
+allowed_us(void)
+{
+    int32_t allowed = -1;
+    int fd = open("/dev/cpu_dma_latency", O_RDONLY | O_CLOEXEC);
+
+    if (fd >= 0) {
+        assert(read(fd, &allowed, sizeof allowed) == sizeof allowed);
+        (void)close(fd);
+    }
+    return allowed;
+}
+
+static void *
+hold_and_let_go(void *argument)
+{
+    for (uint64_t now = 0; now < 3000; now++) {
+        fsx_awake_hold(argument, now);
+        fsx_awake_let_go(argument, now + (uint64_t)FSX_AWAKE_MS * 1000000);
+    }
+    return NULL;
+}
+
+static void
+stay_awake(void)
+{
+    struct fsx_awake awake;
+    pthread_t threads[3];
+
+    fsx_awake_open(&awake);
+    fsx_awake_hold(&awake, 0);
+    assert(fsx_awake_sleep_ms(&awake) == -1); /* nobody wanted it */
+    if (fsx_awake_want(&awake) == 0) {
+        assert(fsx_awake_want(&awake) == 0);
+        assert(fsx_awake_sleep_ms(&awake) == -1);
+        fsx_awake_hold(&awake, 5);
+        assert(allowed_us() == 0);
+        assert(fsx_awake_sleep_ms(&awake) == FSX_AWAKE_MS);
+        fsx_awake_let_go(&awake, 4 + (uint64_t)FSX_AWAKE_MS * 1000000);
+        assert(allowed_us() == 0); /* a moment too early */
+        fsx_awake_let_go(&awake, 5 + (uint64_t)FSX_AWAKE_MS * 1000000);
+        assert(fsx_awake_sleep_ms(&awake) == -1);
+        for (int i = 0; i < 3; i++) {
+            assert(pthread_create(&threads[i], NULL, hold_and_let_go, &awake) == 0);
+        }
+        for (int i = 0; i < 3; i++) {
+            pthread_join(threads[i], NULL);
+        }
+        fsx_awake_let_go(&awake, UINT64_MAX);
+        assert(fsx_awake_sleep_ms(&awake) == -1);
+    }
+    fsx_awake_close(&awake);
+}
+
 int
 main(void)
 {
+    stay_awake();
     for (int i = 0; i < ROUNDS; i++) {
         play(i % 2 == 0);
     }
