@@ -111,7 +111,8 @@ class Tasks:
     # ------------------------------------------------------------- what is gone on one side
 
     def add_gone(self, task_id: str, stage: int, paths: Iterable[bytes]) -> None:
-        """Paths of an association that one side lacks: acted on once their number is known to be plausible."""
+        """Paths of an association that one side lacks, or has in an older version: a later stage acts on them, on
+        deletes once their number is known to be plausible."""
         with self._connection.transaction():
             self._connection.run_many(_GONE, [(task_id, stage, path) for path in paths])
 

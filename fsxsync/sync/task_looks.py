@@ -1,4 +1,4 @@
-"""Stages that bring one side to the other: exporting, importing, and the deletes of either.
+"""Stages that bring one side to the other: exporting and importing.
 
 They look at paths as the changelog's lookers do, at their own pace and under what the task allows instead of what the
 association does by itself; the same path is never looked at twice at once, so both may run together (FSx can't).
@@ -6,29 +6,30 @@ association does by itself; the same path is never looked at twice at once, so b
 
 from __future__ import annotations
 
+import enum
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
+from typing import NamedTuple
 
 import trio
 
 from fsxsync.catalog.changelog import Entry as Looked
-from fsxsync.catalog.files import Known
+from fsxsync.catalog.files import Known, sort_key
 from fsxsync.errors import (
     FsxSyncError,
     KeyNotPosix,
     LocalChanged,
     ObjectArchived,
     ObjectChanged,
-    RepositoryError,
     Throttled,
 )
 from fsxsync.model.association import ALL_EVENTS, Event, Policy
-from fsxsync.model.identity import Kind
+from fsxsync.model.identity import Base, Kind
 from fsxsync.model.keys import path_of
 from fsxsync.model.release import ARCHIVE_CLASSES
-from fsxsync.model.task import WARNING, Failure, Task
+from fsxsync.model.task import WARNING, Failure
 from fsxsync.ports import Listed, Planned
-from fsxsync.sync import brakes
 from fsxsync.sync.acting import Next
 from fsxsync.sync.bulk import HELD_NS, import_new
 from fsxsync.sync.look import look
@@ -42,11 +43,12 @@ AGAIN_S = 0.1
 COPIES = frozenset({Event.NEW, Event.CHANGED})
 
 
-class DeletesRefused(RepositoryError):
-    """So much is gone on one side that it is not believed; nothing was deleted."""
+class Side(enum.Enum):
+    """What a path is on one side, compared with what is known of it."""
 
-    code = "MassDeleteStopped"
-    advice = "check that disks are mounted and the prefix is right; if it really is to go, add --accept-deletes"
+    QUIET = "as it was"
+    CHANGED = "new or changed"
+    GONE = "gone"
 
 
 def policy_of(served: Served, *, exports: frozenset[Event], imports: frozenset[Event]) -> Policy:
@@ -157,21 +159,27 @@ class ExportStage:
         async for found in entries(self.served, self._unders, after):
             batch = Batch(after=found[-1].key)
             for entry in found:
-                local, row = entry.local, entry.base
-                if local is None:
-                    if self._deletes and self._is_gone(entry):
+                match self.side(entry):
+                    case Side.QUIET:
+                        batch.quiet += 1
+                    case Side.CHANGED:
+                        batch.todo.append(entry)
+                    case Side.GONE:
                         batch.gone.append(entry.key)
-                    continue
-                if not self.served.filters.wants(entry.path, directory=local.kind is Kind.DIRECTORY):
-                    continue
-                is_same_time = local.kind is not Kind.DIRECTORY or (
-                    row is not None and local.mtime_ns in {row.mtime_ns, local.ctime_ns}
-                )
-                if row is not None and row.matches_local(local) and is_same_time:
-                    batch.quiet += 1
-                else:
-                    batch.todo.append(entry)
             yield batch
+
+    def side(self, entry: Entry) -> Side | None:
+        """What the tree says of a path; None: it has nothing to do there."""
+        local, row = entry.local, entry.base
+        if local is None:
+            return Side.GONE if self._deletes and self._is_gone(entry) else None
+        if not self.served.filters.wants(entry.path, directory=local.kind is Kind.DIRECTORY):
+            return None
+        is_same_time = local.kind is not Kind.DIRECTORY or (
+            row is not None and local.mtime_ns in {row.mtime_ns, local.ctime_ns}
+        )
+        is_quiet = row is not None and row.matches_local(local) and is_same_time
+        return Side.QUIET if is_quiet else Side.CHANGED
 
     def _is_gone(self, entry: Entry) -> bool:
         row = entry.base
@@ -194,6 +202,21 @@ class ExportStage:
             yield Planned(self.served.tree_path(key.removesuffix(b"/")), "delete object")
 
 
+class Object(NamedTuple):
+    """A key of a listing that is a path of the association, with its sort key."""
+
+    key: bytes
+    path: bytes
+    listed: Listed
+
+
+def known_of(row: Base) -> Known:
+    """As much of it as a listing is compared with."""
+    # What only a listing told of is older than all that a listing shows: it is read once more.
+    last_modified_ns = row.last_modified_ns if row.posix_known else -1
+    return Known(sort_key(row), row.etag, row.remote_size, last_modified_ns)
+
+
 class ImportStage:
     """IMPORT_METADATA_FROM_REPOSITORY: what is new or changed in a listing."""
 
@@ -204,8 +227,6 @@ class ImportStage:
         self._under = under
         self._policy = policy
         self._deletes = deletes
-        self._fresh: dict[bytes, Listed] = {}
-        """Of the batch at hand: what the listing said of paths that no row knows."""
 
     def estimate(self) -> int:
         return self.served.shared.catalog.files.count_under(self.served.id, self._under)
@@ -214,37 +235,25 @@ class ImportStage:
         return
 
     async def batches(self, after: bytes) -> AsyncGenerator[Batch, None]:
-        prefix = self.served.association.prefix
-        start = prefix + after.decode("utf-8", "surrogateescape") if after else ""
-        pages = self.served.store.list_pages(prefix + self._under.decode("utf-8", "surrogateescape"), start_after=start)
         rows = self._rows(after)
         row = next(rows, None)
-        while page := await trio.to_thread.run_sync(next, pages, None):
-            batch, fresh = Batch(), dict[bytes, Listed]()
-            for listed in page:
-                try:
-                    path, is_directory = path_of(listed.key, prefix)
-                except KeyNotPosix as error:
-                    name = listed.key.removeprefix(prefix).encode("utf-8", "surrogateescape")
-                    batch.failures.append(failure_of(self.served, name, error))
-                    continue
-                if not path or not self._lies_here(path):
-                    continue
-                key = path + b"/" if is_directory else path
-                batch.after = key
-                while row is not None and row.sort_key < key:
-                    self._missing(row, batch)
-                    row = next(rows, None)
-                known = row if row is not None and row.sort_key == key else None
-                if known is not None:
-                    row = next(rows, None)
-                self._compare(path, listed, known, batch, fresh)
-            self._fresh = fresh
-            if not batch.after:
-                batch.after = after
-            after = batch.after
-            yield batch
-        self._fresh = {}
+        async with aclosing(self.pages(after)) as pages:
+            async for page in pages:
+                batch = Batch(after=after)
+                for found in page:
+                    if isinstance(found, Failure):
+                        batch.failures.append(found)
+                        continue
+                    batch.after = key = found.key
+                    while row is not None and row.sort_key < key:
+                        self._missing(row, batch)
+                        row = next(rows, None)
+                    known = row if row is not None and row.sort_key == key else None
+                    if known is not None:
+                        row = next(rows, None)
+                    self._compare(found, known, batch)
+                after = batch.after
+                yield batch
         while row is not None:
             batch = Batch()
             while row is not None and len(batch.gone) < BATCH:
@@ -252,48 +261,77 @@ class ImportStage:
                 batch.after, row = row.sort_key, next(rows, None)
             yield batch
 
+    async def pages(self, after: bytes) -> AsyncGenerator[list[Object | Failure], None]:
+        """What a listing shows here, in catalog order, after that sort key; failures are keys that are no paths."""
+        prefix = self.served.association.prefix
+        start = prefix + after.decode("utf-8", "surrogateescape") if after else ""
+        pages = self.served.store.list_pages(prefix + self._under.decode("utf-8", "surrogateescape"), start_after=start)
+        while page := await trio.to_thread.run_sync(next, pages, None):
+            yield [found for listed in page if (found := self._object(listed)) is not None]
+
+    def _object(self, listed: Listed) -> Object | Failure | None:
+        prefix = self.served.association.prefix
+        try:
+            path, is_directory = path_of(listed.key, prefix)
+        except KeyNotPosix as error:
+            name = listed.key.removeprefix(prefix).encode("utf-8", "surrogateescape")
+            return failure_of(self.served, name, error)
+        if not path or not self._lies_here(path):
+            return None
+        return Object(path + b"/" if is_directory else path, path, listed)
+
     def _lies_here(self, path: bytes) -> bool:
         return not self._under or path == self._under or path.startswith(self._under + b"/")
 
     def _rows(self, after: bytes) -> Iterator[Known]:
         files = self.served.shared.catalog.files
         while rows := files.after(self.served.id, after, BATCH, self._under):
-            for row in rows:
-                after = files.sort_key(row)
-                # What only a listing told of is older than all that a listing shows: it is read once more.
-                yield Known(after, row.etag, row.remote_size, row.last_modified_ns if row.posix_known else -1)
+            after = files.sort_key(rows[-1])
+            yield from map(known_of, rows)
 
     def _missing(self, row: Known, batch: Batch) -> None:
-        wants = self.served.filters.wants
-        if self._deletes and not row.is_implied and wants(row.path, directory=row.is_directory):
+        if self.side(None, row) is Side.GONE:
             batch.gone.append(row.sort_key)
 
-    def _compare(
-        self, path: bytes, listed: Listed, known: Known | None, batch: Batch, fresh: dict[bytes, Listed]
-    ) -> None:
-        is_directory = listed.key.endswith("/")
+    def side(self, found: Object | None, known: Known | None) -> Side | None:
+        """What a listing says of a path, and ``known`` of what it said before; None: it has nothing to do there."""
         filters = self.served.filters
-        if not filters.wants(path, directory=is_directory) or not filters.lists(is_directory, listed.size):
-            return
-        is_known = known is not None and not known.is_implied
-        if is_known and known is not None and known.matches_listing(listed.etag, listed.size, listed.last_modified_ns):
-            batch.quiet += 1
-            return
+        if found is None:
+            if not self._deletes or known is None or known.is_implied:
+                return None
+            return Side.GONE if filters.wants(known.path, directory=known.is_directory) else None
+        listed, is_directory = found.listed, found.listed.key.endswith("/")
+        if not filters.wants(found.path, directory=is_directory) or not filters.lists(is_directory, listed.size):
+            return None
+        state = listed.etag, listed.size, listed.last_modified_ns
+        is_quiet = known is not None and not known.is_implied and known.matches_listing(*state)
+        return Side.QUIET if is_quiet else Side.CHANGED
+
+    def _compare(self, found: Object, known: Known | None, batch: Batch) -> None:
+        match self.side(found, known):
+            case Side.QUIET:
+                batch.quiet += 1
+            case Side.CHANGED:
+                self.take(found, known, batch)
+
+    def take(self, found: Object, known: Known | None, batch: Batch) -> None:
+        """It is to be imported."""
         if known is None:
-            fresh[path] = listed
-        if listed.storage_class in ARCHIVE_CLASSES:
-            why = f"its storage class is {listed.storage_class}: it must be restored there before it can be read"
+            batch.fresh[found.path] = found.listed
+        if found.listed.storage_class in ARCHIVE_CLASSES:
+            why = f"its storage class is {found.listed.storage_class}: it must be restored there before it can be read"
             batch.failures.append(
-                Failure(self.served.tree_path(path), "S3ObjectInUnsupportedTier", why, status=WARNING)
+                Failure(self.served.tree_path(found.path), "S3ObjectInUnsupportedTier", why, status=WARNING)
             )
-        batch.todo.append(Entry(path, None, None))
+        batch.todo.append(Entry(found.path, None, None))
 
     async def perform(self, batch: Batch, goes_on: Going) -> Done:
-        fresh, self._fresh = self._fresh, {}
         changelog, now_ns = self.served.shared.catalog.changelog, self.served.shared.now_ns
         until_ns = now_ns() + HELD_NS
-        if fresh and goes_on():  # stubs at once; their metadata follows below, or if this ends before, with their looks
-            await import_new(self.served, list(fresh.items()), until_ns=until_ns)
+        if (
+            batch.fresh and goes_on()
+        ):  # stubs at once; their metadata follows below, or if this ends before, with their looks
+            await import_new(self.served, list(batch.fresh.items()), until_ns=until_ns)
 
         async def act(entry: Entry) -> Failure | None:
             try:
@@ -314,70 +352,11 @@ class ImportStage:
 
     async def plan(self, batch: Batch) -> AsyncGenerator[Planned, None]:
         for entry in batch.todo:
-            listed = self._fresh.get(entry.path)
+            listed = batch.fresh.get(entry.path)
             yield Planned(self.served.tree_path(entry.path), "import", listed.size if listed is not None else 0)
         for key in batch.gone:
             yield Planned(self.served.tree_path(key.removesuffix(b"/")), "delete file")
 
 
-class DeleteStage:
-    """What another stage found gone on one side, once it is plausible that it is (DESIGN §3.6)."""
-
-    at_once = 1
-
-    def __init__(
-        self, served: Served, task: Task, found_by: int, unders: Sequence[bytes], policy: Policy, *, remote: bool
-    ) -> None:
-        """``remote``: the listing lacks it, and the files go; otherwise the tree does, and the objects go."""
-        self.served = served
-        self._task = task
-        self._found_by = found_by
-        self._unders = unders
-        self._policy = policy
-        self._remote = remote
-
-    def estimate(self) -> int:
-        return 0  # they were counted as rows already
-
-    def check(self) -> None:
-        if self._task.order.accept_deletes:
-            return
-        catalog, found = self.served.shared.catalog, (self._task.id, self._found_by)
-        gone, gone_files = catalog.tasks.count_gone(*found), catalog.tasks.count_gone_files(*found)
-        known = [catalog.files.count_objects(self.served.id, under) for under in self._unders]
-        files = max(gone_files, sum(count for count, _ in known))
-        if self._remote:
-            markers = max(gone - gone_files, sum(count for _, count in known))
-            why = brakes.implausible_listing(
-                files + markers,
-                gone,
-                files - gone_files,
-                missing_files=gone_files,
-                markers=markers - (gone - gone_files),
-            )
-        else:  # an empty directory is left of a disk that is not mounted
-            why = brakes.implausible_scan(files, gone_files)
-        if why:
-            raise DeletesRefused(f"deletes of {self.served.association.file_system_path}", why)
-
-    async def batches(self, after: bytes) -> AsyncGenerator[Batch, None]:
-        tasks = self.served.shared.catalog.tasks
-        while keys := tasks.gone(self._task.id, self._found_by, after, BATCH):
-            after = keys[-1]
-            yield Batch(todo=[Entry(key.removesuffix(b"/"), None, None) for key in keys], after=after)
-
-    async def perform(self, batch: Batch, goes_on: Going) -> Done:
-        async def act(entry: Entry) -> None:
-            await settle_path(self.served, entry.path, self._policy, remote=self._remote)
-
-        done = await each(self.served, batch.todo, goes_on, act)
-        done.moved = 0
-        return done
-
-    async def plan(self, batch: Batch) -> AsyncGenerator[Planned, None]:
-        for entry in batch.todo:
-            yield Planned(self.served.tree_path(entry.path), "delete")
-
-
 EVERYTHING = ALL_EVENTS
-__all__ = ["COPIES", "EVERYTHING", "DeleteStage", "DeletesRefused", "ExportStage", "ImportStage", "policy_of"]
+__all__ = ["COPIES", "EVERYTHING", "ExportStage", "ImportStage", "Side", "each", "known_of", "policy_of", "settle_path"]

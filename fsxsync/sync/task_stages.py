@@ -13,7 +13,7 @@ from fsxsync.catalog.files import sort_key
 from fsxsync.errors import FsxSyncError
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.task import Failure, report_code
-from fsxsync.ports import Planned
+from fsxsync.ports import Listed, Planned
 from fsxsync.sync.ahead import ReadAhead
 from fsxsync.sync.served import Served
 
@@ -41,12 +41,14 @@ class Entry(NamedTuple):
 @dataclass(slots=True)
 class Batch:
     """Some paths in catalog order. ``quiet`` of them need nothing and are counted as done; ``gone`` are sort keys of
-    paths that one side lacks; ``after`` is the last sort key that it covers."""
+    paths that one side lacks; ``fresh`` is what a listing said of those that no row knows; ``after`` is the last sort
+    key that it covers."""
 
     todo: list[Entry] = field(default_factory=list)
     quiet: int = 0
     failures: list[Failure] = field(default_factory=list)
     gone: list[bytes] = field(default_factory=list)
+    fresh: dict[bytes, Listed] = field(default_factory=dict)
     after: bytes = b""
 
 

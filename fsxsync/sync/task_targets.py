@@ -12,7 +12,9 @@ from fsxsync.model.task import Failure, Order, Task, TaskType
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.served import Served
 from fsxsync.sync.task_data import ReleaseStage, RestoreStage
-from fsxsync.sync.task_looks import COPIES, EVERYTHING, DeleteStage, ExportStage, ImportStage, policy_of
+from fsxsync.sync.task_left import DeleteStage, LeftStage
+from fsxsync.sync.task_looks import COPIES, EVERYTHING, ExportStage, ImportStage, policy_of
+from fsxsync.sync.task_reconcile import ReconcileStage
 from fsxsync.sync.task_stages import Stage
 
 URI = "s3://"
@@ -152,13 +154,7 @@ def _stages(task: Task, served: Served, unders: Sequence[bytes], hydrator: StubH
         case TaskType.RECONCILE:
             exports = frozenset() if served.association.read_only else EVERYTHING
             policy = policy_of(served, exports=exports, imports=EVERYTHING)
-            imports = _imports(task, served, unders, policy, first, deletes=True)
-            exports_at = first + len(imports)
-            return [
-                *imports,
-                ExportStage(served, unders, policy, deletes=True),
-                DeleteStage(served, task, exports_at, unders, policy, remote=False),
-            ]
+            return _reconciles(task, served, unders, policy, first)
 
 
 def _imports(
@@ -170,3 +166,18 @@ def _imports(
             DeleteStage(served, task, first + place, [under], policy, remote=True) for place, under in enumerate(unders)
         ]
     return made
+
+
+def _reconciles(task: Task, served: Served, unders: Sequence[bytes], policy: Policy, first: int) -> list[Stage]:
+    """Files are deleted before anything is exported: what is exported would make an empty listing look less empty."""
+    exports_at = first + 2 * len(unders)
+    deletes_at = exports_at + 1
+    return [
+        *(
+            ReconcileStage(served, task, under, policy, exports_at=exports_at, deletes_at=deletes_at)
+            for under in unders
+        ),
+        *(DeleteStage(served, task, first + place, [under], policy, remote=True) for place, under in enumerate(unders)),
+        LeftStage(served, task, exports_at, policy, remote=False),
+        DeleteStage(served, task, deletes_at, unders, policy, remote=False),
+    ]

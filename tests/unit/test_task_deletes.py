@@ -11,7 +11,8 @@ from support.hydrating import Daemon, World
 
 from fsxsync.model.identity import Kind, base_of
 from fsxsync.model.task import Order, Task, TaskType
-from fsxsync.sync.task_looks import EVERYTHING, DeletesRefused, DeleteStage, ExportStage, ImportStage, policy_of
+from fsxsync.sync.task_left import DeletesRefused, DeleteStage
+from fsxsync.sync.task_looks import EVERYTHING, ExportStage, ImportStage, policy_of
 from fsxsync.sync.tasks import TaskRunner
 
 FILES = [f"d/f{number}" for number in range(12)]

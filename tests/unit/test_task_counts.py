@@ -1,0 +1,144 @@
+"""What tasks count: each path once, and a total that is about right from the beginning."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from support.hydrating import Daemon, World
+
+from fsxsync.model.association import Lifecycle
+from fsxsync.model.task import Order, Task, TaskType
+from fsxsync.sync.tasks import TaskRunner
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+@asynccontextmanager
+async def running(world: World) -> AsyncIterator[tuple[Daemon, TaskRunner]]:
+    """A daemon that does what tasks tell it, and nothing by itself."""
+
+    async def upload(store: Any, key: str, fd: int, size: int, headers: Any, **more: Any) -> tuple[Any, bytes]:
+        body = os.pread(fd, size, 0)
+        written = await store.put(key, body, headers, replaces=more["replaces"])
+        return written, hashlib.blake2b(body, digest_size=16).digest()
+
+    async with world.daemon() as daemon, trio.open_nursery() as nursery:
+        daemon.mover.upload = upload  # type: ignore[method-assign,assignment]
+        daemon.served.association = replace(daemon.served.association, lifecycle=Lifecycle.AVAILABLE)
+        daemon.served.listing_believed = daemon.served.tree_believed = True
+        world.catalog.associations.put(daemon.served.association)
+        runner = TaskRunner(daemon.shared, daemon.shared.served, daemon.hydrator, trio.lowlevel.checkpoint)
+        nursery.start_soon(runner.run)
+        yield daemon, runner
+        nursery.cancel_scope.cancel()
+
+
+async def ended(runner: TaskRunner, kind: TaskType, **order: Any) -> Task:
+    task = runner.create(Order(kind, **order))
+    with trio.fail_after(20):
+        while not (task := runner.get(task.id)).lifecycle.has_ended:  # noqa: ASYNC110  a task tells nobody
+            await trio.sleep(0.01)
+    return task
+
+
+def counts(task: Task) -> tuple[int, int, int]:
+    return task.counts.succeeded, task.counts.failed, task.counts.total
+
+
+async def test_a_reconcile_counts_what_both_sides_have_once(world: World) -> None:
+    (world.tree.root / "d").mkdir()
+    for name in ("both", "gone-there", "gone-here", "edited-here", "edited-there", "edited-and-gone"):
+        (world.tree.root / "d" / name).write_bytes(b"data")
+    async with running(world) as (_, runner):
+        assert counts(await ended(runner, TaskType.RECONCILE)) == (7, 0, 7)
+        assert counts(await ended(runner, TaskType.RECONCILE)) == (7, 0, 7)
+
+        for name in ("edited-here", "edited-and-gone", "new-here"):
+            (world.tree.root / "d" / name).write_bytes(b"edited here")
+        (world.tree.root / "d" / "gone-here").unlink()
+        world.store.outside_put("d/edited-there", b"edited there")
+        for name in ("gone-there", "edited-and-gone"):
+            world.store.outside_delete(f"d/{name}")
+        world.store.outside_put("d/new-there", b"new there")
+        assert counts(await ended(runner, TaskType.RECONCILE)) == (9, 0, 9)
+
+    left = {"d/", *(f"d/{one}" for one in ("both", "edited-here", "edited-there", "edited-and-gone"))}
+    assert set(world.store.objects) == left | {"d/new-here", "d/new-there"}
+    assert {path.name for path in (world.tree.root / "d").iterdir()} == {
+        key.removeprefix("d/") for key in world.store.objects if key != "d/"
+    }
+
+
+async def test_what_fails_in_a_reconcile_fails_once(world: World) -> None:
+    (world.tree.root / "fine").write_bytes(b"data")
+    (world.tree.root / "no utf-8 \udcff").write_bytes(b"data")
+    world.store.outside_put("not//a/path", b"data")
+    async with running(world) as (_, runner):
+        task = await ended(runner, TaskType.RECONCILE)
+
+        assert counts(task) == (1, 2, 3)
+        assert sorted(one.path for one in runner.failures(task.id)) == [b"no utf-8 \xff", b"not//a/path"]
+
+
+async def test_a_reconcile_exports_what_a_conflict_kept(world: World) -> None:
+    (world.tree.root / "f").write_bytes(b"data")
+    async with running(world) as (_, runner):
+        await ended(runner, TaskType.RECONCILE)
+        (world.tree.root / "f").write_bytes(b"edited here")
+        world.store.outside_put("f", b"edited there")
+
+        task = await ended(runner, TaskType.RECONCILE)
+
+        assert counts(task) == (2, 0, 2)
+        assert sorted(made.body for made in world.store.objects.values()) == [b"edited here", b"edited there"]
+
+
+async def test_a_reconcile_believes_no_empty_listing_though_there_are_files_to_export(world: World) -> None:
+    for number in range(12):
+        (world.tree.root / f"f{number}").write_bytes(b"data")
+    async with running(world) as (_, runner):
+        await ended(runner, TaskType.RECONCILE)
+        for key in list(world.store.objects):
+            world.store.outside_delete(key)
+        (world.tree.root / "new").write_bytes(b"data")
+
+        task = await ended(runner, TaskType.RECONCILE)
+
+        assert "the listing is empty, and 12 objects were known" in task.failure
+        assert len(list(world.tree.root.iterdir())) == 13
+
+
+async def test_a_dry_run_of_a_reconcile_names_each_path_once(world: World) -> None:
+    for name in ("quiet", "edited", "both", "gone-here", "gone-there"):
+        (world.tree.root / name).write_bytes(b"data")
+    async with running(world) as (_, runner):
+        await ended(runner, TaskType.RECONCILE)
+        for name in ("edited", "both"):
+            (world.tree.root / name).write_bytes(b"edited here")
+        for name in ("new-there", "both"):
+            world.store.outside_put(name, b"edited there")
+        (world.tree.root / "gone-here").unlink()
+        world.store.outside_delete("gone-there")
+
+        planned = [(one.path, one.action) async for one in runner.plan(Order(TaskType.RECONCILE))]
+
+    assert sorted(planned) == [
+        (b"both", "compare"),
+        (b"edited", "export"),
+        (b"gone-here", "delete object"),
+        (b"gone-there", "delete file"),
+        (b"new-there", "import"),
+    ]
