@@ -145,8 +145,8 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """``total`` is an estimate until the task ends, then it is the sum of the two others. ``moved``: bytes that were
-    exported, freed or loaded."""
+    """``total`` is an estimate until the task ends, then it is the sum of the two others; of a cancelled one it stays
+    the estimate, which tells how much was left. ``moved``: bytes that were exported, freed or loaded."""
 
     total: int = 0
     succeeded: int = 0
@@ -184,6 +184,7 @@ class Task:
             KeyError: it can't, in this state.
         """
         after = TRANSITIONS[self.lifecycle, step]
+        is_through = after.has_ended and after is not TaskLifecycle.CANCELED
         started_ns = self.started_ns
         if step is Step.BEGIN and started_ns is None:
             started_ns = now_ns
@@ -193,7 +194,7 @@ class Task:
             started_ns=started_ns,
             ended_ns=now_ns if after.has_ended else None,
             updated_ns=now_ns,
-            counts=self.counts.at_end() if after.has_ended else self.counts,
+            counts=self.counts.at_end() if is_through else self.counts,
             failure=failure if after is TaskLifecycle.FAILED else self.failure,
         )
 

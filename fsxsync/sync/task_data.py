@@ -16,7 +16,7 @@ from fsxsync.sync.ahead import ReadAhead
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.releasable import Candidate
 from fsxsync.sync.served import Served
-from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, entries, failure_of
+from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, count, entries, failure_of
 
 BYTES_AT_ONCE = 256 << 20
 """Of a batch: who looks at the progress of a task wants to see some."""
@@ -35,11 +35,17 @@ class DataStage:
         self._unders = unders
         self._task = task
 
-    def estimate(self) -> int:
-        if self._task.order.owner_uid is not None:
-            return 0  # how many others have is not told
-        files = self.served.shared.catalog.files
-        return sum(files.count_under(self.served.id, under) for under in self._unders)
+    async def estimate(self, goes_on: Going) -> int:
+        """Rows would not do: directories have some, too."""
+        return await count(self.served, self._unders, self._is_counted, goes_on)
+
+    def _is_counted(self, path: bytes, state: Shallow) -> bool:
+        order = self._task.order  # whoever asks may not even know that there are others' files
+        is_file = state.kind == FILE and (order.owner_uid is None or state.uid == order.owner_uid)
+        if not is_file or not self.served.filters.wants(path, directory=False):
+            return False
+        created_ns, idle_ns = self._task.created_ns, order.idle_ns
+        return idle_ns == 0 or is_idle(state.local(), created_ns=created_ns, idle_ns=idle_ns)
 
     def check(self) -> None:
         return
@@ -157,7 +163,7 @@ class RestoreStage(DataStage):
             async for found in ReadAhead(_walk(self.served, under, self.batch_size)):
                 for tree_path, state in found:
                     path = self.served.association.relative(tree_path)
-                    if not path or path <= after or not self._concerns(path, state):
+                    if not path or path <= after or not self._is_counted(path, state):
                         continue
                     if not state.marks:
                         batch.quiet += 1
@@ -170,11 +176,6 @@ class RestoreStage(DataStage):
                         batch, size = Batch(), 0
         if batch.after:
             yield batch
-
-    def _concerns(self, path: bytes, state: Shallow) -> bool:
-        owner = self._task.order.owner_uid  # whoever asks may not even know that there are others'
-        is_file = state.kind == FILE and (owner is None or state.uid == owner)
-        return is_file and self.served.filters.wants(path, directory=False)
 
     async def perform(self, batch: Batch, goes_on: Going) -> Done:
         done = Done()

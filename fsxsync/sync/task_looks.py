@@ -28,13 +28,14 @@ from fsxsync.model.association import ALL_EVENTS, Event, Policy
 from fsxsync.model.identity import Base, Kind
 from fsxsync.model.keys import path_of
 from fsxsync.model.release import ARCHIVE_CLASSES
+from fsxsync.model.shallow import DIRECTORY, Shallow
 from fsxsync.model.task import WARNING, Failure
 from fsxsync.ports import Listed, Planned
 from fsxsync.sync.acting import Next
 from fsxsync.sync.bulk import HELD_NS, import_new
 from fsxsync.sync.look import look
 from fsxsync.sync.served import Served
-from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, entries, failure_of
+from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, count, entries, failure_of
 from fsxsync.sync.uploads import end_settled
 
 AGAIN_MAX = 20
@@ -148,25 +149,31 @@ class ExportStage:
         self._policy = policy
         self._deletes = deletes
 
-    def estimate(self) -> int:
-        files = self.served.shared.catalog.files
-        return sum(files.count_under(self.served.id, under) for under in self._unders)
+    async def estimate(self, goes_on: Going) -> int:
+        """Rows would not do: most of what is to be exported has none."""
+        wants = self.served.filters.wants
+
+        def is_counted(path: bytes, state: Shallow) -> bool:
+            return wants(path, directory=state.kind == DIRECTORY)
+
+        return await count(self.served, self._unders, is_counted, goes_on)
 
     def check(self) -> None:
         return
 
     async def batches(self, after: bytes) -> AsyncGenerator[Batch, None]:
-        async for found in entries(self.served, self._unders, after):
-            batch = Batch(after=found[-1].key)
-            for entry in found:
-                match self.side(entry):
-                    case Side.QUIET:
-                        batch.quiet += 1
-                    case Side.CHANGED:
-                        batch.todo.append(entry)
-                    case Side.GONE:
-                        batch.gone.append(entry.key)
-            yield batch
+        async with aclosing(entries(self.served, self._unders, after)) as walked:
+            async for found in walked:
+                batch = Batch(after=found[-1].key)
+                for entry in found:
+                    match self.side(entry):
+                        case Side.QUIET:
+                            batch.quiet += 1
+                        case Side.CHANGED:
+                            batch.todo.append(entry)
+                        case Side.GONE:
+                            batch.gone.append(entry.key)
+                yield batch
 
     def side(self, entry: Entry) -> Side | None:
         """What the tree says of a path; None: it has nothing to do there."""
@@ -228,7 +235,7 @@ class ImportStage:
         self._policy = policy
         self._deletes = deletes
 
-    def estimate(self) -> int:
+    async def estimate(self, goes_on: Going) -> int:
         return self.served.shared.catalog.files.count_under(self.served.id, self._under)
 
     def check(self) -> None:

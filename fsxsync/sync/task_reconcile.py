@@ -49,8 +49,8 @@ class ReconcileStage:
         self._import = ImportStage(served, under, policy, deletes=True)
         self._export = ExportStage(served, [under], policy, deletes=True)
 
-    def estimate(self) -> int:
-        return self.served.shared.catalog.files.count_under(self.served.id, self._under)
+    async def estimate(self, goes_on: Going) -> int:
+        return max(await self._import.estimate(goes_on), await self._export.estimate(goes_on))
 
     def check(self) -> None:
         return

@@ -5,13 +5,15 @@ A stage gives batches, does each of them, and can tell beforehand what it would 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from fsxsync.catalog.files import sort_key
-from fsxsync.errors import FsxSyncError
+from fsxsync.errors import FsxSyncError, TreeError
 from fsxsync.model.identity import Base, Kind, Local
+from fsxsync.model.shallow import Shallow
 from fsxsync.model.task import Failure, report_code
 from fsxsync.ports import Listed, Planned
 from fsxsync.sync.ahead import ReadAhead
@@ -19,6 +21,10 @@ from fsxsync.sync.served import Served
 
 BATCH = 500
 """Entries of a walk at a time; progress is written down after each batch."""
+
+
+COUNTED = 2000
+"""Entries that are counted at a time."""
 
 
 class Entry(NamedTuple):
@@ -78,8 +84,8 @@ class Stage(Protocol):
     at_once: int
     """So many batches may be under way at the same time."""
 
-    def estimate(self) -> int:
-        """About how many paths there are."""
+    async def estimate(self, goes_on: Going) -> int:
+        """About how many paths there are. Ends early when ``goes_on`` says no."""
 
     def check(self) -> None:
         """Raises FsxSyncError: it must not be begun."""
@@ -92,6 +98,34 @@ class Stage(Protocol):
 
     def plan(self, batch: Batch) -> AsyncGenerator[Planned, None]:
         """What `perform` would do."""
+
+
+async def count(
+    served: Served, unders: Sequence[bytes], is_counted: Callable[[bytes, Shallow], bool], goes_on: Going
+) -> int:
+    """How many entries of the tree there are at and below these paths: some microseconds each. What can't be read is
+    left out, and whoever gets there tells of it."""
+    counted = 0
+    for under in unders:
+        with suppress(TreeError):
+            async for some in ReadAhead(_counts(served, under, is_counted)):
+                counted += some
+                if not goes_on():
+                    return counted
+    return counted
+
+
+def _counts(served: Served, under: bytes, is_counted: Callable[[bytes, Shallow], bool]) -> Iterator[int]:
+    """Blocking: for a worker thread."""
+    tree, top, start = served.shared.tree, served.tree_path(under), served.association.start
+    local = tree.identify(top)
+    if local is None:
+        return
+    if under:
+        yield int(is_counted(under, Shallow.of(local)))
+    if local.kind is Kind.DIRECTORY:
+        for found in tree.entry_batches(top, COUNTED):
+            yield sum(is_counted(key[start:].removesuffix(b"/"), state) for key, state in found)
 
 
 def failure_of(served: Served, path: bytes, error: FsxSyncError) -> Failure:

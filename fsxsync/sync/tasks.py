@@ -205,11 +205,15 @@ class TaskRunner:
         await self._until_usable(task, find(task.order, self._served).parts)
         if not self._goes_on(task_id):
             return
-        targets = find(task.order, self._served)  # no await from here on: one of them may have been deleted meanwhile
+        targets = find(task.order, self._served)  # no await before the stages are made: one may have been deleted
         stages = stages_of(task, targets.parts, self._served.__getitem__, self._hydrator)
         if is_new or (task.cursor == Cursor() and task.counts.succeeded + task.counts.failed == 0):
-            total = sum(stage.estimate() for stage in stages) + len(targets.failures)
-            task = replace(task, counts=replace(task.counts.plus(failed=len(targets.failures)), total=total))
+            total = len(targets.failures)
+            for stage in stages:
+                total += await stage.estimate(lambda: self._goes_on(task_id))
+            task = self.get(task_id)  # somebody may have cancelled it meanwhile
+            counts = replace(task.counts.plus(failed=len(targets.failures)), total=total)
+            task = replace(task, counts=counts)
             self._write(task, targets.failures)
         for number, stage in enumerate(stages):
             if number < task.cursor.stage:

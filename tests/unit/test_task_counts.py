@@ -16,6 +16,8 @@ from support.hydrating import Daemon, World
 
 from fsxsync.model.association import Lifecycle
 from fsxsync.model.task import Order, Task, TaskType
+from fsxsync.sync.filters import Filters
+from fsxsync.sync.task_data import ReleaseStage, RestoreStage
 from fsxsync.sync.tasks import TaskRunner
 
 
@@ -47,9 +49,12 @@ async def running(world: World) -> AsyncIterator[tuple[Daemon, TaskRunner]]:
 
 
 async def ended(runner: TaskRunner, kind: TaskType, **order: Any) -> Task:
-    task = runner.create(Order(kind, **order))
+    return await end_of(runner, runner.create(Order(kind, **order)).id)
+
+
+async def end_of(runner: TaskRunner, task_id: str) -> Task:
     with trio.fail_after(20):
-        while not (task := runner.get(task.id)).lifecycle.has_ended:  # noqa: ASYNC110  a task tells nobody
+        while not (task := runner.get(task_id)).lifecycle.has_ended:  # noqa: ASYNC110  a task tells nobody
             await trio.sleep(0.01)
     return task
 
@@ -142,3 +147,47 @@ async def test_a_dry_run_of_a_reconcile_names_each_path_once(world: World) -> No
         (b"gone-there", "delete file"),
         (b"new-there", "import"),
     ]
+
+
+async def test_an_export_knows_from_the_beginning_how_much_there_is(world: World) -> None:
+    (world.tree.root / "d").mkdir()
+    for number in range(6):
+        (world.tree.root / "d" / f"f{number}").write_bytes(b"data")
+    (world.tree.root / "d" / "f.tmp").write_bytes(b"left out")
+    (world.tree.root / "elsewhere").write_bytes(b"data")
+    begun, go_on = trio.Event(), trio.Event()
+    async with running(world) as (daemon, runner):
+        daemon.served.filters = Filters(replace(daemon.served.association, exclude=("*.tmp",)))
+        put = world.store.put
+
+        async def held(*args: Any, **more: Any) -> Any:
+            begun.set()
+            await go_on.wait()
+            return await put(*args, **more)
+
+        world.store.put = held  # type: ignore[method-assign]
+        task = runner.create(Order(TaskType.EXPORT, paths=("d",)))
+        await begun.wait()
+        assert counts(runner.get(task.id)) == (0, 0, 7)
+        runner.cancel(task.id)
+        go_on.set()
+        cancelled = await end_of(runner, task.id)
+        assert 0 < cancelled.counts.succeeded <= cancelled.counts.total == 7
+
+        assert counts(await ended(runner, TaskType.EXPORT, paths=("d",))) == (7, 0, 7)
+
+
+async def test_a_release_and_a_restore_count_no_directories(world: World) -> None:
+    for name in ("d", "d/e", "d/e/f"):
+        (world.tree.root / name).mkdir()
+    for name in ("d/one", "d/e/two"):
+        (world.tree.root / name).write_bytes(b"data")
+    async with running(world) as (daemon, runner):
+        await ended(runner, TaskType.EXPORT)
+        order = Order(TaskType.RELEASE, ("d",), owner_uid=os.getuid())
+        task = Task("task-1", order, 0)
+        release = ReleaseStage(daemon.served, [b"d"], task)
+        for stage in (release, RestoreStage(daemon.served, [b"d"], task, daemon.hydrator)):
+            assert await stage.estimate(lambda: True) == 2
+        others = ReleaseStage(daemon.served, [b""], Task("task-1", replace(order, owner_uid=12345), 0))
+        assert await others.estimate(lambda: True) == 0
