@@ -199,6 +199,10 @@ class Task:
         )
 
 
+FAILED = "failed"
+WARNING = "succeeded with warning"
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """One row of a completion report. ``status`` is ``failed`` or ``succeeded with warning``; ``code`` one of FSx's."""
@@ -206,14 +210,12 @@ class Failure:
     path: bytes
     code: str
     message: str
-    status: str = "failed"
+    status: str = FAILED
 
     @property
     def is_warning(self) -> bool:
         return self.status == WARNING
 
-
-WARNING = "succeeded with warning"
 
 REPORT_CODES = frozenset(
     {

@@ -11,7 +11,8 @@ from fsxsync.model.task import Failure, Order, Task
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a task would do with one path of the tree: ``action`` is a verb; ``code`` and ``why``: what would fail."""
+    """What a task would do with one path of the tree: ``action`` is a verb; ``code`` and ``why``: what would fail,
+    or, where it is not ``refuse``, what the report would warn of."""
 
     path: bytes
     action: str

@@ -25,17 +25,19 @@ from fsxsync.errors import (
     Throttled,
 )
 from fsxsync.model.association import ALL_EVENTS, Event, Policy
-from fsxsync.model.identity import Base, Kind
+from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.keys import path_of
 from fsxsync.model.release import ARCHIVE_CLASSES
 from fsxsync.model.shallow import DIRECTORY, Shallow
-from fsxsync.model.task import WARNING, Failure
+from fsxsync.model.task import FAILED, WARNING, Failure
 from fsxsync.ports import Listed, Planned
 from fsxsync.sync.acting import Next
 from fsxsync.sync.bulk import HELD_NS, import_new
+from fsxsync.sync.exporter import exported_key
 from fsxsync.sync.look import look
+from fsxsync.sync.reconcile import Delta, local_delta
 from fsxsync.sync.served import Served
-from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, count, entries, failure_of
+from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, count, entries, failure_of, planned
 from fsxsync.sync.uploads import end_settled
 
 AGAIN_MAX = 20
@@ -138,6 +140,14 @@ async def each(
     return done
 
 
+def _is_content_new(row: Base | None, local: Local) -> bool:
+    """As far as can be told without reading it: a mode that is set moves the ctime alone."""
+    if row is None:
+        return True
+    is_same_data = (row.ino, row.size, row.mtime_ns) == (local.ino, local.size, local.mtime_ns)
+    return not is_same_data and local_delta(row, local) is Delta.CONTENT
+
+
 class ExportStage:
     """EXPORT_TO_REPOSITORY: what is new or changed in the tree."""
 
@@ -203,10 +213,20 @@ class ExportStage:
 
     async def plan(self, batch: Batch) -> AsyncGenerator[Planned, None]:
         for entry in batch.todo:
-            local = entry.local
-            yield Planned(self.served.tree_path(entry.path), "export", local.size if local is not None else 0)
+            size = entry.local.size if entry.local is not None else 0
+            yield planned(self.served, entry.path, "export", size, self._refusal(entry))
         for key in batch.gone:
             yield Planned(self.served.tree_path(key.removesuffix(b"/")), "delete object")
+
+    def _refusal(self, entry: Entry) -> Failure | None:
+        """What is known beforehand to keep it here."""
+        try:
+            local = self.served.shared.tree.identify(self.served.tree_path(entry.path))
+            if local is not None and _is_content_new(entry.base, local):
+                exported_key(self.served, entry.path, local.kind)
+        except FsxSyncError as error:
+            return failure_of(self.served, entry.path, error)
+        return None
 
 
 class Object(NamedTuple):
@@ -335,9 +355,8 @@ class ImportStage:
     async def perform(self, batch: Batch, goes_on: Going) -> Done:
         changelog, now_ns = self.served.shared.catalog.changelog, self.served.shared.now_ns
         until_ns = now_ns() + HELD_NS
-        if (
-            batch.fresh and goes_on()
-        ):  # stubs at once; their metadata follows below, or if this ends before, with their looks
+        # Stubs at once; their metadata follows below, or if this ends before, with their looks.
+        if batch.fresh and goes_on():
             await import_new(self.served, list(batch.fresh.items()), until_ns=until_ns)
 
         async def act(entry: Entry) -> Failure | None:
@@ -358,9 +377,14 @@ class ImportStage:
         return done
 
     async def plan(self, batch: Batch) -> AsyncGenerator[Planned, None]:
+        archived = {failure.path: failure for failure in batch.failures if failure.is_warning}
         for entry in batch.todo:
             listed = batch.fresh.get(entry.path)
-            yield Planned(self.served.tree_path(entry.path), "import", listed.size if listed is not None else 0)
+            size = listed.size if listed is not None else 0
+            failure = archived.get(self.served.tree_path(entry.path))
+            if failure is not None and self.served.shared.eager:  # where nothing is a stub its data would be needed
+                failure = replace(failure, status=FAILED)
+            yield planned(self.served, entry.path, "import", size, failure)
         for key in batch.gone:
             yield Planned(self.served.tree_path(key.removesuffix(b"/")), "delete file")
 

@@ -44,6 +44,7 @@ class ReconcileStage:
         self.served = served
         self._task = task
         self._under = under
+        self._policy = policy
         self._exports_at = exports_at
         self._deletes_at = deletes_at
         self._import = ImportStage(served, under, policy, deletes=True)
@@ -125,7 +126,9 @@ class ReconcileStage:
         doubtful = {self.served.tree_path(path) for path in batch.doubtful}
         async with aclosing(self._import.plan(batch)) as imports:
             async for one in imports:
-                yield replace(one, action="compare") if one.path in doubtful else one
+                yield replace(one, action="compare") if one.path in doubtful and not one.code else one
+        if not self._policy.exports:  # a read-only association
+            return
         exports = Batch(todo=batch.exports, gone=batch.gone_here)
         async with aclosing(self._export.plan(exports)) as planned:
             async for one in planned:

@@ -133,6 +133,13 @@ def failure_of(served: Served, path: bytes, error: FsxSyncError) -> Failure:
     return Failure(served.tree_path(path), report_code(error.code), str(error))
 
 
+def planned(served: Served, path: bytes, action: str, size: int, failure: Failure | None) -> Planned:
+    """What a dry run says of a path: a warning keeps nothing from being done."""
+    if failure is None:
+        return Planned(served.tree_path(path), action, size)
+    return Planned(failure.path, action if failure.is_warning else "refuse", size, failure.code, failure.message)
+
+
 async def entries(
     served: Served, unders: Sequence[bytes], after: bytes, size: int = BATCH, *, remember: bool = False
 ) -> AsyncGenerator[list[Entry], None]:

@@ -113,7 +113,8 @@ class TaskRunner:
             async with aclosing(stage.batches(b"")) as batches:
                 async for batch in batches:
                     for failure in batch.failures:
-                        yield Planned(failure.path, "refuse", 0, failure.code, failure.message)
+                        if not failure.is_warning:  # the stage tells of those
+                            yield Planned(failure.path, "refuse", 0, failure.code, failure.message)
                     async with aclosing(stage.plan(batch)) as planned:
                         async for one in planned:
                             yield one

@@ -1,8 +1,7 @@
-"""What tasks count: each path once, and a total that is about right from the beginning."""
+"""What tasks count, each path once, with a total that is about right from the beginning; and what dry runs foresee."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -14,7 +13,9 @@ import pytest
 import trio
 from support.hydrating import Daemon, World
 
+from fsxsync._core import xxh3_128
 from fsxsync.model.association import Lifecycle
+from fsxsync.model.flags import NAMES, XATTRS
 from fsxsync.model.task import Order, Task, TaskType
 from fsxsync.sync.filters import Filters
 from fsxsync.sync.task_data import ReleaseStage, RestoreStage
@@ -35,7 +36,7 @@ async def running(world: World) -> AsyncIterator[tuple[Daemon, TaskRunner]]:
     async def upload(store: Any, key: str, fd: int, size: int, headers: Any, **more: Any) -> tuple[Any, bytes]:
         body = os.pread(fd, size, 0)
         written = await store.put(key, body, headers, replaces=more["replaces"])
-        return written, hashlib.blake2b(body, digest_size=16).digest()
+        return written, xxh3_128(body)
 
     async with world.daemon() as daemon, trio.open_nursery() as nursery:
         daemon.mover.upload = upload  # type: ignore[method-assign,assignment]
@@ -191,3 +192,39 @@ async def test_a_release_and_a_restore_count_no_directories(world: World) -> Non
             assert await stage.estimate(lambda: True) == 2
         others = ReleaseStage(daemon.served, [b""], Task("task-1", replace(order, owner_uid=12345), 0))
         assert await others.estimate(lambda: True) == 0
+
+
+async def plan(runner: TaskRunner, kind: TaskType) -> list[tuple[bytes, str, str]]:
+    return [(one.path, one.action, one.code) async for one in runner.plan(Order(kind))]
+
+
+async def test_a_dry_run_of_an_export_refuses_what_the_export_will_refuse(world: World) -> None:
+    for name in ("fine", "no utf-8 \udcff", "never", "mode-only"):
+        (world.tree.root / name).write_bytes(b"data")
+    os.mkfifo(world.tree.root / "fifo")
+    async with running(world) as (_, runner):
+        await ended(runner, TaskType.EXPORT, paths=("mode-only",))
+        for name in ("never", "mode-only"):
+            os.setxattr(world.tree.root / name, XATTRS[NAMES.index("noarchive")], b"1")
+        (world.tree.root / "mode-only").chmod(0o600)
+
+        planned = await plan(runner, TaskType.EXPORT)
+
+        task = await ended(runner, TaskType.EXPORT)
+        refused = [(one.path, "refuse", one.code) for one in runner.failures(task.id)]
+    assert len(refused) == 3
+    assert sorted(planned) == sorted([*refused, (b"fine", "export", ""), (b"mode-only", "export", "")])
+
+
+async def test_a_dry_run_of_an_import_names_an_archived_object_once(world: World) -> None:
+    world.store.outside_put("archived", b"data", storage_class="GLACIER", archived=True)
+    world.store.outside_put("not//a/path", b"data")
+    async with running(world) as (daemon, runner):
+        assert await plan(runner, TaskType.IMPORT) == [
+            (b"not//a/path", "refuse", "S3ObjectPathNotPosixCompliant"),
+            (b"archived", "import", "S3ObjectInUnsupportedTier"),
+        ]
+        assert counts(await ended(runner, TaskType.IMPORT)) == (1, 1, 2)
+        world.store.outside_put("archived", b"again", storage_class="GLACIER", archived=True)
+        daemon.shared.eager = True
+        assert (b"archived", "refuse", "S3ObjectInUnsupportedTier") in await plan(runner, TaskType.IMPORT)
