@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fsxsync.model.flags import NAMES, XATTRS
 from fsxsync.model.task import Order, Task, TaskType
 from fsxsync.sync.filters import Filters
 from fsxsync.sync.task_data import ReleaseStage, RestoreStage
+from fsxsync.sync.task_reconcile import Both, ReconcileStage
 from fsxsync.sync.tasks import TaskRunner
 
 
@@ -228,3 +229,23 @@ async def test_a_dry_run_of_an_import_names_an_archived_object_once(world: World
         world.store.outside_put("archived", b"again", storage_class="GLACIER", archived=True)
         daemon.shared.eager = True
         assert (b"archived", "refuse", "S3ObjectInUnsupportedTier") in await plan(runner, TaskType.IMPORT)
+
+
+async def test_a_reconcile_that_is_gone_on_with_after_a_restart_counts_the_rest(world: World) -> None:
+    """Whatever was the last path: one of the tree, of the listing, or of both."""
+    (world.tree.root / "d").mkdir()
+    for number in range(700):
+        (world.tree.root / "d" / f"{2 * number:04d}").write_bytes(b"")
+        world.store.outside_put(f"d/{3 * number:04d}", b"data")
+    every = 1 + len({2 * number for number in range(700)} | {3 * number for number in range(700)})
+    async with running(world) as (daemon, _):
+        task, policy = Task("task-1", Order(TaskType.RECONCILE), 0), daemon.served.association.policy
+        stage = ReconcileStage(daemon.served, task, b"", policy, exports_at=2, deletes_at=3)
+        done, after = 0, b""
+        for _ in range(10):
+            async with aclosing(stage.batches(after)) as batches:
+                async for batch in batches:
+                    assert isinstance(batch, Both)
+                    done, after = done + batch.size, batch.after
+                    break  # the daemon is killed
+        assert (done, after) == (every, b"d/2097")
