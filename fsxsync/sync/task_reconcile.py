@@ -26,10 +26,8 @@ class Both(Batch):
     exports: list[Entry] = field(default_factory=list)
     gone_here: list[bytes] = field(default_factory=list)
     doubtful: set[bytes] = field(default_factory=set)
-
-    @property
-    def size(self) -> int:
-        return len(self.todo) + self.quiet + len(self.gone) + len(self.exports) + len(self.gone_here)
+    seen: int = 0
+    """Paths that were looked at for it, whatever came of them: also what is left out takes time."""
 
 
 class ReconcileStage:
@@ -60,12 +58,13 @@ class ReconcileStage:
         batch = Both(after=after)
         async with aclosing(self._merged(after)) as merged:
             async for entry, found in merged:
+                batch.seen += 1
                 if isinstance(found, Failure):
                     batch.failures.append(found)
                 else:
                     self._judge(entry, found, batch)
                     batch.after = entry.key if found is None else found.key
-                if batch.size >= BATCH:
+                if batch.seen >= BATCH:
                     yield batch
                     batch = Both(after=batch.after)
         yield batch

@@ -246,6 +246,6 @@ async def test_a_reconcile_that_is_gone_on_with_after_a_restart_counts_the_rest(
             async with aclosing(stage.batches(after)) as batches:
                 async for batch in batches:
                     assert isinstance(batch, Both)
-                    done, after = done + batch.size, batch.after
+                    done, after = done + batch.seen, batch.after
                     break  # the daemon is killed
         assert (done, after) == (every, b"d/2097")
