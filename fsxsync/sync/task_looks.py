@@ -33,7 +33,8 @@ from fsxsync.sync.acting import Next
 from fsxsync.sync.bulk import HELD_NS, import_new
 from fsxsync.sync.look import look
 from fsxsync.sync.served import Served
-from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, entries, failure_of
+from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, entries, failure_of
+from fsxsync.sync.under_way import Going
 from fsxsync.sync.uploads import end_settled
 
 AGAIN_MAX = 20

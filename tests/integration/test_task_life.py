@@ -193,6 +193,44 @@ def test_a_cancelled_task_finishes_what_is_in_flight_and_begins_nothing_more(
         assert fsx.run("task", "cancel", "task-00000000000000000").code == 1
 
 
+def test_the_counters_of_a_restore_move_while_it_goes_on(
+    tmp_path: Path, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    """A batch of it is thousands of files: who looked at them saw nothing until the end."""
+    for number in range(200):
+        s3.put_object(Bucket=bucket, Key=f"f{number:03d}", Body=bytes([number]) * 1000)
+    s3.put_object(Bucket=bucket, Key="large", Body=b"x" * (1 << 20))
+    go_on = threading.Event()
+
+    def hold(request: Request) -> Answer | None:
+        is_first = request.path == f"/{bucket}/f000"  # one of 64 that are loaded together
+        is_rest = request.range is not None and request.range[0] == 7 << 17  # of the large one
+        if request.method == "GET" and (is_first or is_rest):
+            go_on.wait(60)
+        return None
+
+    with Proxy(moto.url) as proxy, instance(tmp_path, FSXSYNC_CHUNK_SIZE="128 KiB") as fsx:
+        fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url, "--poll", "0")
+        fsx.settle()
+        proxy.rule = hold
+        task = fsx.ok("restore", "--no-wait", fsx.directory / "d").out.strip()
+
+        def shown() -> dict[str, Any]:
+            told: dict[str, Any] = fsx.ok("task", "show", task, "--json").json
+            assert told["lifecycle"] == "EXECUTING"
+            return told
+
+        eventually(lambda: shown()["bytes"] == 136_000 + (7 << 17), 60)
+        now = shown()
+        assert now["succeeded"] == 136
+        [listed] = [one for one in fsx.ok("tasks", "--json").json if one["id"] == task]
+        assert listed["succeeded"] >= now["succeeded"]
+        go_on.set()
+        eventually(lambda: fsx.ok("task", "show", task, "--json").json["lifecycle"] == "SUCCEEDED", 60)
+        done = fsx.ok("task", "show", task, "--json").json
+        assert (done["succeeded"], done["total"], done["bytes"]) == (201, 201, 200_000 + (1 << 20))
+
+
 def test_fsx_clients_make_and_watch_tasks(tmp_path: Path, moto: MotoServer, s3: Any, bucket: str) -> None:
     """boto3 against the API's port; the shapes and errors are tests/contract/test_fsx_wire_tasks.py's."""
     with socket.create_server(("127.0.0.1", 0)) as free:
