@@ -22,6 +22,10 @@ def local_report(shared: Shared, task: Task) -> Path:
     return Path(shared.settings.state_dir) / DIRECTORY / task.id / task.order.type.report_name
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def write_report(shared: Shared, task: Task, failures: Iterable[Failure]) -> Path:
     """Write the local copy, in place of one that a crash left half-written.
 
@@ -30,9 +34,10 @@ def write_report(shared: Shared, task: Task, failures: Iterable[Failure]) -> Pat
     """
     file = local_report(shared, task)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for directory in (file.parent.parent, file.parent):
+            directory.mkdir(mode=0o700, exist_ok=True)
         temporary = file.with_suffix(".new")
-        with temporary.open("wb") as stream:
+        with open(temporary, "wb", opener=_private) as stream:
             for failure in failures:
                 stream.write(report_row(failure))
             stream.flush()

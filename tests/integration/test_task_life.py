@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import threading
 import time
 from pathlib import Path
@@ -126,7 +127,10 @@ def test_the_report_lies_in_the_repository_and_here(fsx: Instance, moto: MotoSer
         b'"d/a ""quote""",failed,OperationNotPermitted\r\n'
         b"d/plain,failed,OperationNotPermitted\r\n"
     )
-    assert (fsx.state_dir / "reports" / done.json["id"] / "failures.csv").read_bytes() == told
+    report = fsx.state_dir / "reports" / done.json["id"] / "failures.csv"
+    assert report.read_bytes() == told
+    modes = [stat.S_IMODE(place.stat().st_mode) for place in (report.parents[1], report.parent, report)]
+    assert modes == [0o700, 0o700, 0o600]  # names of files are nobody else's business
     elsewhere = fsx.run("release", "--report", f"s3://{bucket}/q", place)
     assert (elsewhere.code, "it lies in no linked repository" in elsewhere.err) == (2, True)
     assert len(fsx.ok("tasks", "--json").json) == 1
