@@ -38,8 +38,7 @@ def write_report(shared: Shared, task: Task, failures: Iterable[Failure]) -> Pat
             directory.mkdir(mode=0o700, exist_ok=True)
         temporary = file.with_suffix(".new")
         with open(temporary, "wb", opener=_private) as stream:
-            for failure in failures:
-                stream.write(report_row(failure))
+            stream.writelines(report_row(failure) for failure in failures)
             stream.flush()
             os.fsync(stream.fileno())
         with durable("report.write"):
