@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from fsxsync.catalog.problems import Problem
 from fsxsync.errors import FsxSyncError
 from fsxsync.model.identity import Base, Local
@@ -109,8 +112,19 @@ def let_go(served: Served, path: bytes, *, seen: bool) -> None:
         forget_problems(served, path, same_bytes=True)
 
 
-def record_problem(served: Served, path: bytes, kind: str, message: str, code: str) -> None:
-    """A state that a person should see; written to the event log when it is news."""
+@contextmanager
+def going_its_way(verdict: Verdict) -> Iterator[None]:
+    """What fails here is told as a failure of an export or import, whoever asked for the look."""
+    try:
+        yield
+    except FsxSyncError as error:
+        error.flow = _DONE[verdict][0] if verdict in _DONE else ""
+        raise
+
+
+def record_problem(served: Served, path: bytes, kind: str, message: str, code: str, flow: str = "") -> None:
+    """A state that a person should see; written to the event log when it is news. ``flow``: where it came from, if
+    that is not what such a kind usually comes from."""
     problems = served.shared.catalog.problems
     known = any(p.kind == kind and p.message == message for p in problems.get(served.id, path))
     problems.put(
@@ -125,7 +139,7 @@ def record_problem(served: Served, path: bytes, kind: str, message: str, code: s
         )
     )
     if not known:
-        flow = _FLOWS.get(kind, "import")
+        flow = flow or _FLOWS.get(kind, "import")
         if kind == "conflict":
             served.counts.conflicts += 1
         elif kind != RESTORING:
@@ -142,7 +156,7 @@ def record_problem(served: Served, path: bytes, kind: str, message: str, code: s
 
 def record_failure(served: Served, path: bytes, error: FsxSyncError, *, first: bool, local: bool) -> None:
     """A look failed and will be tried again; the first failure of a row is an event."""
-    flow: Flow = "export" if local else "import"
+    flow = error.flow or ("export" if local else "import")
     served.counts.failures[flow, as_event(error.code, flow)] += 1
     if not first:
         return

@@ -26,7 +26,7 @@ from fsxsync.sync.carrying import as_carried, with_xattrs
 from fsxsync.sync.digests import content_hash, same_bytes
 from fsxsync.sync.excluded import forget, is_left_out, takes_no_part
 from fsxsync.sync.interrupted import taken_back
-from fsxsync.sync.journal import asks_repository, forget_problems, forget_refuted, was_damaged
+from fsxsync.sync.journal import asks_repository, forget_problems, forget_refuted, going_its_way, was_damaged
 from fsxsync.sync.leaving import leave
 from fsxsync.sync.reconcile import QUIET, Delta, Verdict, local_delta, needs_digest, reconcile
 from fsxsync.sync.renames import base_as_remote
@@ -244,7 +244,8 @@ async def _settle(  # noqa: C901
     if action.verdict in _UNCHECKED and _moved_on(served, path, base, local):
         return Outcome(Next.AGAIN, local=True, remote=hinted)
     try:
-        outcome = await act(served, path, action, seen=hinted)
+        with going_its_way(action.verdict):
+            outcome = await act(served, path, action, seen=hinted)
     except TypeClash:
         conflicts.note_clash(served, path, remote)
         raise
@@ -270,7 +271,8 @@ async def _follow(served: Served, path: bytes, local: Local, policy: Policy) -> 
     if source is None or not {Event.NEW, Event.CHANGED} & policy.exports:
         return False
     local = with_xattrs(served, path, source, local)
-    return await renames.export_rename(served, path, local, source, replaces=None) is not None
+    with going_its_way(Verdict.EXPORT):
+        return await renames.export_rename(served, path, local, source, replaces=None) is not None
 
 
 def _leave_size(served: Served, path: bytes, base: Base | None, local: Local | None) -> Outcome:
