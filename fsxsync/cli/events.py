@@ -61,9 +61,10 @@ def events(instance: Instance, /, *, follow: bool, as_json: bool, association: s
 
 
 def events_of_path(state_dir: Path, path: str, count: int) -> list[dict[str, object]]:
-    """The last events of one path, the oldest of them first; ``path`` is from the file system's root."""
-    wanted = escape(path)
-    found = (_document(event) for event in _events(state_dir, None, None, follow=False) if event.path == wanted)
+    """The last events of one path, the oldest of them first; ``path`` is from the file system's root, as os.fsdecode
+    gives it."""
+    wanted = {path, escape(path)}  # an older version wrote it escaped
+    found = (_document(event) for event in _events(state_dir, None, None, follow=False) if event.path in wanted)
     return list(collections.deque(found, maxlen=count))
 
 

@@ -64,7 +64,7 @@ def record_action(served: Served, path: bytes, action: Action, kept: bytes | Non
         code="Conflict",
         flow=flow,
         association=served.id,
-        path=shown(served, path),
+        path=served.tree_path(path),
         message=message,
     )
 
@@ -149,7 +149,7 @@ def record_problem(served: Served, path: bytes, kind: str, message: str, code: s
             code=code,
             flow=flow,
             association=served.id,
-            path=shown(served, path),
+            path=served.tree_path(path),
             message=message,
         )
 
@@ -165,6 +165,6 @@ def record_failure(served: Served, path: bytes, error: FsxSyncError, *, first: b
         code=error.code,
         flow=flow,
         association=served.id,
-        path=shown(served, path),
+        path=served.tree_path(path),
         message=str(error),
     )

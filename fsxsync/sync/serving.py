@@ -221,7 +221,7 @@ class Service:
                 code=error.code,
                 flow="association",
                 association=self.served.id,
-                path=self.served.association.file_system_path,
+                path=self.served.association.directory,
                 message=f"MISCONFIGURED: {error}",
             )
             self.set_lifecycle(Lifecycle.MISCONFIGURED, str(error))

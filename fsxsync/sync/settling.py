@@ -176,7 +176,7 @@ class Settler:
             code="S3RestoreUnsupportedTierWarning" if is_archived else error.code,
             flow="restore",
             association=served.id if served else "",
-            path="/" + hydration.path.decode("utf-8", "backslashreplace"),
+            path=hydration.path,
             key=hydration.key,
             message=str(error),
         )
