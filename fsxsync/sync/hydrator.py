@@ -36,6 +36,7 @@ from fsxsync.sync.readahead import WINDOW_MAX, Wish, choose
 from fsxsync.sync.restoring import Outcome, Restorer
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.settling import Settler
+from fsxsync.tree.beneath import shown
 from fsxsync.tree.stub_data import cut
 
 
@@ -269,7 +270,7 @@ class StubHydrator(FrontHints):
         """See `Shared.give_times`."""
         hydration = self._active.get(ino)
         if hydration is not None and hydration.settling is not None:
-            raise LocalChanged(f"new times of {hydration.path!r}", "its data has just come")
+            raise LocalChanged(f"new times of {shown(hydration.path)}", "its data has just come")
         self.retimed(ino, atime_ns=atime_ns, mtime_ns=mtime_ns)
 
     # ------------------------------------------------------------- downloads

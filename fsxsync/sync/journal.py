@@ -35,7 +35,9 @@ _OF_REPOSITORY = frozenset({"lost", "refused", "conflict"})
 """Kinds that say something of the object, too: only who sees it knows whether they still hold."""
 _OF_STUB = ("lost", DAMAGED_OBJECT)
 """Kinds that say that a stub's data can't be had."""
-_LEVELS: dict[str, Level] = {"not-exportable": "WARN", HELD: "WARN", RESTORING: "INFO"}
+_LEVELS: dict[str, Level] = {"conflict": "ERROR"}
+"""Kinds that are worse than their codes: nothing is synced at the path until a person decides. All others have the
+level of their code, as FSx gives it (FSX-FACTS §5.3)."""
 _FLOWS: dict[str, Flow] = {
     "not-exportable": "export",
     "damaged": "export",
@@ -145,7 +147,7 @@ def record_problem(served: Served, path: bytes, kind: str, message: str, code: s
         elif kind != RESTORING:
             served.counts.failures[flow, as_event(code, flow)] += 1
         served.shared.eventlog.emit(
-            level=_LEVELS.get(kind, "ERROR"),
+            level=_LEVELS.get(kind),
             code=code,
             flow=flow,
             association=served.id,
@@ -161,7 +163,6 @@ def record_failure(served: Served, path: bytes, error: FsxSyncError, *, first: b
     if not first:
         return
     served.shared.eventlog.emit(
-        level="ERROR",
         code=error.code,
         flow=flow,
         association=served.id,

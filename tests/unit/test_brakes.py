@@ -115,7 +115,7 @@ async def test_the_object_of_a_released_file_stays_while_nobody_knows_where_the_
         outcome = await look(daemon.served, seen)
 
         assert outcome.next is Next.LATER
-        reason = "the file may have moved" if by == "nothing" else "the object is still to be copied to b'g'"
+        reason = "the file may have moved" if by == "nothing" else "the object is still to be copied to /g"
         assert outcome.reason == reason
         assert await world.store.head("f") == remote
 

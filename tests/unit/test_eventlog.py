@@ -260,7 +260,12 @@ async def test_a_follower_is_woken(events: EventLog, autojump_clock: trio.testin
 
 
 def test_every_code_of_fsx_is_known() -> None:
-    # FSX-FACTS §5.3, second column.
+    # FSX-FACTS §5.3, second column; all but these are errors.
+    warnings = {
+        "S3ImportUnsupportedTierWarning",
+        "S3ExportLocalObjectReleaseWithoutS3Source",
+        "S3ExportLocalObjectNotMatchDra",
+    }
     documented = [
         "S3ImportListObjectError",
         "S3ImportUnsupportedTierWarning",
@@ -288,5 +293,7 @@ def test_every_code_of_fsx_is_known() -> None:
     ]
 
     assert [code for code in documented if code not in CODES] == []
+    assert {code for code in documented if CODES[code].level != "ERROR"} == warnings
+    assert {CODES[code].level for code in warnings} == {"WARN"}
     assert type_of("S3ImportListObjectError") == "List objects failure"
     assert type_of("Unheard") == "Unheard"
