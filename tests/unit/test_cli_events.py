@@ -90,6 +90,19 @@ def test_events_of_a_level_and_of_an_association(
     assert [event["message"] for event in json.loads(capsys.readouterr().out)] == ["WARN dra-2", "ERROR dra-2"]
 
 
+def test_of_an_association_that_nobody_knows_the_log_tells_without_a_daemon(
+    eventlog: EventLog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emit(eventlog, "m")
+
+    assert run(["--state-dir", str(tmp_path), "events", "--association", "dra-00000000000000001"]) == 0
+    assert run(["--state-dir", str(tmp_path), "events", "--association", "nope"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "'nope' is no association" in err
+    assert run(["--state-dir", str(tmp_path), "events", "--association", "/d"]) == 3
+
+
 def test_a_line_that_is_missing_for_good_does_not_stop_the_reader(
     eventlog: EventLog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
