@@ -10,6 +10,7 @@ from fsxsync.errors import TypeClash
 from fsxsync.model.conflict import conflict_name
 from fsxsync.model.identity import Kind, Local, Remote
 from fsxsync.model.open_conflict import Conflict, ConflictKind
+from fsxsync.sync.journal import shown
 from fsxsync.sync.served import Served
 
 _ATTEMPTS = 1000
@@ -64,7 +65,7 @@ def free_name(served: Served, path: bytes) -> bytes:
         is_known = served.shared.catalog.files.get(served.id, kept) is not None
         if not is_known and served.shared.tree.identify(served.tree_path(kept)) is None:
             return kept
-    raise TypeClash(f"conflict at {path!r}", f"{_ATTEMPTS} conflict copies were made of it in this second")
+    raise TypeClash(f"conflict at {shown(served, path)}", f"{_ATTEMPTS} conflict copies were made of it in this second")
 
 
 def close_copy_if_gone(served: Served, path: bytes) -> None:

@@ -37,6 +37,7 @@ from fsxsync.sync.restoring import Outcome, Restorer
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.settling import Settler
 from fsxsync.sync.under_way import NOBODY, Watcher
+from fsxsync.tree.beneath import shown
 from fsxsync.tree.stub_data import cut
 
 
@@ -272,7 +273,7 @@ class StubHydrator(FrontHints):
         """See `Shared.give_times`."""
         hydration = self._active.get(ino)
         if hydration is not None and hydration.settling is not None:
-            raise LocalChanged(f"new times of {hydration.path!r}", "its data has just come")
+            raise LocalChanged(f"new times of {shown(hydration.path)}", "its data has just come")
         self.retimed(ino, atime_ns=atime_ns, mtime_ns=mtime_ns)
 
     # ------------------------------------------------------------- downloads

@@ -70,7 +70,7 @@ def _tell(served: Served, conflict: Conflict, keep: Keep) -> None:
         code="ConflictResolved",
         flow="import" if keep is Keep.REMOTE else "export",
         association=served.id,
-        path=shown(served, conflict.path),
+        path=served.tree_path(conflict.path),
         message=f"{keep.value} kept by hand ({conflict.kind.value}){copy}",
     )
 

@@ -73,7 +73,6 @@ async def upload_report(shared: Shared, served: Iterable[Served], task: Task, fi
 def tell_of_failure(shared: Shared, task: Task, error: FsxSyncError) -> None:
     """One line in the event log."""
     shared.eventlog.emit(
-        level="ERROR",
         code="S3CompletionReportUploadFailure",
         flow="export",
         association="",

@@ -366,7 +366,6 @@ class Watermark:
             return
         self._is_said = True
         self._shared.eventlog.emit(
-            level="WARN",
             code="NoDiskSpace",
             flow="daemon",
             association="",

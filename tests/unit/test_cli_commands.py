@@ -24,6 +24,7 @@ from fsxsync.errors import AccessDenied, ConflictMoved
 from fsxsync.model.finding import Finding, Rule, Tally
 from fsxsync.model.open_conflict import Conflict, ConflictKind, Keep, LocalVersion, RemoteVersion
 from fsxsync.ports import PendingItem
+from fsxsync.telemetry.eventlog import EventLog
 
 ROW_KEYS = {
     "id", "path", "repository", "state", "import", "export", "pending", "oldest_pending_s", "conflicts", "errors",
@@ -733,3 +734,31 @@ def test_ctrl_c_ends_the_command_and_the_daemon_lives(daemon: Daemon) -> None:
     daemon.admin.gate = None
     assert (out, err, running.returncode) == (b"", b"", 130)
     assert daemon.run("status") == 0
+
+
+@pytest.mark.parametrize("word", ["nope", "dra-00000000000000099", "/nowhere"])
+def test_events_of_an_unknown_association_are_refused_as_by_other_commands(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    daemon.run("associate", "s3://bucket/p/", "/d")
+    capsys.readouterr()
+
+    refused = daemon.run("association", "show", word), complaint(capsys)
+    assert daemon.run("events", "--association", word) == refused[0] != 0
+    assert complaint(capsys) == refused[1]
+
+
+def test_events_of_an_association_by_its_id_and_by_both_of_its_paths(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.run("associate", "s3://bucket/p/", "/d")
+    one = capsys.readouterr().out.strip()
+    gone = "dra-00000000000000099"  # deleted meanwhile: the log still tells of it
+    log = EventLog(daemon.state_dir / "events.jsonl", max_bytes=1 << 20, keep=1)
+    for association in (one, gone):
+        log.emit(code="Conflict", flow="import", message="m", association=association)
+    log.close()
+
+    for word in (one, "/d", str(daemon.mount / "d"), f"{daemon.mount}/d/", gone):
+        assert daemon.run("events", "--json", "--association", word) == 0
+        assert [event["association"] for event in told(capsys)] == [gone if word == gone else one]
