@@ -231,11 +231,13 @@ def test_a_clash_stays_reported_as_long_as_it_is_one(linked: Instance, s3: Any, 
     linked.settle()
     assert conflicts(linked) == said
     assert linked.status()["associations"][0]["errors"] == 2
+    assert linked.run("status").code == 1
     s3.delete_object(Bucket=bucket, Key="x/")
     s3.delete_object(Bucket=bucket, Key="y/below")
     linked.settle()
     assert conflicts(linked) == []
     assert linked.status()["associations"][0]["errors"] == 0
+    assert linked.run("status").code == 0
 
 
 def test_a_clash_ends_when_the_files_object_goes(file_here: Instance, s3: Any, bucket: str) -> None:
