@@ -25,6 +25,8 @@ from fsxsync.telemetry.log import escape
 PATHS_A_TASK = 5000
 """Of a list on stdin: a request has some hundred KiB at most, and a task that is done is out of the way."""
 FAILURES_SHOWN = 10
+FAILURES_TOLD = 100
+"""Of one task in JSON, and by `task show`; its report has all of them."""
 
 
 def task_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -179,8 +181,11 @@ def _run_one(client: Client, wanted: Document, root: str, options: dict[str, Any
     if options["no_wait"]:
         return task
     task = follow(client, task["id"], is_quiet=options["as_json"])
-    if task["lifecycle"] != "SUCCEEDED" and not options["as_json"]:
-        _complain(client.task(task["id"], failures=FAILURES_SHOWN + 1), root)
+    if task["lifecycle"] == "SUCCEEDED":
+        return task
+    task = client.task(task["id"], failures=FAILURES_TOLD)
+    if not options["as_json"]:
+        _complain(task, root)
     return task
 
 
@@ -308,7 +313,7 @@ def task_show(instance: Instance, /, task_id: str, *, as_json: bool) -> None:
     Example:
       fsxsync task show task-0123456789abcdef0
     """
-    found = instance.client.task(task_id, failures=100)
+    found = instance.client.task(task_id, failures=FAILURES_TOLD)
     if as_json:
         output.document(found)
         return

@@ -97,6 +97,18 @@ def test_json_is_one_document(daemon: Daemon, capsys: pytest.CaptureFixture[str]
     assert (told["id"], told["lifecycle"]) == (TASK, "SUCCEEDED")
 
 
+def test_json_has_what_failed_as_task_show_has_it(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    failures = [Failure(b"d/f%03d" % number, "ResourceBusy", "it is open") for number in range(120)]
+    ending = ends(daemon, Counts(120, 0, 120), *failures)
+    assert daemon.run("release", "--json", f"{daemon.mount}/d") == 1
+    ending.join()
+
+    told = json.loads(capsys.readouterr().out)
+    assert [row["path"] for row in told["failures"]] == [f"d/f{number:03}" for number in range(100)]
+    assert daemon.run("task", "show", "--json", TASK) == 0
+    assert told == json.loads(capsys.readouterr().out)
+
+
 def test_a_dry_run_begins_nothing(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     daemon.admin.tasks.planned = [
         Planned(b"d/a", "release", 1024),
