@@ -17,6 +17,7 @@ from fsxsync.sync.sources import describe
 from fsxsync.sync.waiting import pending_item
 from fsxsync.tree.watch import Watcher
 
+TASKS_SHOWN = 20
 _WAITING = ("not-exportable", HELD, RESTORING)
 
 
@@ -57,6 +58,7 @@ def collect(
         cache_free_bytes=disk.f_bavail * disk.f_frsize,
         transfers=_transfers(shared, rows),
         needs_person=tuple(_complaints(services, rows, watcher, is_stuck=is_stuck)),
+        tasks=tuple(shared.catalog.tasks.open()[:TASKS_SHOWN]),
         operations=shared.front.operations(),
         opens=shared.front.opens(),
     )
