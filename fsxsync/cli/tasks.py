@@ -317,13 +317,14 @@ def task_show(instance: Instance, /, task_id: str, *, as_json: bool) -> None:
     if as_json:
         output.document(found)
         return
-    failures = "\n".join(f"{one['path']}: {one['code']}: {one['message']}" for one in found["failures"])
+    failures = [f"{one['path']}: {one['code']}: {one['message']}" for one in found["failures"]]
+    paths = ["/" + path if "://" not in path else path for path in found["paths"]]
     output.fields(
         (
             ("id", found["id"]),
             ("type", found["type"]),
             ("lifecycle", found["lifecycle"]),
-            ("paths", "\n".join("/" + path if "://" not in path else path for path in found["paths"]) or "/"),
+            ("paths", "\n".join(map(escape, paths)) or "/"),
             ("files", f"{found['succeeded']} succeeded, {found['failed']} failed, of {found['total']}"),
             ("bytes", output.size(found["bytes"])),
             ("created", _time(found["created_s"])),
@@ -331,7 +332,7 @@ def task_show(instance: Instance, /, task_id: str, *, as_json: bool) -> None:
             ("end", _time(found["end_s"])),
             ("report", str(instance.state_dir / "reports" / found["id"]) if found["ended"] else "-"),
             ("failure", found["failure"] or "-"),
-            ("failed", failures or "-"),
+            ("failed", "\n".join(map(escape, failures)) or "-"),
         )
     )
 

@@ -16,6 +16,7 @@ from support.commanded import Daemon
 from fsxsync.cli.progress import progress
 from fsxsync.model.task import Counts, Failure, Order, TaskType
 from fsxsync.ports import Planned
+from fsxsync.telemetry.log import escape
 
 TASK = "task-00000000000000001"
 
@@ -161,13 +162,32 @@ def test_tasks_are_listed_shown_and_cancelled(daemon: Daemon, capsys: pytest.Cap
     assert daemon.run("task", "show", "task-0000000000000dead") == 1
 
 
+@pytest.mark.parametrize("word", ["foo", "7", "task-0000000000000dead", "x" * 500, "\x1b[2J"])
+@pytest.mark.parametrize("command", ["show", "cancel"])
+def test_a_task_that_there_is_not(daemon: Daemon, capsys: pytest.CaptureFixture[str], word: str, command: str) -> None:
+    assert daemon.run("task", command, word) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"fsxsync: task {escape(word)}: there is none of that id; 'fsxsync tasks' lists what there is"
+    )
+
+
+def test_a_name_breaks_no_line(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.run("release", "--no-wait", f"{daemon.mount}/d/a\nb")
+    daemon.admin.tasks.end(TASK, Counts(1, 0, 1), Failure(b"d/a\nb", "ResourceBusy", "it is open"))
+    capsys.readouterr()
+
+    assert daemon.run("task", "show", TASK) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert sum("d/a\\x0ab" in line for line in shown) == 2
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("release",),
         ("release", "/elsewhere"),
         ("release", "--idle-for", "soon", "."),
-        ("task", "show", "7"),
         ("restore", "--deletes", "."),
     ],
 )
