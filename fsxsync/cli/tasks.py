@@ -6,13 +6,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import click
 
 from fsxsync.cli import output
 from fsxsync.cli.context import Instance
-from fsxsync.cli.hostpaths import tree_paths
+from fsxsync.cli.hostpaths import as_typed, tree_paths
 from fsxsync.cli.options import AGE
 from fsxsync.cli.output import AS_JSON
 from fsxsync.cli.progress import follow
@@ -163,19 +164,29 @@ def run_task(instance: Instance, kind: TaskType, paths: Sequence[str], options: 
     if options.get("idle_s") is not None:
         wanted["idle_s"] = options["idle_s"]
     root = os.path.realpath(status["mount"] or status["tree"])
-    asked = ({**wanted, "paths": _asked(piece, status)} for piece in _pieces(named, nulls=options["nulls"]))
+    pieces = ((piece, _asked(piece, status)) for piece in _pieces(named, nulls=options["nulls"]))
     if options["dry_run"]:
-        _show_plan((line for one in asked for line in client.plan_task(one)), root, as_json=options["as_json"])
+        plans = (_plan_one(client, typed, {**wanted, "paths": asked}) for typed, asked in pieces)
+        _show_plan(chain.from_iterable(plans), root, as_json=options["as_json"])
         return
-    ended = [_run_one(client, one, root, options) for one in asked]
+    ended = [_run_one(client, typed, {**wanted, "paths": asked}, root, options) for typed, asked in pieces]
     if options["as_json"]:
         output.document(ended[0] if len(ended) == 1 else ended)
     if not options["no_wait"]:
         _check(ended)
 
 
-def _run_one(client: Client, wanted: Document, root: str, options: dict[str, Any]) -> Document:
-    task = client.create_task(wanted)
+def _plan_one(client: Client, typed: Sequence[str], wanted: Document) -> Iterator[Document]:
+    with as_typed(typed, list(map(os.fsencode, wanted["paths"]))):
+        for line in client.plan_task(wanted):
+            if "error" in line:
+                raise DaemonError(line["error"])
+            yield line["planned"]
+
+
+def _run_one(client: Client, typed: Sequence[str], wanted: Document, root: str, options: dict[str, Any]) -> Document:
+    with as_typed(typed, list(map(os.fsencode, wanted["paths"]))):
+        task = client.create_task(wanted)
     if not options["as_json"]:
         click.echo(task["id"])
     if options["no_wait"]:
@@ -235,19 +246,14 @@ def _listed(*, nulls: bool) -> Iterator[str]:
         yield os.fsdecode(rest)
 
 
-def _show_plan(lines: Iterator[Document], root: str, *, as_json: bool) -> None:
-    def rows() -> Iterator[Document]:
-        for line in lines:
-            if "error" in line:
-                raise DaemonError(line["error"])
-            yield line["planned"] | {"path": os.path.join(root, line["planned"]["path"])}
-
+def _show_plan(planned: Iterator[Document], root: str, *, as_json: bool) -> None:
+    rows = (one | {"path": os.path.join(root, one["path"])} for one in planned)
     if as_json:
-        output.documents(rows())
+        output.documents(rows)
         return
     counts: dict[str, int] = {}
     size = 0
-    for row in rows():
+    for row in rows:
         counts[row["action"]] = counts.get(row["action"], 0) + 1
         size += row["size"] if row["code"] is None else 0
         why = f": {row['code']}: {row['why']}" if row["code"] else ""

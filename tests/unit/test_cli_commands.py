@@ -322,7 +322,10 @@ def test_one_missing_file_fails_the_command_but_not_the_others(
 
     assert code == 1
     assert len(json.loads(out)) == 2
-    assert err == "fsxsync: /b: no such file or directory\n"
+    assert err == (
+        f"fsxsync: {daemon.mount}/b: no such file or directory; "
+        "check the name; what only the repository has comes with 'fsxsync import'\n"
+    )
 
 
 def test_names_that_are_no_text_survive(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ import pytest
 from support.commanded import Daemon
 
 from fsxsync.cli.progress import progress
+from fsxsync.errors import BadInput
 from fsxsync.model.task import Counts, Failure, Order, TaskType
 from fsxsync.ports import Planned
 from fsxsync.telemetry.log import escape
@@ -160,6 +161,16 @@ def test_tasks_are_listed_shown_and_cancelled(daemon: Daemon, capsys: pytest.Cap
     assert "d/f: ResourceBusy: it is open" in shown
     assert daemon.run("task", "cancel", TASK) == 1
     assert daemon.run("task", "show", "task-0000000000000dead") == 1
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_a_path_that_is_nowhere_is_told_as_it_was_typed(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dry_run: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(daemon.mount)
+    daemon.admin.tasks.refusal = BadInput("/d/nope", "no such file or directory")
+    assert daemon.run("release", *dry_run, "d/nope") == 2
+    assert capsys.readouterr().err.startswith("fsxsync: d/nope: no such file or directory; check the name")
 
 
 @pytest.mark.parametrize("word", ["foo", "7", "task-0000000000000dead", "x" * 500, "\x1b[2J"])
