@@ -36,7 +36,7 @@ def why(instance: Instance, /, path: str, *, as_json: bool) -> None:
       fsxsync why --json /fsx/datasets/a.bin | jq -r '.why[]'
     """
     client = instance.client
-    (tree_path,) = tree_paths([path], client.status())
+    (tree_path,) = tree_paths([path], client.where())
     told = client.why(tree_path)
     if not any(told[name] for name in ("local", "remote", "remote_error", "base", "pending")):
         raise BadInput(path, "no such file or directory, here or in the repository")

@@ -100,6 +100,15 @@ def open_conflicts(served: Served) -> list[Conflict]:
     return found
 
 
+def kept_out_by(served: Served, path: bytes) -> list[Conflict]:
+    """Clashes of paths below one that is no directory here."""
+    local = served.shared.tree.identify(served.tree_path(path))
+    if local is None or local.kind is Kind.DIRECTORY:
+        return []
+    below = served.shared.catalog.conflicts.below(served.id, path)
+    return [conflict for conflict in below if conflict.kind is ConflictKind.CLASH]
+
+
 def look_again_below(served: Served, path: bytes) -> None:
     """What stood in the way of objects at the path or below it may be gone: they can be imported now."""
     conflicts = served.shared.catalog.conflicts

@@ -323,7 +323,10 @@ def test_one_missing_file_fails_the_command_but_not_the_others(
 
     assert code == 1
     assert len(json.loads(out)) == 2
-    assert err == "fsxsync: /b: no such file or directory\n"
+    assert err == (
+        f"fsxsync: {daemon.mount}/b: no such file or directory; "
+        "check the name; what only the repository has comes with 'fsxsync import'\n"
+    )
 
 
 def test_names_that_are_no_text_survive(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
@@ -711,6 +714,35 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(daemon: Daemon) 
 
     assert complaints == b""
     assert running.returncode == 141
+
+
+@pytest.mark.parametrize("words", ["state -r {mount}", "state -r --json {mount}", "status", "--help"])
+@pytest.mark.parametrize("count", [1, 20_000])
+@pytest.mark.parametrize("env", [{}, {"PYTHONUNBUFFERED": "1"}], ids=str)
+def test_output_that_can_not_be_written_is_said_in_a_line(
+    daemon: Daemon, words: str, count: int, env: dict[str, str]
+) -> None:
+    daemon.admin.states = {b"": [file_state(f"f{number}") for number in range(count)]}
+    program = "from fsxsync.cli.main import main; main()"
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", program, "--state-dir", daemon.state_dir, *words.format(mount=daemon.mount).split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | env,
+            check=False,
+            timeout=30,
+        )
+
+    assert done.stderr.decode().startswith("fsxsync: the output can't be written: No space left on device; ")
+    assert done.stderr.count(b"\n") == 1
+    assert done.returncode == 1
+
+
+def test_a_closed_output_is_no_failure(daemon: Daemon) -> None:
+    program = f"exec {sys.executable} -c 'from fsxsync.cli.main import main; main()' --state-dir \"$1\" status >&-"
+    done = subprocess.run(["sh", "-c", program, "sh", daemon.state_dir], capture_output=True, check=False, timeout=30)  # noqa: S603, S607
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_ctrl_c_ends_the_command_and_the_daemon_lives(daemon: Daemon) -> None:
