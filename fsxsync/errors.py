@@ -38,7 +38,7 @@ FsxSyncError                       errno, FSx code, advice, exit code
     ├── ObjectEncrypted            with a key that only its owner has (SSE-C)
     ├── OptionRefused              the bucket does not take what the association asks of every object
     ├── TypeClash                  a file here, a directory there
-    └── KeyRefused                 the store does not take this key or request
+    └── KeyRefused                 the store does not take this key or request … ObjectTooLarge: nor so many bytes
 
 InvariantBroken is a BaseException on purpose: no `except Exception` may swallow a bug that could cost data.
 """
@@ -59,6 +59,8 @@ class FsxSyncError(Exception):
     code: str = "InternalError"
     advice: str = ""
     exit_code: int = 1
+    flow: str = ""
+    """The event log's flow it happened in, where whoever was at work knew: an export, an import."""
 
     def __init__(self, what: str, why: str = "", *, advice: str | None = None) -> None:
         super().__init__(what, why)
@@ -334,3 +336,8 @@ class TypeClash(RepositoryError):
 class KeyRefused(RepositoryError):
     errno = _errno.EINVAL
     advice = "the file stays local; rename it to a name the store takes"
+
+
+class ObjectTooLarge(KeyRefused):
+    code = "FileSizeTooLarge"
+    advice = "the file stays local; the store takes no object of that size"

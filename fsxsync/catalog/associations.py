@@ -12,6 +12,7 @@ from fsxsync.catalog.files import Files
 from fsxsync.catalog.moves import Moves
 from fsxsync.catalog.numbers import Numbers
 from fsxsync.catalog.problems import Problems
+from fsxsync.catalog.refused_keys import RefusedKeys
 from fsxsync.catalog.uploads import Uploads
 from fsxsync.model.association import Association
 
@@ -34,6 +35,7 @@ class Associations:
         problems: Problems,
         conflicts: Conflicts,
         moves: Moves,
+        refused_keys: RefusedKeys,
     ) -> None:
         self._connection = connection
         self._numbers = numbers
@@ -43,6 +45,7 @@ class Associations:
         self._problems = problems
         self._conflicts = conflicts
         self._moves = moves
+        self._refused_keys = refused_keys
 
     def put(self, association: Association) -> None:
         """Write one in place of what was known under its id."""
@@ -70,6 +73,7 @@ class Associations:
             self._problems.delete_all(association_id)
             self._conflicts.delete_all(association_id)
             self._moves.delete_all(association_id)
+            self._refused_keys.delete_all(association_id)
             self._connection.run(_DELETE, (number,))
             self._numbers.drop(association_id)
 

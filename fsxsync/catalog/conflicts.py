@@ -19,6 +19,7 @@ _AT = f"SELECT {_COLUMNS} FROM conflicts WHERE association = ? AND path = ? ORDE
 _BELOW = f"""SELECT {_COLUMNS} FROM conflicts WHERE association = ? AND path >= ? AND path < ?
     ORDER BY path, kept_as"""  # noqa: S608
 _LIST = f"SELECT {_COLUMNS} FROM conflicts WHERE association = ? ORDER BY path, kept_as"  # noqa: S608
+_PATHS = "SELECT DISTINCT path FROM conflicts WHERE association = ? ORDER BY path LIMIT ?"
 _COUNT = "SELECT count(*) FROM conflicts WHERE association = ?"
 _DELETE = "DELETE FROM conflicts WHERE association = ? AND path = ? AND kept_as = ?"
 _DELETE_COPY = "DELETE FROM conflicts WHERE association = ? AND kept_as = ?"
@@ -57,6 +58,10 @@ class Conflicts:
     def all(self, association: str) -> list[Conflict]:
         """By path."""
         return self._conflicts(self._connection.rows(_LIST, (self._numbers.get(association),)))
+
+    def paths(self, association: str, limit: int) -> list[bytes]:
+        """The first paths that are in conflict."""
+        return [row[0] for row in self._connection.rows(_PATHS, (self._numbers.get(association), limit))]
 
     def count(self, association: str) -> int:
         row = self._connection.row(_COUNT, (self._numbers.get(association),))

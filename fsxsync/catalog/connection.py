@@ -21,7 +21,8 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 
 _PRIMARY = 0xFF
 """The low byte of an extended result code is its family (sqlite.org/rescode.html)."""
-_TABLE = re.compile(r"\A\s*(?:INSERT(?: OR \w+)? INTO|REPLACE INTO|UPDATE|DELETE FROM) (\w+)")
+_TABLE = re.compile(r"\A\s*(?:INSERT(?: OR \w+)? INTO|REPLACE INTO|UPDATE|DELETE FROM) (?!temp\.)(\w+)")
+"""The table that a statement writes to, if it outlives the process."""
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _ENVIRONMENT = {
     sqlite3.SQLITE_PERM: "check the owner and mode of the state directory",

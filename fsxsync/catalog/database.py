@@ -28,6 +28,7 @@ from fsxsync.catalog.moves import Moves
 from fsxsync.catalog.numbers import Numbers
 from fsxsync.catalog.partials import Partials
 from fsxsync.catalog.problems import Problems
+from fsxsync.catalog.refused_keys import RefusedKeys
 from fsxsync.catalog.tasks import Tasks
 from fsxsync.catalog.uploads import Uploads
 from fsxsync.catalog.uses import Uses
@@ -65,6 +66,7 @@ class Catalog:
         self.problems = Problems(connection, numbers)
         self.conflicts = Conflicts(connection, numbers)
         self.moves = Moves(connection, numbers)
+        self.refused_keys = RefusedKeys(connection)
         self.tasks = Tasks(connection)
         self.uses = Uses(connection)
         self.associations = Associations(
@@ -76,6 +78,7 @@ class Catalog:
             problems=self.problems,
             conflicts=self.conflicts,
             moves=self.moves,
+            refused_keys=self.refused_keys,
         )
 
     @classmethod

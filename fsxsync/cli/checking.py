@@ -9,7 +9,7 @@ from dataclasses import asdict
 import click
 
 from fsxsync.cli.context import Instance
-from fsxsync.cli.hostpaths import tree_paths
+from fsxsync.cli.hostpaths import as_typed, tree_paths
 from fsxsync.cli.output import AS_JSON, documents
 from fsxsync.control.client import Document
 from fsxsync.control.protocol import DaemonError
@@ -54,7 +54,7 @@ def check(instance: Instance, /, paths: Sequence[str], *, verify: bool, repair: 
     """
     tally: Document = {}
     status, lines = _asked(instance, paths, verify=verify, repair=repair)
-    root = os.path.realpath(status["mount"] or status["tree"])
+    root = os.path.realpath(status["mount"] or status["tree"] or "/")
     findings = (_shown(finding, root, repair=repair) for finding in _findings(lines, tally))
     if as_json:
         documents(findings)
@@ -73,7 +73,7 @@ def _asked(
 ) -> tuple[Document, Iterator[Document]]:
     """What a daemon says of itself and of these paths, or we where none runs."""
     try:
-        status = instance.client.status()
+        status = instance.client.where()
     except NoDaemon as error:
         from fsxsync.daemon.offline import tree_of  # noqa: PLC0415 - a daemon's imports take a while
 
@@ -83,7 +83,17 @@ def _asked(
             ) from error
         status = {"mount": None, "tree": str(tree_of(instance.state_dir))}
         return status, _offline(instance, tree_paths(paths, status), verify=verify)
-    return status, instance.client.check(tree_paths(paths, status), verify=verify, repair=repair)
+    return status, _checked(instance, paths, tree_paths(paths, status), verify=verify, repair=repair)
+
+
+def _checked(
+    instance: Instance, paths: Sequence[str], asked: Sequence[bytes], *, verify: bool, repair: bool
+) -> Iterator[Document]:
+    with as_typed(paths, asked):
+        for line in instance.client.check(asked, verify=verify, repair=repair):
+            if "error" in line:
+                raise DaemonError(line["error"])
+            yield line
 
 
 def _offline(instance: Instance, asked: Sequence[bytes], *, verify: bool) -> Iterator[Document]:
@@ -108,8 +118,6 @@ def _became(finding: Document) -> str:
 
 def _findings(lines: Iterator[Document], tally: Document) -> Iterator[Document]:
     for line in lines:
-        if "error" in line:
-            raise DaemonError(line["error"])
         if "tally" in line:
             tally.update(line["tally"])
         else:

@@ -34,7 +34,7 @@ def conflicts(context: click.Context, *, as_json: bool) -> None:
     if context.invoked_subcommand is not None:
         return
     instance: Instance = context.obj
-    status = instance.client.status()
+    status = instance.client.where()
     rows = [_on_host(row, status) for row in instance.client.conflicts()]
     if as_json:
         output.document(rows)
@@ -83,7 +83,7 @@ def resolve(instance: Instance, /, path: str, *, keep: str) -> None:
     Example:
       fsxsync conflicts resolve /fsx/notes.txt --keep remote && fsxsync wait /fsx
     """
-    status = instance.client.status()
+    status = instance.client.where()
     asked = tree_paths([path], status)[0]
     for row in instance.client.resolve(asked, keep):
         click.echo(f"{escape(_on_host(row, status)['path'])}: {keep} kept")

@@ -31,8 +31,8 @@ def diff(context: click.Context, path: str | None, *, as_json: bool) -> None:
       fsxsync diff /fsx/datasets || fsxsync wait /fsx/datasets
     """
     instance: Instance = context.obj
-    status = instance.client.status()
-    root = os.path.realpath(status["mount"] or status["tree"])
+    status = instance.client.where()
+    root = os.path.realpath(status["mount"] or status["tree"] or "/")
     count = 0
 
     def found() -> Iterator[Document]:

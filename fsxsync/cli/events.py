@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import time
@@ -13,8 +14,11 @@ from typing import TYPE_CHECKING
 import click
 
 from fsxsync.cli.context import Instance
+from fsxsync.cli.hostpaths import tree_paths
 from fsxsync.cli.output import AS_JSON
-from fsxsync.errors import BadInput
+from fsxsync.control.protocol import DaemonError
+from fsxsync.control.wanted import find
+from fsxsync.errors import AssociationNotFound, BadInput, NoDaemon
 from fsxsync.telemetry.log import escape
 
 if TYPE_CHECKING:
@@ -35,7 +39,8 @@ ROTATED_MAX_BYTES = 1 << 30
 @click.option("--level", type=click.Choice(LEVELS), help="Only these and worse ones.")
 @click.pass_obj
 def events(instance: Instance, /, *, follow: bool, as_json: bool, association: str | None, level: str | None) -> None:
-    """Show the event log, the oldest event first, with FSx's codes. Needs no daemon.
+    """Show the event log, the oldest event first, with FSx's codes. Needs no daemon, but to know an association by its
+    path: that in the file system, or where it is on this host.
 
     --json prints one list; with --follow, which has no end, it prints one object a line.
 
@@ -50,8 +55,8 @@ def events(instance: Instance, /, *, follow: bool, as_json: bool, association: s
             f"there is no state directory {instance.state_dir}",
             advice="name another --state-dir",
         )
-    if association is not None and association.startswith("/"):
-        association = instance.client.association(association)["id"]
+    if association is not None:
+        association = _by_path(instance, association) if "/" in association else _by_id(instance, association)
     found = _events(instance.state_dir, level, association, follow=follow)
     if as_json and not follow:
         _print_list(found)
@@ -60,10 +65,42 @@ def events(instance: Instance, /, *, follow: bool, as_json: bool, association: s
         click.echo(json.dumps(_document(event)) if as_json else _line(event))
 
 
+def _by_id(instance: Instance, word: str) -> str:
+    """The id, if there is such an association, or was when the log was written. Raises FsxSyncError."""
+    try:
+        return str(instance.client.association(word)["id"])
+    except NoDaemon:
+        unknown = None
+    except DaemonError as error:
+        unknown = error
+    if next(_events(instance.state_dir, None, word, follow=False), None) is not None:
+        return word
+    if unknown is not None:
+        raise unknown
+    with contextlib.suppress(AssociationNotFound):  # who knows: its daemon is not there
+        find(word, ())
+    return word
+
+
+def _by_path(instance: Instance, word: str) -> str:
+    """The id of the association at a path of the file system, as it is named when it is made, or else at one of this
+    host, as a shell completes it. Raises FsxSyncError."""
+    client = instance.client
+    try:
+        return str(client.association(word)["id"])
+    except DaemonError as unknown:
+        try:
+            (tree_path,) = tree_paths([word], client.where())
+        except BadInput:
+            raise unknown from None
+        return str(client.association("/" + os.fsdecode(tree_path))["id"])
+
+
 def events_of_path(state_dir: Path, path: str, count: int) -> list[dict[str, object]]:
-    """The last events of one path, the oldest of them first; ``path`` is from the file system's root."""
-    wanted = escape(path)
-    found = (_document(event) for event in _events(state_dir, None, None, follow=False) if event.path == wanted)
+    """The last events of one path, the oldest of them first; ``path`` is from the file system's root, as os.fsdecode
+    gives it."""
+    wanted = {path, escape(path)}  # an older version wrote it escaped
+    found = (_document(event) for event in _events(state_dir, None, None, follow=False) if event.path in wanted)
     return list(collections.deque(found, maxlen=count))
 
 

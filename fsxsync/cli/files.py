@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from fsxsync.cli.context import Instance
-from fsxsync.cli.hostpaths import tree_paths
+from fsxsync.cli.hostpaths import named, tree_paths
 from fsxsync.cli.output import AS_JSON, written_documents
 from fsxsync.control.client import Document
 from fsxsync.control.protocol import DaemonError
@@ -57,7 +57,7 @@ def state(
     """
     instance: Instance = context.obj
     client = instance.client
-    asked = tree_paths(paths, client.status())
+    asked = tree_paths(paths, client.where())
     for path in paths:
         _flag(path, flag_set, flag_cleared)
     failures: list[Document] = []
@@ -68,7 +68,7 @@ def state(
         for rows in found:
             click.echo("".join(map(_told, json.loads(b"[%b]" % b",".join(rows)))), nl=False)
     for failure in failures:
-        click.echo(f"fsxsync: {escape(str(DaemonError(failure)))}", err=True)
+        click.echo(f"fsxsync: {escape(str(named(DaemonError(failure), paths, asked)))}", err=True)
     context.exit(1 if failures else 0)
 
 
@@ -143,7 +143,7 @@ def wait(instance: Instance, /, path: str | None, *, timeout_s: float) -> None:
       cp results.csv /fsx/out/ && fsxsync wait /fsx/out --timeout 60
     """
     client = instance.client
-    tree_path = tree_paths([path], client.status())[0] if path is not None else b""
+    tree_path = tree_paths([path], client.where())[0] if path is not None else b""
     left = client.wait(tree_path, timeout_s)
     if left:
         named = ", ".join(_reason(item) for item in left[:SHOWN])

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fsxsync.cli import output
+from fsxsync.cli.progress import progress
+from fsxsync.cli.shortening import fit, told_apart
 from fsxsync.control.client import Document
 from fsxsync.telemetry.log import escape
 
@@ -16,6 +18,8 @@ _STATE = 14
 _PATH_MIN = 12
 _ERRORS_MIN = 4
 """Lines that the errors get even where associations would fill the screen."""
+_TASKS_MIN = 3
+"""Lines of a list of tasks that says anything."""
 _BAD, _WARN, _HEAD, _DIM = "bold red", "yellow", "bold", "dim"
 
 
@@ -31,19 +35,21 @@ def frame(told: Document, *, width: int, height: int | None, now_s: float, note:
     """``told`` as `documents.of_status` makes it; ``height`` None: as many lines as it takes. ``note``: what has to be
     said of the picture itself."""
     head = _head(told, now_s)
-    rows = sorted(told["associations"], key=lambda row: str(row["path"]))
-    errors = _errors(told)
+    rows, tasks, errors = told["associations"], _tasks(told, width, now_s), _errors(told)
     foot = [Line(note, _BAD)] if note else []
     if height is not None:
         foot.append(Line("q quits", _DIM))
         room = max(0, height - len(head) - 1 - len(foot))
         kept = min(len(errors), max(min(_ERRORS_MIN, room // 2), room - len(rows)))
-        shown, errors = _cut(_table(rows, width), room - kept), _cut(errors, kept)
-        body = [*head, _columns(width), *shown, *errors]
+        shown = _cut(_table(_troubled_first(rows, is_cut=len(rows) > room - kept), width), room - kept)
+        errors = _cut(errors, kept)
+        left = room - len(shown) - len(errors)
+        tasks = _cut(tasks, left) if left >= _TASKS_MIN else []
+        body = [*head, _columns(width), *shown, *tasks, *errors]
         lines = [*body, *[Line("")] * (height - len(body) - len(foot)), *foot][:height]
     else:
-        lines = [*head, _columns(width), *_table(rows, width), *errors, *foot]
-    return [Line(_fit(line.text, width), line.style) for line in lines]
+        lines = [*head, _columns(width), *_table(_troubled_first(rows), width), *tasks, *errors, *foot]
+    return [Line(fit(line.text, width), line.style) for line in lines]
 
 
 def _head(told: Document, now_s: float) -> list[Line]:
@@ -72,13 +78,25 @@ def _columns(width: int) -> Line:
     return Line(_row("ASSOCIATION", "STATE", [name for name, _ in _NUMBERS], width), _HEAD)
 
 
+def _troubled_first(rows: Sequence[Document], *, is_cut: bool = False) -> list[Document]:
+    """What somebody should see is not among those that find no room. What is pending comes and goes, and lines that
+    jump can't be read: it counts only where there is no room for all."""
+
+    def key(row: Document) -> tuple[bool, bool, bool, bool, bool, str]:
+        is_available, is_idle = row["state"] == "AVAILABLE", not (is_cut and row["pending"])
+        return (is_available, not row["lost"], not row["errors"], not row["conflicts"], is_idle, str(row["path"]))
+
+    return sorted(rows, key=key)
+
+
 def _table(rows: Sequence[Document], width: int) -> list[Line]:
     if not rows:
         return [Line("no associations: 'fsxsync associate S3URI PATH' makes one", _DIM)]
-    return [_association(row, width) for row in rows]
+    names = told_apart([escape(row["path"]) for row in rows], _path_width(width)[0] - 1)
+    return [_association(row, name, width) for row, name in zip(rows, names, strict=True)]
 
 
-def _association(row: Document, width: int) -> Line:
+def _association(row: Document, name: str, width: int) -> Line:
     numbers = [
         str(row["pending"]),
         output.age(row["oldest_pending_s"]) if row["pending"] else "-",
@@ -92,39 +110,58 @@ def _association(row: Document, width: int) -> Line:
         style = _BAD
     elif row["errors"] or row["conflicts"]:
         style = _WARN
-    return Line(_row(escape(row["path"]), row["state"], numbers, width), style)
+    return Line(_row(name, row["state"], numbers, width), style)
 
 
 def _row(path: str, state: str, numbers: Sequence[str], width: int) -> str:
-    """On a narrow terminal the last columns go, and the path stays."""
-    room = width - _PATH_MIN - _STATE
-    columns: list[str] = []
-    for number, (_, size) in zip(numbers, _NUMBERS, strict=True):
+    path_width, shown = _path_width(width)
+    columns = [f"{number:>{size}}" for number, (_, size) in zip(numbers[:shown], _NUMBERS, strict=False)]
+    return f"{_padded(path, path_width)}{state:<{_STATE}}{''.join(columns)}"
+
+
+def _path_width(width: int) -> tuple[int, int]:
+    """Of the path, and how many numbers are shown: on a narrow terminal the last columns go, and the path stays."""
+    room, shown = width - _PATH_MIN - _STATE, 0
+    for _, size in _NUMBERS:
         if size > room:
             break
         room -= size
-        columns.append(f"{number:>{size}}")
-    path_width = max(1, min(_PATH_MIN, width) + max(0, room))
-    return f"{_padded(path, path_width)}{state:<{_STATE}}{''.join(columns)}"
+        shown += 1
+    return max(1, min(_PATH_MIN, width) + max(0, room)), shown
 
 
 def _padded(text: str, width: int) -> str:
     """With a blank after it at least."""
     from rich.cells import set_cell_size  # noqa: PLC0415
 
-    return set_cell_size(_fit(text, width - 1), width)
+    return set_cell_size(fit(text, width - 1), width)
 
 
 def _errors(told: Document) -> list[Line]:
     found = [Line(f"needs you: {escape(one)}", _BAD) for one in told["needs_person"]]
     for row in told["associations"]:
-        if row["lost"]:
-            found.append(Line(f"{escape(row['path'])}: {row['lost']} lost files, see 'fsxsync events'", _BAD))
         for item in row["recent_errors"]:
             line = f"{item['path']}: {item['error']}"
             if line not in told["needs_person"]:
                 found.append(Line(escape(line), _WARN))
     return [Line(""), Line("ERRORS", _HEAD), *found] if found else []
+
+
+def _tasks(told: Document, width: int, now_s: float) -> list[Line]:
+    """Those that run or are to be run."""
+    tasks = told.get("tasks") or ()  # a daemon that was started before they were told
+    if not tasks:
+        return []
+    return [Line(""), Line("TASKS", _HEAD), *(Line(_task(task, width, now_s)) for task in tasks)]
+
+
+def _task(task: Document, width: int, now_s: float) -> str:
+    word = task["type"].partition("_")[0].lower()
+    where = escape(", ".join(path if "://" in path else f"/{path}" for path in task["paths"]) or "/")
+    elapsed_s = max(0.0, now_s - (task["start_s"] or now_s))
+    how = progress(task, elapsed_s, bar=False) if task["start_s"] else "pending"
+    room = max(_PATH_MIN, width - len(word) - len(how) - 4)
+    return f"{word} {told_apart([where], room)[0]}  {how}"
 
 
 def _cut(lines: list[Line], room: int) -> list[Line]:
@@ -134,12 +171,3 @@ def _cut(lines: list[Line], room: int) -> list[Line]:
     if room <= 0:
         return []
     return [*lines[: room - 1], Line(f"… and {len(lines) - room + 1} more", _DIM)]
-
-
-def _fit(text: str, width: int) -> str:
-    """At most so many cells: names may hold characters that are two cells wide, or none."""
-    from rich.cells import cell_len, set_cell_size  # noqa: PLC0415  rich only where a picture is due
-
-    if cell_len(text) <= width:
-        return text
-    return set_cell_size(text, max(0, width - 1)).rstrip() + "…" if width > 0 else ""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from fsxsync.control.client import Document
+from fsxsync.control.protocol import DaemonError
 from fsxsync.errors import BadInput
+
+NOWHERE = "check the name; what only the repository has comes with 'fsxsync import'"
 
 
 def tree_paths(paths: Sequence[str], status: Document) -> list[bytes]:
@@ -37,3 +41,24 @@ def _resolved(path: bytes) -> bytes:
     if tail in {b"", b".", b".."}:  # "dir/", "." and "..": no name to leave unresolved
         return os.path.realpath(path)
     return os.path.join(os.path.realpath(head), tail)
+
+
+def named(error: DaemonError, paths: Sequence[str], asked: Sequence[bytes]) -> DaemonError:
+    """What the daemon says of one of the paths, told of the name that the user wrote; ``asked``: see `tree_paths`."""
+    for path, tree_path in zip(paths, asked, strict=True):
+        if error.what == f"/{tree_path.decode('utf-8', 'backslashreplace')}":
+            error.what = path
+            if error.why == "no such file or directory":
+                error.advice = NOWHERE
+            break
+    return error
+
+
+@contextmanager
+def as_typed(paths: Sequence[str], asked: Sequence[bytes]) -> Iterator[None]:
+    """The same for whatever is said in between."""
+    try:
+        yield
+    except DaemonError as error:
+        named(error, paths, asked)
+        raise

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +19,7 @@ from fsxsync.config import default_state_dir
 from fsxsync.errors import FsxSyncError
 from fsxsync.telemetry.log import escape, redact
 
+FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 128 + 2
 BROKEN_PIPE = 128 + 13
@@ -87,12 +90,30 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command; the exit code."""
     try:
         code = _run(list(arguments))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where the shell closed it
+            sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has seen enough. Python would complain at exit when it flushes what is left.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader has seen enough
         return BROKEN_PIPE
+    except OSError as error:
+        if not _is_of_output(error):
+            raise
+        _drop_output()
+        with suppress(OSError):
+            _complain(f"the output can't be written: {error.strerror or error}; free some space there, or name another")
+        return FAILED
     return code
+
+
+def _is_of_output(error: OSError) -> bool:
+    """It came where output is written: all of it goes through `click.echo`, and is flushed here."""
+    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code.co_filename in {click.utils.__file__, __file__}
+
+
+def _drop_output() -> None:
+    """Python would complain at exit when it flushes what is left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:

@@ -160,7 +160,7 @@ def unmount(instance: Instance, /, mountpoint: str | None, *, timeout_s: float) 
         instance = _instance_at(mountpoint, instance)
     client = instance.client
     try:
-        served_at = client.status()["mount"]
+        served_at = client.where()["mount"]
     except NoDaemon:
         if mountpoint is None or _is_locked(instance.state_dir):
             raise

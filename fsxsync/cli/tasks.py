@@ -6,13 +6,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import click
 
 from fsxsync.cli import output
 from fsxsync.cli.context import Instance
-from fsxsync.cli.hostpaths import tree_paths
+from fsxsync.cli.hostpaths import as_typed, tree_paths
 from fsxsync.cli.options import AGE
 from fsxsync.cli.output import AS_JSON
 from fsxsync.cli.progress import follow
@@ -25,6 +26,8 @@ from fsxsync.telemetry.log import escape
 PATHS_A_TASK = 5000
 """Of a list on stdin: a request has some hundred KiB at most, and a task that is done is out of the way."""
 FAILURES_SHOWN = 10
+FAILURES_TOLD = 100
+"""Of one task in JSON, and by `task show`; its report has all of them."""
 
 
 def task_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -161,26 +164,39 @@ def run_task(instance: Instance, kind: TaskType, paths: Sequence[str], options: 
     if options.get("idle_s") is not None:
         wanted["idle_s"] = options["idle_s"]
     root = os.path.realpath(status["mount"] or status["tree"])
-    asked = ({**wanted, "paths": _asked(piece, status)} for piece in _pieces(named, nulls=options["nulls"]))
+    pieces = ((piece, _asked(piece, status)) for piece in _pieces(named, nulls=options["nulls"]))
     if options["dry_run"]:
-        _show_plan((line for one in asked for line in client.plan_task(one)), root, as_json=options["as_json"])
+        plans = (_plan_one(client, typed, {**wanted, "paths": asked}) for typed, asked in pieces)
+        _show_plan(chain.from_iterable(plans), root, as_json=options["as_json"])
         return
-    ended = [_run_one(client, one, root, options) for one in asked]
+    ended = [_run_one(client, typed, {**wanted, "paths": asked}, root, options) for typed, asked in pieces]
     if options["as_json"]:
         output.document(ended[0] if len(ended) == 1 else ended)
     if not options["no_wait"]:
         _check(ended)
 
 
-def _run_one(client: Client, wanted: Document, root: str, options: dict[str, Any]) -> Document:
-    task = client.create_task(wanted)
+def _plan_one(client: Client, typed: Sequence[str], wanted: Document) -> Iterator[Document]:
+    with as_typed(typed, list(map(os.fsencode, wanted["paths"]))):
+        for line in client.plan_task(wanted):
+            if "error" in line:
+                raise DaemonError(line["error"])
+            yield line["planned"]
+
+
+def _run_one(client: Client, typed: Sequence[str], wanted: Document, root: str, options: dict[str, Any]) -> Document:
+    with as_typed(typed, list(map(os.fsencode, wanted["paths"]))):
+        task = client.create_task(wanted)
     if not options["as_json"]:
         click.echo(task["id"])
     if options["no_wait"]:
         return task
     task = follow(client, task["id"], is_quiet=options["as_json"])
-    if task["lifecycle"] != "SUCCEEDED" and not options["as_json"]:
-        _complain(client.task(task["id"], failures=FAILURES_SHOWN + 1), root)
+    if task["lifecycle"] == "SUCCEEDED":
+        return task
+    task = client.task(task["id"], failures=FAILURES_TOLD)
+    if not options["as_json"]:
+        _complain(task, root)
     return task
 
 
@@ -230,19 +246,14 @@ def _listed(*, nulls: bool) -> Iterator[str]:
         yield os.fsdecode(rest)
 
 
-def _show_plan(lines: Iterator[Document], root: str, *, as_json: bool) -> None:
-    def rows() -> Iterator[Document]:
-        for line in lines:
-            if "error" in line:
-                raise DaemonError(line["error"])
-            yield line["planned"] | {"path": os.path.join(root, line["planned"]["path"])}
-
+def _show_plan(planned: Iterator[Document], root: str, *, as_json: bool) -> None:
+    rows = (one | {"path": os.path.join(root, one["path"])} for one in planned)
     if as_json:
-        output.documents(rows())
+        output.documents(rows)
         return
     counts: dict[str, int] = {}
     size = 0
-    for row in rows():
+    for row in rows:
         counts[row["action"]] = counts.get(row["action"], 0) + 1
         size += row["size"] if row["code"] is None else 0
         why = f": {row['code']}: {row['why']}" if row["code"] else ""
@@ -308,17 +319,18 @@ def task_show(instance: Instance, /, task_id: str, *, as_json: bool) -> None:
     Example:
       fsxsync task show task-0123456789abcdef0
     """
-    found = instance.client.task(task_id, failures=100)
+    found = instance.client.task(task_id, failures=FAILURES_TOLD)
     if as_json:
         output.document(found)
         return
-    failures = "\n".join(f"{one['path']}: {one['code']}: {one['message']}" for one in found["failures"])
+    failures = [f"{one['path']}: {one['code']}: {one['message']}" for one in found["failures"]]
+    paths = ["/" + path if "://" not in path else path for path in found["paths"]]
     output.fields(
         (
             ("id", found["id"]),
             ("type", found["type"]),
             ("lifecycle", found["lifecycle"]),
-            ("paths", "\n".join("/" + path if "://" not in path else path for path in found["paths"]) or "/"),
+            ("paths", "\n".join(map(escape, paths)) or "/"),
             ("files", f"{found['succeeded']} succeeded, {found['failed']} failed, of {found['total']}"),
             ("bytes", output.size(found["bytes"])),
             ("created", _time(found["created_s"])),
@@ -326,7 +338,7 @@ def task_show(instance: Instance, /, task_id: str, *, as_json: bool) -> None:
             ("end", _time(found["end_s"])),
             ("report", str(instance.state_dir / "reports" / found["id"]) if found["ended"] else "-"),
             ("failure", found["failure"] or "-"),
-            ("failed", failures or "-"),
+            ("failed", "\n".join(map(escape, failures)) or "-"),
         )
     )
 

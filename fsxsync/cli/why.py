@@ -36,11 +36,11 @@ def why(instance: Instance, /, path: str, *, as_json: bool) -> None:
       fsxsync why --json /fsx/datasets/a.bin | jq -r '.why[]'
     """
     client = instance.client
-    (tree_path,) = tree_paths([path], client.status())
+    (tree_path,) = tree_paths([path], client.where())
     told = client.why(tree_path)
     if not any(told[name] for name in ("local", "remote", "remote_error", "base", "pending")):
         raise BadInput(path, "no such file or directory, here or in the repository")
-    events = events_of_path(instance.state_dir, told["path"], EVENTS)
+    events = events_of_path(instance.state_dir, "/" + tree_path.decode("utf-8", "surrogateescape"), EVENTS)
     told["advice"] = [advice.replace("PATH", path) for advice in told["advice"]]
     if as_json:
         output.document(told | {"path": os.path.abspath(path), "events": events})

@@ -19,6 +19,8 @@ from fsxsync.model.why import Evidence, explain, next_step, what_it_is
 from fsxsync.ports import AssociationStatus, FileState, PendingItem, Planned, Status
 
 Document = dict[str, Any]
+PATHS_SHOWN = 3
+"""Of a task in a status: it may have thousands."""
 
 
 def event_words(events: Iterable[Event]) -> list[str]:
@@ -143,6 +145,7 @@ def of_status(status: Status) -> Document:
         "transfers": dict(status.transfers),
         "associations": [of_row(row) for row in rows],
         "needs_person": list(status.needs_person),
+        "tasks": [of_task(task) | {"paths": list(task.order.paths[:PATHS_SHOWN])} for task in status.tasks],
     }
 
 

@@ -20,7 +20,6 @@ PATHS_MAX = 100_000
 IDLE_MAX_S = 200 * 365 * 86_400
 FAILURES_SHOWN = 100
 PAGE = 500
-TASK_ID = r"task-[0-9a-f]{17,}"
 
 FOR_EVERYBODY = frozenset({"Where", "CreateTask", "PlanTask", "Task", "CancelTask"})
 """What users may ask for who are neither root nor the daemon's (`peer`). Nothing of it tells of files that they don't
@@ -91,7 +90,7 @@ class TaskOperations:
         return Answer({"task": documents.of_task(self._board.cancel(self._own(members).id))})
 
     def _own(self, members: Members) -> Task:
-        task = self._board.get(members.required_text("task", TASK_ID, longest=128))
+        task = self._board.get(members.required_text("task"))
         owner = limited_to()
         if owner is not None and task.order.owner_uid != owner:
             raise NotYours(f"task {task.id}", "somebody else began it")

@@ -49,6 +49,13 @@ class Seen(NamedTuple):
     archived: bool = False
 
 
+class Unseen(NamedTuple):
+    """The object could not be asked for; ``code`` is one of a completion report's."""
+
+    code: str
+    why: str
+
+
 def refuse_release(local: Local, names: Sequence[Base], use: Use) -> Refusal | None:  # noqa: C901  a list of reasons
     """The first reason against releasing a resident file; None if only its objects are still to be looked at.
 
@@ -78,8 +85,10 @@ def refuse_release(local: Local, names: Sequence[Base], use: Use) -> Refusal | N
     return None
 
 
-def refuse_object(row: Base, seen: Seen | None) -> Refusal | None:
+def refuse_object(row: Base, seen: Seen | Unseen | None) -> Refusal | None:
     """The reason against it that lies in the repository: the version that the file holds must be there."""
+    if isinstance(seen, Unseen):
+        return Refusal(seen.code, seen.why)
     if seen is None:
         return Refusal("SourceObjectDeletedBeforeReleasing", "its object is gone")
     if (seen.etag, seen.size) != (row.etag, row.remote_size):

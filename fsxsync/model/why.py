@@ -60,6 +60,8 @@ class Evidence:
     """The copy beside it."""
     is_copy_of: str = ""
     """It is such a copy itself."""
+    in_the_way_of: tuple[str, ...] = ()
+    """Paths below it whose objects can't be files here: it is no directory."""
     is_written: bool = False
     is_loading: bool = False
     resident_bytes: int = 0
@@ -73,6 +75,7 @@ class Evidence:
     """What it would do if the policy let it."""
 
 
+_RESOLVE = "'fsxsync conflicts resolve PATH --keep local|remote|both'"
 _PROBLEMS = {
     "lost": Said(
         "It is lost: its data was only in the repository, and its object is gone from there.",
@@ -99,7 +102,7 @@ _PROBLEMS = {
     "restoring": Said("Its archived object is being restored, which takes up to days; readers wait for it."),
     "conflict": Said(
         "Both sides changed, and the association's policy lets neither move.",
-        "'fsxsync conflicts resolve PATH --keep local|remote|both'",
+        _RESOLVE,
     ),
 }
 _VERDICTS = {
@@ -128,7 +131,15 @@ def next_step(seen: Evidence) -> str:
         return "nothing"
     if seen.remote_error:
         return "not known while the object can't be looked at"
+    if _is_lost(seen) and seen.verdict in {"NOTHING", "LOST"}:
+        return "nothing until its object is back"
+    if seen.verdict in {"EXPORT", "MERGE_EXPORT"} and (seen.noarchive or seen.not_exportable):
+        return "nothing: it is not exported"
     return _VERDICTS.get(seen.verdict, "nothing")
+
+
+def _is_lost(seen: Evidence) -> bool:
+    return any(kind == "lost" for kind, _ in seen.problems)
 
 
 def what_it_is(seen: Evidence) -> str:
@@ -144,7 +155,7 @@ def what_it_is(seen: Evidence) -> str:
     if not seen.association:
         return f"a {kind} in no association"
     if local.stub is not None:
-        if any(kind_ == "lost" for kind_, _ in seen.problems):
+        if _is_lost(seen):
             return f"a lost {kind}: a stub whose object is gone"
         here = f", {seen.resident_bytes} of {local.size} bytes are here" if seen.resident_bytes else ""
         return f"a released {kind}: its data is in the repository{here}"
@@ -187,29 +198,10 @@ def _standing(seen: Evidence) -> list[Said]:
 
 
 def _of_problems(seen: Evidence) -> list[Said]:
-    said: list[Said] = []
-    if seen.is_copy_of:
-        said.append(
-            Said(
-                f"It is a conflict copy: both sides of {seen.is_copy_of} had changed, and this was the file here.",
-                "'fsxsync conflicts resolve PATH --keep local|remote|both'",
-            )
-        )
-    if seen.kept_as:
-        said.append(
-            Said(
-                f"It is in conflict: the object took the path, and the file that was here is kept as {seen.kept_as}.",
-                "'fsxsync conflicts resolve PATH --keep local|remote|both'",
-            )
-        )
-    elif seen.in_conflict and not any(kind == "conflict" for kind, _ in seen.problems):
-        said.append(
-            Said(
-                "It is in conflict: a file on one side, a directory on the other, or both changed.",
-                "'fsxsync conflicts resolve PATH --keep local|remote|both', or rename one side",
-            )
-        )
+    said = _of_conflicts(seen)
     for kind, message in seen.problems:
+        if kind == "not-exportable" and seen.noarchive:
+            continue  # that is why, and it is said below
         known = _PROBLEMS.get(kind, Said(""))
         said.append(Said(f"{known.text} ({message})" if known.text else message, known.advice))
     if seen.noarchive:
@@ -221,10 +213,44 @@ def _of_problems(seen: Evidence) -> list[Said]:
     return said
 
 
+def _of_conflicts(seen: Evidence) -> list[Said]:
+    said: list[Said] = []
+    if seen.is_copy_of:
+        said.append(
+            Said(
+                f"It is a conflict copy: both sides of {seen.is_copy_of} had changed, and this was the file here.",
+                _RESOLVE,
+            )
+        )
+    if seen.kept_as:
+        said.append(
+            Said(
+                f"It is in conflict: the object took the path, and the file that was here is kept as {seen.kept_as}.",
+                _RESOLVE,
+            )
+        )
+    elif seen.in_conflict and not any(kind == "conflict" for kind, _ in seen.problems):
+        said.append(
+            Said(
+                "It is in conflict: a file on one side, a directory on the other, or both changed.",
+                f"{_RESOLVE}, or rename one side",
+            )
+        )
+    said += [
+        Said(
+            f"It is in conflict: here it is no directory, and in the repository there is {other}.",
+            f"'fsxsync conflicts resolve PATH{other.removeprefix(seen.path)} --keep local|remote|both', "
+            "or rename one side",
+        )
+        for other in seen.in_the_way_of
+    ]
+    return said
+
+
 def _of_pending(seen: Evidence) -> list[Said]:
     if seen.is_written:
         return [Said("Somebody has it open for writing: it is exported once that is closed.")]
-    if seen.is_loading:
+    if seen.is_loading and not _is_lost(seen):
         return [Said("Its data is being loaded.")]
     waiting = seen.waiting
     if waiting is None or seen.left_out:

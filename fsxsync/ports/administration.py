@@ -12,6 +12,7 @@ from fsxsync.model.finding import Finding, Tally
 from fsxsync.model.identity import Kind
 from fsxsync.model.measures import Histogram, Measures
 from fsxsync.model.open_conflict import Conflict, Keep
+from fsxsync.model.task import Task
 from fsxsync.model.why import Evidence
 from fsxsync.ports.store import Conditions
 from fsxsync.ports.tasks import TaskBoard
@@ -105,6 +106,8 @@ class Status:
     cache_free_bytes: int
     transfers: Mapping[str, float] = field(default_factory=dict)
     needs_person: tuple[str, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    """Those that have not ended, the oldest of them."""
     operations: Mapping[tuple[str, str], Histogram] = field(default_factory=dict)
     opens: tuple[int, int] = (0, 0)
     """See `ports.Front`."""

@@ -21,6 +21,7 @@ from fsxsync.errors import (
     ObjectEncrypted,
     ObjectLocked,
     ObjectMissing,
+    ObjectTooLarge,
     OptionRefused,
     RepositoryError,
     Throttled,
@@ -102,12 +103,12 @@ _BY_CODE: dict[str, type[RepositoryError]] = {
             "MetadataTooLarge",
             "MethodNotAllowed",
             "NotImplemented",
-            "EntityTooLarge",
             "XMinioInvalidObjectName",
             "XMinioInvalidResourceName",
         ),
         KeyRefused,
     ),
+    "EntityTooLarge": ObjectTooLarge,
 }
 
 # Where the answer has no body (HEAD), botocore gives the status as the code.

@@ -10,7 +10,7 @@ from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
 from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.model.stub import StubMark
 from fsxsync.sync import conflicts, exporter, importer, moves, releaser, renames
-from fsxsync.sync.journal import HELD, forget_problems, let_go, record_action, record_problem
+from fsxsync.sync.journal import HELD, forget_problems, let_go, record_action, record_problem, shown
 from fsxsync.sync.loading import object_of
 from fsxsync.sync.reconcile import QUIET, Action, Verdict
 from fsxsync.sync.served import Served
@@ -52,11 +52,11 @@ async def _export(served: Served, path: bytes, action: Action) -> Outcome:
     needed = renames.needed_at(served, base) if base is not None and not _is_overwritten(base, action.remote) else None
     if needed is not None:
         if not renames.is_circle(served, path):
-            return Outcome(Next.LATER, f"the object is still to be copied to {needed.path!r}")
+            return Outcome(Next.LATER, f"the object is still to be copied to {shown(served, needed.path)}")
         if local.stub is not None:
             return await _load_moved(served, path, local)
         if needed.is_stub:
-            return Outcome(Next.LATER, f"the object is still to be loaded to {needed.path!r}")
+            return Outcome(Next.LATER, f"the object is still to be loaded to {shown(served, needed.path)}")
     if local.stub is not None and local.size != local.stub.size:
         return await _load_moved(served, path, local)  # cut by somebody whose daemon died before the mark went
     if local.stub is not None:
@@ -102,7 +102,10 @@ async def _export_delete(served: Served, path: bytes, action: Action) -> Outcome
     if held:
         return Outcome(Next.LATER, held)
     if (needing := moves.needing(served, action.base)) is not None:
-        raise ObjectArchived(f"delete of {path!r}", f"the released file at {needing!r} has its data nowhere else")
+        raise ObjectArchived(
+            f"delete of {shown(served, path)}",
+            f"the released file at {shown(served, needing)} has its data nowhere else",
+        )
     if action.base.released and await importer.load_astray(served, action.base):
         return Outcome(Next.AGAIN, local=True)
     await exporter.export_delete(served, path, action)
@@ -199,7 +202,7 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
             _report(served, path, "conflict", "both sides changed and the policy lets neither move", "Conflict")
             return DONE
         case _:  # CONFLICT and META_CONFLICT never leave reconcile
-            raise ObjectChanged(f"sync of {path!r}", f"undecided: {action.verdict}")
+            raise ObjectChanged(f"sync of {shown(served, path)}", f"undecided: {action.verdict}")
     if action.verdict not in QUIET:
         record_action(served, path, action, kept)
     elif remote is not None:

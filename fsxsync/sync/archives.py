@@ -15,7 +15,7 @@ import trio
 
 from fsxsync.errors import KeyRefused, ObjectArchived, ObjectChanged, ObjectMissing
 from fsxsync.model.identity import Kind, Remote
-from fsxsync.sync.journal import HELD, RESTORING, record_problem, shown
+from fsxsync.sync.journal import HELD, RESTORING, record_problem
 from fsxsync.sync.served import Awaited, Served
 
 WAITING_MOST = 1000
@@ -135,7 +135,7 @@ async def see(served: Served, path: bytes, remote: Remote | None) -> None:
                 code="S3ObjectRestored",
                 flow="restore",
                 association=served.id,
-                path=shown(served, path),
+                path=served.tree_path(path),
                 key=key,
                 message="the archived object can be read",
             )

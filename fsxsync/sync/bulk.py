@@ -13,7 +13,7 @@ from fsxsync.model.stub import StubMark
 from fsxsync.ports import Listed
 from fsxsync.sync.conflicts import note_clash
 from fsxsync.sync.importer import chown_ids, ensure_parents
-from fsxsync.sync.journal import record_problem
+from fsxsync.sync.journal import record_problem, shown
 from fsxsync.sync.served import Served
 from fsxsync.tree.tree import NewStub
 
@@ -99,7 +99,10 @@ def _refuse_below_file(served: Served, path: bytes, files: AbstractSet[bytes]) -
             local = served.shared.tree.identify(served.tree_path(parent))
             if local is not None and local.kind is Kind.DIRECTORY:
                 return
-            raise TypeClash(f"import of {path!r}", f"the object {parent!r} is a file, and can't hold others")
+            raise TypeClash(
+                f"import of {shown(served, path)}",
+                f"the object {shown(served, parent)} is a file, and can't hold others",
+            )
         parent = parent.rpartition(b"/")[0]
 
 

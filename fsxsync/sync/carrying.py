@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from fsxsync.model.identity import Base, Kind, Local, Posix, Remote
 from fsxsync.model.metadata import fits, to_user_metadata
 from fsxsync.model.xattrs import decode_xattrs, encode_xattrs
-from fsxsync.sync.journal import shown
 from fsxsync.sync.served import Served
 from fsxsync.telemetry.codes import Flow
 from fsxsync.tree.tree import Staged
@@ -104,6 +103,6 @@ def _tell(served: Served, path: bytes, flow: Flow, message: str) -> None:
         code="ExtendedAttributesLeft",
         flow=flow,
         association=served.id,
-        path=shown(served, path),
+        path=served.tree_path(path),
         message=message,
     )

@@ -10,6 +10,7 @@ from fsxsync.errors import TypeClash
 from fsxsync.model.conflict import conflict_name
 from fsxsync.model.identity import Kind, Local, Remote
 from fsxsync.model.open_conflict import Conflict, ConflictKind
+from fsxsync.sync.journal import shown
 from fsxsync.sync.served import Served
 
 _ATTEMPTS = 1000
@@ -64,7 +65,7 @@ def free_name(served: Served, path: bytes) -> bytes:
         is_known = served.shared.catalog.files.get(served.id, kept) is not None
         if not is_known and served.shared.tree.identify(served.tree_path(kept)) is None:
             return kept
-    raise TypeClash(f"conflict at {path!r}", f"{_ATTEMPTS} conflict copies were made of it in this second")
+    raise TypeClash(f"conflict at {shown(served, path)}", f"{_ATTEMPTS} conflict copies were made of it in this second")
 
 
 def close_copy_if_gone(served: Served, path: bytes) -> None:
@@ -97,6 +98,15 @@ def open_conflicts(served: Served) -> list[Conflict]:
         elif conflict.kind is not ConflictKind.CLASH or in_the_way(served, conflict.path) is not None:
             found.append(conflict)
     return found
+
+
+def kept_out_by(served: Served, path: bytes) -> list[Conflict]:
+    """Clashes of paths below one that is no directory here."""
+    local = served.shared.tree.identify(served.tree_path(path))
+    if local is None or local.kind is Kind.DIRECTORY:
+        return []
+    below = served.shared.catalog.conflicts.below(served.id, path)
+    return [conflict for conflict in below if conflict.kind is ConflictKind.CLASH]
 
 
 def look_again_below(served: Served, path: bytes) -> None:

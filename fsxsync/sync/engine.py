@@ -334,7 +334,8 @@ class Engine:
         return gone
 
     def status(self) -> Status:
-        return collect(self._shared, self._services, self._facts, self.watcher, self.waiter)
+        is_stuck = self._watermark.is_stuck()
+        return collect(self._shared, self._services, self._facts, self.watcher, is_stuck=is_stuck)
 
     def state(self, tree_paths: Sequence[bytes], *, recursive: bool) -> AsyncIterator[Sequence[FileState]]:
         return self._states.told(tree_paths, recursive=recursive)

@@ -8,6 +8,7 @@ from fsxsync.catalog.changelog import Entry
 from fsxsync.errors import LocalChanged, NotExportable, RepositoryError
 from fsxsync.model.identity import Base, Kind, Local, Remote
 from fsxsync.model.why import Evidence, Waiting
+from fsxsync.sync.conflicts import kept_out_by
 from fsxsync.sync.digests import content_hash, same_bytes
 from fsxsync.sync.excluded import is_left_out, takes_no_part
 from fsxsync.sync.intake import exportable_key
@@ -20,6 +21,9 @@ ASK_S = 10.0
 """How long somebody at a terminal waits for the repository's word."""
 READ_MAX = 256 << 20
 """Bytes of a file that are read to tell "touched" from "changed"; of larger ones the answer is a guess."""
+
+OTHERS = 3
+"""Paths that are named with one in whose conflict they are."""
 
 
 async def find_out(shared: Shared, served: Served | None, tree_path: bytes, resident_bytes: int | None) -> Evidence:
@@ -62,6 +66,7 @@ async def find_out(shared: Shared, served: Served | None, tree_path: bytes, resi
         in_conflict=bool(conflicts),
         kept_as=next((shown(served, one.kept_as) for one in conflicts if one.kept_as), ""),
         is_copy_of=shown(served, copy_of.path) if copy_of is not None else "",
+        in_the_way_of=tuple(shown(served, one.path) for one in kept_out_by(served, path)[:OTHERS]),
         is_written=local is not None and local.kind is Kind.FILE and shared.is_written(local.ino),
         is_loading=local is not None and local.stub is not None and local.ino in shared.hydrating,
         resident_bytes=resident_bytes or 0,

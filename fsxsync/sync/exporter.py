@@ -16,6 +16,7 @@ from fsxsync.ports import ObjectHeaders, Written
 from fsxsync.sync.carrying import bring_xattrs, tell_if_left
 from fsxsync.sync.digests import same_bytes
 from fsxsync.sync.intake import exportable_key
+from fsxsync.sync.journal import shown
 from fsxsync.sync.reconcile import Action
 from fsxsync.sync.rescan import check_directory
 from fsxsync.sync.served import Served
@@ -123,7 +124,7 @@ async def _upload(
 def _still(served: Served, path: bytes, local: Local) -> None:
     now = served.shared.tree.identify(served.tree_path(path))
     if now is None or (now.kind, now.ino, now.target) != (local.kind, local.ino, local.target):
-        raise LocalChanged(f"export of {path!r}", "it was changed meanwhile")
+        raise LocalChanged(f"export of {shown(served, path)}", "it was changed meanwhile")
 
 
 def _apply(served: Served, path: bytes, local: Local, action: Action, posix: Posix) -> tuple[Local, Posix]:
@@ -247,7 +248,7 @@ async def export_delete(served: Served, path: bytes, action: Action) -> None:
     check_directory(served)
     local = served.shared.tree.identify(served.tree_path(path))
     if local is not None and (local.kind is Kind.DIRECTORY) == (base.kind is Kind.DIRECTORY):
-        raise LocalChanged(f"delete of {path!r}", "the file is there again")
+        raise LocalChanged(f"delete of {shown(served, path)}", "the file is there again")
     if remote is not None:
         key = served.key(path, base.kind)
         await served.store.delete(key, expect=remote)

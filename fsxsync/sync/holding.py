@@ -28,7 +28,7 @@ async def hold(served: Served, path: bytes, error: ObjectArchived | ObjectLocked
         else:
             why = ObjectArchived(error.what, error.why, advice="it goes on when the object is restored")
             why.code = error.code
-    record_problem(served, path, HELD, str(why), why.code)
+    record_problem(served, path, HELD, str(why), why.code, error.flow)
 
 
 async def run(served: Served) -> None:

@@ -36,6 +36,8 @@ from fsxsync.sync.readahead import WINDOW_MAX, Wish, choose
 from fsxsync.sync.restoring import Outcome, Restorer
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.settling import Settler
+from fsxsync.sync.under_way import NOBODY, Watcher
+from fsxsync.tree.beneath import shown
 from fsxsync.tree.stub_data import cut
 
 
@@ -229,9 +231,11 @@ class StubHydrator(FrontHints):
         """See `Restorer.alone`."""
         return await self._restorer.alone(path)
 
-    async def restore_many(self, paths: Sequence[bytes], goes_on: Callable[[], bool]) -> list[Outcome]:
+    async def restore_many(
+        self, paths: Sequence[bytes], goes_on: Callable[[], bool], watcher: Watcher = NOBODY
+    ) -> list[Outcome]:
         """See `Restorer.restore`."""
-        return await self._restorer.restore(paths, goes_on)
+        return await self._restorer.restore(paths, goes_on, watcher)
 
     async def load_whole(self, hydration: Hydration, priority: Priority = Priority.FOREGROUND) -> None:
         """On return the file is an ordinary one, whose bytes were compared with the object's."""
@@ -269,7 +273,7 @@ class StubHydrator(FrontHints):
         """See `Shared.give_times`."""
         hydration = self._active.get(ino)
         if hydration is not None and hydration.settling is not None:
-            raise LocalChanged(f"new times of {hydration.path!r}", "its data has just come")
+            raise LocalChanged(f"new times of {shown(hydration.path)}", "its data has just come")
         self.retimed(ino, atime_ns=atime_ns, mtime_ns=mtime_ns)
 
     # ------------------------------------------------------------- downloads

@@ -21,6 +21,7 @@ from fsxsync.model.stub import StubMark
 from fsxsync.sync import conflicts, links
 from fsxsync.sync.carrying import dress
 from fsxsync.sync.exporter import set_metadata
+from fsxsync.sync.journal import shown
 from fsxsync.sync.loading import load_object, object_of
 from fsxsync.sync.reconcile import Action
 from fsxsync.sync.served import Served
@@ -56,11 +57,17 @@ def ensure_parents(served: Served, path: bytes) -> None:
         part = b"/".join(components[:count])
         found = tree.identify(served.tree_path(part))
         if found is not None and found.kind is not Kind.DIRECTORY:
-            raise TypeClash(f"import of {path!r}", f"a file stands at {part!r}, where a directory is needed")
+            raise TypeClash(
+                f"import of {shown(served, path)}",
+                f"a file stands at {shown(served, part)}, where a directory is needed",
+            )
         row = served.shared.catalog.files.get(served.id, part)
         if row is not None and row.kind is not Kind.DIRECTORY:
             # A directory's row would take the place of the one that tells which object goes with the file.
-            raise TypeClash(f"import of {path!r}", f"the object of the file that stood at {part!r} is still there")
+            raise TypeClash(
+                f"import of {shown(served, path)}",
+                f"the object of the file that stood at {shown(served, part)} is still there",
+            )
     owner, group = chown_ids(served, Posix(uid=uid, gid=gid))
     for made in tree.make_directories(tree_parent, mode=defaults.dir_mode, uid=owner, gid=group):
         relative = served.association.relative(made)
@@ -92,7 +99,7 @@ async def stage(served: Served, path: bytes, remote: Remote, posix: Posix) -> tu
         target = await served.store.get(key, etag=remote.etag, limit=SYMLINK_LIMIT)
         if not target or b"\0" in target:
             raise KeyRefused(
-                f"import of {path!r}",
+                f"import of {shown(served, path)}",
                 "the object says symlink, and its body is no target",
                 advice="the object stays as it is; upload one whose body is a path, or remove its metadata",
             )
@@ -141,7 +148,7 @@ async def import_object(served: Served, path: bytes, action: Action) -> Base:
         return _import_directory(served, path, local, remote, posix)
     stands = local or served.shared.tree.identify(served.tree_path(path))
     if stands is not None and stands.kind is Kind.DIRECTORY:
-        raise TypeClash(f"import of {path!r}", "a directory stands where the object is a file")
+        raise TypeClash(f"import of {shown(served, path)}", "a directory stands where the object is a file")
     staged, digest = await stage(served, path, remote, posix)
     tree_path = served.tree_path(path)
     tree = served.shared.tree
@@ -228,14 +235,14 @@ def _import_directory(served: Served, path: bytes, local: Local | None, remote: 
     tree = served.shared.tree
     tree_path = served.tree_path(path)
     if local is not None and local.kind is not Kind.DIRECTORY:
-        raise TypeClash(f"import of {path!r}", "a file stands where the object is a directory")
+        raise TypeClash(f"import of {shown(served, path)}", "a file stands where the object is a directory")
     if local is None:
         uid, gid = chown_ids(served, posix)
         mode = posix.mode if posix.mode is not None else served.association.defaults.dir_mode
         tree.make_directories(tree_path, mode=mode, uid=uid, gid=gid)
         local = tree.identify(tree_path)
         if local is None:
-            raise LocalChanged(f"import of {path!r}", "the directory vanished again")
+            raise LocalChanged(f"import of {shown(served, path)}", "the directory vanished again")
         served.counts.imported += 1
     after = set_metadata(served, path, local, posix)
     served.shared.invalidate(tree_path, data=False)

@@ -24,6 +24,7 @@ from fsxsync.sync import brakes, conflicts, ignoring
 from fsxsync.sync.carrying import do_differ
 from fsxsync.sync.excluded import is_left_out, leave_unseen
 from fsxsync.sync.filters import IGNORE_FILE
+from fsxsync.sync.refused_keys import refuse_key
 from fsxsync.sync.served import Served, Shared
 
 log = logging.getLogger(__name__)
@@ -326,7 +327,10 @@ class Intake:
             try:
                 path, is_directory = path_of(hint.key, served.association.prefix)
             except KeyNotPosix as error:
-                self.refuse_key(served, hint.key, error)
+                if hint.is_removal:
+                    served.shared.catalog.refused_keys.forget(served.id, hint.key)
+                else:
+                    refuse_key(served, hint.key, error)
                 continue
             if not path or not served.filters.wants(path, directory=is_directory):
                 continue
@@ -365,19 +369,6 @@ class Intake:
         if catalog.conflicts.at(served.id, path) or catalog.changelog.is_looked_at(served.id, path):
             return True
         return any(entry.path == path for entry in catalog.changelog.pending(served.id, path, 1))
-
-    def refuse_key(self, served: Served, key: str, error: KeyNotPosix) -> None:
-        """A key that is no path is reported once, never guessed at (DESIGN §7)."""
-        if key.rpartition("/")[2].startswith(".fsxsync-probe-"):
-            return
-        self._shared.eventlog.emit(
-            level="ERROR",
-            code="S3ImportObjectPathNotPosixCompliant",
-            flow="import",
-            association=served.id,
-            key=key,
-            message=str(error),
-        )
 
 
 def _batched(rows: Iterator[Base]) -> Iterator[list[Base]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from fsxsync.catalog.problems import Problem
 from fsxsync.errors import FsxSyncError
 from fsxsync.model.identity import Base, Local
@@ -32,7 +35,9 @@ _OF_REPOSITORY = frozenset({"lost", "refused", "conflict"})
 """Kinds that say something of the object, too: only who sees it knows whether they still hold."""
 _OF_STUB = ("lost", DAMAGED_OBJECT)
 """Kinds that say that a stub's data can't be had."""
-_LEVELS: dict[str, Level] = {"not-exportable": "WARN", HELD: "WARN", RESTORING: "INFO"}
+_LEVELS: dict[str, Level] = {"conflict": "ERROR"}
+"""Kinds that are worse than their codes: nothing is synced at the path until a person decides. All others have the
+level of their code, as FSx gives it (FSX-FACTS §5.3)."""
 _FLOWS: dict[str, Flow] = {
     "not-exportable": "export",
     "damaged": "export",
@@ -61,7 +66,7 @@ def record_action(served: Served, path: bytes, action: Action, kept: bytes | Non
         code="Conflict",
         flow=flow,
         association=served.id,
-        path=shown(served, path),
+        path=served.tree_path(path),
         message=message,
     )
 
@@ -109,8 +114,19 @@ def let_go(served: Served, path: bytes, *, seen: bool) -> None:
         forget_problems(served, path, same_bytes=True)
 
 
-def record_problem(served: Served, path: bytes, kind: str, message: str, code: str) -> None:
-    """A state that a person should see; written to the event log when it is news."""
+@contextmanager
+def going_its_way(verdict: Verdict) -> Iterator[None]:
+    """What fails here is told as a failure of an export or import, whoever asked for the look."""
+    try:
+        yield
+    except FsxSyncError as error:
+        error.flow = _DONE[verdict][0] if verdict in _DONE else ""
+        raise
+
+
+def record_problem(served: Served, path: bytes, kind: str, message: str, code: str, flow: str = "") -> None:
+    """A state that a person should see; written to the event log when it is news. ``flow``: where it came from, if
+    that is not what such a kind usually comes from."""
     problems = served.shared.catalog.problems
     known = any(p.kind == kind and p.message == message for p in problems.get(served.id, path))
     problems.put(
@@ -125,32 +141,31 @@ def record_problem(served: Served, path: bytes, kind: str, message: str, code: s
         )
     )
     if not known:
-        flow = _FLOWS.get(kind, "import")
+        flow = flow or _FLOWS.get(kind, "import")
         if kind == "conflict":
             served.counts.conflicts += 1
         elif kind != RESTORING:
             served.counts.failures[flow, as_event(code, flow)] += 1
         served.shared.eventlog.emit(
-            level=_LEVELS.get(kind, "ERROR"),
+            level=_LEVELS.get(kind),
             code=code,
             flow=flow,
             association=served.id,
-            path=shown(served, path),
+            path=served.tree_path(path),
             message=message,
         )
 
 
 def record_failure(served: Served, path: bytes, error: FsxSyncError, *, first: bool, local: bool) -> None:
     """A look failed and will be tried again; the first failure of a row is an event."""
-    flow: Flow = "export" if local else "import"
+    flow = error.flow or ("export" if local else "import")
     served.counts.failures[flow, as_event(error.code, flow)] += 1
     if not first:
         return
     served.shared.eventlog.emit(
-        level="ERROR",
         code=error.code,
         flow=flow,
         association=served.id,
-        path=shown(served, path),
+        path=served.tree_path(path),
         message=str(error),
     )

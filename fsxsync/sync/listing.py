@@ -21,7 +21,7 @@ from fsxsync.ports import Listed
 from fsxsync.sync import brakes
 from fsxsync.sync.bulk import HELD_NS, import_new
 from fsxsync.sync.filters import Age, Filters
-from fsxsync.sync.intake import Intake
+from fsxsync.sync.refused_keys import refuse_key
 from fsxsync.sync.served import Served
 
 PAGE = 1000
@@ -64,9 +64,7 @@ class _Progress:
     """Paths in conflict with what is in their way, of which the listing has shown nothing yet."""
 
 
-async def reconcile_listing(
-    served: Served, intake: Intake, consent: Consent, *, closely_from_ns: float = math.inf
-) -> int:
+async def reconcile_listing(served: Served, consent: Consent, *, closely_from_ns: float = math.inf) -> int:
     """Read the whole listing and hint at every difference; returns the number of keys listed. ``closely_from_ns``: also
     at what was modified since then and shows none, which may be of the same second as what the row knows.
 
@@ -82,7 +80,7 @@ async def reconcile_listing(
     pages = served.store.list_pages(served.association.prefix)
     while page := await trio.to_thread.run_sync(next, pages, None):
         for listed in page:
-            _compare(served, intake, rows, listed, progress)
+            _compare(served, rows, listed, progress)
         await _flush(served, progress)
     for count, row in enumerate(rows.rest()):
         _missing(served, row, progress)
@@ -100,6 +98,7 @@ async def reconcile_listing(
         consent.gone.update(progress.missing)
     consent.given = False
     served.listing_believed = True
+    served.shared.catalog.refused_keys.forget_unseen(served.id, started_ns)
     progress.hints.extend(progress.missing)
     progress.hints.extend(progress.refused)  # no row tells that their objects are gone
     await _flush(served, progress)
@@ -168,13 +167,13 @@ def _missing(served: Served, row: Known, progress: _Progress) -> None:
         progress.missing_directories.add(row.path)
 
 
-def _compare(served: Served, intake: Intake, rows: _Rows, listed: Listed, progress: _Progress) -> None:
+def _compare(served: Served, rows: _Rows, listed: Listed, progress: _Progress) -> None:
     progress.listed += 1
     progress.markers += listed.key.endswith("/")
     try:
         path, is_directory = path_of(listed.key, served.association.prefix)
     except KeyNotPosix as error:
-        intake.refuse_key(served, listed.key, error)
+        refuse_key(served, listed.key, error)
         return
     if not path:
         return

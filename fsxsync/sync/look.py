@@ -26,7 +26,7 @@ from fsxsync.sync.carrying import as_carried, with_xattrs
 from fsxsync.sync.digests import content_hash, same_bytes
 from fsxsync.sync.excluded import forget, is_left_out, takes_no_part
 from fsxsync.sync.interrupted import taken_back
-from fsxsync.sync.journal import asks_repository, forget_problems, forget_refuted, was_damaged
+from fsxsync.sync.journal import asks_repository, forget_problems, forget_refuted, going_its_way, shown, was_damaged
 from fsxsync.sync.leaving import leave
 from fsxsync.sync.reconcile import QUIET, Delta, Verdict, local_delta, needs_digest, reconcile
 from fsxsync.sync.renames import base_as_remote
@@ -40,12 +40,12 @@ class Decision:
     keep: OnConflict
     about: Conflict
 
-    def check(self, path: bytes, local: Local | None, remote: Remote | None) -> None:
+    def check(self, where: str, local: Local | None, remote: Remote | None) -> None:
         """Raises LocalChanged, ObjectChanged: they are others by now."""
         if LocalVersion.of(local) != self.about.local:
-            raise LocalChanged(f"conflict at {path!r}", "the file was changed meanwhile")
+            raise LocalChanged(f"conflict at {where}", "the file was changed meanwhile")
         if self.about.remote is None or not self.about.remote.is_of(remote):
-            raise ObjectChanged(f"conflict at {path!r}", "the object was changed meanwhile")
+            raise ObjectChanged(f"conflict at {where}", "the object was changed meanwhile")
 
 
 async def look(served: Served, entry: Entry, decision: Decision | None = None, policy: Policy | None = None) -> Outcome:
@@ -226,7 +226,7 @@ async def _settle(  # noqa: C901
         await archives.see(served, path, remote)
     remote = as_carried(served, remote)
     if decision is not None:
-        decision.check(path, local, remote)
+        decision.check(shown(served, path), local, remote)
     known: bool | None = None
     if local is not None:
         local = await _read_closer(served, path, base, local)
@@ -244,7 +244,8 @@ async def _settle(  # noqa: C901
     if action.verdict in _UNCHECKED and _moved_on(served, path, base, local):
         return Outcome(Next.AGAIN, local=True, remote=hinted)
     try:
-        outcome = await act(served, path, action, seen=hinted)
+        with going_its_way(action.verdict):
+            outcome = await act(served, path, action, seen=hinted)
     except TypeClash:
         conflicts.note_clash(served, path, remote)
         raise
@@ -270,7 +271,8 @@ async def _follow(served: Served, path: bytes, local: Local, policy: Policy) -> 
     if source is None or not {Event.NEW, Event.CHANGED} & policy.exports:
         return False
     local = with_xattrs(served, path, source, local)
-    return await renames.export_rename(served, path, local, source, replaces=None) is not None
+    with going_its_way(Verdict.EXPORT):
+        return await renames.export_rename(served, path, local, source, replaces=None) is not None
 
 
 def _leave_size(served: Served, path: bytes, base: Base | None, local: Local | None) -> Outcome:
@@ -386,7 +388,9 @@ async def _refuse_other_form(served: Served, path: bytes, local: Local | None, *
 
 def _refuse(served: Served, path: bytes, local: Local, remote: Remote) -> NoReturn:
     conflicts.note_clash(served, path, remote)
-    raise TypeClash(f"sync of {path!r}", f"{local.kind.value} in the tree, {remote.kind.value} in the repository")
+    raise TypeClash(
+        f"sync of {shown(served, path)}", f"{local.kind.value} in the tree, {remote.kind.value} in the repository"
+    )
 
 
 def _worth_comparing(base: Base | None, local: Local | None, remote: Remote | None) -> bool:

@@ -36,6 +36,9 @@ CLAIM = 64
 LATER_S = 0.25
 """How soon a path that waits for something else is looked at again."""
 BACKOFF_MAX_S = 300.0
+BUSY_MAX = 3
+"""Looks in a row that may meet a busy store (500, 503), each of which asked several times, before that is told as a
+failure: as a rule it passes, but what lasts somebody should know of."""
 SET_BACK_NS = 10**9
 """By more than this the clock was set back: what was to be looked at soon would have to wait for so long."""
 FATAL = (BadCredentials, BucketMissing, EndpointUnreachable, TreeMoved)
@@ -110,7 +113,7 @@ def _refuse(served: Served, path: bytes, kind: str, error: FsxSyncError) -> None
     if conflicts.is_clash(served, path):
         others.discard("refused")
     served.shared.catalog.problems.clear(served.id, path, others)
-    record_problem(served, path, kind, str(error), error.code)
+    record_problem(served, path, kind, str(error), error.code, error.flow)
 
 
 async def _handle(served: Served, entry: Entry) -> None:
@@ -120,6 +123,8 @@ async def _handle(served: Served, entry: Entry) -> None:
     except (LocalChanged, ObjectChanged, Throttled) as moved:
         delay_s = min(0.1 * 2 ** min(entry.attempts, 8), 10.0)
         changelog.retry(entry, error=str(moved), code=moved.code, at_ns=now_ns() + int(delay_s * 1e9))
+        if isinstance(moved, Throttled) and entry.attempts >= BUSY_MAX:
+            record_failure(served, entry.path, moved, first=entry.attempts == BUSY_MAX, local=entry.local)
         return
     except NotExportable as error:
         _refuse(served, entry.path, "not-exportable", error)

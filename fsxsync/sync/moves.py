@@ -29,6 +29,7 @@ from fsxsync.ports import Written
 from fsxsync.sync.carrying import as_carried
 from fsxsync.sync.digests import same_bytes
 from fsxsync.sync.exporter import as_stored, posix_of, remark
+from fsxsync.sync.journal import shown
 from fsxsync.sync.reconcile import Action, Verdict
 from fsxsync.sync.served import Served
 
@@ -116,7 +117,9 @@ async def settle_source(served: Served, path: bytes, base: Base | None, local: L
         if await _settle_described(served, move, row, here, moved_to=served.tree_path(path)):
             return True
         if catalog.changelog.count_under(served.id, row.path):
-            raise LocalChanged(f"rename to {path!r}", f"the metadata of {row.path!r} are being changed")
+            raise LocalChanged(
+                f"rename to {shown(served, path)}", f"the metadata of {shown(served, row.path)} are being changed"
+            )
     return False
 
 
@@ -169,7 +172,7 @@ async def _found_again(served: Served, base: Base) -> list[bytes]:
     shared = served.shared
     await shared.take_in_tree()
     if shared.expanding or any(not_seen_yet(other, served) for other in shared.served.values()):
-        raise LocalChanged(f"rename of {base.path!r}", "a directory is being looked through")
+        raise LocalChanged(f"rename of {shown(served, base.path)}", "a directory is being looked through")
     hints = shared.catalog.changelog.by_inode(base.ino)
     found = [there.tree_path(hint.path) for hint in hints if (there := shared.served.get(hint.association)) is not None]
     return [path for path in (*found, await shared.outside.path_of(base.ino)) if path]

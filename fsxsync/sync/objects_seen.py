@@ -5,12 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
+from typing import TypeAlias
 
 import trio
 
-from fsxsync.errors import FsxSyncError, RepositoryError
+from fsxsync.errors import (
+    BadCredentials,
+    BucketMissing,
+    EndpointUnreachable,
+    FsxSyncError,
+    RepositoryError,
+    Throttled,
+)
 from fsxsync.model.identity import Base, Kind
-from fsxsync.model.release import Seen
+from fsxsync.model.release import Seen, Unseen
+from fsxsync.model.task import report_code
 from fsxsync.sync.loading import first_leaf
 from fsxsync.sync.served import Served
 
@@ -22,13 +31,19 @@ PAGES_FOR = 200
 """A listing is read on as long as each page still brings that many of a thousand files that are asked for."""
 
 
-async def see_objects(served: Served, rows: Sequence[Base]) -> dict[bytes, Seen | None]:
-    """The objects of rows in catalog order, as they are now.
+_OF_ALL = (BadCredentials, BucketMissing, EndpointUnreachable, Throttled)
+"""What is no trouble of one object: who asks for the next one gets no other answer."""
+
+Looked: TypeAlias = Seen | Unseen | None
+
+
+async def see_objects(served: Served, rows: Sequence[Base]) -> dict[bytes, Looked]:
+    """The objects of rows in catalog order, as they are now; None: it is gone.
 
     Raises:
-        RepositoryError: they can't be looked at.
+        RepositoryError: none can be looked at.
     """
-    seen: dict[bytes, Seen | None] = {}
+    seen: dict[bytes, Looked] = {}
     left: Sequence[Base] = rows
     if len(rows) >= LISTED_FROM:
         try:
@@ -41,7 +56,13 @@ async def see_objects(served: Served, rows: Sequence[Base]) -> dict[bytes, Seen 
             log.warning("a listing can't be used", extra={"association": served.id, "reason": str(error)})
 
     async def ask(row: Base) -> None:
-        found = await served.store.head(served.key(row.path, Kind.FILE))
+        try:
+            found = await served.store.head(served.key(row.path, Kind.FILE))
+        except _OF_ALL:
+            raise
+        except RepositoryError as error:
+            seen[row.path] = Unseen(report_code(error.code), str(error))
+            return
         seen[row.path] = (
             None
             if found is None or found.kind is not Kind.FILE
@@ -52,12 +73,12 @@ async def see_objects(served: Served, rows: Sequence[Base]) -> dict[bytes, Seen 
     return seen
 
 
-def _listed(served: Served, rows: Sequence[Base]) -> tuple[dict[bytes, Seen | None], str | None]:
+def _listed(served: Served, rows: Sequence[Base]) -> tuple[dict[bytes, Looked], str | None]:
     """What a listing says of them, and up to which key it was read; None: for all of them. Blocking."""
     wanted = {served.key(row.path, Kind.FILE): row.path for row in rows}
     last = served.key(rows[-1].path, Kind.FILE)
     first = served.key(rows[0].path, Kind.FILE)
-    seen: dict[bytes, Seen | None] = {}
+    seen: dict[bytes, Looked] = {}
     upto = ""
     # The key before the first one is not known; what its beginning stands for comes before it.
     for page in served.store.list_pages(served.association.prefix, start_after=first[:-1]):

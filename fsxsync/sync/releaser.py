@@ -16,10 +16,10 @@ import trio
 
 from fsxsync.errors import FsxSyncError, KeptHere, LocalChanged, TreeError
 from fsxsync.model.identity import Base, Kind, Local
-from fsxsync.model.release import Refusal, Seen, refuse_object
+from fsxsync.model.release import Refusal, refuse_object
 from fsxsync.model.stub import StubMark
 from fsxsync.sync.interrupted import taken_back
-from fsxsync.sync.objects_seen import all_of, see_objects
+from fsxsync.sync.objects_seen import Looked, all_of, see_objects
 from fsxsync.sync.reconcile import Delta, local_delta
 from fsxsync.sync.releasable import Candidate, Moment, is_idle, is_pending, is_plain, judge, moment_of
 from fsxsync.sync.served import Served
@@ -61,7 +61,7 @@ def _stands_for(served: Served, one: Candidate, base: Base | None) -> bool:
     return now is not None and now.stub is not None and now.stub.etag == base.etag
 
 
-def _refuse_drop(served: Served, one: Candidate, base: Base, seen: Seen | None, flags: FlagReader) -> Refusal | None:
+def _refuse_drop(served: Served, one: Candidate, base: Base, seen: Looked, flags: FlagReader) -> Refusal | None:
     """The first reason against giving back what is here of a stub."""
     if flags.of(served.tree_path(one.path)).norelease:
         return Refusal("OperationNotPermitted", "it is kept here: norelease is set on it or above it")
@@ -186,7 +186,7 @@ class _Survey(NamedTuple):
 
     decided: dict[bytes, Refusal | None]
     plain: dict[bytes, Base]
-    seen: dict[bytes, Seen | None]
+    seen: dict[bytes, Looked]
 
 
 async def _survey(served: Served, candidates: Sequence[Candidate], known: Mapping[bytes, Base]) -> _Survey:

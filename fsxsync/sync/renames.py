@@ -20,6 +20,7 @@ from fsxsync.sync.carrying import as_carried
 from fsxsync.sync.digests import content_hash
 from fsxsync.sync.exporter import set_metadata
 from fsxsync.sync.intake import exportable_key
+from fsxsync.sync.journal import shown
 from fsxsync.sync.merging import merge
 from fsxsync.sync.reconcile import Action
 from fsxsync.sync.served import Served, Shared
@@ -183,7 +184,7 @@ async def export_stub(served: Served, path: bytes, action: Action) -> Base:
     old_key = local.stub.key
     source = as_carried(served, await served.store.head(old_key))
     if source is None or (source.etag, source.size) != (local.stub.etag, local.stub.size):
-        raise ObjectChanged(f"rename to {path!r}", f"{old_key} is another version now")
+        raise ObjectChanged(f"rename to {shown(served, path)}", f"{old_key} is another version now")
     old_path = path_of(old_key, served.association.prefix)[0]
     stood = served.shared.catalog.files.get(served.id, old_path)
     is_row = stood is not None and (stood.ino, stood.etag) == (local.ino, local.stub.etag)

@@ -15,7 +15,7 @@ def tell_rescued(shared: Shared) -> None:
         shared.eventlog.emit(
             code="FileRecovered",
             flow="daemon",
-            path="" if rescued.was is None else shown(rescued.was),
+            path="" if rescued.was is None else rescued.was,
             message=_sentence(rescued, os.path.join(os.fsencode(shared.tree.staging_path), rescued.name)),
         )
 

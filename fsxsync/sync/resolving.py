@@ -70,7 +70,7 @@ def _tell(served: Served, conflict: Conflict, keep: Keep) -> None:
         code="ConflictResolved",
         flow="import" if keep is Keep.REMOTE else "export",
         association=served.id,
-        path=shown(served, conflict.path),
+        path=served.tree_path(conflict.path),
         message=f"{keep.value} kept by hand ({conflict.kind.value}){copy}",
     )
 
@@ -78,6 +78,12 @@ def _tell(served: Served, conflict: Conflict, keep: Keep) -> None:
 def _chosen(served: Served, path: bytes, keep: Keep) -> list[Conflict]:
     found = [one for one in conflicts.open_conflicts(served) if path in {one.path, one.kept_as}]
     if not found:
+        for conflict in conflicts.kept_out_by(served, path):
+            raise BadInput(
+                f"{shown(served, path)} can't be decided on",
+                f"it is part of the conflict of {shown(served, conflict.path)}: here it is no directory",
+                advice="name that path instead",
+            )
         raise BadInput(
             f"{shown(served, path)} is in no conflict", "", advice="'fsxsync conflicts' lists those that are open"
         )

@@ -27,6 +27,7 @@ from fsxsync.ports import End, Fetched, Priority, Sink
 from fsxsync.sync.hydration import Hydration, kept_free
 from fsxsync.sync.served import Shared
 from fsxsync.sync.settling import Settler
+from fsxsync.sync.under_way import NOBODY, Watcher
 from fsxsync.transfer.checksums import choose, matches
 from fsxsync.tree.settle_together import Garbled
 
@@ -95,7 +96,9 @@ class Restorer:
         self._under_way = 0
         """Bytes of files that are open here."""
 
-    async def restore(self, paths: Sequence[bytes], goes_on: Callable[[], bool]) -> list[Outcome]:
+    async def restore(
+        self, paths: Sequence[bytes], goes_on: Callable[[], bool], watcher: Watcher = NOBODY
+    ) -> list[Outcome]:
         """Load files, behind everything that somebody waits for; what came of each, in their order. What is begun when
         ``goes_on`` says no is finished, and the rest is left."""
         outcomes: list[Outcome] = [None] * len(paths)
@@ -104,6 +107,7 @@ class Restorer:
         async def act(numbers: Sequence[int]) -> None:
             try:
                 rest = await self._together(paths, numbers, outcomes, goes_on)
+                _tell(watcher, [outcomes[number] for number in numbers])
                 # As long as these have no place, no others are opened: their descriptors would pile up.
                 for number, hydration in rest:
                     await alone.acquire()
@@ -117,7 +121,8 @@ class Restorer:
 
         async def load(number: int, hydration: Hydration | None) -> None:
             try:
-                outcomes[number] = await self._on(paths[number], hydration)
+                outcomes[number] = await self._on(paths[number], hydration, watcher)
+                _tell(watcher, [outcomes[number]])
             except FsxSyncError as error:
                 outcomes[number] = error
             finally:
@@ -132,7 +137,7 @@ class Restorer:
                 nursery.start_soon(act, range(start, min(start + SLICE, len(paths))))
         return outcomes
 
-    async def alone(self, path: bytes) -> int:
+    async def alone(self, path: bytes, watcher: Watcher = NOBODY) -> int:
         """Load one file, behind whoever waits in a read. Returns the size of what was no ordinary file before.
 
         Raises:
@@ -155,19 +160,22 @@ class Restorer:
             hydration.is_patient = True
         if hydration is None:
             return 0
-        with hydration.waited_for():
-            await self._loader.load_whole(hydration, Priority.BACKGROUND)
+        await self._load_whole(hydration, watcher)
         return local.size
 
-    async def _on(self, path: bytes, hydration: Hydration | None) -> int:
+    async def _on(self, path: bytes, hydration: Hydration | None, watcher: Watcher) -> int:
         """Load what did not come together with others."""
         if hydration is None or hydration.is_forgotten:
-            return await self.alone(path)
+            return await self.alone(path, watcher)
         if hydration.failure is not None:
             raise hydration.failure
-        with hydration.waited_for():
-            await self._loader.load_whole(hydration, Priority.BACKGROUND)
+        await self._load_whole(hydration, watcher)
         return hydration.mark.size
+
+    async def _load_whole(self, hydration: Hydration, watcher: Watcher) -> None:
+        before = hydration.resident_bytes
+        with hydration.waited_for(), watcher.loading(lambda: hydration.resident_bytes - before):
+            await self._loader.load_whole(hydration, Priority.BACKGROUND)
 
     async def _together(
         self, paths: Sequence[bytes], numbers: Sequence[int], outcomes: list[Outcome], goes_on: Callable[[], bool]
@@ -363,6 +371,12 @@ class Restorer:
             outcome = None
         error = outcome if isinstance(outcome, FsxSyncError) else None
         self._loader.end_settling(one, error, is_settled=outcome is not None and error is None)
+
+
+def _tell(watcher: Watcher, outcomes: Sequence[Outcome]) -> None:
+    for size in outcomes:
+        if isinstance(size, int):
+            watcher.came(size)
 
 
 def _is_to_settle(one: Hydration) -> bool:

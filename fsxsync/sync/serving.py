@@ -57,7 +57,7 @@ class Service:
         self._watch = watch
         self.reader = reader
         self._routes = routes
-        self.poller = Poller(served, intake, on_listed=self._on_listed)
+        self.poller = Poller(served, on_listed=self._on_listed)
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
         self.available = trio.Event()
@@ -221,7 +221,7 @@ class Service:
                 code=error.code,
                 flow="association",
                 association=self.served.id,
-                path=self.served.association.file_system_path,
+                path=self.served.association.directory,
                 message=f"MISCONFIGURED: {error}",
             )
             self.set_lifecycle(Lifecycle.MISCONFIGURED, str(error))

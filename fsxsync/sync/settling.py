@@ -172,11 +172,10 @@ class Settler:
         if served is not None:
             served.counts.failures["restore", as_event(error.code, "restore")] += 1
         self._shared.eventlog.emit(
-            level="WARN" if is_archived else "ERROR",
             code="S3RestoreUnsupportedTierWarning" if is_archived else error.code,
             flow="restore",
             association=served.id if served else "",
-            path="/" + hydration.path.decode("utf-8", "backslashreplace"),
+            path=hydration.path,
             key=hydration.key,
             message=str(error),
         )

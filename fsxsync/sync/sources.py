@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import trio
 
-from fsxsync.sync.intake import Intake
 from fsxsync.sync.listing import Consent, reconcile_listing
 from fsxsync.sync.reading import QueueReader
 from fsxsync.sync.served import Served
@@ -36,9 +35,8 @@ def _ago(served: Served) -> str:
 class Poller:
     """Reads the listing every ``poll_s`` seconds and whenever somebody asks."""
 
-    def __init__(self, served: Served, intake: Intake, *, on_listed: Callable[[], None]) -> None:
+    def __init__(self, served: Served, *, on_listed: Callable[[], None]) -> None:
         self._served = served
-        self._intake = intake
         self._on_listed = on_listed
         self._wanted = trio.Event()
         self._finished = trio.Condition()
@@ -78,7 +76,7 @@ class Poller:
         number = self._started
         closely_from_ns, self._closely_from_ns = self._closely_from_ns, math.inf
         try:
-            await reconcile_listing(self._served, self._intake, self.consent, closely_from_ns=closely_from_ns)
+            await reconcile_listing(self._served, self.consent, closely_from_ns=closely_from_ns)
         except BaseException:  # whoever asked for it waits for the next one
             self._closely_from_ns = min(self._closely_from_ns, closely_from_ns)
             raise

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fsxsync.model.association import Lifecycle
 from fsxsync.ports import AssociationStatus, Status
+from fsxsync.sync.complaints import DISK_FULL, PROBLEMS, complaints
 from fsxsync.sync.journal import HELD, RESTORING
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.serving import Service
 from fsxsync.sync.sources import describe
-from fsxsync.sync.waiting import Waiter, pending_item
+from fsxsync.sync.waiting import pending_item
 from fsxsync.tree.watch import Watcher
 
-NEEDS_PERSON_AFTER = 3
-"""Failed attempts at one path after which somebody should look."""
-
-_PROBLEMS = ("lost", "refused", "damaged", "damaged-object")
-"""Kinds of open problems that count as errors."""
+TASKS_SHOWN = 20
 _WAITING = ("not-exportable", HELD, RESTORING)
 
 
@@ -36,10 +33,9 @@ class StatusFacts:
 
 
 def collect(
-    shared: Shared, services: Mapping[str, Service], facts: StatusFacts, watcher: Watcher, waiter: Waiter
+    shared: Shared, services: Mapping[str, Service], facts: StatusFacts, watcher: Watcher, *, is_stuck: bool
 ) -> Status:
-    """The whole status, from counters and indexed counts."""
-    del waiter
+    """The whole status, from counters and indexed counts. ``is_stuck``: see `Watermark.is_stuck`."""
     rows = tuple(association_status(service) for service in services.values())
     disk = os.statvfs(shared.tree.root)
     data_path, reason = facts.data_path()
@@ -61,7 +57,8 @@ def collect(
         cache_bytes=sum(row.cache_bytes for row in rows),
         cache_free_bytes=disk.f_bavail * disk.f_frsize,
         transfers=_transfers(shared, rows),
-        needs_person=tuple(_complaints(rows, watcher)),
+        needs_person=tuple(_complaints(services, rows, watcher, is_stuck=is_stuck)),
+        tasks=tuple(shared.catalog.tasks.open()[:TASKS_SHOWN]),
         operations=shared.front.operations(),
         opens=shared.front.opens(),
     )
@@ -84,7 +81,7 @@ def association_status(service: Service) -> AssociationStatus:
     oldest_export = catalog.changelog.oldest_local_ns(served.id)
     requests, now_s = served.counts.requests, int(time.monotonic())
     errors = catalog.changelog.errors(served.id, 10)
-    problems = {kind: catalog.problems.count(served.id, kind) for kind in (*_WAITING, *_PROBLEMS)}
+    problems = {kind: catalog.problems.count(served.id, kind) for kind in (*_WAITING, *PROBLEMS)}
     return AssociationStatus(
         association=served.association,
         pending=total,
@@ -93,7 +90,7 @@ def association_status(service: Service) -> AssociationStatus:
         oldest_pending_s=max(0.0, (now_ns - oldest) / 1e9) if oldest else 0.0,
         import_lag_s=max(0.0, (now_ns - _imported_up_to_ns(service, now_ns)) / 1e9),
         conflicts=catalog.conflicts.count(served.id),
-        errors=len(errors) + sum(problems[kind] for kind in _PROBLEMS),
+        errors=len(errors) + sum(problems[kind] for kind in PROBLEMS),
         not_exportable=problems["not-exportable"],
         held=problems[HELD],
         restoring=problems[RESTORING],
@@ -125,13 +122,12 @@ def _imported_up_to_ns(service: Service, now_ns: int) -> int:
     return up_to_ns
 
 
-def _complaints(rows: tuple[AssociationStatus, ...], watcher: Watcher) -> list[str]:
-    found: list[str] = []
-    for row in rows:
-        association = row.association
-        if association.lifecycle in {Lifecycle.MISCONFIGURED, Lifecycle.FAILED}:
-            found.append(f"{association.id} ({association.file_system_path}): {association.failure}")
-        found.extend(f"{item.path}: {item.error}" for item in row.recent_errors if item.attempts >= NEEDS_PERSON_AFTER)
+def _complaints(
+    services: Mapping[str, Service], rows: Sequence[AssociationStatus], watcher: Watcher, *, is_stuck: bool
+) -> Iterator[str]:
+    for service, row in zip(services.values(), rows, strict=True):
+        yield from complaints(service.served, row)
+    if is_stuck:
+        yield DISK_FULL
     if watcher.degraded_reason:
-        found.append(f"inotify: {watcher.degraded_reason}")
-    return found
+        yield f"inotify: {watcher.degraded_reason}"

@@ -16,7 +16,8 @@ from fsxsync.sync.ahead import ReadAhead
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.releasable import Candidate
 from fsxsync.sync.served import Served
-from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, count, entries, failure_of
+from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, count, entries, failure_of
+from fsxsync.sync.under_way import NOBODY, Going, UnderWay
 
 BYTES_AT_ONCE = 256 << 20
 """Of a batch: who looks at the progress of a task wants to see some."""
@@ -180,7 +181,9 @@ class RestoreStage(DataStage):
     async def perform(self, batch: Batch, goes_on: Going) -> Done:
         done = Done()
         paths = [self.served.tree_path(entry.path) for entry in batch.todo]
-        for entry, outcome in zip(batch.todo, await self._hydrator.restore_many(paths, goes_on), strict=True):
+        watcher = goes_on if isinstance(goes_on, UnderWay) else NOBODY
+        outcomes = await self._hydrator.restore_many(paths, goes_on, watcher)
+        for entry, outcome in zip(batch.todo, outcomes, strict=True):
             if isinstance(outcome, FsxSyncError):
                 done.failures.append(self._failure(entry.path, outcome))
             elif outcome is not None:

@@ -11,7 +11,8 @@ from fsxsync.ports import Planned
 from fsxsync.sync import brakes
 from fsxsync.sync.served import Served
 from fsxsync.sync.task_looks import each, settle_path
-from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going
+from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry
+from fsxsync.sync.under_way import Going
 
 
 class DeletesRefused(RepositoryError):

@@ -34,10 +34,12 @@ from fsxsync.ports import Listed, Planned
 from fsxsync.sync.acting import Next
 from fsxsync.sync.bulk import HELD_NS, import_new
 from fsxsync.sync.exporter import exported_key
+from fsxsync.sync.journal import shown
 from fsxsync.sync.look import look
 from fsxsync.sync.reconcile import Delta, local_delta
 from fsxsync.sync.served import Served
-from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, count, entries, failure_of, planned
+from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, count, entries, failure_of, planned
+from fsxsync.sync.under_way import Going
 from fsxsync.sync.uploads import end_settled
 
 AGAIN_MAX = 20
@@ -67,7 +69,7 @@ async def settle_path(served: Served, path: bytes, policy: Policy, *, remote: bo
         FsxSyncError: they are not, and why.
     """
     changelog, shared = served.shared.catalog.changelog, served.shared
-    error: FsxSyncError = LocalChanged(f"sync of {path!r}", "it changes all the time")
+    error: FsxSyncError = LocalChanged(f"sync of {shown(served, path)}", "it changes all the time")
     for turn in range(AGAIN_MAX):
         if not changelog.reserve(served.id, [path]):
             await trio.sleep(AGAIN_S)
@@ -88,7 +90,7 @@ async def settle_path(served: Served, path: bytes, policy: Policy, *, remote: bo
             _check_settled(served, path)
             return
         if outcome.next is Next.LATER:
-            error = LocalChanged(f"sync of {path!r}", outcome.reason)
+            error = LocalChanged(f"sync of {shown(served, path)}", outcome.reason)
             if outcome.until_ns > shared.now_ns():
                 break
             await trio.sleep(AGAIN_S)

@@ -15,7 +15,8 @@ from fsxsync.model.task import Failure, Task
 from fsxsync.ports import Planned
 from fsxsync.sync.served import Served
 from fsxsync.sync.task_looks import ExportStage, ImportStage, Object, Side, known_of
-from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Going, entries
+from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, entries
+from fsxsync.sync.under_way import Going
 
 
 @dataclass(slots=True)

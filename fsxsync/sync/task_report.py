@@ -22,6 +22,10 @@ def local_report(shared: Shared, task: Task) -> Path:
     return Path(shared.settings.state_dir) / DIRECTORY / task.id / task.order.type.report_name
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def write_report(shared: Shared, task: Task, failures: Iterable[Failure]) -> Path:
     """Write the local copy, in place of one that a crash left half-written.
 
@@ -30,11 +34,11 @@ def write_report(shared: Shared, task: Task, failures: Iterable[Failure]) -> Pat
     """
     file = local_report(shared, task)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for directory in (file.parent.parent, file.parent):
+            directory.mkdir(mode=0o700, exist_ok=True)
         temporary = file.with_suffix(".new")
-        with temporary.open("wb") as stream:
-            for failure in failures:
-                stream.write(report_row(failure))
+        with open(temporary, "wb", opener=_private) as stream:
+            stream.writelines(report_row(failure) for failure in failures)
             stream.flush()
             os.fsync(stream.fileno())
         with durable("report.write"):
@@ -69,7 +73,6 @@ async def upload_report(shared: Shared, served: Iterable[Served], task: Task, fi
 def tell_of_failure(shared: Shared, task: Task, error: FsxSyncError) -> None:
     """One line in the event log."""
     shared.eventlog.emit(
-        level="ERROR",
         code="S3CompletionReportUploadFailure",
         flow="export",
         association="",

@@ -18,6 +18,7 @@ from fsxsync.model.task import Failure, report_code
 from fsxsync.ports import Listed, Planned
 from fsxsync.sync.ahead import ReadAhead
 from fsxsync.sync.served import Served
+from fsxsync.sync.under_way import Going
 
 BATCH = 500
 """Entries of a walk at a time; progress is written down after each batch."""
@@ -69,12 +70,6 @@ class Done:
     @property
     def failed(self) -> int:
         return sum(not failure.is_warning for failure in self.failures)
-
-
-class Going(Protocol):
-    """Whether to begin with the next path."""
-
-    def __call__(self) -> bool: ...
 
 
 class Stage(Protocol):

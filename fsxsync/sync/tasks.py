@@ -35,6 +35,7 @@ from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.task_report import local_report, tell_of_failure, upload_report, write_report
 from fsxsync.sync.task_stages import Batch, Done, Stage
 from fsxsync.sync.task_targets import find, place_of_uri, stages_of
+from fsxsync.sync.under_way import UnderWay
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ class TaskRunner:
         self._settle_local = settle_local
         self._tasks = shared.catalog.tasks
         self._running: set[str] = set()
+        self._under_way: dict[str, dict[int, UnderWay]] = {}
+        """Of these: what is known of batches that are not written down yet."""
         self._cancelled: set[str] = set()
         """Of those, the ones that nothing more is begun of."""
         self._changed = trio.Event()
@@ -121,18 +124,28 @@ class TaskRunner:
 
     def get(self, task_id: str) -> Task:
         """See `ports.TaskBoard.get`."""
+        return self._now(self._known(task_id))
+
+    def _known(self, task_id: str) -> Task:
+        """As it is written down. Raises TaskNotFound."""
         task = self._tasks.get(task_id)
         if task is None:
             raise TaskNotFound(f"task {task_id}", "there is none of that id")
         return task
 
+    def _now(self, task: Task) -> Task:
+        counts = task.counts
+        for batch in self._under_way.get(task.id, {}).values():
+            counts = batch.counted(counts)
+        return replace(task, counts=counts)
+
     def page(self, after: tuple[int, str] | None, limit: int) -> list[Task]:
         """See `ports.TaskBoard.page`."""
-        return self._tasks.page(after, limit)
+        return [self._now(task) for task in self._tasks.page(after, limit)]
 
     def failures(self, task_id: str, limit: int | None = None) -> Iterator[Failure]:
         """See `ports.TaskBoard.failures`."""
-        return self._tasks.failures(self.get(task_id).id, limit)
+        return self._tasks.failures(self._known(task_id).id, limit)
 
     def associations_of(self, task: Task) -> frozenset[str]:
         """See `ports.TaskBoard.associations_of`."""
@@ -143,7 +156,7 @@ class TaskRunner:
 
     def cancel(self, task_id: str) -> Task:
         """See `ports.TaskBoard.cancel`."""
-        task = self.get(task_id)
+        task = self._known(task_id)
         if task.lifecycle.has_ended:
             raise TaskEnded(f"task {task_id} can't be cancelled", f"it is {task.lifecycle.value}")
         task = task.step(Step.CANCEL, self._shared.now_ns())
@@ -151,7 +164,7 @@ class TaskRunner:
         if not task.lifecycle.has_ended:
             self._cancelled.add(task_id)
         self._wake()
-        return task
+        return self._now(task)
 
     # ------------------------------------------------------------- running
 
@@ -188,6 +201,7 @@ class TaskRunner:
             await self._end(task_id, failure)
         finally:
             self._running.discard(task_id)
+            self._under_way.pop(task_id, None)
             self._cancelled.discard(task_id)
             self._wake()
 
@@ -196,7 +210,7 @@ class TaskRunner:
         return task_id not in self._cancelled
 
     async def _work(self, task_id: str) -> None:
-        task = self.get(task_id)
+        task = self._known(task_id)
         if task.lifecycle is TaskLifecycle.CANCELING:
             return
         is_new = task.lifecycle is TaskLifecycle.PENDING
@@ -212,7 +226,7 @@ class TaskRunner:
             total = len(targets.failures)
             for stage in stages:
                 total += await stage.estimate(lambda: self._goes_on(task_id))
-            task = self.get(task_id)  # somebody may have cancelled it meanwhile
+            task = self._known(task_id)  # somebody may have cancelled it meanwhile
             counts = replace(task.counts.plus(failed=len(targets.failures)), total=total)
             task = replace(task, counts=counts)
             self._write(task, targets.failures)
@@ -223,22 +237,28 @@ class TaskRunner:
             await self._run_stage(task_id, number, stage, after)
             if not self._goes_on(task_id):
                 return
-            task = self.get(task_id)
+            task = self._known(task_id)
 
     async def _run_stage(self, task_id: str, number: int, stage: Stage, after: bytes) -> None:
         def goes_on() -> bool:
             return self._goes_on(task_id)
 
+        under_way = self._under_way.setdefault(task_id, {})
+
+        async def perform(batch: Batch) -> Done:
+            under_way[id(batch)] = UnderWay(goes_on)
+            return await stage.perform(batch, under_way[id(batch)])
+
         def record(batch: Batch, done: Done) -> None:
+            del under_way[id(batch)]
             failures = [*batch.failures, *done.failures]
             failed = sum(not failure.is_warning for failure in failures)
-            task = self.get(task_id)
+            task = self._known(task_id)
             counts = task.counts.plus(succeeded=batch.quiet + done.succeeded, failed=failed, moved=done.moved)
             self._write(replace(task, counts=counts, cursor=Cursor(number, batch.after)), failures)
 
         if not after:  # else it was believed before a restart, and some of it is done
             stage.check()
-        perform = partial(stage.perform, goes_on=goes_on)
         async with aclosing(stage.batches(after)) as batches, in_order(stage.at_once, perform, record) as begin:
             async for batch in batches:
                 await self._shared.courtesy.give_way()
@@ -247,7 +267,7 @@ class TaskRunner:
                 if batch.gone:
                     self._tasks.add_gone(task_id, number, batch.gone)
                 await begin(batch)
-        self._write(replace(self.get(task_id), cursor=Cursor(number + 1)), ())
+        self._write(replace(self._known(task_id), cursor=Cursor(number + 1)), ())
 
     def _write(self, task: Task, failures: list[Failure] | tuple[()]) -> None:
         self._tasks.update(replace(task, updated_ns=self._shared.now_ns()), failures)
@@ -280,7 +300,7 @@ class TaskRunner:
 
     async def _end(self, task_id: str, failure: str) -> None:
         """Write the report, and then the end: who sees that it ended finds the report."""
-        task = self.get(task_id)
+        task = self._known(task_id)
         await self._shared.front.told()  # who looks at the files then is shown them as they are
         try:
             file = write_report(self._shared, task, self._tasks.failures(task_id))
@@ -289,7 +309,7 @@ class TaskRunner:
         except FsxSyncError as error:
             tell_of_failure(self._shared, task, error)
             failure = failure or f"the completion report could not be written: {error}"
-        task = self.get(task_id)  # somebody may have cancelled it meanwhile
+        task = self._known(task_id)  # somebody may have cancelled it meanwhile
         if task.counts.failed and not failure:
             failure = f"{task.counts.failed} of {task.counts.succeeded + task.counts.failed} files failed"
         self._tasks.forget_gone(task_id)

@@ -119,6 +119,9 @@ class Watermark:
         """Files that the last walk left because they were open: once one of them is not, another walk may find more."""
         self._freed_at = 0.0
         """When somebody who met a full disk was last helped."""
+        self._refused_with: int | None = None
+        """Free bytes when somebody who met a full disk could not be helped; None: there was nobody, or things are
+        better since."""
         self._is_said = False
         self._slowing = Slowing(served, self._is_high, self._is_in_motion)
         self._failing_since = 0.0
@@ -148,6 +151,21 @@ class Watermark:
         """See `Shared.is_tight`."""
         disk = self._statvfs()
         return disk.f_bfree * disk.f_frsize < self._least_free(disk)
+
+    def is_stuck(self) -> bool:
+        """Somebody met a full disk, nothing could be released, and there is no more room since."""
+        if self._refused_with is not None and self._left()[0] > self._refused_with + self._room():
+            self._refused_with = None
+        return self._refused_with is not None
+
+    def _refuse(self) -> None:
+        """Who wants more than a disk that is nearly empty has does not find it full."""
+        free = self._left()[0]
+        self._refused_with = free if free < self._disk()[1] // TIGHT_SHARE else None
+
+    def _room(self) -> int:
+        """What is made at once."""
+        return min(ROOM, self._disk()[1] // ROOM_SHARE)
 
     def least_free(self) -> int:
         """See `Shared.least_free`."""
@@ -182,15 +200,20 @@ class Watermark:
         return used > high - margin // 2
 
     async def make_room_ahead(self) -> None:
-        """While there is little room, make some for those who write past us, for ever."""
+        """While there is little room, make some for those who write past us, for ever; also where somebody was
+        refused, once something can be released."""
         failures = 0
         while not self._shared.eager:
             await trio.sleep(LOOK_S)
-            if not self._has_little() or not self._shared.writers:
+            is_stuck = self.is_stuck()
+            if not is_stuck and not (self._has_little() and self._shared.writers):
                 continue
             began = trio.current_time()
             async with self._turn:
-                freed = await self._release_until(lambda: self._left()[1] - self._left()[0])
+                if is_stuck:
+                    freed = await self._release_some_room()
+                else:
+                    freed = await self._release_until(lambda: self._left()[1] - self._left()[0])
             failures = 0 if freed else failures + 1
             if not freed:
                 await trio.sleep(pause_after(failures, trio.current_time() - began))
@@ -231,6 +254,7 @@ class Watermark:
     async def make_room(self, since: float) -> bool:
         """Somebody who began at ``since`` met a full disk. True: there is some room now, and he may try again."""
         if self._shared.eager:
+            self._refuse()
             return False  # nobody could load again what was released
         async with self._turn:
             if self._freed_at > since:
@@ -245,11 +269,12 @@ class Watermark:
                     self._freed_at = trio.current_time()
                     return True
             self._nothing_until = trio.current_time() + NOTHING_S
+            self._refuse()
             return False
 
     async def _release_some_room(self) -> bool:
         used, total = self._disk()
-        room, kept = min(ROOM, total // ROOM_SHARE), kept_free(total)
+        room, kept = self._room(), kept_free(total)
 
         def needed() -> int:
             disk = self._statvfs()
@@ -258,7 +283,10 @@ class Watermark:
 
         await self._of_reserve(self._reserve.lend)
         try:
-            return await self._release_until(needed)
+            has_freed = await self._release_until(needed)
+            if has_freed:
+                self._refused_with = None
+            return has_freed
         finally:
             with trio.CancelScope(shield=True):
                 await self._of_reserve(self._reserve.take)
@@ -366,7 +394,6 @@ class Watermark:
             return
         self._is_said = True
         self._shared.eventlog.emit(
-            level="WARN",
             code="NoDiskSpace",
             flow="daemon",
             association="",

@@ -106,6 +106,8 @@ _AS_EVENT: Mapping[tuple[str, str], str] = {
     ("import", "S3ObjectPathNotPosixCompliant"): "S3ImportObjectPathNotPosixCompliant",
     ("import", "S3ObjectTypeMismatch"): "S3ImportObjectTypeMismatch",
     ("export", "S3AccessDenied"): "S3ExportAccessDenied",
+    ("export", "S3Error"): "S3ExportInternalError",
+    ("export", "S3ObjectNotFound"): "S3ExportInternalError",
     ("export", "FileSizeTooLarge"): "S3ExportFileSizeTooLarge",
     ("export", "PathSizeTooLong"): "S3ExportPathSizeTooLong",
     ("export", "ResourceBusy"): "S3ExportResourceBusy",

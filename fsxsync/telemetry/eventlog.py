@@ -38,8 +38,8 @@ _NAMES = ("time_ns", "level", "code", "flow", "association", "path", "key", "mes
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """``path`` is from the file system's root and ``key`` the whole object key, both escaped for a
-    terminal."""
+    """``path`` is from the file system's root and ``key`` the whole object key, both as they are: whoever shows them
+    on a terminal escapes them. Bytes that are no UTF-8 stand in ``path`` as os.fsdecode gives them."""
 
     time_ns: int
     level: str
@@ -86,15 +86,17 @@ class EventLog:
         message: str,
         level: Level | str | None = None,
         association: str = "",
-        path: str = "",
+        path: str | bytes = "",
         key: str = "",
     ) -> None:
         """Tell one event; a completion report's code becomes the event log's. ``level`` None takes that of the
-        code."""
+        code; a ``path`` of bytes is below the file system's root."""
         code = as_event(code, flow)
         if level is None:
             level = CODES[code].level if code in CODES else "ERROR"
-        told = (level, code, flow, association, escape(path), escape(key), _cut(escape(redact(message))))
+        if isinstance(path, bytes):
+            path = "/" + path.decode("utf-8", "surrogateescape")
+        told = (level, code, flow, association, path, key, _cut(escape(redact(message))))
         try:
             if self._unsaid:
                 self._write("WARN", "EventsDropped", "daemon", "", "", "", f"{self._unsaid} events were dropped")

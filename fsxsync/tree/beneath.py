@@ -73,7 +73,7 @@ def check_path(path: bytes) -> None:
         PathEscapes: absolute, a ``.`` or ``..`` component, a NUL.
     """
     if path.startswith(b"/") or b"\0" in path or (b"." in path and not _DOTS.isdisjoint(path.split(b"/"))):
-        raise PathEscapes(f"the path {path!r}", "it is no path below the tree's root")
+        raise PathEscapes(f"the path {shown(path)}", "it is no path below the tree's root")
 
 
 def check_paths(paths: Collection[bytes]) -> None:
@@ -97,7 +97,7 @@ def split(path: bytes) -> tuple[bytes, bytes]:
     check_path(path)
     parent, _, name = path.rpartition(b"/")
     if not name:
-        raise PathEscapes(f"the path {path!r}", "it has no name at its end")
+        raise PathEscapes(f"the path {shown(path)}", "it has no name at its end")
     return parent, name
 
 

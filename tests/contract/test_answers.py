@@ -58,6 +58,7 @@ def refused(code: str, status: int, message: str = "") -> boto.ClientError:
         ("ObjectParentIsFile", 409, errors.TypeClash),
         ("KeyTooLongError", 400, errors.KeyRefused),
         ("XMinioInvalidObjectName", 400, errors.KeyRefused),
+        ("EntityTooLarge", 400, errors.ObjectTooLarge),
         ("SomethingNew", 400, errors.KeyRefused),
         ("SomethingNew", 418, errors.RepositoryError),
     ],

@@ -304,7 +304,10 @@ def test_an_object_in_parts_is_compared_too(fsx: Instance, linked: Path, s3: Any
 
 
 def test_paths_that_are_no_paths(fsx: Instance, linked: Path) -> None:
-    for path, why in ((linked / "nothing", "no such file"), (Path("/etc"), "does not lie in")):
+    for path, why in (
+        (linked / "nothing", f"fsxsync: {linked}/nothing: no such file or directory; check the name"),
+        (Path("/etc"), "does not lie in"),
+    ):
         done = fsx.run("check", path)
         assert (done.code, done.out) == (2, "")
         assert why in done.err

@@ -210,6 +210,25 @@ def test_a_directory_grown_there_and_made_a_file_here(fsx: Instance, moto: MotoS
     assert conflicts(fsx) == [("x/more", "clash")]
 
 
+def test_a_file_in_the_way_of_an_object_is_told_whose_conflict_it_is_in(linked: Instance, s3: Any, bucket: str) -> None:
+    file = linked.directory / "d/a x"
+    file.write_bytes(b"a file")
+    linked.settle()
+    s3.put_object(Bucket=bucket, Key="a x/inner", Body=b"below")
+    linked.settle()
+
+    told = linked.ok("why", "--json", file).json
+    assert "in the repository there is /d/a x/inner" in told["why"][0]
+    assert f"conflicts resolve {file}/inner --keep" in told["advice"][0]
+    refused = linked.run("conflicts", "resolve", file, "--keep", "local")
+    assert refused.code == 2
+    assert "it is part of the conflict of /d/a x/inner" in refused.err
+    linked.ok("conflicts", "resolve", file / "inner", "--keep", "local")
+    linked.settle()
+    assert conflicts(linked) == []
+    assert "Both sides agree" in linked.ok("why", file).out
+
+
 def test_a_clash_stays_reported_as_long_as_it_is_one(linked: Instance, s3: Any, bucket: str) -> None:
     """Whatever else is done to the file, and whoever looks without asking for the marker."""
     with_marker, below = linked.directory / "d/x", linked.directory / "d/y"
@@ -231,11 +250,13 @@ def test_a_clash_stays_reported_as_long_as_it_is_one(linked: Instance, s3: Any, 
     linked.settle()
     assert conflicts(linked) == said
     assert linked.status()["associations"][0]["errors"] == 2
+    assert linked.run("status").code == 1
     s3.delete_object(Bucket=bucket, Key="x/")
     s3.delete_object(Bucket=bucket, Key="y/below")
     linked.settle()
     assert conflicts(linked) == []
     assert linked.status()["associations"][0]["errors"] == 0
+    assert linked.run("status").code == 0
 
 
 def test_a_clash_ends_when_the_files_object_goes(file_here: Instance, s3: Any, bucket: str) -> None:

@@ -456,6 +456,7 @@ def test_what_can_be_read_by_its_version_is_not_lost(fsx: Instance, moto: MotoSe
         (d / "purged").read_bytes()
     eventually(lambda: "lost_from_hsm" in fsx.state(d / "purged")["flags"])
     assert fsx.status()["associations"][0]["lost"] == 1
+    assert "/d: 1 lost files" in " ".join(fsx.status()["needs_person"])
     s3.delete_object(Bucket=versioned, Key="hidden", VersionId=versions["hidden"])
     fsx.settle()
     assert "lost_from_hsm" not in fsx.state(d / "hidden")["flags"]  # its data is here

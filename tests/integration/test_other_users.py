@@ -72,6 +72,9 @@ def test_users_of_a_shared_mount_release_and_restore_what_they_own(
         ):
             refused = ask(user, made, *arguments)
             assert (refused.code, "neither root nor the user who runs the daemon" in refused.err) == (1, True), refused
+        for arguments in (["state", str(d / "mine")], ["why", str(d / "mine")], ["wait", str(d)], ["diff"], ["check"]):
+            refused = ask(user, made, *arguments)
+            assert refused.err.startswith(f"fsxsync: {arguments[0].capitalize()} is refused: you are neither"), refused
         assert stubs() == []
         assert os.stat(made.state_dir).st_mode & 0o777 == 0o700
 

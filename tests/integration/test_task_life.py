@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import threading
 import time
 from pathlib import Path
@@ -126,7 +127,10 @@ def test_the_report_lies_in_the_repository_and_here(fsx: Instance, moto: MotoSer
         b'"d/a ""quote""",failed,OperationNotPermitted\r\n'
         b"d/plain,failed,OperationNotPermitted\r\n"
     )
-    assert (fsx.state_dir / "reports" / done.json["id"] / "failures.csv").read_bytes() == told
+    report = fsx.state_dir / "reports" / done.json["id"] / "failures.csv"
+    assert report.read_bytes() == told
+    modes = [stat.S_IMODE(place.stat().st_mode) for place in (report.parents[1], report.parent, report)]
+    assert modes == [0o700, 0o700, 0o600]  # names of files are nobody else's business
     elsewhere = fsx.run("release", "--report", f"s3://{bucket}/q", place)
     assert (elsewhere.code, "it lies in no linked repository" in elsewhere.err) == (2, True)
     assert len(fsx.ok("tasks", "--json").json) == 1
@@ -191,6 +195,44 @@ def test_a_cancelled_task_finishes_what_is_in_flight_and_begins_nothing_more(
         ended = fsx.run("task", "cancel", task)
         assert (ended.code, "it is CANCELED" in ended.err) == (1, True)
         assert fsx.run("task", "cancel", "task-00000000000000000").code == 1
+
+
+def test_the_counters_of_a_restore_move_while_it_goes_on(
+    tmp_path: Path, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    """A batch of it is thousands of files: who looked at them saw nothing until the end."""
+    for number in range(200):
+        s3.put_object(Bucket=bucket, Key=f"f{number:03d}", Body=bytes([number]) * 1000)
+    s3.put_object(Bucket=bucket, Key="large", Body=b"x" * (1 << 20))
+    go_on = threading.Event()
+
+    def hold(request: Request) -> Answer | None:
+        is_first = request.path == f"/{bucket}/f000"  # one of 64 that are loaded together
+        is_rest = request.range is not None and request.range[0] == 7 << 17  # of the large one
+        if request.method == "GET" and (is_first or is_rest):
+            go_on.wait(60)
+        return None
+
+    with Proxy(moto.url) as proxy, instance(tmp_path, FSXSYNC_CHUNK_SIZE="128 KiB") as fsx:
+        fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url, "--poll", "0")
+        fsx.settle()
+        proxy.rule = hold
+        task = fsx.ok("restore", "--no-wait", fsx.directory / "d").out.strip()
+
+        def shown() -> dict[str, Any]:
+            told: dict[str, Any] = fsx.ok("task", "show", task, "--json").json
+            assert told["lifecycle"] == "EXECUTING"
+            return told
+
+        eventually(lambda: shown()["bytes"] == 136_000 + (7 << 17), 60)
+        now = shown()
+        assert now["succeeded"] == 136
+        [listed] = [one for one in fsx.ok("tasks", "--json").json if one["id"] == task]
+        assert listed["succeeded"] >= now["succeeded"]
+        go_on.set()
+        eventually(lambda: fsx.ok("task", "show", task, "--json").json["lifecycle"] == "SUCCEEDED", 60)
+        done = fsx.ok("task", "show", task, "--json").json
+        assert (done["succeeded"], done["total"], done["bytes"]) == (201, 201, 200_000 + (1 << 20))
 
 
 def test_fsx_clients_make_and_watch_tasks(tmp_path: Path, moto: MotoServer, s3: Any, bucket: str) -> None:

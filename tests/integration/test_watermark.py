@@ -119,6 +119,27 @@ def test_who_meets_a_full_disk_gets_room_if_anything_can_be_released(
         eventually(lambda: readable(d / "three", large))
 
 
+def test_a_full_disk_where_nothing_can_be_released_needs_a_person(
+    small_disk: Path, moto: MotoServer, bucket: str
+) -> None:
+    with instance(small_disk) as made:
+        made.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")
+        d = made.directory / "d"
+        made.ok("state", "--set", "norelease", d)
+        written = 0
+        with suppress(OSError):
+            for written in range(DISK // MIB):
+                (d / f"f{written}").write_bytes(os.urandom(MIB))
+        assert written > 50
+
+        status = made.run("status")
+        assert status.code == 1
+        assert "the disk is full and nothing can be released" in status.out
+
+        made.ok("state", "--clear", "norelease", d)  # room is made by itself then, though nobody asks again
+        eventually(lambda: made.run("status").code == 0, 60)
+
+
 def test_a_disk_without_a_free_block_does_not_stop_the_daemon(
     small_disk: Path, moto: MotoServer, s3: Any, bucket: str
 ) -> None:

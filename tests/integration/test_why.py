@@ -53,6 +53,8 @@ def test_each_state_is_explained(  # noqa: PLR0915  one daemon for all of them
     told = why(fsx, directory / "lost")
     assert told["state"].startswith("a lost file")
     assert "put the object back" in told["advice"][0]
+    assert "being loaded" not in " ".join(told["why"])
+    assert told["next"] == "nothing until its object is back"
 
     # what the policy holds back, on both sides, and a conflict
     fsx.ok("association", "update", "/d", "--export", "none")
@@ -80,6 +82,12 @@ def test_each_state_is_explained(  # noqa: PLR0915  one daemon for all of them
     fsx.settle()
     fsx.ok("state", "--set", "noarchive", directory / "synced")
     assert "noarchive" in why(fsx, directory / "synced")["why"][0]
+    (directory / "synced").write_bytes(b"kept here")
+    fsx.settle()
+    told = why(fsx, directory / "synced")
+    assert "noarchive is set" in " ".join(told["why"])
+    assert "another name" not in " ".join(told["advice"])
+    assert told["next"] == "nothing: it is not exported"
 
     text = fsx.ok("why", directory / "lost").out
     assert text.startswith(f"path    {directory}/lost\nis      a lost file")

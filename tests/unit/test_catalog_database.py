@@ -17,7 +17,18 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database, Migrations
 
-from fsxsync.catalog import associations, brief, changelog, conflicts, files, migrations, numbers, problems, uploads
+from fsxsync.catalog import (
+    associations,
+    brief,
+    changelog,
+    conflicts,
+    files,
+    migrations,
+    numbers,
+    problems,
+    refused_keys,
+    uploads,
+)
 from fsxsync.catalog.changelog import Hint
 from fsxsync.catalog.database import APPLICATION_ID, Catalog
 from fsxsync.errors import CatalogCorrupt, CatalogError, NoSpace
@@ -340,7 +351,7 @@ SMALL = {
 def statements() -> list[tuple[str, str]]:
     """Every statement that can meet a million rows: all that are constants of these rooms."""
     found: list[tuple[str, str]] = []
-    for module in (files, brief, changelog, conflicts, problems, uploads, associations, numbers):
+    for module in (files, brief, changelog, conflicts, problems, uploads, associations, numbers, refused_keys):
         for name, value in vars(module).items():
             if isinstance(value, str) and value.lstrip().startswith(("SELECT ", "UPDATE ", "DELETE ")):
                 found.append((f"{module.__name__.rpartition('.')[2]}.{name}", value))
@@ -378,6 +389,8 @@ def test_a_statement_seeks_and_neither_scans_nor_sorts(catalog: Catalog, name: s
         (changelog._BY_INODE, "changelog_ino"),
         (problems._COUNT_KIND, "problems_kind"),
         (conflicts._DELETE_COPY, "conflicts_kept"),
+        (refused_keys._SEE, "PRIMARY KEY (association=? AND key=?)"),
+        (refused_keys._FORGET_UNSEEN, "refused_keys_seen"),
         (conflicts._BELOW, "PRIMARY KEY (association=? AND path>? AND path<?)"),
         (uploads._TO_KEY, "uploads_key"),
         (uploads._PARTS, "PRIMARY KEY (upload=?)"),

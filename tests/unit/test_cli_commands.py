@@ -24,6 +24,7 @@ from fsxsync.errors import AccessDenied, ConflictMoved
 from fsxsync.model.finding import Finding, Rule, Tally
 from fsxsync.model.open_conflict import Conflict, ConflictKind, Keep, LocalVersion, RemoteVersion
 from fsxsync.ports import PendingItem
+from fsxsync.telemetry.eventlog import EventLog
 
 ROW_KEYS = {
     "id", "path", "repository", "state", "import", "export", "pending", "oldest_pending_s", "conflicts", "errors",
@@ -322,7 +323,10 @@ def test_one_missing_file_fails_the_command_but_not_the_others(
 
     assert code == 1
     assert len(json.loads(out)) == 2
-    assert err == "fsxsync: /b: no such file or directory\n"
+    assert err == (
+        f"fsxsync: {daemon.mount}/b: no such file or directory; "
+        "check the name; what only the repository has comes with 'fsxsync import'\n"
+    )
 
 
 def test_names_that_are_no_text_survive(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
@@ -712,6 +716,35 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(daemon: Daemon) 
     assert running.returncode == 141
 
 
+@pytest.mark.parametrize("words", ["state -r {mount}", "state -r --json {mount}", "status", "--help"])
+@pytest.mark.parametrize("count", [1, 20_000])
+@pytest.mark.parametrize("env", [{}, {"PYTHONUNBUFFERED": "1"}], ids=str)
+def test_output_that_can_not_be_written_is_said_in_a_line(
+    daemon: Daemon, words: str, count: int, env: dict[str, str]
+) -> None:
+    daemon.admin.states = {b"": [file_state(f"f{number}") for number in range(count)]}
+    program = "from fsxsync.cli.main import main; main()"
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", program, "--state-dir", daemon.state_dir, *words.format(mount=daemon.mount).split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | env,
+            check=False,
+            timeout=30,
+        )
+
+    assert done.stderr.decode().startswith("fsxsync: the output can't be written: No space left on device; ")
+    assert done.stderr.count(b"\n") == 1
+    assert done.returncode == 1
+
+
+def test_a_closed_output_is_no_failure(daemon: Daemon) -> None:
+    program = f"exec {sys.executable} -c 'from fsxsync.cli.main import main; main()' --state-dir \"$1\" status >&-"
+    done = subprocess.run(["sh", "-c", program, "sh", daemon.state_dir], capture_output=True, check=False, timeout=30)  # noqa: S603, S607
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_ctrl_c_ends_the_command_and_the_daemon_lives(daemon: Daemon) -> None:
     daemon.admin.gate = trio.Event()
     program = (
@@ -733,3 +766,31 @@ def test_ctrl_c_ends_the_command_and_the_daemon_lives(daemon: Daemon) -> None:
     daemon.admin.gate = None
     assert (out, err, running.returncode) == (b"", b"", 130)
     assert daemon.run("status") == 0
+
+
+@pytest.mark.parametrize("word", ["nope", "dra-00000000000000099", "/nowhere"])
+def test_events_of_an_unknown_association_are_refused_as_by_other_commands(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    daemon.run("associate", "s3://bucket/p/", "/d")
+    capsys.readouterr()
+
+    refused = daemon.run("association", "show", word), complaint(capsys)
+    assert daemon.run("events", "--association", word) == refused[0] != 0
+    assert complaint(capsys) == refused[1]
+
+
+def test_events_of_an_association_by_its_id_and_by_both_of_its_paths(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.run("associate", "s3://bucket/p/", "/d")
+    one = capsys.readouterr().out.strip()
+    gone = "dra-00000000000000099"  # deleted meanwhile: the log still tells of it
+    log = EventLog(daemon.state_dir / "events.jsonl", max_bytes=1 << 20, keep=1)
+    for association in (one, gone):
+        log.emit(code="Conflict", flow="import", message="m", association=association)
+    log.close()
+
+    for word in (one, "/d", str(daemon.mount / "d"), f"{daemon.mount}/d/", gone):
+        assert daemon.run("events", "--json", "--association", word) == 0
+        assert [event["association"] for event in told(capsys)] == [gone if word == gone else one]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fsxsync.cli.events import events_of_path
 from fsxsync.cli.main import run
 from fsxsync.telemetry.eventlog import EventLog
 
@@ -36,6 +38,32 @@ def test_events_are_told_in_lines(eventlog: EventLog, tmp_path: Path, capsys: py
     )
 
 
+def test_a_script_gets_names_as_they_are_and_a_terminal_gets_them_escaped(
+    eventlog: EventLog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [b"new\nline", b"new\\x0aline", b"\xff\x1b[31m"]
+    for name in names:
+        eventlog.emit(code="Conflict", flow="import", message="m", path=name, key="k\x1b[31m")
+
+    run(["--state-dir", str(tmp_path), "events", "--json"])
+    told = json.loads(capsys.readouterr().out)
+
+    assert [os.fsencode(event["path"]) for event in told] == [b"/" + name for name in names]
+    assert {event["key"] for event in told} == {"k\x1b[31m"}
+    run(["--state-dir", str(tmp_path), "events"])
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[-2] for line in shown] == ["/new\\x0aline", "/new\\x0aline", "/\\xff\\x1b[31m"]
+
+
+def test_events_of_a_path_are_found_also_where_an_older_version_wrote_them_escaped(
+    eventlog: EventLog, tmp_path: Path
+) -> None:
+    eventlog.emit(code="Conflict", flow="import", message="old", path="/a\\x0a\\xff")
+    eventlog.emit(code="Conflict", flow="import", message="new", path=b"a\n\xff")
+
+    assert [event["message"] for event in events_of_path(tmp_path, "/a\n\udcff", 5)] == ["old", "new"]
+
+
 def test_events_as_one_document_over_rotated_files(
     eventlog: EventLog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,6 +88,19 @@ def test_events_of_a_level_and_of_an_association(
     run(["--state-dir", str(tmp_path), "events", "--json", "--level", "WARN", "--association", "dra-2"])
 
     assert [event["message"] for event in json.loads(capsys.readouterr().out)] == ["WARN dra-2", "ERROR dra-2"]
+
+
+def test_of_an_association_that_nobody_knows_the_log_tells_without_a_daemon(
+    eventlog: EventLog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emit(eventlog, "m")
+
+    assert run(["--state-dir", str(tmp_path), "events", "--association", "dra-00000000000000001"]) == 0
+    assert run(["--state-dir", str(tmp_path), "events", "--association", "nope"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "'nope' is no association" in err
+    assert run(["--state-dir", str(tmp_path), "events", "--association", "/d"]) == 3
 
 
 def test_a_line_that_is_missing_for_good_does_not_stop_the_reader(

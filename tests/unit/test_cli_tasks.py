@@ -14,8 +14,10 @@ import pytest
 from support.commanded import Daemon
 
 from fsxsync.cli.progress import progress
+from fsxsync.errors import BadInput
 from fsxsync.model.task import Counts, Failure, Order, TaskType
 from fsxsync.ports import Planned
+from fsxsync.telemetry.log import escape
 
 TASK = "task-00000000000000001"
 
@@ -97,6 +99,18 @@ def test_json_is_one_document(daemon: Daemon, capsys: pytest.CaptureFixture[str]
     assert (told["id"], told["lifecycle"]) == (TASK, "SUCCEEDED")
 
 
+def test_json_has_what_failed_as_task_show_has_it(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    failures = [Failure(b"d/f%03d" % number, "ResourceBusy", "it is open") for number in range(120)]
+    ending = ends(daemon, Counts(120, 0, 120), *failures)
+    assert daemon.run("release", "--json", f"{daemon.mount}/d") == 1
+    ending.join()
+
+    told = json.loads(capsys.readouterr().out)
+    assert [row["path"] for row in told["failures"]] == [f"d/f{number:03}" for number in range(100)]
+    assert daemon.run("task", "show", "--json", TASK) == 0
+    assert told == json.loads(capsys.readouterr().out)
+
+
 def test_a_dry_run_begins_nothing(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     daemon.admin.tasks.planned = [
         Planned(b"d/a", "release", 1024),
@@ -149,13 +163,42 @@ def test_tasks_are_listed_shown_and_cancelled(daemon: Daemon, capsys: pytest.Cap
     assert daemon.run("task", "show", "task-0000000000000dead") == 1
 
 
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_a_path_that_is_nowhere_is_told_as_it_was_typed(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dry_run: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(daemon.mount)
+    daemon.admin.tasks.refusal = BadInput("/d/nope", "no such file or directory")
+    assert daemon.run("release", *dry_run, "d/nope") == 2
+    assert capsys.readouterr().err.startswith("fsxsync: d/nope: no such file or directory; check the name")
+
+
+@pytest.mark.parametrize("word", ["foo", "7", "task-0000000000000dead", "x" * 500, "\x1b[2J"])
+@pytest.mark.parametrize("command", ["show", "cancel"])
+def test_a_task_that_there_is_not(daemon: Daemon, capsys: pytest.CaptureFixture[str], word: str, command: str) -> None:
+    assert daemon.run("task", command, word) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"fsxsync: task {escape(word)}: there is none of that id; 'fsxsync tasks' lists what there is"
+    )
+
+
+def test_a_name_breaks_no_line(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.run("release", "--no-wait", f"{daemon.mount}/d/a\nb")
+    daemon.admin.tasks.end(TASK, Counts(1, 0, 1), Failure(b"d/a\nb", "ResourceBusy", "it is open"))
+    capsys.readouterr()
+
+    assert daemon.run("task", "show", TASK) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert sum("d/a\\x0ab" in line for line in shown) == 2
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("release",),
         ("release", "/elsewhere"),
         ("release", "--idle-for", "soon", "."),
-        ("task", "show", "7"),
         ("restore", "--deletes", "."),
     ],
 )

@@ -61,11 +61,22 @@ def test_an_event_is_one_line_of_json(events: EventLog, file: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_names_cannot_steer_a_terminal_nor_signatures_leak(events: EventLog) -> None:
-    emit(events, "GET https://h/k?X-Amz-Signature=c0ffee&x=1 failed", path="/a\x1b[2J\n\u202eb\udcff ä")
+def test_names_are_kept_as_they_are_on_a_line_that_steers_no_terminal(events: EventLog, file: Path) -> None:
+    name = "a\x1b[2J\n\\x0a\u202eb\udcff ä"
+    events.emit(code="Conflict", flow="import", message="m", path=os.fsencode(name), key="k\x1b\ud800")
 
     ((event,), _) = events.read()
-    assert event.path == "/a\\x1b[2J\\x0a\\u202eb\\xff ä"
+    assert (event.path, event.key) == (f"/{name}", "k\x1b\ud800")
+    (line,) = file.read_text().splitlines()
+    assert line.isascii()
+    assert line.isprintable()
+
+
+def test_messages_cannot_steer_a_terminal_nor_signatures_leak(events: EventLog) -> None:
+    emit(events, "GET https://h/k\x1b[2J?X-Amz-Signature=c0ffee&x=1 failed")
+
+    ((event,), _) = events.read()
+    assert "k\\x1b[2J" in event.message
     assert "c0ffee" not in event.message
     assert "x=1" in event.message
 
@@ -249,7 +260,12 @@ async def test_a_follower_is_woken(events: EventLog, autojump_clock: trio.testin
 
 
 def test_every_code_of_fsx_is_known() -> None:
-    # FSX-FACTS §5.3, second column.
+    # FSX-FACTS §5.3, second column; all but these are errors.
+    warnings = {
+        "S3ImportUnsupportedTierWarning",
+        "S3ExportLocalObjectReleaseWithoutS3Source",
+        "S3ExportLocalObjectNotMatchDra",
+    }
     documented = [
         "S3ImportListObjectError",
         "S3ImportUnsupportedTierWarning",
@@ -277,5 +293,7 @@ def test_every_code_of_fsx_is_known() -> None:
     ]
 
     assert [code for code in documented if code not in CODES] == []
+    assert {code for code in documented if CODES[code].level != "ERROR"} == warnings
+    assert {CODES[code].level for code in warnings} == {"WARN"}
     assert type_of("S3ImportListObjectError") == "List objects failure"
     assert type_of("Unheard") == "Unheard"

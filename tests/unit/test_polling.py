@@ -29,8 +29,7 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def poller() -> Poller:
     served: Any = SimpleNamespace(association=SimpleNamespace(poll_s=0))
-    intake: Any = None
-    return Poller(served, intake, on_listed=lambda: None)
+    return Poller(served, on_listed=lambda: None)
 
 
 async def test_each_who_asks_for_a_close_listing_gets_one_that_began_after(

@@ -15,10 +15,10 @@ from support.hydrating import MTIME_NS, Daemon, World, is_stub
 from fsxsync import _core
 from fsxsync.catalog.changelog import Entry, Hint
 from fsxsync.catalog.files import Files
-from fsxsync.errors import AccessDenied, LocalChanged, RepositoryError
+from fsxsync.errors import AccessDenied, EndpointUnreachable, LocalChanged, RepositoryError
 from fsxsync.model.identity import Base, base_of
 from fsxsync.model.release import Refusal
-from fsxsync.model.task import Order, Task, TaskType
+from fsxsync.model.task import Order, Task, TaskType, report_code
 from fsxsync.sync import releaser
 from fsxsync.sync.acting import Next
 from fsxsync.sync.look import look
@@ -332,14 +332,37 @@ async def test_a_store_that_can_not_be_asked_is_told_as_such(world: World, monke
     """Of several requests at once: one error, and not a group of them, which nobody would take for expected."""
 
     async def refuse(_: str) -> None:
-        raise AccessDenied("HEAD", "403")
+        raise EndpointUnreachable("HEAD", "nobody answers")
 
     for name in ("f", "g"):
         await synced(world, name)
     monkeypatch.setattr(world.store, "head", refuse)
     async with world.daemon() as daemon:
-        with pytest.raises(AccessDenied):
+        with pytest.raises(EndpointUnreachable):
             await release(daemon.served, [candidate(world, "f"), candidate(world, "g")])
+
+
+@pytest.mark.parametrize("error", [AccessDenied("HEAD", "403"), RepositoryError("HEAD", "500")])
+async def test_an_object_that_can_not_be_looked_at_keeps_its_own_file_only(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: RepositoryError
+) -> None:
+    for name in ("f", "g", "changed"):
+        await synced(world, name)
+    (world.base / "tree/changed").write_bytes(b"by somebody")
+    ask = world.store.head
+
+    async def refuse_one(key: str) -> Any:
+        if key == "f":
+            raise error
+        return await ask(key)
+
+    monkeypatch.setattr(world.store, "head", refuse_one)
+    async with world.daemon() as daemon:
+        outcomes = await release(daemon.served, [candidate(world, name) for name in ("changed", "f", "g")])
+    told = {path: outcome and outcome.code for path, outcome in outcomes.items()}
+    expected = "S3AccessDenied" if isinstance(error, AccessDenied) else report_code(error.code)
+    assert told == {b"changed": "OperationNotPermitted", b"f": expected, b"g": None}
+    assert (outcomes[b"f"] or Refusal("", "")).why == str(error)
 
 
 async def test_a_file_that_another_user_replaced_in_the_bucket_stays(world: World) -> None:

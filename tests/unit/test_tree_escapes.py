@@ -363,7 +363,7 @@ ASKS_BY_PATH = frozenset(
 )
 NAMED = {
     "sync/statusing.py": {"statvfs(shared.tree.root)"},
-    "sync/task_report.py": {"open(file)"},  # reports are in the state directory
+    "sync/task_report.py": {"open(file)", "open(path)"},  # reports are in the state directory
     "mount/connection.py": {"open('/dev/fuse')"},
     "mount/metadata.py": {"chmod(name)", "chown(name)"},  # of /proc/self/fd
     "mount/mountpoint.py": {"open('/dev/fuse')", "listdir(here)", "statvfs(mountpoint)"},

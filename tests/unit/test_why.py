@@ -78,6 +78,21 @@ SYNCED = Evidence(
         (replace(SYNCED, in_conflict=True, kept_as="/d/a.conflict"), "", "kept as /d/a.conflict", "resolve PATH", ""),
         (replace(SYNCED, in_conflict=True), "", "in conflict", "resolve PATH", ""),
         (replace(SYNCED, is_copy_of="/d/b"), "", "both sides of /d/b", "resolve PATH", ""),
+        (
+            replace(SYNCED, in_the_way_of=("/d/a/below",)),
+            "",
+            "no directory, and in the repository there is /d/a/below",
+            "resolve PATH/below --keep",
+            "",
+        ),
+        (
+            replace(SYNCED, noarchive=True, problems=(("not-exportable", "noarchive"),), verdict="EXPORT"),
+            "",
+            "noarchive is set",
+            "--clear noarchive",
+            "nothing: it is not exported",
+        ),
+        (replace(SYNCED, not_exportable="a FIFO", verdict="EXPORT"), "", "", "", "nothing: it is not exported"),
         (replace(SYNCED, not_exportable="a FIFO"), "", "can't be exported: a FIFO", "another name", ""),
         (replace(SYNCED, local=None, verdict="EXPORT_DELETE"), "gone here", "", "", "delete the object"),
         (replace(SYNCED, local=None, base=None, verdict="IMPORT"), "an object without a file", "", "", "take the path"),
@@ -86,7 +101,7 @@ SYNCED = Evidence(
             "a lost file",
             "object is gone",
             "put the object back",
-            "lost",
+            "until its object is back",
         ),
     ],
 )
@@ -95,6 +110,17 @@ def test_a_state_in_words(seen: Evidence, is_: str, why: str, advice: str, next_
     assert why in " ".join(said.text for said in explain(seen))
     assert advice in " ".join(said.advice for said in explain(seen))
     assert next_ in next_step(seen)
+
+
+def test_a_file_that_noarchive_keeps_here_wants_no_other_name() -> None:
+    said = explain(replace(SYNCED, noarchive=True, problems=(("not-exportable", "noarchive"),), verdict="EXPORT"))
+    assert [one.advice for one in said] == ["'fsxsync state --clear noarchive PATH'"]
+
+
+def test_nothing_is_loaded_of_a_lost_file() -> None:
+    lost = replace(SYNCED, local=STUB, remote=None, problems=(("lost", "m"),), is_loading=True)
+    assert "being loaded" not in " ".join(said.text for said in explain(lost))
+    assert next_step(lost) == "nothing until its object is back"
 
 
 @pytest.mark.parametrize("kind", sorted(_PROBLEMS))
