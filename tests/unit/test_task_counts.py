@@ -71,7 +71,8 @@ async def test_a_reconcile_counts_what_both_sides_have_once(world: World) -> Non
         (world.tree.root / "d" / name).write_bytes(b"data")
     async with running(world) as (_, runner):
         assert counts(await ended(runner, TaskType.RECONCILE)) == (7, 0, 7)
-        assert counts(await ended(runner, TaskType.RECONCILE)) == (7, 0, 7)
+        assert counts(await ended(runner, TaskType.RECONCILE, paths=("d",))) == (7, 0, 7)
+        assert counts(await ended(runner, TaskType.RECONCILE, paths=("d/both", "d/gone-here"))) == (2, 0, 2)
 
         for name in ("edited-here", "edited-and-gone", "new-here"):
             (world.tree.root / "d" / name).write_bytes(b"edited here")
