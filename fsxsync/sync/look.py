@@ -251,7 +251,8 @@ async def _settle(  # noqa: C901
         raise
     if hinted and outcome.next is Next.DONE:
         await _refuse_other_form(served, path, local, is_new=base is None, is_clash=is_clash)
-    other_form = other_form or (is_clash and base is not None and local is None)
+    # The row told which form of the name was asked for. A hint may have been about the other one.
+    other_form = other_form or ((is_clash or hinted) and base is not None and local is None)
     if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
         return Outcome(Next.AGAIN, remote=True)
     return outcome

@@ -37,7 +37,10 @@ class DataStage:
         self._task = task
 
     async def estimate(self, goes_on: Going) -> int:
-        """Rows would not do: directories have some, too."""
+        order = self._task.order
+        if order.owner_uid is None and order.idle_ns == 0:  # their rows are counted in a twentieth of the time
+            files = self.served.shared.catalog.files
+            return sum(files.count_objects(self.served.id, under)[0] for under in self._unders)
         return await count(self.served, self._unders, self._is_counted, goes_on)
 
     def _is_counted(self, path: bytes, state: Shallow) -> bool:

@@ -433,3 +433,16 @@ def test_a_marker_that_came_together_with_an_object_of_its_name_was_not_reported
     world.delete("a/")
     world.delete("d/b")
     world.settle_and_read()
+
+
+def test_an_object_that_came_while_a_directory_of_its_name_was_removed_was_not_imported(world: World) -> None:
+    """One look was told of both, and asked for the directory's object only, as its row said."""
+    world.put("d/a", 60)
+    world.settle()
+    world.put("d", 70)
+    world.rmtree("d")
+    world.settle()
+    assert sorted(world.objects()) == ["anchor", "d"]
+    world.put_marker("d")
+    world.unlink("d")
+    world.settle_and_read()
