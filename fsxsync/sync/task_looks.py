@@ -39,7 +39,7 @@ from fsxsync.sync.look import look
 from fsxsync.sync.reconcile import Delta, local_delta
 from fsxsync.sync.served import Served
 from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, count, entries, failure_of, planned
-from fsxsync.sync.under_way import Going
+from fsxsync.sync.under_way import NOBODY, Going, UnderWay, Watcher
 from fsxsync.sync.uploads import end_settled
 
 AGAIN_MAX = 20
@@ -116,22 +116,26 @@ async def each(
     """Do it for as many at a time as the association's lookers look at."""
     done = Done()
     slots = trio.Semaphore(served.shared.settings.look_workers)
+    watcher: Watcher = goes_on if isinstance(goes_on, UnderWay) else NOBODY
 
     async def one(entry: Entry) -> None:
         files = served.shared.catalog.files
         before = files.get(served.id, entry.path)
+        failure: Failure | None
         try:
             if (failure := await act(entry)) is not None:
                 done.failures.append(failure)
-            if failure is None or failure.is_warning:
-                done.succeeded += 1
         except FsxSyncError as error:
-            done.failures.append(failure_of(served, entry.path, error))
+            done.failures.append(failure := failure_of(served, entry.path, error))
         finally:
             slots.release()
-        after = files.get(served.id, entry.path)
+        after, size = files.get(served.id, entry.path), 0
         if after is not None and not after.released and (before is None or before.etag != after.etag):
-            done.moved += after.remote_size
+            size = after.remote_size
+        done.moved += size
+        if failure is None or failure.is_warning:
+            done.succeeded += 1
+            watcher.came(size)
 
     async with trio.open_nursery() as nursery:
         for entry in todo:

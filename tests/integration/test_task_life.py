@@ -235,6 +235,32 @@ def test_the_counters_of_a_restore_move_while_it_goes_on(
         assert (done["succeeded"], done["total"], done["bytes"]) == (201, 201, 200_000 + (1 << 20))
 
 
+def test_the_counters_of_an_export_move_while_it_goes_on(
+    tmp_path: Path, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    go_on = threading.Event()
+
+    def hold(request: Request) -> Answer | None:
+        if request.method == "PUT" and request.path == f"/{bucket}/f00":
+            go_on.wait(60)
+        return None
+
+    with Proxy(moto.url) as proxy, instance(tmp_path) as fsx:
+        fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url, *MANUAL)
+        for number in range(20):
+            (fsx.directory / "d" / f"f{number:02d}").write_bytes(bytes([number]) * 1000)
+        proxy.rule = hold
+        task = fsx.ok("export", "--no-wait", fsx.directory / "d").out.strip()
+
+        def shown() -> tuple[str, int, int, int]:
+            told = fsx.ok("task", "show", task, "--json").json
+            return told["lifecycle"], told["succeeded"], told["total"], told["bytes"]
+
+        eventually(lambda: shown() == ("EXECUTING", 19, 20, 19_000), 60)
+        go_on.set()
+        eventually(lambda: shown() == ("SUCCEEDED", 20, 20, 20_000), 60)
+
+
 def test_fsx_clients_make_and_watch_tasks(tmp_path: Path, moto: MotoServer, s3: Any, bucket: str) -> None:
     """boto3 against the API's port; the shapes and errors are tests/contract/test_fsx_wire_tasks.py's."""
     with socket.create_server(("127.0.0.1", 0)) as free:
