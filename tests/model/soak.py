@@ -76,6 +76,7 @@ def soak(minutes: float, first: int, workers: int, into: Path) -> bool:
     seeds, results = context.Queue(), context.Queue()
     for seed in range(first, first + int(minutes * 60) * workers):
         seeds.put(seed)
+    seeds.cancel_join_thread()  # seeds that nobody takes any more must not be waited for at the end
     time.sleep(0.2)  # a queue's feeder is a thread
     processes = [context.Process(target=_work, args=(seeds, results, deadline, into)) for _ in range(workers)]
     for process in processes:
