@@ -309,11 +309,11 @@ class ImportStage:
         except KeyNotPosix as error:
             name = listed.key.removeprefix(prefix).encode("utf-8", "surrogateescape")
             return failure_of(self.served, name, error)
-        if not path or not self._lies_here(path):
+        if not path or not self.lies_here(path):
             return None
         return Object(path + b"/" if is_directory else path, path, listed)
 
-    def _lies_here(self, path: bytes) -> bool:
+    def lies_here(self, path: bytes) -> bool:
         return not self._under or path == self._under or path.startswith(self._under + b"/")
 
     def _rows(self, after: bytes) -> Iterator[Known]:

@@ -27,6 +27,7 @@ class Both(Batch):
     exports: list[Entry] = field(default_factory=list)
     gone_here: list[bytes] = field(default_factory=list)
     doubtful: set[bytes] = field(default_factory=set)
+    is_last: bool = False
     seen: int = 0
     """Paths that were looked at for it, whatever came of them: also what is left out takes time."""
 
@@ -68,6 +69,7 @@ class ReconcileStage:
                 if batch.seen >= BATCH:
                     yield batch
                     batch = Both(after=batch.after)
+        batch.is_last = True
         yield batch
 
     async def _merged(self, after: bytes) -> AsyncGenerator[tuple[Entry, Object | Failure | None], None]:
@@ -112,14 +114,17 @@ class ReconcileStage:
         tasks.add_gone(self._task.id, self._deletes_at, batch.gone_here)
         tasks.add_gone(self._task.id, self._exports_at, [entry.key for entry in batch.exports])
         done = await self._import.perform(batch, goes_on)
-        tasks.add_gone(self._task.id, self._exports_at, self._copies(batch))
+        if batch.is_last:
+            tasks.add_gone(self._task.id, self._exports_at, self._copies())
         return done
 
-    def _copies(self, batch: Both) -> list[bytes]:
-        """What conflicts were kept as has never been exported, and the walk has passed its directory."""
-        catalog = self.served.shared.catalog
-        kept = [one.kept_as for path in batch.doubtful for one in catalog.conflicts.at(self.served.id, path)]
-        return [path for path in kept if path and catalog.files.get(self.served.id, path) is None]
+    def _copies(self) -> list[bytes]:
+        """What conflicts were kept as has never been exported, and the walk had passed its directory. All of them, when
+        everything was looked at: after a crash nothing else tells which conflicts are of this task."""
+        catalog, tree, here = self.served.shared.catalog, self.served.shared.tree, self.served.id
+        kept = [one.kept_as for one in catalog.conflicts.all(here) if self._import.lies_here(one.path)]
+        new = [path for path in kept if path and catalog.files.get(here, path) is None]
+        return [path for path in new if tree.identify(self.served.tree_path(path)) is not None]
 
     async def plan(self, batch: Batch) -> AsyncGenerator[Planned, None]:
         assert isinstance(batch, Both)

@@ -14,6 +14,7 @@ import trio
 from support.hydrating import Daemon, World
 
 from fsxsync._core import xxh3_128
+from fsxsync.catalog.tasks import Tasks
 from fsxsync.model.association import Lifecycle
 from fsxsync.model.flags import NAMES, XATTRS
 from fsxsync.model.task import Order, Task, TaskType
@@ -112,6 +113,42 @@ async def test_a_reconcile_exports_what_a_conflict_kept(world: World) -> None:
 
         assert counts(task) == (2, 0, 2)
         assert sorted(made.body for made in world.store.objects.values()) == [b"edited here", b"edited there"]
+
+
+async def test_a_reconcile_exports_what_a_conflict_kept_before_a_crash(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch is done once more: both sides of the path agree by then, and the copy's name comes before its first."""
+    (world.tree.root / "a.txt").write_bytes(b"data")
+    async with running(world) as (daemon, runner):
+        task = await ended(runner, TaskType.RECONCILE)
+        (world.tree.root / "a.txt").write_bytes(b"edited here")
+        world.store.outside_put("a.txt", b"edited there")
+        policy = daemon.served.association.policy
+
+        async def look_at_all() -> None:
+            stage = ReconcileStage(daemon.served, task, b"", policy, exports_at=2, deletes_at=3)
+            async with aclosing(stage.batches(b"a.d")) as batches:
+                async for batch in batches:
+                    await stage.perform(batch, lambda: True)
+
+        noted, add_gone = list[Any](), Tasks.add_gone
+
+        def note(tasks: Tasks, task_id: str, stage: int, paths: Any) -> None:
+            noted.append(paths)
+            if len(noted) == 3:
+                raise RuntimeError  # kill -9, once the conflict is settled
+            add_gone(tasks, task_id, stage, paths)
+
+        monkeypatch.setattr(Tasks, "add_gone", note)
+        with pytest.raises(RuntimeError):
+            await look_at_all()
+        assert not world.catalog.tasks.gone(task.id, 2, b"", 10)
+        await look_at_all()
+
+        [copy] = [path for path in world.tree.root.iterdir() if path.name not in {"a.txt", ".fsxsync"}]
+        assert copy.read_bytes() == b"edited here"
+        assert world.catalog.tasks.gone(task.id, 2, b"", 10) == [os.fsencode(copy.name)]
 
 
 async def test_a_reconcile_believes_no_empty_listing_though_there_are_files_to_export(world: World) -> None:
