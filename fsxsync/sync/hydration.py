@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -91,6 +91,8 @@ class Hydration:
     reported: str = ""
     read_up_to: int = 0
     readers: Readers = field(default_factory=Readers)
+    sent_times: tuple[int, int] | None = None
+    """(atime, mtime) that the file gets when the answer that comes among many is over."""
     _ends: set[End] = field(default_factory=set)
     """End each of the downloads that are under way."""
     _flights: int = 0
@@ -256,12 +258,17 @@ class Hydration:
             return None
         self._ends.add(end)
         self._flights += 1
+        self.sent_times = self.atime_ns, self.mtime_ns
         return Sink(self.fd, self.mark.size, self.mtime_ns, self.atime_ns)
 
     def came_whole(self, end: End, fetched: Fetched | None) -> None:
         """What `begin_whole` began is over, and the file has its times. ``fetched``: its bytes are the object's; None:
         they are not here, and whoever waits for them asks for them alone."""
         self._ends.discard(end)
+        if self.sent_times != (self.atime_ns, self.mtime_ns):  # somebody gave it others meanwhile, through the mount
+            with suppress(OSError):  # who settles it tries again, and tells
+                os.utime(self.fd, ns=(self.atime_ns, self.mtime_ns))
+        self.sent_times = None
         self._land()
         if fetched is not None:
             self.resident_bytes += self.mark.size

@@ -272,8 +272,8 @@ class StubHydrator(FrontHints):
     def give_times(self, ino: int, atime_ns: int | None, mtime_ns: int | None) -> None:
         """See `Shared.give_times`."""
         hydration = self._active.get(ino)
-        if hydration is not None and hydration.settling is not None:
-            raise LocalChanged(f"new times of {shown(hydration.path)}", "its data has just come")
+        if hydration is not None and (hydration.settling is not None or hydration.sent_times is not None):
+            raise LocalChanged(f"new times of {shown(hydration.path)}", "its data is just coming")
         self.retimed(ino, atime_ns=atime_ns, mtime_ns=mtime_ns)
 
     # ------------------------------------------------------------- downloads

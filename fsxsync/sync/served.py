@@ -151,7 +151,8 @@ class Shared:
     is being loaded; who reads the old one goes on. What is done inside must not await."""
     give_times: Callable[[int, int | None, int | None], None] = nobody_is_loading
     """That inode gets these times (atime, mtime), also once what is loaded of it just now has come, which moves them.
-    Raises LocalChanged: it has come, and is being made durable; look again."""
+    Raises LocalChanged: it is being made durable, or comes among many and gets its old times then, which a crash would
+    leave behind; look again."""
     own_times: Callable[[int], tuple[int, int] | None] = no_other_times
     """(atime, mtime) of an inode that is being loaded, as they will be when all has come."""
     restore: Callable[[bytes], Awaitable[int]] = nobody_restores

@@ -16,11 +16,12 @@ from trio.testing import wait_all_tasks_blocked
 
 from fsxsync import _core
 from fsxsync.catalog.changelog import Entry
-from fsxsync.errors import FsxSyncError, Throttled
+from fsxsync.errors import FsxSyncError, LocalChanged, Throttled
 from fsxsync.model.identity import base_of
 from fsxsync.ports import End, Fetched, Priority, Sink
 from fsxsync.sync import restoring
 from fsxsync.sync.acting import Next
+from fsxsync.sync.hydration import Hydration
 from fsxsync.sync.look import look
 from fsxsync.sync.restoring import Outcome
 from fsxsync.transfer.gets import Getter
@@ -186,6 +187,48 @@ async def test_files_whose_data_did_not_come_to_the_disk_are_loaded_again(
     assert outcomes == [len(BODY)] * 2
     assert [path.read_bytes() for path in paths] == [BODY] * 2
     assert not any(map(is_stub, paths))
+
+
+async def test_new_times_wait_for_an_answer_that_brings_the_old_ones(world: World) -> None:
+    """A daemon that died between the answer and the settling left the old ones for good: the row had the new ones."""
+    path = await in_sync(world, "f", BODY)
+    ino, new_ns = path.stat().st_ino, 1_500_000_000 * 10**9
+    async with world.daemon() as daemon, trio.open_nursery() as nursery:
+        daemon.mover.held = {"f"}
+        nursery.start_soon(daemon.hydrator.restore_many, [b"f"], lambda: True)
+        await daemon.idle()
+        with pytest.raises(LocalChanged, match="just coming"):
+            daemon.hydrator.give_times(ino, new_ns, new_ns)
+        daemon.mover.let_all()
+        await daemon.idle()
+        daemon.hydrator.give_times(ino, new_ns, new_ns)
+    assert path.read_bytes() == BODY
+    assert path.stat().st_mtime_ns != new_ns
+
+
+async def test_times_given_through_the_mount_stay_though_the_data_does_not_come(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await in_sync(world, "f", BODY)
+    ino, new_ns = path.stat().st_ino, 1_500_000_000 * 10**9
+    told: list[int] = []
+    came = Hydration.came_whole
+
+    async with world.daemon() as daemon:
+
+        def given(hydration: Hydration, end: End, fetched: Fetched | None) -> None:
+            os.utime(path, ns=(0, 0))  # as the answer left it
+            daemon.hydrator.retimed(ino, atime_ns=new_ns, mtime_ns=new_ns)
+            came(hydration, end, fetched)
+            told.append(path.stat().st_mtime_ns)
+
+        monkeypatch.setattr(Hydration, "came_whole", given)
+        fails_at_first(daemon, monkeypatch)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(daemon.hydrator.restore_many, [b"f"], lambda: True)
+            await daemon.idle()
+            daemon.mover.let_all()
+    assert told == [new_ns]
 
 
 class Carrier:
