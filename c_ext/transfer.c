@@ -175,70 +175,67 @@ pool_submit(PyObject *object, PyObject *args, PyObject *kwargs)
 
 PyDoc_STRVAR(
     submit_gets_doc,
-    "submit_gets($self, gets, /, *, priority=2, proxy=None)\n--\n\n"
+    "submit_gets($self, gets, lane, at_once, /, *, priority=2, proxy=None)\n--\n\n"
     "Queue GETs of whole objects at once; the ids of those that there was room for.\n\n"
     "gets: tuples (url, headers, sink, length, mtime_ns, atime_ns). The answer must be a 200\n"
     "of that many bytes; their CRC-64/NVME is in the result. The file gets the times back\n"
-    "that are given, whatever came of it. x-amz-meta- headers are left out of the result. The\n"
-    "rest is as in submit.");
+    "that are given, whatever came of it. x-amz-meta- headers are left out of the result.\n"
+    "at_once: so many of those with that lane's number are under way at a time, these and those\n"
+    "before them; without gets, only that is said. The rest is as in submit.");
 
 static PyObject *
 pool_submit_gets(PyObject *object, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"", "priority", "proxy", NULL};
+    static char *names[] = {"", "", "", "priority", "proxy", NULL};
     struct pool_object *self = (struct pool_object *)object;
-    struct fsx_job **jobs = NULL;
-    uint64_t *numbers = NULL;
-    PyObject *sequence, *gets, *ids = NULL;
+    struct fsx_job **jobs;
+    uint64_t *numbers;
+    PyObject *gets, *ids = NULL;
     const char *proxy = NULL;
-    long long priority = 2;
-    Py_ssize_t count, parsed = 0;
+    long long lane, at_once, priority = 2;
+    Py_ssize_t count;
+    size_t taken;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$Lz:submit_gets", names, &sequence, &priority,
-                                     &proxy) ||
-        check_usable(self) < 0 || (gets = PySequence_Tuple(sequence)) == NULL) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!LL|$Lz:submit_gets", names, &PyTuple_Type,
+                                     &gets, &lane, &at_once, &priority, &proxy) ||
+        fsx_check_range("at_once", at_once, 0, MOST_JOBS) < 0 || check_usable(self) < 0 ||
+        (jobs = fsx_request_parse_gets(gets, priority, proxy)) == NULL) {
         return NULL;
     }
     count = PyTuple_GET_SIZE(gets);
-    jobs = PyMem_Calloc((size_t)count + 1, sizeof(*jobs));
     numbers = PyMem_Calloc((size_t)count + 1, sizeof *numbers);
-    if (jobs == NULL || numbers == NULL) {
+    if (numbers == NULL) {
         PyErr_NoMemory();
-        goto done;
     }
-    for (; parsed < count; parsed++) {
-        jobs[parsed] = fsx_request_parse_get(PyTuple_GET_ITEM(gets, parsed), priority, proxy);
-        if (jobs[parsed] == NULL) {
-            goto done;
-        }
+    else {
+        taken = fsx_pool_submit_many(self->pool, jobs, (size_t)count, numbers, (uint64_t)lane,
+                                     (size_t)at_once);
+        ids = fsx_result_ids(numbers, taken);
     }
-    ids = fsx_result_ids(numbers, fsx_pool_submit_many(self->pool, jobs, (size_t)count, numbers));
-done:
-    for (Py_ssize_t i = 0; jobs != NULL && i < parsed; i++) {
-        fsx_job_free(jobs[i]); /* NULL where the pool took it */
-    }
+    fsx_request_free_gets(jobs, count); /* NULL where the pool took it */
     PyMem_Free(numbers);
-    PyMem_Free(jobs);
-    Py_DECREF(gets);
     return ids;
 }
 
 PyDoc_STRVAR(cancel_doc,
-             "cancel($self, job, /)\n--\n\n"
-             "End a job at once, whatever it waits for. False if it is done already.\n\n"
-             "Its result comes through collect(): TRANSFER_CANCELLED, unless it was\n"
-             "faster.");
+             "cancel($self, job, /, *, only_held=False)\n--\n\n"
+             "End a job at once, whatever it waits for. False if it is done already; only_held:\n"
+             "or if its lane has let it in. Its result comes through collect():\n"
+             "TRANSFER_CANCELLED, unless it was faster.");
 
 static PyObject *
-pool_cancel(PyObject *object, PyObject *argument)
+pool_cancel(PyObject *object, PyObject *args, PyObject *kwargs)
 {
+    static char *names[] = {"", "only_held", NULL};
     struct pool_object *self = (struct pool_object *)object;
-    unsigned long long id = PyLong_AsUnsignedLongLong(argument);
+    unsigned long long id;
+    int only_held = 0;
 
-    if ((id == (unsigned long long)-1 && PyErr_Occurred()) || check_usable(self) < 0) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K|$p:cancel", names, &id, &only_held) ||
+        check_usable(self) < 0) {
         return NULL;
     }
-    return PyBool_FromLong(fsx_pool_cancel(self->pool, id));
+    return PyBool_FromLong(fsx_pool_cancel(self->pool, id, only_held != 0));
 }
 
 PyDoc_STRVAR(collect_doc, "collect($self, /)\n--\n\n"
@@ -351,7 +348,7 @@ static PyMethodDef pool_methods[] = {
     {"submit", (PyCFunction)(void (*)(void))pool_submit, METH_VARARGS | METH_KEYWORDS, submit_doc},
     {"submit_gets", (PyCFunction)(void (*)(void))pool_submit_gets, METH_VARARGS | METH_KEYWORDS,
      submit_gets_doc},
-    {"cancel", pool_cancel, METH_O, cancel_doc},
+    {"cancel", (PyCFunction)(void (*)(void))pool_cancel, METH_VARARGS | METH_KEYWORDS, cancel_doc},
     {"collect", pool_collect, METH_NOARGS, collect_doc},
     {"fileno", pool_fileno, METH_NOARGS, fileno_doc},
     {"set_limits", pool_set_limits, METH_VARARGS, set_limits_doc},

@@ -11,8 +11,10 @@
 /* A new job from the arguments of submit; NULL with an exception. */
 struct fsx_job *fsx_request_parse(PyObject *args, PyObject *kwargs);
 
-/* A new job from one of the tuples that submit_gets is given; NULL with an exception. */
-struct fsx_job *fsx_request_parse_get(PyObject *get, long long priority, const char *proxy);
+/* New jobs from the tuple of tuples that submit_gets is given; NULL with an exception. */
+struct fsx_job **fsx_request_parse_gets(PyObject *gets, long long priority, const char *proxy);
+void fsx_request_free_gets(struct fsx_job **jobs,
+                           Py_ssize_t count); /* and those that are not NULL */
 
 /* 0, or -1 with ValueError. */
 int fsx_check_range(const char *name, long long value, long long least, long long most);

@@ -35,6 +35,7 @@ enum fsx_transfer_hashes { FSX_TRANSFER_XXH3 = 1, FSX_TRANSFER_CRC64NVME = 2 };
 enum fsx_job_state { FSX_JOB_NEW, FSX_JOB_WAITING, FSX_JOB_RUNNING, FSX_JOB_DONE };
 
 struct curl_slist;
+struct fsx_lane;
 struct fsx_worker;
 
 struct fsx_job {
@@ -67,6 +68,8 @@ struct fsx_job {
     uint64_t id;
     enum fsx_job_state state;
     struct fsx_job *previous, *next;
+    struct fsx_lane *lane;     /* NULL: it waits for no other one */
+    bool is_held;              /* by its lane, while waiting */
     struct fsx_worker *worker; /* while running */
     atomic_bool cancelled;     /* set under the mutex, read without it */
 

@@ -51,20 +51,6 @@ finish(struct fsx_pool *pool, struct fsx_job *job)
 }
 
 static void
-cancel(struct fsx_pool *pool, struct fsx_job *job)
-{
-    atomic_store(&job->cancelled, true);
-    if (job->state == FSX_JOB_WAITING) {
-        fsx_job_close_fd(job);
-        fsx_job_fail(job, FSX_TRANSFER_CANCELLED, "cancelled");
-        finish(pool, job);
-    }
-    else {
-        fsx_wire_wake(&job->worker->wire);
-    }
-}
-
-static void
 call_idle_worker(struct fsx_pool *pool)
 {
     struct fsx_worker *worker = pool->idle;
@@ -73,6 +59,23 @@ call_idle_worker(struct fsx_pool *pool)
         pool->idle = worker->next_idle;
         worker->is_called = true;
         pthread_cond_signal(&worker->called);
+    }
+}
+
+static void
+cancel(struct fsx_pool *pool, struct fsx_job *job)
+{
+    atomic_store(&job->cancelled, true);
+    if (job->state == FSX_JOB_WAITING) {
+        fsx_job_close_fd(job);
+        fsx_job_fail(job, FSX_TRANSFER_CANCELLED, "cancelled");
+        finish(pool, job);
+        if (fsx_queue_has_waiting(&pool->queue)) { /* its lane may have let another one in */
+            call_idle_worker(pool);
+        }
+    }
+    else {
+        fsx_wire_wake(&job->worker->wire);
     }
 }
 
@@ -186,7 +189,7 @@ fsx_pool_submit(struct fsx_pool *pool, struct fsx_job *job, uint64_t *id)
     if (pool->is_closing) {
         status = FSX_POOL_CLOSED;
     }
-    else if (fsx_queue_add(&pool->queue, job)) {
+    else if (fsx_queue_add(&pool->queue, job, NULL)) {
         *id = job->id;
         call_idle_worker(pool);
     }
@@ -198,32 +201,39 @@ fsx_pool_submit(struct fsx_pool *pool, struct fsx_job *job, uint64_t *id)
 }
 
 size_t
-fsx_pool_submit_many(struct fsx_pool *pool, struct fsx_job **jobs, size_t count, uint64_t *ids)
+fsx_pool_submit_many(struct fsx_pool *pool, struct fsx_job **jobs, size_t count, uint64_t *ids,
+                     uint64_t number, size_t at_once)
 {
     size_t taken = 0;
+    struct fsx_lane *lane;
 
     pthread_mutex_lock(&pool->mutex);
-    while (!pool->is_closing && taken < count && fsx_queue_add(&pool->queue, jobs[taken])) {
-        ids[taken] = jobs[taken]->id;
-        jobs[taken] = NULL;
-        taken++;
-    }
-    if (taken > 0) {
-        call_idle_worker(pool);
+    lane = pool->is_closing ? NULL : fsx_queue_lane(&pool->queue, number, at_once);
+    if (lane != NULL) {
+        while (taken < count && fsx_queue_add(&pool->queue, jobs[taken], lane)) {
+            ids[taken] = jobs[taken]->id;
+            jobs[taken] = NULL;
+            taken++;
+        }
+        fsx_queue_end_lane(&pool->queue, lane);
+        if (fsx_queue_has_waiting(&pool->queue)) {
+            call_idle_worker(pool);
+        }
     }
     pthread_mutex_unlock(&pool->mutex);
     return taken;
 }
 
 bool
-fsx_pool_cancel(struct fsx_pool *pool, uint64_t id)
+fsx_pool_cancel(struct fsx_pool *pool, uint64_t id, bool only_held)
 {
     struct fsx_job *job;
     bool found;
 
     pthread_mutex_lock(&pool->mutex);
     job = fsx_queue_find(&pool->queue, id);
-    found = job != NULL && job->state != FSX_JOB_DONE;
+    found = job != NULL && job->state != FSX_JOB_DONE &&
+            (!only_held || (job->state == FSX_JOB_WAITING && job->is_held));
     if (found) {
         cancel(pool, job);
     }
@@ -293,6 +303,7 @@ fsx_pool_stats(struct fsx_pool *pool)
     for (size_t priority = 0; priority < FSX_TRANSFER_PRIORITIES; priority++) {
         stats.waiting += pool->queue.waiting[priority].length;
     }
+    stats.waiting += pool->queue.held;
     stats.running = pool->queue.running;
     stats.done = pool->queue.done.length;
     pthread_mutex_unlock(&pool->mutex);
@@ -308,14 +319,9 @@ fsx_pool_event_fd(const struct fsx_pool *pool)
 static void
 cancel_everything(struct fsx_pool *pool)
 {
-    for (size_t priority = 0; priority < FSX_TRANSFER_PRIORITIES; priority++) {
-        while (pool->queue.waiting[priority].first != NULL) {
-            cancel(pool, pool->queue.waiting[priority].first);
-        }
-    }
     for (size_t slot = 0; slot < pool->queue.capacity; slot++) {
         struct fsx_job *job = pool->queue.slots[slot];
-        if (job != NULL && job->state == FSX_JOB_RUNNING) {
+        if (job != NULL && job->state != FSX_JOB_DONE) {
             cancel(pool, job);
         }
     }

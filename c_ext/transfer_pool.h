@@ -26,13 +26,14 @@ struct fsx_pool *fsx_pool_new(size_t threads, size_t capacity,
 /* Takes the job over if FSX_POOL_OK, and sets *id. */
 enum fsx_pool_status fsx_pool_submit(struct fsx_pool *pool, struct fsx_job *job, uint64_t *id);
 
-/* The same for several: the first ones, as many as there is room for, are taken over, and are NULL
- * in `jobs` then. How many. */
+/* The same for several of one lane: the first ones, as many as there is room for, are taken over,
+ * and are NULL in `jobs` then. How many. Of the jobs of that lane, `at_once` at most are carried
+ * out at a time, these and those before them. */
 size_t fsx_pool_submit_many(struct fsx_pool *pool, struct fsx_job **jobs, size_t count,
-                            uint64_t *ids);
+                            uint64_t *ids, uint64_t lane, size_t at_once);
 
-/* False: there is no such job, or it is done. */
-bool fsx_pool_cancel(struct fsx_pool *pool, uint64_t id);
+/* False: there is no such job, or it is done; or, if `only_held`, its lane has let it in. */
+bool fsx_pool_cancel(struct fsx_pool *pool, uint64_t id, bool only_held);
 
 /* Take everything that is done, oldest first, linked by `next`. Give each job back to
  * fsx_pool_forget, or what was not looked at to fsx_pool_return. */

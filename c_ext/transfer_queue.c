@@ -58,12 +58,66 @@ fsx_queue_close(struct fsx_queue *queue)
     for (size_t slot = 0; slot < queue->capacity; slot++) {
         fsx_job_free(queue->slots[slot]);
     }
+    for (struct fsx_lane *lane = queue->lanes, *next; lane != NULL; lane = next) {
+        next = lane->next;
+        free(lane);
+    }
     free(queue->free_slots);
     free(queue->slots);
 }
 
+static void
+let_in(struct fsx_queue *queue, struct fsx_lane *lane)
+{
+    while (lane->held.first != NULL && lane->let_in < lane->at_once) {
+        struct fsx_job *job = lane->held.first;
+        take_out(&lane->held, job);
+        queue->held--;
+        job->is_held = false;
+        lane->let_in++;
+        append(&queue->waiting[job->priority], job);
+    }
+}
+
+struct fsx_lane *
+fsx_queue_lane(struct fsx_queue *queue, uint64_t number, size_t at_once)
+{
+    struct fsx_lane *lane = queue->lanes;
+
+    while (lane != NULL && lane->number != number) {
+        lane = lane->next;
+    }
+    if (lane == NULL) {
+        lane = calloc(1, sizeof *lane);
+        if (lane == NULL) {
+            return NULL;
+        }
+        lane->number = number;
+        lane->next = queue->lanes;
+        queue->lanes = lane;
+    }
+    lane->at_once = at_once;
+    let_in(queue, lane);
+    return lane;
+}
+
+void
+fsx_queue_end_lane(struct fsx_queue *queue, struct fsx_lane *lane)
+{
+    struct fsx_lane **place = &queue->lanes;
+
+    if (lane->let_in > 0 || lane->held.first != NULL) {
+        return;
+    }
+    while (*place != lane) {
+        place = &(*place)->next;
+    }
+    *place = lane->next;
+    free(lane);
+}
+
 bool
-fsx_queue_add(struct fsx_queue *queue, struct fsx_job *job)
+fsx_queue_add(struct fsx_queue *queue, struct fsx_job *job, struct fsx_lane *lane)
 {
     size_t slot;
 
@@ -74,7 +128,16 @@ fsx_queue_add(struct fsx_queue *queue, struct fsx_job *job)
     queue->slots[slot] = job;
     job->id = ++queue->serial * queue->capacity + slot;
     job->state = FSX_JOB_WAITING;
-    append(&queue->waiting[job->priority], job);
+    job->lane = lane;
+    if (lane == NULL) {
+        append(&queue->waiting[job->priority], job);
+    }
+    else {
+        job->is_held = true;
+        append(&lane->held, job);
+        queue->held++;
+        let_in(queue, lane);
+    }
     return true;
 }
 
@@ -114,14 +177,26 @@ fsx_queue_take_next(struct fsx_queue *queue)
 void
 fsx_queue_finish(struct fsx_queue *queue, struct fsx_job *job)
 {
-    if (job->state == FSX_JOB_WAITING) {
-        take_out(&queue->waiting[job->priority], job);
+    struct fsx_lane *lane = job->lane;
+
+    if (job->state == FSX_JOB_RUNNING) {
+        queue->running--;
+    }
+    else if (job->is_held) {
+        take_out(&lane->held, job);
+        queue->held--;
     }
     else {
-        queue->running--;
+        take_out(&queue->waiting[job->priority], job);
+    }
+    if (lane != NULL) {
+        lane->let_in -= job->is_held ? 0 : 1;
+        let_in(queue, lane);
+        fsx_queue_end_lane(queue, lane);
     }
     job->state = FSX_JOB_DONE;
     job->worker = NULL;
+    job->lane = NULL;
     append(&queue->done, job);
 }
 

@@ -227,8 +227,8 @@ fsx_request_parse(PyObject *args, PyObject *kwargs)
     return job;
 }
 
-struct fsx_job *
-fsx_request_parse_get(PyObject *get, long long priority, const char *proxy)
+static struct fsx_job *
+parse_get(PyObject *get, long long priority, const char *proxy)
 {
     long long length, mtime_ns, atime_ns;
     PyObject *headers;
@@ -263,4 +263,33 @@ fsx_request_parse_get(PyObject *get, long long priority, const char *proxy)
         return NULL;
     }
     return job;
+}
+
+struct fsx_job **
+fsx_request_parse_gets(PyObject *gets, long long priority, const char *proxy)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(gets);
+    struct fsx_job **jobs = PyMem_Calloc((size_t)count + 1, sizeof(*jobs));
+
+    if (jobs == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        jobs[i] = parse_get(PyTuple_GET_ITEM(gets, i), priority, proxy);
+        if (jobs[i] == NULL) {
+            fsx_request_free_gets(jobs, count);
+            return NULL;
+        }
+    }
+    return jobs;
+}
+
+void
+fsx_request_free_gets(struct fsx_job **jobs, Py_ssize_t count)
+{
+    for (Py_ssize_t i = 0; i < count; i++) {
+        fsx_job_free(jobs[i]);
+    }
+    PyMem_Free(jobs);
 }

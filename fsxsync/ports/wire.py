@@ -71,8 +71,11 @@ class Answer:
         return next((value for key, value in self.headers if key == name), None)
 
 
-End = Callable[[], None]
-"""Ends a request that is under way, at once; what becomes of it comes all the same."""
+class End(Protocol):
+    """Ends a request that is under way, at once; what becomes of it comes all the same. ``only_held``: only if it waits
+    for others of its kind, and is not sent yet."""
+
+    def __call__(self, *, only_held: bool = False) -> None: ...
 
 
 class Wire(Protocol):
@@ -112,9 +115,9 @@ class Wire(Protocol):
     ) -> None:
         """GETs of whole objects, ``count`` of them, some at a time as the limit allows; returns when all have come.
 
-        ``prepare(number, end)`` is called when its turn has come, in order, and says what to ask for; None: nothing any
-        more. ``came(number, answer)`` follows each that was asked for, whatever the answer is; None: there is none that
-        is whole. Both in the trio thread; they do not block and raise nothing.
+        ``prepare(number, end)`` is called when its turn has come or will soon, in order, and says what to ask for;
+        None: nothing any more. ``came(number, answer)`` follows each that was asked for, whatever the answer is; None:
+        there is none that is whole. Both in the trio thread; they do not block and raise nothing.
 
         Cancelling ends all that is under way, of which the answers come, and prepares no more.
         """

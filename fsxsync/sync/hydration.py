@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -93,7 +93,9 @@ class Hydration:
     readers: Readers = field(default_factory=Readers)
     sent_times: tuple[int, int] | None = None
     """(atime, mtime) that the file gets when the answer that comes among many is over."""
-    _ends: set[End] = field(default_factory=set)
+    _end_whole: End | None = None
+    """Ends that one."""
+    _ends: set[Callable[[], None]] = field(default_factory=set)
     """End each of the downloads that are under way."""
     _flights: int = 0
     _landed: trio.Event = field(default_factory=trio.Event)
@@ -257,6 +259,7 @@ class Hydration:
         if self.resumed is not None or self.claims or not self.begin(0):
             return None
         self._ends.add(end)
+        self._end_whole = end
         self._flights += 1
         self.sent_times = self.atime_ns, self.mtime_ns
         return Sink(self.fd, self.mark.size, self.mtime_ns, self.atime_ns)
@@ -268,11 +271,16 @@ class Hydration:
         if self.sent_times != (self.atime_ns, self.mtime_ns):  # somebody gave it others meanwhile, through the mount
             with suppress(OSError):  # who settles it tries again, and tells
                 os.utime(self.fd, ns=(self.atime_ns, self.mtime_ns))
-        self.sent_times = None
+        self.sent_times = self._end_whole = None
         self._land()
         if fetched is not None:
             self.resident_bytes += self.mark.size
         self._arrived(0, None if fetched is None else fetched.crc64nvme)
+
+    def hasten(self) -> None:
+        """Somebody waits for what was asked for behind many others: if it was not sent yet, he asks for it himself."""
+        if self._end_whole is not None:
+            self._end_whole(only_held=True)
 
     async def cancel(self) -> None:
         """End what is under way; on return nothing is."""

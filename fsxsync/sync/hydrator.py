@@ -332,6 +332,8 @@ class StubHydrator(FrontHints):
         if self._nursery is None:
             raise LocalChanged("reading a released file", "the daemon is ending")
         if not hydration.begin(index):
+            if priority is Priority.FOREGROUND:
+                hydration.hasten()
             return
         if hydration.count > 1 and not hydration.remembered:
             hydration.remembered = True

@@ -21,15 +21,26 @@ Prepare = Callable[[int, End], tuple[SignedRequest, Sink] | None]
 Came = Callable[[int, Answer | None], None]
 
 
+AHEAD = 64
+"""So many are in the pool beyond those that have a turn: while what has come is dealt with here, others follow."""
+
+
 class Carrier(Protocol):
     """The pool."""
 
     def submit_gets(
-        self, gets: Sequence[tuple[SignedRequest, Sink]], priority: Priority, taken: Sequence[Taken]
+        self,
+        gets: Sequence[tuple[SignedRequest, Sink]],
+        priority: Priority,
+        taken: Sequence[Taken],
+        *,
+        lane: int,
+        at_once: int,
     ) -> list[int]:
-        """The ids of those that there was room for; each of them is told `Taken.came`."""
+        """The ids of those that there was room for; each of them is told `Taken.came`. Of a lane ``at_once`` are under
+        way, from now on, and the others are held."""
 
-    def cancel(self, job: int) -> None: ...
+    def cancel(self, job: int, *, only_held: bool = False) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -43,12 +54,16 @@ class _Call:
     next: int = 0
     """The first that was not prepared yet."""
     jobs: dict[int, int] = field(default_factory=dict)
-    """Number -> the pool's job, of those that are under way."""
+    """Number -> the pool's job, of those that it has."""
     news: trio.Event = field(default_factory=trio.Event)
 
     @property
+    def left(self) -> int:
+        return self.count - self.next
+
+    @property
     def is_over(self) -> bool:
-        return self.next >= self.count and not self.jobs
+        return self.left <= 0 and not self.jobs
 
     def tell(self) -> None:
         self.news.set()
@@ -67,15 +82,26 @@ class Taken:
 
 
 class Getter:
-    """Those of one lane. All methods run in the trio thread."""
+    """Those of one lane. All methods run in the trio thread.
 
-    def __init__(self, carrier: Carrier, lane: Lane) -> None:
+    The pool goes from one request to the next by itself, and `pump` is called for many answers at a time: then their
+    turns go back to the lane, where others may wait for them, and those that can be had are taken again.
+    """
+
+    def __init__(self, carrier: Carrier, lane: Lane, number: int) -> None:
+        """``number``: by which the pool knows the lane."""
         self._carrier = carrier
         self._lane = lane
+        self._number = number
         self._calls: list[_Call] = []
-        self._under_way = 0
+        self._in_pool = 0
         self._turns = 0
-        """That were waited for, and are not used yet."""
+        self._told = 0
+        """So many turns the pool knows of."""
+        self._answered = 0
+        """Since `pump` was called last."""
+        self._waiting: trio.CancelScope | None = None
+        """Of the one that waits for a turn, for all of them."""
 
     async def get_many(self, count: int, priority: Priority, prepare: Prepare, came: Came) -> None:
         """See `ports.Wire`."""
@@ -85,10 +111,8 @@ class Getter:
         try:
             self.pump()
             while not call.is_over:
-                if self._under_way == 0:
-                    await self._lane.take(priority)  # nobody's answer would call `pump`
-                    self._turns += 1
-                    self.pump()
+                if self._turns == 0 and self._waiting is None:
+                    await self._wait_for_turn(priority)
                 else:
                     await call.news.wait()
                     call.news = trio.Event()
@@ -98,6 +122,16 @@ class Getter:
         finally:
             self._calls.remove(call)
             self.pump()  # this may have been the call that waited for a turn, for all of them
+
+    async def _wait_for_turn(self, priority: Priority) -> None:
+        self._waiting = scope = trio.CancelScope()
+        with scope:
+            try:
+                await self._lane.take(priority)
+                self._turns += 1
+            finally:
+                self._waiting = None
+        self.pump()
 
     async def _end(self, call: _Call) -> None:
         call.next = call.count
@@ -111,41 +145,54 @@ class Getter:
     def took(self, call: _Call, number: int, result: _core.TransferResult) -> None:
         """The pool is done with one; `pump` follows soon."""
         del call.jobs[number]
-        self._under_way -= 1
-        self._lane.give()
+        self._in_pool -= 1
+        self._answered += 1
         answer = None
         if result.error in {_core.TRANSFER_OK, _core.TRANSFER_HTTP}:
             self._lane.answered(result.status)
             headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in result.headers)
             answer = Answer(result.status, headers, result.body, result.crc64nvme)
         call.came(number, answer)
-        if call.is_over:
-            call.tell()
 
     def pump(self) -> None:
-        """Ask for as many as there are turns for, the first call's first."""
+        """Ask for as many as there are turns for and some more, the first call's first."""
+        self._give(min(self._answered, self._turns))
+        self._answered = 0
         for call in self._calls:
-            while call.next < call.count:
-                turns, self._turns = self._turns, 0
-                turns += self._lane.take_now(call.priority, call.count - call.next - turns)
-                if turns <= 0:
-                    break
-                self._lane.give(turns - self._ask(call, turns))
+            self._take(call.priority)
+            while call.left > 0 and (room := self._turns + AHEAD - self._in_pool) > 0 and self._turns > 0:
+                self._ask(call, room)
             if call.is_over:
                 call.tell()
-        turns, self._turns = self._turns, 0
-        self._lane.give(turns)
-        if self._under_way == 0:
+        self._give(self._turns - self._in_pool)
+        self._tell_pool()
+        if self._turns > 0:
+            if self._waiting is not None:
+                self._waiting.cancel()  # nobody has to any more
+        elif self._waiting is None:
             for call in self._calls:
-                if call.next < call.count:
+                if not call.is_over:
                     call.tell()  # to wait for a turn
                     break
 
-    def _ask(self, call: _Call, turns: int) -> int:
-        """How many of these turns were used."""
+    def _give(self, turns: int) -> None:
+        if turns > 0:
+            self._turns -= turns
+            self._lane.give(turns)
+
+    def _take(self, priority: Priority) -> None:
+        wanted = self._in_pool + sum(call.left for call in self._calls)
+        self._turns += self._lane.take_now(priority, wanted - self._turns)
+
+    def _tell_pool(self) -> None:
+        if self._in_pool > 0 and self._turns != self._told:
+            self._told = self._turns
+            self._carrier.submit_gets([], Priority.BACKGROUND, [], lane=self._number, at_once=self._turns)
+
+    def _ask(self, call: _Call, most: int) -> None:
         gets: list[tuple[SignedRequest, Sink]] = []
         taken: list[Taken] = []
-        while len(gets) < turns and call.next < call.count:
+        while len(gets) < most and call.left > 0:
             number = call.next
             call.next += 1
             prepared = call.prepare(number, partial(self._end_one, call, number))
@@ -153,15 +200,15 @@ class Getter:
                 gets.append(prepared)
                 taken.append(Taken(self, call, number))
         if not gets:
-            return 0
-        jobs = self._carrier.submit_gets(gets, call.priority, taken)
+            return
+        self._told = self._turns
+        jobs = self._carrier.submit_gets(gets, call.priority, taken, lane=self._number, at_once=self._turns)
         for one, job in zip(taken, jobs, strict=False):
             call.jobs[one.number] = job
-        self._under_way += len(jobs)
+        self._in_pool += len(jobs)
         for one in taken[len(jobs) :]:
             call.came(one.number, None)
-        return len(jobs)
 
-    def _end_one(self, call: _Call, number: int) -> None:
+    def _end_one(self, call: _Call, number: int, *, only_held: bool = False) -> None:
         if (job := call.jobs.get(number)) is not None:
-            self._carrier.cancel(job)
+            self._carrier.cancel(job, only_held=only_held)

@@ -62,6 +62,8 @@ class Pool:
         self._room = trio.Event()
         """Set once something is answered; whoever finds the queue full waits for it, all for the same one."""
         self._proxies: dict[str, str | None] = {}
+        self._lanes = 0
+        """How many there were."""
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -85,7 +87,8 @@ class Pool:
 
     def lane(self, most: int) -> LaneWire:
         """A `ports.Wire` with a limit of its own."""
-        return LaneWire(self, Lane(most))
+        self._lanes += 1
+        return LaneWire(self, Lane(most), self._lanes)
 
     def stats(self) -> Mapping[str, int]:
         """Counters: jobs waiting and running, bytes up and down, connections opened."""
@@ -122,10 +125,16 @@ class Pool:
         return self._proxies[origin]
 
     def submit_gets(
-        self, gets: Sequence[tuple[SignedRequest, Sink]], priority: Priority, taken: Sequence[Taken]
+        self,
+        gets: Sequence[tuple[SignedRequest, Sink]],
+        priority: Priority,
+        taken: Sequence[Taken],
+        *,
+        lane: int,
+        at_once: int,
     ) -> list[int]:
         """See `gets.Carrier`. All of them go to one server."""
-        asked = [
+        asked = tuple(
             (
                 request.url,
                 [f"{name}: {value}".encode("ascii") for name, value in request.headers],
@@ -135,17 +144,18 @@ class Pool:
                 sink.atime_ns,
             )
             for request, sink in gets
-        ]
+        )
+        proxy = self.proxy_for(asked[0][0]) if asked else None
         try:
-            jobs = self._core.submit_gets(asked, priority=int(priority), proxy=self.proxy_for(asked[0][0]))
+            jobs = self._core.submit_gets(asked, lane, at_once, priority=int(priority), proxy=proxy)
         except OSError:  # there is no descriptor to be had: asked for alone, each says so itself
             return []
         self._waiting.update(zip(jobs, taken, strict=False))
         return jobs
 
-    def cancel(self, job: int) -> None:
-        """End a job; its result comes at once."""
-        self._core.cancel(job)
+    def cancel(self, job: int, *, only_held: bool = False) -> None:
+        """End a job; its result comes at once. ``only_held``: only if its lane holds it."""
+        self._core.cancel(job, only_held=only_held)
 
     async def carry(
         self,
@@ -224,10 +234,10 @@ class Pool:
 class LaneWire:
     """`ports.Wire`: the pool, as far as one association may use it."""
 
-    def __init__(self, pool: Pool, lane: Lane) -> None:
+    def __init__(self, pool: Pool, lane: Lane, number: int) -> None:
         self._pool = pool
         self.lane = lane
-        self._getter = Getter(pool, lane)
+        self._getter = Getter(pool, lane, number)
 
     async def get_many(self, count: int, priority: Priority, prepare: Prepare, came: Came) -> None:
         """See `ports.Wire`."""

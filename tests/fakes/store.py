@@ -190,7 +190,12 @@ class FakeStore:
     ) -> None:
         async def fetch(number: int) -> None:
             one, scope, fetched = wanted[number], trio.CancelScope(), None
-            sink = begin(number, scope.cancel)
+
+            def end(*, only_held: bool = False, scope: trio.CancelScope = scope) -> None:
+                if not only_held:  # all that begins is sent
+                    scope.cancel()
+
+            sink = begin(number, end)
             if sink is None:
                 return
             try:

@@ -130,7 +130,12 @@ class HeldMover:
         async def work() -> None:
             for number in numbers:
                 one, scope, fetched = wanted[number], trio.CancelScope(), None
-                sink = begin(number, scope.cancel)
+
+                def end(*, only_held: bool = False, scope: trio.CancelScope = scope) -> None:
+                    if not only_held:  # all that begins is sent
+                        scope.cancel()
+
+                sink = begin(number, end)
                 if sink is None:
                     continue
                 fd = os.dup(sink.fd)

@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from fsxsync import _core
 from fsxsync.ports import Answer, End, Priority, SignedRequest, Sink
+from fsxsync.transfer.gets import AHEAD
 from fsxsync.transfer.wire import LaneWire, Pool
 
 MTIME_NS, ATIME_NS = 1_000_000_000_123_456_789, 1_100_000_000_987_654_321
@@ -167,7 +168,7 @@ async def test_they_keep_to_the_lane_and_who_waits_in_a_read_goes_first(
                 nursery.start_soon(some.get, wire, server.url)
                 await gate.until(6)  # three quarters of the lane
                 await wait_all_tasks_blocked()
-                assert (wire.lane.under_way, len(some.prepared)) == (6, 6)
+                assert (wire.lane.under_way, gate.waiting, len(some.prepared)) == (6, 6, 40)
                 url = f"{server.url}/1"
                 for _ in range(2):
                     request = SignedRequest("GET", url, foreground.headers)
@@ -241,14 +242,101 @@ async def test_who_is_cancelled_leaves_nothing_under_way(pool: Pool, files: Call
                 nursery.start_soon(some.get, wire, server.url)
                 await gate.until(6)
                 nursery.cancel_scope.cancel()
-            assert some.came == dict.fromkeys(range(6))
-            assert (wire.lane.under_way, pool.stats()["running"]) == (0, 0)
+            assert some.came == dict.fromkeys(range(40))
+            assert (wire.lane.under_way, pool.stats()["running"], pool.stats()["waiting"]) == (0, 0, 0)
             gate.opened.set()
             others = files(4)
             await others.get(wire, server.url)
             assert len(others.came) == 4
         finally:
             gate.opened.set()
+
+
+async def test_so_many_are_in_the_pool_as_have_a_turn_and_some_more(pool: Pool, files: Callable[[int], Files]) -> None:
+    some, gate, wire = files(200), Gate(), pool.lane(8)
+    with HostileServer(gate) as server:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(some.get, wire, server.url)
+                await gate.until(6)
+                await wait_all_tasks_blocked()
+                assert len(some.prepared) == 6 + AHEAD
+                assert (gate.waiting, pool.stats()["running"], pool.stats()["waiting"]) == (6, 6, AHEAD)
+                gate.opened.set()
+        finally:
+            gate.opened.set()
+
+    assert sorted(some.came) == list(range(200))
+    assert gate.most == 6
+
+
+async def test_one_that_is_held_can_be_ended_and_one_that_is_sent_is_left(
+    pool: Pool, files: Callable[[int], Files]
+) -> None:
+    some, gate, wire = files(10), Gate(), pool.lane(2)
+    with HostileServer(gate) as server:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(some.get, wire, server.url)
+                await gate.until(1)  # the other turn is kept for who waits
+                some.ends[0](only_held=True)
+                some.ends[5](only_held=True)
+                await wait_all_tasks_blocked(0.01)
+                assert some.came == {5: None}
+                gate.opened.set()
+        finally:
+            gate.opened.set()
+
+    assert [number for number, answer in some.came.items() if answer is None] == [5]
+    assert sorted(some.came) == list(range(10))
+
+
+async def test_who_waits_for_a_turn_has_those_of_requests_whose_followers_are_held(
+    pool: Pool, files: Callable[[int], Files]
+) -> None:
+    """The pool goes on by itself; the lane's limit holds all the same, and others get their turns."""
+    some, wire, served = files(60), pool.lane(4), list[str]()
+    left = threading.Semaphore(0)
+    arrived = threading.Semaphore(0)
+    now, most, lock = 0, 0, threading.Lock()
+
+    def behave(exchange: Exchange) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+            served.append(exchange.target)
+        arrived.release()
+        left.acquire(timeout=HANGS_S)
+        with lock:
+            now -= 1
+        right(exchange)
+
+    async def until(count: int) -> None:
+        for _ in range(count):
+            assert await trio.to_thread.run_sync(arrived.acquire, True, HANGS_S)
+
+    with HostileServer(behave) as server:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(some.get, wire, server.url)
+                await until(3)
+                for number in range(4):  # one finds the turn that is kept, three wait
+                    url = f"{server.url}/{100 + number}"
+                    nursery.start_soon(_send, wire, SignedRequest("GET", url, (("Host", "bucket"),)))
+                await until(1)
+                left.release(4)
+                while len([one for one in served if len(one) == 4]) < 4:
+                    await until(1)
+                    left.release(1)
+                assert len(some.came) < 12, "they came in between"
+                left.release(1000)
+        finally:
+            left.release(1000)
+
+    assert len(some.came) == 60
+    assert wire.lane.under_way == 0
+    assert most <= 4 + 3, "those that the pool let in before it was told of the turns that went"
 
 
 async def test_where_there_is_no_room_for_a_descriptor_nothing_came(pool: Pool, files: Callable[[int], Files]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,7 +93,7 @@ def fails_at_first(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
         came: Callable[[int, Fetched | None], None],
     ) -> None:
         for number in range(len(wanted)):
-            if begin(number, lambda: None) is not None:
+            if begin(number, lambda **_: None) is not None:
                 await trio.lowlevel.checkpoint()
                 came(number, None)
 
@@ -231,18 +232,67 @@ async def test_times_given_through_the_mount_stay_though_the_data_does_not_come(
     assert told == [new_ns]
 
 
+async def test_who_reads_a_file_whose_request_is_held_behind_others_does_not_wait_for_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [await in_sync(world, name, BODY) for name in ("f", "g")]
+    ends: list[End] = []
+
+    async def many(
+        _store: object,
+        wanted: Sequence[object],
+        _priority: Priority,
+        begin: Callable[[int, End], Sink | None],
+        came: Callable[[int, Fetched | None], None],
+    ) -> None:
+        left, over = set(range(len(wanted))), trio.Event()
+
+        def end(number: int, *, only_held: bool = False) -> None:
+            if number in left and not (number == 0 and only_held):  # the first one is sent
+                left.discard(number)
+                came(number, None)
+                if not left:
+                    over.set()
+
+        for number in range(len(wanted)):
+            ends.append(partial(end, number))
+            assert begin(number, ends[number]) is not None
+        await over.wait()
+
+    async with world.daemon() as daemon:
+        monkeypatch.setattr(daemon.mover, "fetch_many", many)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(daemon.hydrator.restore_many, [b"f", b"g"], lambda: True)
+            await daemon.idle()
+            with daemon.reader("g") as held, daemon.reader("f") as sent:
+                with trio.fail_after(30):
+                    await daemon.hydrator.open_for_read(b"g", held.fd)
+                assert os.pread(held.fd, 100, 0) == BODY
+                assert daemon.mover.asked == [(0, Priority.FOREGROUND)]
+                nursery.start_soon(daemon.hydrator.open_for_read, b"f", sent.fd)
+                await daemon.idle()
+                assert len(daemon.mover.asked) == 1, "its answer is on its way"
+                ends[0]()
+                await daemon.idle()
+    assert [path.read_bytes() for path in paths] == [BODY] * 2
+
+
 class Carrier:
     """A pool that answers when it is told to."""
 
     def __init__(self) -> None:
         self.taken: list[Any] = []
 
-    def submit_gets(self, _gets: object, _priority: Priority, taken: Sequence[Any]) -> list[int]:
+    def submit_gets(
+        self, _gets: object, _priority: Priority, taken: Sequence[Any], *, lane: int, at_once: int
+    ) -> list[int]:
+        assert (lane, at_once) == (1, 1) or not taken
         self.taken += taken
         return list(range(1, len(taken) + 1))
 
-    def cancel(self, job: int) -> None:
-        raise AssertionError(job)
+    def cancel(self, _job: int, *, only_held: bool = False) -> None:
+        assert not only_held
+        self.answer()
 
     def answer(self) -> None:
         result: Any = SimpleNamespace(error=_core.TRANSFER_OK, status=200, headers=(), body=b"", crc64nvme=0)
@@ -251,7 +301,7 @@ class Carrier:
 
 async def test_a_call_goes_on_whose_turn_another_one_waited_for_that_was_cancelled() -> None:
     lane, carrier = Lane(1), Carrier()
-    getter = Getter(carrier, lane)
+    getter = Getter(carrier, lane, 1)
     first = trio.CancelScope()
     over, done = trio.Event(), trio.Event()
 
@@ -285,5 +335,6 @@ async def test_a_call_goes_on_whose_turn_another_one_waited_for_that_was_cancell
         over.set()
         await wait_all_tasks_blocked()
         carrier.answer()
+        getter.pump()
         with trio.fail_after(30):
             await done.wait()
