@@ -32,7 +32,6 @@ _KNOWN = """SELECT sort_key, etag, remote_size, last_modified_ns FROM files WHER
 _BY_INODE = f"{_SELECT} WHERE ino = ?"
 _LOADING = """SELECT sort_key, ino, etag, content_hash, mode, uid, gid FROM files
     WHERE association = ? AND sort_key IN"""
-_RELEASED_OWNERS = "SELECT association FROM files WHERE ino = ? AND released AND etag = ?"
 _RELEASED = "SELECT association, sort_key, ino, etag, content_hash FROM files WHERE released AND ino IN"
 _PUT = f"""INSERT INTO files ({_COLUMNS}) VALUES ({_MARKS})
     ON CONFLICT (association, sort_key) DO UPDATE SET {_SET}"""  # noqa: S608
@@ -284,9 +283,14 @@ class Files:
         """Rows of every association whose local side was that host inode."""
         return [self._base(row) for row in self._connection.rows(_BY_INODE, (signed(ino),))]
 
-    def released_owners(self, ino: int, etag: str) -> list[str]:
-        """Associations that have a row of a stub of that inode, for an object of that ETag."""
-        return [self._numbers.id_of(row[0]) for row in self._connection.rows(_RELEASED_OWNERS, (signed(ino), etag))]
+    def released_owners(self, inodes: Sequence[int]) -> dict[tuple[int, str], list[str]]:
+        """Inode and ETag -> associations that have a row of a stub of that inode, for an object of that ETag."""
+        owners: dict[tuple[int, str], list[str]] = {}
+        for part in _parts(inodes):
+            sql = f"{_RELEASED} ({', '.join('?' * len(part))})"
+            for number, _, ino, etag, _ in self._connection.rows(sql, [signed(ino) for ino in part]):
+                owners.setdefault((unsigned(ino), etag), []).append(self._numbers.id_of(number))
+        return owners
 
     def by_inode_many(self, inodes: Sequence[int]) -> list[Base]:
         """The same for many."""

@@ -30,7 +30,7 @@ from fsxsync.sync.hydration import HERE, MISSING, Hydration, mark_of, replaced
 from fsxsync.sync.idle_data import IDLE_S, IdleData, is_partial
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.interrupted import refuse_written
-from fsxsync.sync.loading import owner_of
+from fsxsync.sync.loading import Owners, owner_of
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.readahead import WINDOW_MAX, Wish, choose
 from fsxsync.sync.restoring import Outcome, Restorer
@@ -169,13 +169,14 @@ class StubHydrator(FrontHints):
         hydration.last_use = trio.current_time()
         return hydration
 
-    def begun(self, path: bytes, own: int, local: Local) -> Hydration:
-        """What loads the stub behind ``own``, which it takes over, from now on; ``local`` is its state."""
+    def begun(self, path: bytes, own: int, local: Local, owners: Owners | None = None) -> Hydration:
+        """What loads the stub behind ``own``, which it takes over, from now on; ``local`` is its state, ``owners`` see
+        `owner_of`."""
         assert local.stub is not None
         chunk_size = self._chunk_size(local.stub.size)
         try:
             refuse_written(self._served_for(path), path, local)
-            served = owner_of(self._served_for(path), local.ino, local.stub)
+            served = owner_of(self._served_for(path), local.ino, local.stub, owners)
             hydration = begin(served, self._memory, path, own, local, chunk_size=chunk_size)
             hydration.suspect = self._settler.is_suspect(path)
         except BaseException:

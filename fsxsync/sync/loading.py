@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import trio
 
 from fsxsync.errors import ObjectDamaged, ObjectMissing
@@ -11,6 +13,9 @@ from fsxsync.model.stub import StubMark
 from fsxsync.ports import ChunkJob, ObjectStore, Priority
 from fsxsync.sync.served import Served
 from fsxsync.transfer import checksums
+
+Owners = Mapping[tuple[int, str], Sequence[str]]
+"""Inode and ETag of stubs -> associations that have rows of them."""
 
 
 async def load_object(served: Served, key: str, remote: Remote, fd: int) -> None:
@@ -59,14 +64,16 @@ async def object_of(store: ObjectStore, mark: StubMark) -> Remote | None:
     return None
 
 
-def owner_of(served: Served | None, ino: int, mark: StubMark) -> Served:
+def owner_of(served: Served | None, ino: int, mark: StubMark, owners: Owners | None = None) -> Served:
     """The association whose store has a stub's data: the one that it stands in, or that it was moved out of behind us,
-    as its old name's row tells.
+    as its old name's row tells. ``owners``: what `Files.released_owners` says, where it was asked for many at a time.
 
     Raises:
         ObjectMissing: it stands in none.
     """
     if served is None:
         raise ObjectMissing(f"reading {mark.key}", "its association is gone")
-    owners = served.shared.catalog.files.released_owners(ino, mark.etag)
-    return served if not owners or served.id in owners else served.shared.served.get(owners[0], served)
+    if owners is None:
+        owners = served.shared.catalog.files.released_owners([ino])
+    names = owners.get((ino, mark.etag), ())
+    return served if not names or served.id in names else served.shared.served.get(names[0], served)

@@ -25,6 +25,7 @@ from fsxsync.model.checksum import Algorithm
 from fsxsync.model.identity import Local
 from fsxsync.ports import End, Fetched, Priority, Sink
 from fsxsync.sync.hydration import Hydration, kept_free
+from fsxsync.sync.loading import Owners
 from fsxsync.sync.served import Shared
 from fsxsync.sync.settling import Settler
 from fsxsync.sync.under_way import NOBODY, Watcher
@@ -47,8 +48,8 @@ Outcome = int | FsxSyncError | None
 class Loader(Protocol):
     """What the hydrator does for a restore."""
 
-    def begun(self, path: bytes, own: int, local: Local) -> Hydration:
-        """What loads the stub behind ``own``, from now on."""
+    def begun(self, path: bytes, own: int, local: Local, owners: Owners | None = None) -> Hydration:
+        """What loads the stub behind ``own``, from now on; ``owners`` see `owner_of`."""
 
     def is_loading(self, ino: int) -> bool: ...
 
@@ -223,25 +224,27 @@ class Restorer:
     def _open(self, paths: Sequence[bytes]) -> list[Hydration | Outcome]:
         """What loads each together with others; 0: it is no stub; None: it has to be alone."""
         found: list[Hydration | Outcome] = []
-        for path, opened in zip(paths, self._shared.tree.open_stubs(paths), strict=True):
+        stubs = self._shared.tree.open_stubs(paths)
+        owners = self._shared.catalog.files.released_owners([one[1].ino for one in stubs if isinstance(one, tuple)])
+        for path, opened in zip(paths, stubs, strict=True):
             if opened is None:
                 found.append(0)
             elif isinstance(opened, FsxSyncError):  # it is tried again: descriptors may have been short
                 found.append(None)
             else:
                 try:
-                    found.append(self._taken(path, *opened))
+                    found.append(self._taken(path, *opened, owners))
                 except FsxSyncError as error:
                     found.append(error)
         return found
 
-    def _taken(self, path: bytes, fd: int, local: Local) -> Hydration | None:
+    def _taken(self, path: bytes, fd: int, local: Local, owners: Owners) -> Hydration | None:
         """What loads the stub together with others; None if it has to be alone. ``fd`` is taken over."""
         assert local.stub is not None
         if self._loader.is_loading(local.ino) or not 0 < local.size <= min(LARGEST, self._shared.settings.chunk_size):
             os.close(fd)
             return None
-        hydration = self._loader.begun(path, fd, local)
+        hydration = self._loader.begun(path, fd, local, owners)
         hydration.is_patient = True
         if hydration.suspect or hydration.claims or hydration.count != 1:
             self._loader.forget(hydration)

@@ -21,7 +21,7 @@ Prepare = Callable[[int, End], tuple[SignedRequest, Sink] | None]
 Came = Callable[[int, Answer | None], None]
 
 
-AHEAD = 64
+AHEAD = 32
 """So many are in the pool beyond those that have a turn: while what has come is dealt with here, others follow."""
 
 
