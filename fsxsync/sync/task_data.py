@@ -154,7 +154,8 @@ class RestoreStage(DataStage):
     """RESTORE_DATA: what is released is loaded, behind everything that somebody waits for."""
 
     batch_size = 8 * BATCH
-    """At the end of each one less is under way for a moment."""
+    """At the end of each one less is under way for a moment. The first ones are smaller: it begins sooner, and no two
+    of one size begin at one time, which would end at one time, too."""
 
     def __init__(self, served: Served, unders: Sequence[bytes], task: Task, hydrator: StubHydrator) -> None:
         super().__init__(served, unders, task)
@@ -162,9 +163,9 @@ class RestoreStage(DataStage):
 
     async def batches(self, after: bytes) -> AsyncGenerator[Batch, None]:
         """The walk reads which files are marked: no row has to be asked for."""
-        batch, size = Batch(), 0
+        batch, size, most = Batch(), 0, min(BATCH, self.batch_size)
         for under in self._unders:
-            async for found in ReadAhead(_walk(self.served, under, self.batch_size)):
+            async for found in ReadAhead(_walk(self.served, under, BATCH)):
                 for tree_path, state in found:
                     path = self.served.association.relative(tree_path)
                     if not path or path <= after or not self._is_counted(path, state):
@@ -175,9 +176,9 @@ class RestoreStage(DataStage):
                         batch.todo.append(Entry(path, None, None))
                         size += state.size
                     batch.after = path
-                    if len(batch.todo) + batch.quiet >= self.batch_size or size >= BYTES_AT_ONCE:
+                    if len(batch.todo) + batch.quiet >= most or size >= BYTES_AT_ONCE:
                         yield batch
-                        batch, size = Batch(), 0
+                        batch, size, most = Batch(), 0, min(2 * most, self.batch_size)
         if batch.after:
             yield batch
 
