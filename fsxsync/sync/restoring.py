@@ -3,8 +3,8 @@
 Alone each of them costs three tasks, a turn, a job, two waits for the disk and three looks at the catalog; together
 these are had once for all of them. Only what is simple comes here: a stub of one chunk, of which nothing is here and
 that nobody loads. Whatever is not, or does not come at the first try, goes the way of all others
-(`Restorer.alone`), which finds out what is wrong. A file is under way only once its request has gone: who reads
-it before asks for it himself, with the priority of one who waits.
+(`Restorer.alone`), which finds out what is wrong. Who reads a file whose request has not gone yet asks for it
+himself, with the priority of one who waits.
 
     open  ->  _active  ->  GET, its turn and its answer (Hydration.begin_whole, came_whole)  ->  settled together
 """
