@@ -30,6 +30,11 @@ class TaskType(enum.Enum):
         return self in {TaskType.IMPORT, TaskType.RECONCILE}
 
     @property
+    def may_export(self) -> bool:
+        """Also where the association does not by itself."""
+        return self in {TaskType.EXPORT, TaskType.RECONCILE}
+
+    @property
     def report_name(self) -> str:
         return "report.csv" if self is TaskType.IMPORT else "failures.csv"
 

@@ -20,7 +20,7 @@ from fsxsync.errors import BadInput, ConflictMoved, LocalChanged, ObjectChanged,
 from fsxsync.model.association import OnConflict
 from fsxsync.model.identity import Base, Kind, Local, Remote
 from fsxsync.model.open_conflict import Conflict, ConflictKind, Keep, LocalVersion
-from fsxsync.sync import clashes, conflicts
+from fsxsync.sync import clashes, conflicts, obeying
 from fsxsync.sync.acting import Next
 from fsxsync.sync.excluded import takes_no_part
 from fsxsync.sync.journal import shown
@@ -47,6 +47,7 @@ async def resolve(served: Served, path: bytes, keep: Keep, loader: Loader) -> li
             done. StillPending: somebody is at work on the path. RepositoryError. TreeError.
     """
     chosen = _chosen(served, path, keep)
+    await obeying.before_writes(served)
     for conflict in chosen:
         try:
             async with alone(served, [one for one in (conflict.path, conflict.kept_as) if one]):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 
 import trio
 
 from fsxsync.errors import FsxSyncError, LocalChanged, RepositoryError, TreeError
 from fsxsync.model.association import Lifecycle
-from fsxsync.ports import HELD_S, Conditions
-from fsxsync.sync import holding
+from fsxsync.ports import HELD_S
+from fsxsync.sync import holding, obeying
 from fsxsync.sync.filters import Filters
 from fsxsync.sync.ignoring import read_filters
 from fsxsync.sync.intake import Intake
@@ -100,7 +100,7 @@ class Service:
         check_directory(served)
         served.filters = await self._read_filters()
         await served.store.check(served.association.prefix)
-        await self._find_conditions()
+        await obeying.at_start(served)
         if isinstance(self.failed, ScanRefused):  # or the association would seem AVAILABLE until it is refused again
             await self._scan()
         await self._routes.make(served.association)
@@ -141,21 +141,6 @@ class Service:
         if not association.policy.imports:
             return False
         return association.import_metadata or self.served.shared.catalog.files.count(association.id) > 0
-
-    async def _find_conditions(self) -> None:
-        """What the store obeys is found out once per bucket and remembered (SERVERS.md), until somebody updates the
-        association: behind its address there may be another store by now, or another version of it."""
-        served, facts = self.served, self.served.shared.catalog.facts
-        access = served.association.access
-        name = f"conditions {access.endpoint_url or 'aws'} {served.association.bucket}"
-        if any(asked := (access.acl, access.sse, access.storage_class)):  # is the bucket's to take or to refuse
-            name += f" {asked}"
-        known = facts.get(name)
-        if isinstance(known, dict) and served.association.lifecycle is not Lifecycle.UPDATING:
-            served.store.conditions = Conditions(**known)
-        elif served.association.policy.exports:
-            conditions = await served.store.probe(served.association.prefix)
-            facts.set(name, asdict(conditions))
 
     async def _scans(self) -> None:
         """Tree against catalog: at the start, and whenever records were lost."""

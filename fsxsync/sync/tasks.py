@@ -29,6 +29,7 @@ from fsxsync.errors import (
 from fsxsync.model.association import Lifecycle
 from fsxsync.model.task import KEPT_NS, Cursor, Failure, Order, Step, Task, TaskLifecycle, TaskType
 from fsxsync.ports import Planned
+from fsxsync.sync import obeying
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.in_order import in_order
 from fsxsync.sync.served import Served, Shared
@@ -220,6 +221,9 @@ class TaskRunner:
         await self._until_usable(task, find(task.order, self._served).parts)
         if not self._goes_on(task_id):
             return
+        if task.order.type.may_export:
+            for one in [self._served[name] for name in find(task.order, self._served).parts]:
+                await obeying.before_writes(one)
         targets = find(task.order, self._served)  # no await before the stages are made: one may have been deleted
         stages = stages_of(task, targets.parts, self._served.__getitem__, self._hydrator)
         if is_new or (task.cursor == Cursor() and task.counts.succeeded + task.counts.failed == 0):

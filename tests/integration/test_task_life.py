@@ -34,6 +34,22 @@ def stubs(fsx: Instance, directory: Path) -> list[str]:
     return sorted(path.name for path in behind.iterdir() if XATTR.decode() in os.listxattr(path))
 
 
+@pytest.mark.parametrize("word", ["export", "reconcile"])
+def test_what_is_exported_by_hand_alone_is_written_conditionally(
+    fsx: Instance, moto: MotoServer, proxy: Proxy, bucket: str, word: str
+) -> None:
+    """Where an association exports nothing by itself, nobody found out what its store obeys."""
+    fsx.ok("associate", f"s3://{bucket}/p/", "/d", "--endpoint-url", proxy.url, *MANUAL)
+    (fsx.directory / "d/a").write_bytes(b"one")
+    fsx.settle()
+    assert not any(request.method == "PUT" for request in proxy.requests), "a bucket that is only read got a probe"
+
+    fsx.ok(word, fsx.directory / "d")
+
+    (put,) = [one for one in proxy.requests if (one.method, one.path) == ("PUT", f"/{bucket}/p/a")]
+    assert put.headers["if-none-match"] == "*"
+
+
 def test_exports_and_imports_by_hand(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
     fsx.associate(moto, f"s3://{bucket}/p/", "/d", *MANUAL)
     place = fsx.directory / "d"
