@@ -62,6 +62,6 @@ class Decider(TaskMaker):
             above = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
             found += [(one, thing) for one in above if (thing := self.local(one)) and thing.kind != "directory"]
         elif keep == "remote":
-            copy = conflict["kept_as"].removeprefix(self.name + "/")
+            copy = (conflict["kept_as"] or conflict["path"]).removeprefix(self.name + "/")
             found.append((copy, self.local(copy)))
         return [(key, thing) for key, thing in found if thing is not None]

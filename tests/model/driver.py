@@ -20,11 +20,13 @@ from model.deciding import KEEPS
 from model.faulty_store import KINDS
 from model.gates import MOMENTS
 from model.meddling import CHANGES
+from model.task_steps import TYPES
 from model.world import World
 
 # ruff: noqa: S311  nothing here is a secret
 
 WAYS = ("mount", "behind", "watch")
+BY_HAND = (("import",), ("export",), ("import", "export"))
 POLICIES = ("keep-both", "local", "remote", "newest")
 
 
@@ -76,6 +78,8 @@ class Plan:
     """Names that take no part."""
     second: str = ""
     """The policy of a second association; '': there is none."""
+    by_hand: tuple[str, ...] = ()
+    """Directions (``import``, ``export``) that are left to tasks."""
 
     def save(self, path: Path, error: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +92,9 @@ class Plan:
         steps = tuple(Step(**step) for step in document["steps"])
         rest = {name: document[name] for name in ("policy", "keeps_clock", "second") if name in document}
         exclude = tuple(document.get("exclude", ()))
-        return cls(document["seed"], document["way"], document["versioned"], steps, **rest, exclude=exclude)
+        by_hand = tuple(document.get("by_hand", ()))
+        made = cls(document["seed"], document["way"], document["versioned"], steps, **rest)
+        return replace(made, exclude=exclude, by_hand=by_hand)
 
 
 def _pick(rng: random.Random, **choices: Sequence[Any]) -> dict[str, Any]:
@@ -105,6 +111,8 @@ def _change_during(rng: random.Random, names: Names) -> dict[str, Any]:
     }
 
 
+MOMENTS_AFTER = [0, 0, *range(1, 40)]
+"""Steps after which a daemon dies in the middle of a task; 0: it does not."""
 Maker = Callable[[random.Random, Names], dict[str, Any]]
 WORK: list[tuple[int, str, Maker]] = [
     # the application
@@ -127,6 +135,11 @@ WORK: list[tuple[int, str, Maker]] = [
     (6, "read", lambda r, n: _pick(r, path=n.files)),
     (4, "release", lambda r, n: _pick(r, path=[*n.files, *n.directories, ""])),
     (2, "restore", lambda r, n: _pick(r, path=[*n.files, *n.directories, ""])),
+    (2, "export_task", lambda r, n: _pick(r, path=[*n.files, *n.directories, ""], deletes=[True, False])),
+    (2, "import_task", lambda r, n: _pick(r, path=[*n.files, *n.directories, ""], deletes=[True, False])),
+    (3, "reconcile", lambda r, n: _pick(r, path=[*n.files, *n.directories, "", ""])),
+    (2, "cancel_task", lambda r, n: _pick(r, kind=TYPES, path=[*n.directories, ""], requests=[0, 1, 2, 3, 5, 8])),
+    (4, "agree", lambda r, n: _pick(r, path=[*n.files, *n.directories, *[""] * 10], moments=MOMENTS_AFTER)),
     (2, "grow", lambda r, n: _pick(r, path=n.files, pieces=[3, 8], piece=[12, 5000, 20_000])),
     # the other user of the bucket
     (10, "put", lambda r, n: _pick(r, path=n.files, size=SIZES, mode=[None, *MODES], owner=SAID)),
@@ -145,7 +158,8 @@ WORK: list[tuple[int, str, Maker]] = [
     (8, "deliver", lambda r, _: _pick(r, order=["forward", "backward", "shuffled", "double", "stale"])),
     (1, "lose_events", lambda *_: {}),
 ]
-_OF_THE_FIRST = {"release", "restore", "resolve", "change_during", "move_over", "deliver", "lose_events"}
+_TASKS = {"release", "restore", "export_task", "import_task", "reconcile", "cancel_task", "agree"}
+_OF_THE_FIRST = _TASKS | {"resolve", "change_during", "move_over", "deliver", "lose_events"}
 BESIDE = frozenset(name for _, name, _ in WORK) - _OF_THE_FIRST
 """Steps that may be taken in a second association, too."""
 TROUBLES: list[tuple[int, str, Maker]] = [
@@ -190,7 +204,9 @@ def plan_of(seed: int, *, length: int = LENGTH, trouble: float = 0.18) -> Plan:
             steps.append(Step("settle"))
     is_versioned, keeps_clock = rng.random() < 0.85, rng.random() < 0.5
     exclude = ("b",) if rng.random() < 0.15 else ()
-    return Plan(seed, way, is_versioned, (*steps, Step("settle_and_read")), policy, keeps_clock, exclude, second)
+    by_hand = rng.choice(BY_HAND) if rng.random() < 0.2 else ()
+    steps.append(Step("settle_and_read"))
+    return Plan(seed, way, is_versioned, tuple(steps), policy, keeps_clock, exclude, second, by_hand)
 
 
 def run(plan: Plan, daemons: Daemons, *, keep: Path | None = None) -> None:
@@ -203,7 +219,8 @@ def run(plan: Plan, daemons: Daemons, *, keep: Path | None = None) -> None:
     world: World | None = None
     try:
         daemon = daemons.get(plan.way)
-        options = {"on_conflict": plan.policy, "exclude": list(plan.exclude)}
+        options: dict[str, Any] = {"on_conflict": plan.policy, "exclude": list(plan.exclude)}
+        options |= {direction: [] for direction in plan.by_hand}
         world = World(
             daemon,
             daemons.moto,

@@ -190,6 +190,11 @@ class Sides(Ledger):
             self.ours.setdefault(name, set()).update(contents)
             self.brought_s[name] = max(time.time(), _mtime_s(self.behind / name))
 
+    @property
+    def by_hand(self) -> bool:
+        """In one direction or both nothing is done but by tasks."""
+        return [] in (self.options.get("import"), self.options.get("export"))
+
     def is_left_out(self, path: str) -> bool:
         """By a filter of whole names."""
         return any(part in self.options.get("exclude", ()) for part in path.rstrip("/").split("/"))
