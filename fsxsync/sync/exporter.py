@@ -268,13 +268,29 @@ def _keep_empty_parent(served: Served, path: bytes) -> None:
 
     Otherwise it would be in the tree and nowhere in the repository: the next host would not have it.
     """
+    parent = parent_here(served, path)
+    if parent and Event.NEW in served.association.policy.exports and forget_left_alone(served, parent):
+        served.add_hint(parent, local=True, delay_s=served.shared.settings.export_delay_s)
+
+
+def parent_here(served: Served, path: bytes) -> bytes:
+    """The directory that it lies in, or if that went, too, what that lay in, which may be empty now; b"" for the
+    association's own."""
     parent = path.rpartition(b"/")[0]
     while parent and served.shared.tree.identify(served.tree_path(parent)) is None:
-        parent = parent.rpartition(b"/")[0]  # it went, too: what it lay in may be empty now
-    if not parent or Event.NEW not in served.association.policy.exports:
-        return
+        parent = parent.rpartition(b"/")[0]
+    return parent
+
+
+def is_left_alone(served: Served, row: Base | None) -> bool:
+    """A directory's, which existed only through keys that are gone."""
+    return row is not None and row.is_implied and not served.shared.catalog.files.children_exist(served.id, row.path)
+
+
+def forget_left_alone(served: Served, path: bytes) -> bool:
+    """From now on it is new here, if it `is_left_alone`."""
     files = served.shared.catalog.files
-    row = files.get(served.id, parent)
-    if row is not None and row.is_implied and not files.children_exist(served.id, parent):
-        files.delete(served.id, parent)
-        served.add_hint(parent, local=True, delay_s=served.shared.settings.export_delay_s)
+    if not is_left_alone(served, files.get(served.id, path)):
+        return False
+    files.delete(served.id, path)
+    return True

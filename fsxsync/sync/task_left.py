@@ -10,7 +10,8 @@ from fsxsync.model.task import Task
 from fsxsync.ports import Planned
 from fsxsync.sync import brakes
 from fsxsync.sync.served import Served
-from fsxsync.sync.task_looks import each, settle_path
+from fsxsync.sync.task_looks import each
+from fsxsync.sync.task_settling import settle_path
 from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry
 from fsxsync.sync.under_way import Going
 

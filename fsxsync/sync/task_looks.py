@@ -14,15 +14,11 @@ from typing import NamedTuple
 
 import trio
 
-from fsxsync.catalog.changelog import Entry as Looked
 from fsxsync.catalog.files import Known, sort_key
 from fsxsync.errors import (
     FsxSyncError,
     KeyNotPosix,
-    LocalChanged,
     ObjectArchived,
-    ObjectChanged,
-    Throttled,
 )
 from fsxsync.model.association import ALL_EVENTS, Event, Policy
 from fsxsync.model.identity import Base, Kind, Local
@@ -31,20 +27,14 @@ from fsxsync.model.release import ARCHIVE_CLASSES
 from fsxsync.model.shallow import DIRECTORY, Shallow
 from fsxsync.model.task import FAILED, WARNING, Failure
 from fsxsync.ports import Listed, Planned
-from fsxsync.sync.acting import Next
 from fsxsync.sync.bulk import HELD_NS, import_new
-from fsxsync.sync.exporter import exported_key
-from fsxsync.sync.journal import shown
-from fsxsync.sync.look import look
+from fsxsync.sync.exporter import exported_key, is_left_alone
 from fsxsync.sync.reconcile import Delta, local_delta
 from fsxsync.sync.served import Served
+from fsxsync.sync.task_settling import settle_path
 from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, count, entries, failure_of, planned
 from fsxsync.sync.under_way import NOBODY, Going, UnderWay, Watcher
-from fsxsync.sync.uploads import end_settled
 
-AGAIN_MAX = 20
-"""Looks at a path that something else comes in the way of, before it counts as busy."""
-AGAIN_S = 0.1
 COPIES = frozenset({Event.NEW, Event.CHANGED})
 
 
@@ -60,54 +50,6 @@ def policy_of(served: Served, *, exports: frozenset[Event], imports: frozenset[E
     """What the association does by itself, and what the task is to do."""
     own = served.association.policy
     return replace(own, exports=own.exports | exports, imports=own.imports | imports)
-
-
-async def settle_path(served: Served, path: bytes, policy: Policy, *, remote: bool) -> None:
-    """Bring both sides of one path together.
-
-    Raises:
-        FsxSyncError: they are not, and why.
-    """
-    changelog, shared = served.shared.catalog.changelog, served.shared
-    error: FsxSyncError = LocalChanged(f"sync of {shown(served, path)}", "it changes all the time")
-    for turn in range(AGAIN_MAX):
-        if not changelog.reserve(served.id, [path]):
-            await trio.sleep(AGAIN_S)
-            continue
-        try:
-            now_ns = shared.now_ns()
-            looked = Looked(served.id, path, True, remote or turn > 0, None, now_ns, now_ns, 0, 0, None, None, "")
-            outcome = await look(served, looked, policy=policy)
-        except (LocalChanged, ObjectChanged, Throttled) as moved:
-            error = moved
-            await trio.sleep(min(AGAIN_S * 2**turn, 5.0))
-            continue
-        finally:
-            changelog.free(served.id, [path])
-            served.wake()
-        if outcome.next is Next.DONE:
-            await end_settled(served, path)
-            _check_settled(served, path)
-            return
-        if outcome.next is Next.LATER:
-            error = LocalChanged(f"sync of {shown(served, path)}", outcome.reason)
-            if outcome.until_ns > shared.now_ns():
-                break
-            await trio.sleep(AGAIN_S)
-        remote = remote or outcome.remote
-    raise error
-
-
-class _Unsettled(FsxSyncError):
-    def __init__(self, message: str, code: str) -> None:
-        super().__init__(message, advice="")
-        self.code = code
-
-
-def _check_settled(served: Served, path: bytes) -> None:
-    """A look may end with a path that a person has to see to."""
-    for problem in served.shared.catalog.problems.get(served.id, path):
-        raise _Unsettled(problem.message, problem.code)
 
 
 async def each(
@@ -202,7 +144,7 @@ class ExportStage:
             row is not None and local.mtime_ns in {row.mtime_ns, local.ctime_ns}
         )
         is_quiet = row is not None and row.matches_local(local) and is_same_time
-        return Side.QUIET if is_quiet else Side.CHANGED
+        return Side.QUIET if is_quiet and not is_left_alone(self.served, row) else Side.CHANGED
 
     def _is_gone(self, entry: Entry) -> bool:
         row = entry.base
@@ -396,4 +338,4 @@ class ImportStage:
 
 
 EVERYTHING = ALL_EVENTS
-__all__ = ["COPIES", "EVERYTHING", "ExportStage", "ImportStage", "Side", "each", "known_of", "policy_of", "settle_path"]
+__all__ = ["COPIES", "EVERYTHING", "ExportStage", "ImportStage", "Side", "each", "known_of", "policy_of"]

@@ -12,7 +12,8 @@ from fsxsync.model.identity import Remote, base_of
 from fsxsync.model.stub import StubMark
 from fsxsync.ports import ObjectHint
 from fsxsync.sync.intake import Intake
-from fsxsync.sync.task_looks import COPIES, policy_of, settle_path
+from fsxsync.sync.task_looks import COPIES, policy_of
+from fsxsync.sync.task_settling import settle_path
 
 
 @pytest.fixture
