@@ -197,11 +197,13 @@ async def load_moved(served: Served, path: bytes, local: Local, owner: Served) -
 
 async def load_astray(served: Served, base: Base) -> bool:
     """The object of a released file is about to go, or to be overwritten, and the file was moved to where no
-    association is: give it its data there. False: it was not.
+    association is, or where this one exports nothing by itself: give it its data there. False: it was not.
 
     Raises:
         LocalChanged, ObjectChanged: the world moved; look again. RepositoryError. NoSpace. TreeError.
     """
+    if await _load_unfollowed(served, base):
+        return True
     tree = served.shared.tree
     tree_path = await served.shared.outside.path_of(base.ino)
     local = tree.identify(tree_path) if tree_path else None
@@ -222,6 +224,20 @@ async def load_astray(served: Served, base: Base) -> bool:
         tree.exchange_in(staged, tree_path, local)
     served.shared.invalidate(tree_path, local.ino, data=True)
     await trio.to_thread.run_sync(tree.settle, tree_path)
+    return True
+
+
+async def _load_unfollowed(served: Served, base: Base) -> bool:
+    """Raises as `load_astray`."""
+    path = served.unfollowed.get(base.ino, base.path)
+    local = served.shared.tree.identify(served.tree_path(path))
+    mark = local.stub if local is not None else None
+    if path == base.path or local is None or mark is None or (local.ino, mark.etag) != (base.ino, base.etag):
+        return False
+    if await object_of(served.store, mark) is None:
+        return False  # it is lost already
+    await load_moved(served, path, local, served)
+    served.unfollowed.pop(base.ino, None)
     return True
 
 

@@ -146,7 +146,11 @@ async def _loaded_if_moved(served: Served, path: bytes, policy: Policy | None, o
     shared = served.shared
     local = shared.tree.identify(served.tree_path(path))
     exports = (policy or served.association.policy).exports
-    if outcome.next is not Next.DONE or local is None or local.stub is None or not exports:
+    if outcome.next is not Next.DONE or local is None or local.stub is None:
+        return outcome
+    if not exports:  # its object stays as it is, until a task takes it
+        if local.stub.key != served.key(path, Kind.FILE):
+            served.unfollowed[local.ino] = path
         return outcome
     if shared.catalog.moves.get(served.id, path) is not None:
         return outcome  # the copy is refused, and so is to delete what it would be made of (`moves.needing`)

@@ -269,6 +269,8 @@ class Served:
     markers_beside_files: set[bytes] = field(default_factory=set)
     """Paths for which a listing or an event named a directory's marker, and no row a directory: should a file be there
     or come with it, their next look asks for the marker."""
+    unfollowed: dict[int, bytes] = field(default_factory=dict)
+    """By inode: where released files were renamed to whose objects keep their names, as only tasks export."""
     filters: Filters = field(init=False)
     filters_stale: trio.Event = field(default_factory=trio.Event)
     """Set when the ignore list changed: tree and listing are to be compared again."""

@@ -86,3 +86,30 @@ def test_a_directory_whose_last_object_a_task_deleted_stayed_here_alone(daemons:
 
         assert sorted(world.objects()) == ["anchor", "d/e/"]
         world.settle_and_read()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_released_file_that_was_renamed_lost_its_data_when_a_task_took_its_old_object(
+    daemons: Daemons, *, restart: bool
+) -> None:
+    """Its new name lies outside of what the task is about, and nothing exports it before."""
+    with world_of("behind", daemons, options=BY_HAND) as world:
+        for name in ("deleted", "overwritten", "described"):
+            world.put(f"d/{name}", 100)
+        world.agree()
+        for name in ("deleted", "overwritten", "described"):
+            world.rename(f"d/{name}", f"moved/{name}")
+        world.write("d/overwritten", 200)
+        world.change_metadata("d/described", 0o600)
+        if restart:
+            world.stop()
+        world.start()
+        world.client.wait(world.name.encode(), 30)
+
+        world.export_task("d/overwritten", deletes=False)
+        world.export_task("d/deleted", deletes=True)
+        world.reconcile("d/described")
+        world.agree()
+
+        assert [world.mark(f"moved/{name}") for name in ("deleted", "overwritten")] == [None, None]
+        world.settle_and_read()
