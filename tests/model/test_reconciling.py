@@ -38,6 +38,7 @@ def differ(world: World, at: str) -> None:
         world.delete(f"{at}/{name}")
     world.write(f"{at}/new", 60)
     world.put(f"{at}/new", 70)
+    world.write(f"{at}/z-last", 60)
     world.write(f"{at}/new-here/x", 60)
     world.put(f"{at}/new-there/x", 70)
     world.put_marker(f"{at}/made-there", mode=0o700)

@@ -11,6 +11,7 @@ from model.judging import Circumstances, reason_for
 from model.moving import Mover
 from model.sides import WAIT_S
 from model.steps import step
+from model.task_steps import RECONCILE
 from model.things import TAG, Thing, shown
 
 from fsxsync.errors import NoDaemon
@@ -74,6 +75,19 @@ class World(Mover):
         if not path:
             left = self._wait()
             assert left == [], f"still pending after {told}: {left}"
+            self._check_nothing_planned()
+
+    def _check_nothing_planned(self) -> None:
+        """The next one would do nothing, but to what nothing brings together, and to the times of directories: an
+        import into one in which somebody works looks as if these had been set."""
+        apart = set[str]()
+        for one in self.all:
+            clashes, lost = one._apart(one.tree(), one.objects())
+            apart |= {f"{one.name}/{at}".rstrip("/") for at in clashes | lost}
+        order = {"type": RECONCILE, "paths": [one.name for one in self.all]}
+        told = [one["planned"] for one in self.client.plan_task(order)]
+        planned = [one for one in told if one["path"] not in apart and not (self.made.tree / one["path"]).is_dir()]
+        assert planned == [], f"a second reconcile would do {planned}"
 
     def _check_reconciled(self, told: dict[str, Any], path: str) -> None:
         """It says what it could not bring together, and the rest is equal from the moment that it ends."""
