@@ -7,6 +7,7 @@ import random
 import time
 import urllib.parse
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from model.sides import Sides
@@ -48,16 +49,19 @@ class BucketUser(Sides):
     def put_marker(self, path: str, mode: int | None = None, owner: int | None = None) -> None:
         self._put(path + "/", b"", _words(mode, owner, kind=0o040000))
 
-    def _wait_until_listed_as_new(self) -> None:
+    def _wait_until_listed_as_new(self, path: str) -> None:
         """Where listings alone tell of changes, they must be able to tell of this one: by the second, and of the one
-        after our last write nobody knows on which side of the answer it began."""
-        if self.options.get("import") == []:
-            time.sleep(2.02 - time.time() % 1)
+        after our last write nobody knows on which side of the answer it began. In the store's lock."""
+        if self.options.get("import") != []:
+            return
+        with suppress(self.s3.exceptions.ClientError):
+            there = self.s3.head_object(Bucket=self.bucket, Key=self.prefix + path)
+            time.sleep(max(0.0, there["LastModified"].timestamp() + 2.02 - time.time()))
 
     def _put(self, path: str, body: bytes, metadata: dict[str, str]) -> None:
-        if not body:
-            self._wait_until_listed_as_new()
         with self.store.still():
+            if not body:
+                self._wait_until_listed_as_new(path)
             self._drop(self.remote(path))
             self._put_object(path, body, metadata)
             if not body:  # it may replace another empty one: metadata only, see `change_metadata`
@@ -84,8 +88,8 @@ class BucketUser(Sides):
     def change_metadata(self, path: str, mode: int, owner: int | None = None) -> None:
         """A copy of the object onto itself with other permissions. This event is not lost: a listing shows neither
         metadata nor parts of a second, so that it can't make up for a change right after another one."""
-        self._wait_until_listed_as_new()
         with self.store.still():
+            self._wait_until_listed_as_new(path)
             thing = self.remote(path)
             if thing is not None and thing.kind == "file":
                 self.theirs.setdefault(path, set()).add(thing.content)  # uploaded in parts, it gets another ETag
