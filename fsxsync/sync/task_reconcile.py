@@ -2,6 +2,7 @@
 
 Tree, rows and listing are merged. What is new in the listing is imported at once; what is to be exported, and what is
 gone, is noted for later stages: files are deleted only once the whole listing was seen, and exports come after that.
+What could not be imported as something else has its name is tried once more at the end, when that may be gone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
+from fsxsync.errors import TypeClash
 from fsxsync.model.association import Policy
 from fsxsync.model.task import Failure, Task
 from fsxsync.ports import Planned
@@ -38,15 +40,25 @@ class ReconcileStage:
     at_once = 1
 
     def __init__(
-        self, served: Served, task: Task, under: bytes, policy: Policy, *, exports_at: int, deletes_at: int
+        self,
+        served: Served,
+        task: Task,
+        under: bytes,
+        policy: Policy,
+        *,
+        exports_at: int,
+        deletes_at: int,
+        again_at: int,
     ) -> None:
-        """The last two are the numbers under which exports, and what the tree lacks, are noted."""
+        """The last three are the numbers under which exports, what the tree lacks, and what is to be tried again are
+        noted."""
         self.served = served
         self._task = task
         self._under = under
         self._policy = policy
         self._exports_at = exports_at
         self._deletes_at = deletes_at
+        self._again_at = again_at
         self._import = ImportStage(served, under, policy, deletes=True)
         self._export = ExportStage(served, [under], policy, deletes=True)
 
@@ -114,6 +126,10 @@ class ReconcileStage:
         tasks.add_gone(self._task.id, self._deletes_at, batch.gone_here)
         tasks.add_gone(self._task.id, self._exports_at, [entry.key for entry in batch.exports])
         done = await self._import.perform(batch, goes_on)
+        clashing = {failure.path for failure in done.failures if failure.code == TypeClash.code}
+        done.failures = [failure for failure in done.failures if failure.path not in clashing]
+        again = [entry.path for entry in batch.todo if self.served.tree_path(entry.path) in clashing]
+        tasks.add_gone(self._task.id, self._again_at, again)
         if batch.is_last:
             tasks.add_gone(self._task.id, self._exports_at, self._copies())
         return done

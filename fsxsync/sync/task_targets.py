@@ -171,13 +171,12 @@ def _imports(
 def _reconciles(task: Task, served: Served, unders: Sequence[bytes], policy: Policy, first: int) -> list[Stage]:
     """Files are deleted before anything is exported: what is exported would make an empty listing look less empty."""
     exports_at = first + 2 * len(unders)
-    deletes_at = exports_at + 1
+    deletes_at, again_at = exports_at + 1, exports_at + 2
+    later = {"exports_at": exports_at, "deletes_at": deletes_at, "again_at": again_at}
     return [
-        *(
-            ReconcileStage(served, task, under, policy, exports_at=exports_at, deletes_at=deletes_at)
-            for under in unders
-        ),
+        *(ReconcileStage(served, task, under, policy, **later) for under in unders),
         *(DeleteStage(served, task, first + place, [under], policy, remote=True) for place, under in enumerate(unders)),
         LeftStage(served, task, exports_at, policy, remote=False),
         DeleteStage(served, task, deletes_at, unders, policy, remote=False),
+        LeftStage(served, task, again_at, policy, remote=True),
     ]

@@ -114,3 +114,17 @@ def test_a_released_file_that_was_renamed_lost_its_data_when_a_task_took_its_old
 
         assert [world.mark(f"moved/{name}") for name in ("deleted", "overwritten")] == [None, None]
         world.settle_and_read()
+
+
+def test_a_reconcile_refused_what_lies_below_the_name_of_a_file_that_was_removed(daemons: Daemons) -> None:
+    """Its object was in the way of the import, and is deleted later in the same task."""
+    with world_of("behind", daemons, options=BY_HAND) as world:
+        world.write("d", 100)
+        world.agree()
+        world.unlink("d")
+        world.put("d/there", 70)
+
+        world.agree()
+
+        assert sorted(world.tree()) == ["anchor", "d/", "d/there"]
+        world.settle_and_read()
