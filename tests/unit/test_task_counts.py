@@ -127,7 +127,7 @@ async def test_a_reconcile_exports_what_a_conflict_kept_before_a_crash(
         policy = daemon.served.association.policy
 
         async def look_at_all() -> None:
-            stage = ReconcileStage(daemon.served, task, b"", policy, exports_at=2, deletes_at=3)
+            stage = ReconcileStage(daemon.served, task, b"", policy, exports_at=2, deletes_at=3, again_at=4)
             async with aclosing(stage.batches(b"a.d")) as batches:
                 async for batch in batches:
                     await stage.perform(batch, lambda: True)
@@ -278,7 +278,7 @@ async def test_a_reconcile_that_is_gone_on_with_after_a_restart_counts_the_rest(
     every = 1 + len({2 * number for number in range(700)} | {3 * number for number in range(700)})
     async with running(world) as (daemon, _):
         task, policy = Task("task-1", Order(TaskType.RECONCILE), 0), daemon.served.association.policy
-        stage = ReconcileStage(daemon.served, task, b"", policy, exports_at=2, deletes_at=3)
+        stage = ReconcileStage(daemon.served, task, b"", policy, exports_at=2, deletes_at=3, again_at=4)
         done, after = 0, b""
         for _ in range(10):
             async with aclosing(stage.batches(after)) as batches:
