@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, replace
 
 from fsxsync.errors import ObjectArchived, ObjectChanged
+from fsxsync.model.association import Policy
 from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
 from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.model.stub import StubMark
@@ -121,7 +122,7 @@ def _not_yet(served: Served, action: Action) -> str:
     return ""
 
 
-async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Outcome:  # noqa: C901, PLR0912, PLR0915
+async def act(served: Served, path: bytes, action: Action, policy: Policy, *, seen: bool) -> Outcome:  # noqa: C901, PLR0912, PLR0915
     """Carry a verdict out; ``seen``: the action's object was read, and is not what the row knows. Raises what its
     executor raises."""
     base, local, remote = action.base, action.local, action.remote
@@ -187,7 +188,7 @@ async def act(served: Served, path: bytes, action: Action, *, seen: bool) -> Out
             served.add_hint(kept, local=True, ino=ino, delay_s=served.shared.settings.export_delay_s)
         case Verdict.LOST:
             assert local is not None
-            return await _lost(served, path, local)
+            return await _lost(served, path, local, policy)
         case Verdict.DAMAGED:
             _report(
                 served,
@@ -220,10 +221,10 @@ async def _report_lost(served: Served, path: bytes, mark: StubMark | None) -> Re
     return version
 
 
-async def _lost(served: Served, path: bytes, local: Local) -> Outcome:
+async def _lost(served: Served, path: bytes, local: Local, policy: Policy) -> Outcome:
     """A stub of no object that is known here, and whose own is gone. If its version can be read, it is a new file."""
     version = await _report_lost(served, path, local.stub)
-    if version is None or version.archived or not served.association.policy.exports:
+    if version is None or version.archived or not policy.exports:
         return DONE
     return await _load_moved(served, path, local)
 

@@ -249,7 +249,7 @@ async def _settle(  # noqa: C901
         return Outcome(Next.AGAIN, local=True, remote=hinted)
     try:
         with going_its_way(action.verdict):
-            outcome = await act(served, path, action, seen=hinted)
+            outcome = await act(served, path, action, policy, seen=hinted)
     except TypeClash:
         conflicts.note_clash(served, path, remote)
         raise

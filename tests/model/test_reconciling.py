@@ -128,3 +128,17 @@ def test_a_reconcile_refused_what_lies_below_the_name_of_a_file_that_was_removed
 
         assert sorted(world.tree()) == ["anchor", "d/", "d/there"]
         world.settle_and_read()
+
+
+def test_a_renamed_file_of_which_the_bucket_has_a_version_only_stayed_here_alone(daemons: Daemons) -> None:
+    """Somebody deleted the object of its old name before a task came."""
+    with world_of("behind", daemons, versioned=True, options=BY_HAND) as world:
+        world.put("a", 100)
+        world.agree()
+        world.rename("a", "b")
+        world.delete("a")
+
+        world.agree()
+
+        assert sorted(world.objects()) == ["anchor", "b"]
+        world.settle_and_read()
