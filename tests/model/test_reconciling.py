@@ -15,7 +15,7 @@ from model.world import World
 
 BY_HAND = {"import": [], "export": []}
 LONG = bool(os.environ.get("FSXSYNC_MODEL_EXAMPLES"))
-STEP = 1 if LONG else 23
+STEP = 1 if LONG else 41
 
 
 def differ(world: World, at: str) -> None:
