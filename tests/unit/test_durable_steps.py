@@ -62,6 +62,7 @@ REASONS = {
     "repository/probe.py _Probe._delete": "inside probe.write",
     "repository/probe.py _Probe._delete_versions": "inside probe.write",
     "repository/queue.py SqsQueue.hold": "the queue forgets it after seconds",
+    "sync/hydration.py Hydration.came_whole": BETWEEN + "after stub.chunk, and again when it is settled",
     "sync/hydration.py Hydration._flight": BETWEEN + "after stub.chunk, whose file keeps its mark and so is no change",
     "sync/task_report.py write_report": "the directory of a report, made before it: report.write",
     "tree/beneath.py keeping_times": BETWEEN + "no more than the time of a directory that was changed",

@@ -168,7 +168,7 @@ async def test_they_keep_to_the_lane_and_who_waits_in_a_read_goes_first(
                 nursery.start_soon(some.get, wire, server.url)
                 await gate.until(6)  # three quarters of the lane
                 await wait_all_tasks_blocked()
-                assert (wire.lane.under_way, gate.waiting, len(some.prepared)) == (6, 6, 40)
+                assert (wire.lane.under_way, gate.waiting, len(some.prepared)) == (6, 6, 6 + AHEAD)
                 url = f"{server.url}/1"
                 for _ in range(2):
                     request = SignedRequest("GET", url, foreground.headers)
@@ -242,7 +242,7 @@ async def test_who_is_cancelled_leaves_nothing_under_way(pool: Pool, files: Call
                 nursery.start_soon(some.get, wire, server.url)
                 await gate.until(6)
                 nursery.cancel_scope.cancel()
-            assert some.came == dict.fromkeys(range(40))
+            assert some.came == dict.fromkeys(range(6 + AHEAD))
             assert (wire.lane.under_way, pool.stats()["running"], pool.stats()["waiting"]) == (0, 0, 0)
             gate.opened.set()
             others = files(4)
