@@ -20,6 +20,7 @@ struct fsx_channel {
     char *stub_xattr;
     atomic_bool is_stopping;
     struct fsx_awake awake;
+    atomic_ulong taken;     /* requests */
     atomic_bool is_looking; /* one thread for requests is enough that does not sleep */
     atomic_ullong offered;  /* by the kernel's INIT */
     atomic_ullong passed;   /* requests that went to libfuse */

@@ -13,8 +13,9 @@
 #define LOOKED_NS UINT64_C(50000) /* no longer than waking up takes */
 #define MOST_CREDIT 16
 #define MISSED 4
-/* Every request wakes a thread that sleeps, also where one that looks takes it first. Who woke in
- * vain leaves the next ones to that one for so long. */
+/* Every request wakes a thread that sleeps for requests, also where one that looks takes it first,
+ * which has to wait for the end of that. Who woke in vain leaves the next ones to that one for so
+ * long, and for as long again while it takes some. */
 #define LOST_NS 500000L
 
 static void
@@ -74,6 +75,16 @@ looks_again(struct fsx_channel *channel, struct fsx_reader *reader, char *buffer
     return *got >= 0;
 }
 
+/* Nobody wakes us up meanwhile. True: others are at it. */
+static bool
+leaves_to_others(struct fsx_channel *channel)
+{
+    unsigned long before = atomic_load(&channel->taken);
+
+    pause_ns(LOST_NS);
+    return atomic_load(&channel->taken) != before;
+}
+
 /* A request that followed the last answer at once. */
 static void
 is_soon(struct fsx_channel *channel, struct fsx_reader *reader, uint64_t now)
@@ -91,15 +102,16 @@ fsx_requests_next(struct fsx_channel *channel, struct fsx_reader *reader, char *
 {
     uint64_t since = now_ns();
     struct epoll_event event;
-    bool is_woken = false;
+    bool is_woken = false, may_look = true; /* who has just answered; who slept is one too many */
 
     while (!atomic_load(&channel->is_stopping)) {
         ssize_t got = read(channel->device, buffer, FSX_CHANNEL_MESSAGE);
-        if (got < 0 && errno == EAGAIN) {
+        if (got < 0 && errno == EAGAIN && may_look) {
             (void)looks_again(channel, reader, buffer, &got);
         }
         if (got >= (ssize_t)sizeof(struct fuse_in_header)) {
             uint64_t now = now_ns();
+            atomic_fetch_add(&channel->taken, 1);
             if (now - since < SOON_NS) {
                 is_soon(channel, reader, now);
             }
@@ -110,15 +122,16 @@ fsx_requests_next(struct fsx_channel *channel, struct fsx_reader *reader, char *
         }
         switch (errno) {
         case EAGAIN:
+            may_look = false;
             if (is_woken) {
-                pause_ns(LOST_NS);
+                is_woken = leaves_to_others(channel);
             }
             else {
                 (void)epoll_wait(reader->waiting, &event, 1, /* EINTR: looked again */
                                  fsx_awake_sleep_ms(&channel->awake));
                 fsx_awake_let_go(&channel->awake, now_ns());
+                is_woken = true;
             }
-            is_woken = !is_woken;
             break;
         case EINTR:
         case ENOENT: /* who asked was killed before we had read it */
