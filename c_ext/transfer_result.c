@@ -27,6 +27,13 @@ static PyStructSequence_Desc result_description = {
     .n_in_sequence = 10,
 };
 
+/* Latin-1: what it is in HTTP, and no byte is refused. */
+static PyObject *
+text_of(const char *bytes)
+{
+    return PyUnicode_DecodeLatin1(bytes, (Py_ssize_t)strlen(bytes), NULL);
+}
+
 static PyObject *
 headers_of(const struct fsx_job *job)
 {
@@ -35,7 +42,7 @@ headers_of(const struct fsx_job *job)
 
     for (size_t i = 0; headers != NULL && i < job->answer_header_count; i++) {
         const char *value = name + strlen(name) + 1;
-        PyObject *pair = Py_BuildValue("(yy)", name, value);
+        PyObject *pair = Py_BuildValue("(NN)", text_of(name), text_of(value));
         if (pair == NULL) {
             Py_CLEAR(headers);
             break;

@@ -150,8 +150,7 @@ class Getter:
         answer = None
         if result.error in {_core.TRANSFER_OK, _core.TRANSFER_HTTP}:
             self._lane.answered(result.status)
-            headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in result.headers)
-            answer = Answer(result.status, headers, result.body, result.crc64nvme)
+            answer = Answer(result.status, result.headers, result.body, result.crc64nvme)
         call.came(number, answer)
 
     def pump(self) -> None:

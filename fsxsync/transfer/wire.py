@@ -267,8 +267,7 @@ class LaneWire:
         if result.error not in {_core.TRANSFER_OK, _core.TRANSFER_HTTP}:
             raise failure_of(result, what, length=None if into is None else into.length)
         self.lane.answered(result.status)
-        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in result.headers)
-        return Answer(result.status, headers, result.body, result.crc64nvme)
+        return Answer(result.status, result.headers, result.body, result.crc64nvme)
 
 
 def failure_of(result: _core.TransferResult, what: str, *, length: int | None) -> FsxSyncError:
@@ -292,8 +291,8 @@ def failure_of(result: _core.TransferResult, what: str, *, length: int | None) -
 
 
 def _announces_other(result: _core.TransferResult, length: int | None) -> bool:
-    announced = dict(result.headers).get(b"content-length")
-    return length is not None and announced is not None and announced != b"%d" % length
+    announced = dict(result.headers).get("content-length")
+    return length is not None and announced is not None and announced != str(length)
 
 
 def ca_bundle_of(environment: Mapping[str, str]) -> str | None:
