@@ -234,6 +234,8 @@ async def _load_unfollowed(served: Served, base: Base) -> bool:
     mark = local.stub if local is not None else None
     if path == base.path or local is None or mark is None or (local.ino, mark.etag) != (base.ino, base.etag):
         return False
+    if mark.key != served.key(base.path, base.kind):
+        return False  # a task has copied it
     if await object_of(served.store, mark) is None:
         return False  # it is lost already
     await load_moved(served, path, local, served)

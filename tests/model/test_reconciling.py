@@ -142,3 +142,21 @@ def test_a_renamed_file_of_which_the_bucket_has_a_version_only_stayed_here_alone
 
         assert sorted(world.objects()) == ["anchor", "b"]
         world.settle_and_read()
+
+
+@pytest.mark.parametrize("task", ["export_task", "reconcile"])
+def test_a_released_file_that_was_renamed_and_copied_by_a_task_stays_released(daemons: Daemons, task: str) -> None:
+    """It was loaded when its old object went, though it had its own by then."""
+    with world_of("behind", daemons, options=BY_HAND) as world:
+        world.put("d/a", 100)
+        world.agree()
+        world.rename("d/a", "d/b")
+        world.start()
+        world.client.wait(world.name.encode(), 30)
+
+        getattr(world, task)("", **({"deletes": True} if task == "export_task" else {}))
+        world.agree()
+
+        assert sorted(world.objects()) == ["anchor", "d/b"]
+        assert world.mark("d/b") is not None
+        world.settle_and_read()
