@@ -71,6 +71,7 @@ class Checker:
             RepositoryError: the repository can't be asked.
         """
         self._shared.tree.verify()
+        await self._settle_what_is_verified()
         for tree_path in _outermost(tree_paths):
             async for batch in self._pairs(tree_path):
                 for finding in await self._treated(await self._check(batch)):
@@ -86,6 +87,12 @@ class Checker:
             for finding in await trio.to_thread.run_sync(self._leftovers):
                 yield self._told(finding if self._repairer is None else replace(finding, repair=LEFTOVER))
         yield self._tally
+
+    async def _settle_what_is_verified(self) -> None:
+        """What was just read or written is verified too."""
+        if self._verifier is not None:
+            with trio.move_on_after(SETTLE_S):
+                await self._settle()
 
     def _told(self, finding: Finding) -> Finding:
         self._tally.broken += 1

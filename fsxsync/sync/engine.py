@@ -84,6 +84,7 @@ class Engine:
             self.watcher,
             told=lambda: shared.front.told(),  # noqa: PLW0108 - the front comes later
             catch_up=lambda: shared.front.catch_up(),  # noqa: PLW0108
+            until_loaded=self.hydrator.until_all_settled,
         )
         self._watermark = Watermark(shared, self._served, is_told=lambda: not self.intake.is_idle)
         self.tasks = TaskRunner(shared, self._served, self.hydrator, self.waiter.settle_local)

@@ -30,6 +30,7 @@ from fsxsync.sync.hydration import HERE, MISSING, Hydration, mark_of, replaced
 from fsxsync.sync.idle_data import IDLE_S, IdleData, is_partial
 from fsxsync.sync.intake import Intake
 from fsxsync.sync.interrupted import refuse_written
+from fsxsync.sync.loaded_metadata import LoadedMetadata
 from fsxsync.sync.loading import Owners, owner_of
 from fsxsync.sync.partials import PartialMemory
 from fsxsync.sync.readahead import WINDOW_MAX, Wish, choose
@@ -37,7 +38,6 @@ from fsxsync.sync.restoring import Outcome, Restorer
 from fsxsync.sync.served import Served, Shared
 from fsxsync.sync.settling import Settler
 from fsxsync.sync.under_way import NOBODY, Watcher
-from fsxsync.tree.beneath import shown
 from fsxsync.tree.stub_data import cut
 
 
@@ -68,8 +68,7 @@ class StubHydrator(FrontHints):
         self._idle = IdleData(shared, self._memory, self._active, forget=self.forget, report=self._settler.report)
         self._restorer = Restorer(shared, self, self._settler)
         shared.let_go = self.let_go
-        shared.give_times = self.give_times
-        shared.own_times = lambda ino: self.retimed(ino, atime_ns=None, mtime_ns=None)
+        self._metadata = LoadedMetadata(shared, self._active)
         shared.restore = self.restore
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -258,24 +257,14 @@ class StubHydrator(FrontHints):
         cut(fd)
 
     async def until_settled(self, ino: int) -> None:
-        while (hydration := self._active.get(ino)) is not None and hydration.settling is not None:
-            await hydration.settling.wait()
+        await self._metadata.until_settled(ino)
+
+    async def until_all_settled(self) -> None:
+        """See `LoadedMetadata.until_all_settled`."""
+        await self._metadata.until_all_settled()
 
     def retimed(self, ino: int, *, atime_ns: int | None, mtime_ns: int | None) -> tuple[int, int] | None:
-        if (hydration := self._active.get(ino)) is None:
-            return None
-        if atime_ns is not None:
-            hydration.atime_ns = atime_ns
-        if mtime_ns is not None:
-            hydration.mtime_ns = mtime_ns
-        return hydration.atime_ns, hydration.mtime_ns
-
-    def give_times(self, ino: int, atime_ns: int | None, mtime_ns: int | None) -> None:
-        """See `Shared.give_times`."""
-        hydration = self._active.get(ino)
-        if hydration is not None and (hydration.settling is not None or hydration.sent_times is not None):
-            raise LocalChanged(f"new times of {shown(hydration.path)}", "its data is just coming")
-        self.retimed(ino, atime_ns=atime_ns, mtime_ns=mtime_ns)
+        return self._metadata.retimed(ino, atime_ns=atime_ns, mtime_ns=mtime_ns)
 
     # ------------------------------------------------------------- downloads
 

@@ -29,12 +29,14 @@ class Waiter:
         watcher: Watcher,
         told: Callable[[], Awaitable[None]],
         catch_up: Callable[[], None],
+        until_loaded: Callable[[], Awaitable[None]],
     ) -> None:
         self._services = services
         self._intake = intake
         self._watcher = watcher
         self._told = told
         self._catch_up = catch_up
+        self._until_loaded = until_loaded
 
     def _concerned(self, tree_path: bytes) -> list[tuple[Service, bytes]]:
         """Associations at, above or below the path, with the part of each that is asked for."""
@@ -49,7 +51,9 @@ class Waiter:
         return found
 
     async def settle_local(self) -> None:
-        """Return when everything that was done in the tree before the call is in the changelog."""
+        """Return when everything that was done in the tree before the call is in the changelog, and files that were
+        loaded before it (their readers go on earlier) are known to be here."""
+        await self._until_loaded()
         while True:
             await self._watcher.barrier()
             self._catch_up()

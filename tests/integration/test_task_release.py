@@ -11,6 +11,7 @@ import pytest
 from support.instance import Instance, eventually, keys_of
 from support.moto_server import MotoServer
 
+from fsxsync.control.client import Client
 from fsxsync.model.stub import XATTR
 
 SIZE = 70_000
@@ -138,6 +139,34 @@ def test_a_change_that_is_not_exported_yet_and_a_rename_that_is_not_followed_yet
     fsx.ok("export", place)
     fsx.ok("release", place)
     assert [(place / name).read_bytes() for name in ("changed", "its-new-name", "new")] == [body(2), body(1), body(1)]
+
+
+def test_a_file_that_was_read_a_moment_ago_is_released_and_verified(
+    fsx: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    """It is large, so that comparing it and making it durable takes longer than a command to come: it was refused as
+    one that something happens to."""
+    s3.put_object(Bucket=bucket, Key="large", Body=os.urandom(1 << 20) * 160)
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")
+    place = fsx.directory / "d" / "large"
+    client = Client(fsx.state_dir)
+
+    def read() -> None:
+        with place.open("rb") as reader:
+            while reader.read(1 << 20):
+                pass
+
+    def release() -> str:
+        task = client.create_task({"type": "RELEASE_DATA_FROM_FILESYSTEM", "paths": ["d"]})["id"]
+        eventually(lambda: client.task(task)["lifecycle"] in {"SUCCEEDED", "FAILED"})
+        return str(client.task(task)["lifecycle"])
+
+    read()
+    assert list(client.check([b"d"], verify=True, repair=False))[-1]["tally"]["verified"] == 1
+    assert release() == "SUCCEEDED"
+    read()
+    assert release() == "SUCCEEDED"
+    assert is_stub(fsx, place)
 
 
 def test_only_what_was_idle_long_enough_goes(fsx: Instance, synced: Path) -> None:

@@ -199,10 +199,10 @@ async def test_new_times_wait_for_an_answer_that_brings_the_old_ones(world: Worl
         nursery.start_soon(daemon.hydrator.restore_many, [b"f"], lambda: True)
         await daemon.idle()
         with pytest.raises(LocalChanged, match="just coming"):
-            daemon.hydrator.give_times(ino, new_ns, new_ns)
+            daemon.shared.give_times(ino, new_ns, new_ns)
         daemon.mover.let_all()
         await daemon.idle()
-        daemon.hydrator.give_times(ino, new_ns, new_ns)
+        daemon.shared.give_times(ino, new_ns, new_ns)
     assert path.read_bytes() == BODY
     assert path.stat().st_mtime_ns != new_ns
 
