@@ -24,6 +24,7 @@ from fsxsync.sync import brakes, conflicts, ignoring
 from fsxsync.sync.carrying import do_differ
 from fsxsync.sync.excluded import is_left_out, leave_unseen
 from fsxsync.sync.filters import IGNORE_FILE
+from fsxsync.sync.names import is_loading, names_left, other_names
 from fsxsync.sync.refused_keys import refuse_key
 from fsxsync.sync.served import Served, Shared
 
@@ -33,6 +34,8 @@ FLUSH_S = 0.05
 FLUSH_BUSY_S = 0.25
 """While the mount is hard at work, or files are restored or released, a path is told of several times within moments:
 it costs one row and one look at the tree if these are gathered."""
+STEP = 128
+"""So many are looked at in one step of the event loop: some two milliseconds."""
 BATCH = 500
 NOARCHIVE = "noarchive is set on it or above it"
 
@@ -58,6 +61,10 @@ class Intake:
         self._shared = shared
         self._served_for = served_for
         self._paths: dict[bytes, int] = {}
+        self._in_hand: dict[bytes, int] = {}
+        """Told of before those, and being looked at step by step."""
+        self._held: AbstractSet[bytes] = frozenset()
+        """They have waited once until they are restored."""
         self._wake = trio.Event()
         self._expansions: dict[_Expansion, None] = {}
         self.on_overflow: Callable[[], None] = lambda: None
@@ -100,7 +107,8 @@ class Intake:
 
     @property
     def is_idle(self) -> bool:
-        return not self._paths and not self._expansions and self._shared.expanding == 0
+        is_all_seen = not self._paths and not self._in_hand
+        return is_all_seen and not self._expansions and self._shared.expanding == 0
 
     async def run(self) -> None:
         """Flush what was gathered, for ever."""
@@ -110,7 +118,7 @@ class Intake:
             shared = self._shared
             is_busy = shared.restoring or shared.releasing or shared.courtesy.is_busy()
             await trio.sleep(FLUSH_BUSY_S if is_busy else FLUSH_S)
-            self.flush()
+            await self._flush_in_steps()
             while self._expansions:
                 expansion = next(iter(self._expansions))
                 del self._expansions[expansion]  # first: what comes while it runs has to run again
@@ -120,12 +128,34 @@ class Intake:
 
     def flush(self) -> None:
         """Write the gathered paths to the changelog."""
+        in_hand, self._in_hand = self._in_hand, {}
+        self._write(in_hand)
         paths, self._paths = self._paths, {}
-        if releasing := self._shared.releasing:
-            for tree_path in releasing & paths.keys():
-                self._told(tree_path, paths.pop(tree_path))
+        self._put_back(self._shared.releasing & paths.keys(), paths)
+        self._read_ignore_lists(paths)
+        self._write(paths)
+
+    async def _flush_in_steps(self) -> None:
+        """The same, between which others have their turn. What is being restored waits once: soon most of what was told
+        of it is known to be our own, and needs no row."""
+        self._in_hand, self._paths = self._paths, {}
+        restoring = (self._shared.restoring & self._in_hand.keys()) - self._held
+        self._held = {tree_path for tree_path in restoring if self._in_hand[tree_path] == _BY_INOTIFY}
+        self._put_back(self._held | (self._shared.releasing & self._in_hand.keys()), self._in_hand)
+        self._read_ignore_lists(self._in_hand)
+        while self._in_hand:
+            step = dict(itertools.islice(self._in_hand.items(), STEP))
+            for tree_path in step:
+                del self._in_hand[tree_path]
+            self._write(step)
+            await trio.lowlevel.checkpoint()
+
+    def _put_back(self, some: Iterable[bytes], paths: dict[bytes, int]) -> None:
+        for tree_path in some:
+            self._told(tree_path, paths.pop(tree_path))
+
+    def _write(self, paths: dict[bytes, int]) -> None:
         if paths:
-            self._read_ignore_lists(paths)
             self._drop_own(paths)
             found = self._shared.tree.identify_many(list(paths))
             self._shared.noticed((tree_path for tree_path, by in paths.items() if by & _BY_INOTIFY), found)
@@ -163,7 +193,7 @@ class Intake:
                 hints += self._local_hints(served, path, base, local)
                 if base is not None and base.kind is Kind.FILE and (local is None or local.ino != base.ino):
                     left.add(base.ino)
-        hints += self._names_left(left, {tree_path for tree_path, _ in found})
+        hints += names_left(self._shared, left, {tree_path for tree_path, _ in found})
         if hints:
             settings = self._shared.settings
             self._shared.catalog.changelog.add(
@@ -187,14 +217,14 @@ class Intake:
 
     def _local_hints(self, served: Served, path: bytes, base: Base | None, local: Local | None) -> Iterator[Hint]:
         if local is not None and local.kind is Kind.FILE and local.nlink > 1:
-            yield from self._other_names(served, path, local)
+            yield from other_names(self._shared, served, path, local)
         if base is None and local is None and not self._is_open(served, path):
             conflicts.look_again_below(served, path)  # nobody knew it, but it may have been in the way
             return
         if is_left_out(served, path, base, local) and not leave_unseen(served, path, base, local):
             return
         if base is not None and local is not None:
-            if self._is_loading(base, local) and not do_differ(served, path, base, local):
+            if is_loading(self._shared, base, local) and not do_differ(served, path, base, local):
                 return
             if is_known(base, local) and not self._is_open(served, path):
                 served.counts.echoes_dropped += 1
@@ -206,51 +236,6 @@ class Intake:
     def _is_open(self, served: Served, path: bytes) -> bool:
         """What could not be done is undone, perhaps, so that nothing is left to be reported."""
         return self._shared.catalog.problems.has(served.id, path)
-
-    def _other_names(self, served: Served, path: bytes, local: Local) -> Iterator[Hint]:
-        """Whichever name of a file was written through: each has an object of its own (FSX-FACTS §2.4)."""
-        rows = list(self._shared.other_names(local.ino, served.id, path))
-        if len(rows) + 1 < local.nlink:
-            yield from self._names_without_row(served, {path, *(row.path for row in rows)}, local)
-        for row in rows:
-            owner = self._shared.served.get(row.association)
-            if owner is not None and not row.matches_local(local) and not self._is_loading(row, local):
-                yield Hint(row.association, row.path, local=True, remote=False, ino=local.ino)
-                owner.wake()
-
-    def _names_without_row(self, served: Served, known: AbstractSet[bytes], local: Local) -> Iterator[Hint]:
-        """Names that never had an object, and of which nobody will tell: what a look ended with there is reported. What
-        waits for its look needs no hint."""
-        reported = self._shared.catalog.problems.under(served.id, b"", b"", BATCH)
-        paths = {served.tree_path(path): path for path in reported if path not in known}
-        for tree_path, found in self._shared.tree.identify_many(list(paths)).items():
-            if found is not None and found.ino == local.ino:
-                yield Hint(served.id, paths[tree_path], local=True, remote=False, ino=local.ino)
-
-    def _names_left(self, inodes: AbstractSet[int], told: AbstractSet[bytes]) -> Iterator[Hint]:
-        """Names of files that lost another one. What was noticed there may have been done to the file before: inotify
-        tells of it by the name that it was done by, only."""
-        if not inodes:
-            return
-        owners: dict[bytes, tuple[Served, Base]] = {}
-        for row in self._shared.catalog.files.by_inode_many(list(inodes)):
-            owner = self._shared.served.get(row.association)
-            if owner is not None and row.kind is Kind.FILE and (tree_path := owner.tree_path(row.path)) not in told:
-                owners[tree_path] = (owner, row)
-        for tree_path, local in self._shared.tree.identify_many(list(owners)).items():
-            owner, row = owners[tree_path]
-            if local is not None and not row.matches_local(local) and not self._is_loading(row, local):
-                yield Hint(row.association, row.path, local=True, remote=False, ino=local.ino)
-                owner.wake()
-
-    def _is_loading(self, base: Base, local: Local) -> bool:
-        """Its data is on the way, and nothing else happened. Under another name it is a rename, which must be seen:
-        the object that is being loaded would be deleted as the old name's."""
-        return (
-            local.ino in self._shared.hydrating
-            and base.ino == local.ino
-            and (base.mode, base.uid, base.gid) == (local.mode, local.uid, local.gid)
-        )
 
     async def _try_to_expand(self, expansion: _Expansion) -> None:
         try:

@@ -191,7 +191,7 @@ class Restorer:
                 if taken is None:
                     rest.append((number, None))
             elif part.files and taken.store is not part.files[0].store:
-                self._leave(taken)
+                self._leave(taken, paths[number])
                 rest.append((number, taken))
             else:
                 part.files.append(taken)
@@ -200,8 +200,8 @@ class Restorer:
             try:
                 await self._carried(part)
             finally:
-                for hydration in part.files:
-                    self._leave(hydration)
+                for number, hydration in zip(chosen, part.files, strict=True):
+                    self._leave(hydration, paths[number])
         for place, (number, hydration) in enumerate(zip(chosen, part.files, strict=True)):
             if hydration.settled.is_set() and hydration.failure is None:
                 outcomes[number] = hydration.mark.size
@@ -211,10 +211,10 @@ class Restorer:
                 rest.append((number, hydration))
         return rest
 
-    def _leave(self, hydration: Hydration) -> None:
-        """It is not loaded together with others any more."""
+    def _leave(self, hydration: Hydration, path: bytes) -> None:
+        """It is not loaded together with others any more. ``path``: as it was taken, it may have moved since."""
         hydration.waiting -= 1
-        self._shared.restoring -= 1
+        self._shared.restoring.discard(path)
 
     def _let_be(self, hydration: Hydration | None) -> None:
         """It is not loaded after all; unless somebody came to it meanwhile."""
@@ -250,7 +250,7 @@ class Restorer:
             self._loader.forget(hydration)
             return None
         hydration.waiting += 1  # so long nobody takes it for one that rests
-        self._shared.restoring += 1
+        self._shared.restoring.add(path)
         return hydration
 
     async def _carried(self, part: _Slice) -> None:

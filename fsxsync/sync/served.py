@@ -143,8 +143,9 @@ class Shared:
     over."""
     release_slots: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(RELEASED_AT_ONCE))
     """One for each slice of files that is being marked and punched."""
-    restoring: int = 0
-    """How many files are being restored together with others."""
+    restoring: set[bytes] = field(default_factory=set)
+    """Paths of the tree that are being restored together with others: what inotify tells of them is looked at a moment
+    later, when most of it is our own."""
     own_work: OwnWork = field(init=False)
     let_go: Callable[[int], AbstractAsyncContextManager[None]] = nobody_loads
     """Inside, the hydrator has that inode not open for writing, so that the file may be replaced or removed while it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import trio
 from support.hydrating import Daemon, World
 
 from fsxsync.model.identity import base_of
+from fsxsync.sync import intake as intake_module
 from fsxsync.sync.intake import Intake
 
 NAMES = ["a", "b", "c", "d", "e"]
@@ -83,7 +84,7 @@ async def test_files_that_are_being_restored_are_no_news_unless_something_else_h
         daemon.mover.held = set(NAMES)
         daemon.hydrator.start(lambda: _restore(daemon), "restore")
         await daemon.idle()
-        assert daemon.shared.restoring == len(NAMES)
+        assert len(daemon.shared.restoring) == len(NAMES)
         assert told(world, daemon) == []
 
         paths["a"].chmod(0o600)
@@ -143,3 +144,70 @@ async def test_what_went_from_a_directory_before_it_was_watched_is_noticed(world
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     assert [entry.path for entry in world.catalog.changelog.pending("dra-1", b"", 100)] == [b"d/gone"]
+
+
+async def test_what_is_being_restored_waits_once_for_the_restore(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own records came before it was known to be ours, and cost a look and a row of each file."""
+    await in_sync(world)
+    monkeypatch.setattr(intake_module, "FLUSH_BUSY_S", 0.01)
+    asked: list[list[bytes]] = []
+    get_many = world.catalog.files.get_many
+    monkeypatch.setattr(
+        world.catalog.files, "get_many", lambda name, some: (asked.append(sorted(some)), get_many(name, some))[1]
+    )
+    async with world.daemon() as daemon, trio.open_nursery() as nursery:
+        intake = daemon.hydrator._intake
+        nursery.start_soon(intake.run)
+        daemon.mover.held = set(NAMES)
+        daemon.hydrator.start(lambda: _restore(daemon), "restore")
+        await daemon.idle()
+        for name in NAMES:
+            intake.noticed(name.encode())
+        intake.changed(b"other")
+        await until(lambda: intake.is_idle)
+        assert asked == [[b"other"], [name.encode() for name in NAMES]]
+        daemon.mover.let_all()
+        nursery.cancel_scope.cancel()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    with trio.fail_after(60):
+        while not is_so():  # noqa: ASYNC110
+            await trio.sleep(0.001)
+
+
+async def test_a_burst_is_taken_in_step_by_step(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of records held up whoever read a file meanwhile."""
+    taken: list[int] = []
+    turns = 0
+    async with world.daemon() as daemon, trio.open_nursery() as nursery:
+        intake = daemon.hydrator._intake
+        write = intake._write
+        monkeypatch.setattr(intake, "_write", lambda paths: (taken.append(turns), write(paths))[1])
+        burst = [b"f%d" % number for number in range(5 * intake_module.STEP)]
+        for path in burst:
+            (world.tree.root / os.fsdecode(path)).touch()
+            intake.noticed(path)
+        nursery.start_soon(intake.run)
+        with trio.fail_after(60):
+            while not intake.is_idle:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+        assert (len(taken), len(set(taken)) >= 3) == (5, True), "trio shuffles its rounds: two may follow each other"
+        assert world.catalog.changelog.count("dra-1")[0] == len(burst)
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_asks_for_all_that_was_done_has_it_in_the_midst_of_a_burst(world: World) -> None:
+    async with world.daemon() as daemon, trio.open_nursery() as nursery:
+        intake = daemon.hydrator._intake
+        burst = [b"f%d" % number for number in range(5 * intake_module.STEP)]
+        for path in burst:
+            (world.tree.root / os.fsdecode(path)).touch()
+            intake.noticed(path)
+        nursery.start_soon(intake._flush_in_steps)
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        intake.flush()
+        assert intake.is_idle
+        assert world.catalog.changelog.count("dra-1")[0] == len(burst)

@@ -119,7 +119,7 @@ async def test_all_of_them_come_each_once_and_wait_for_the_disk_together(
     async with world.daemon() as daemon:
         outcomes = await restore_all(daemon, [*NAMES, "ordinary", "absent", "large"])
         assert daemon.hydrator._active == {}
-        assert (daemon.shared.restoring, daemon.shared.hydrating, daemon.shared.settling) == (0, set(), 0)
+        assert (daemon.shared.restoring, daemon.shared.hydrating, daemon.shared.settling) == (set(), set(), 0)
         assert {priority for _, priority in daemon.mover.asked} == {Priority.BACKGROUND}
         assert daemon.served.counts.restored == len(NAMES) + 1
 
