@@ -44,9 +44,10 @@ _DELETE_ONE = "DELETE FROM files WHERE association = ? AND sort_key = ?"
 _DELETE = "DELETE FROM files WHERE association = ? AND sort_key IN (?, ?)"
 _DELETE_ALL = "DELETE FROM files WHERE association = ?"
 _COUNT_BETWEEN = "SELECT count(*) FROM files WHERE association = ? AND sort_key >= ? AND sort_key < ?"
-_COUNT_OBJECTS = """SELECT count(*) FILTER (WHERE substr(sort_key, -1) != x'2f'),
+_COUNT_ALL_OBJECTS = """SELECT count(*) FILTER (WHERE substr(sort_key, -1) != x'2f'),
     count(*) FILTER (WHERE substr(sort_key, -1) = x'2f' AND etag IS NOT NULL)
-    FROM files WHERE association = ? AND (? OR sort_key = ? OR (sort_key >= ? AND sort_key < ?))"""
+    FROM files WHERE association = ?"""
+_COUNT_OBJECTS = f"{_COUNT_ALL_OBJECTS} AND sort_key >= ? AND sort_key < ?"
 _ANY_BETWEEN = "SELECT 1 FROM files WHERE association = ? AND sort_key > ? AND sort_key < ? LIMIT 1"
 _ANY = "SELECT 1 FROM files WHERE association = ? LIMIT 1"
 
@@ -322,12 +323,15 @@ class Files:
         return int(itself[0]) + int(inside[0])
 
     def count_objects(self, association: str, under: bytes) -> tuple[int, int]:
-        """(rows of files, rows of directories that have a marker) of that path and below it; b"" is everything. All of
-        them are read."""
+        """(rows of files, rows of directories that have a marker) of that path and below it, which are read one and
+        all; b"" is everything."""
         number = self._numbers.get(association)
-        row = self._connection.row(_COUNT_OBJECTS, (number, not under, under, *below(under)))
-        assert row is not None
-        return int(row[0]), int(row[1])
+        if under:
+            itself = self._connection.row(_COUNT_OBJECTS, (number, under, under + b"\0"))
+            found = [itself, self._connection.row(_COUNT_OBJECTS, (number, *below(under)))]
+        else:
+            found = [self._connection.row(_COUNT_ALL_OBJECTS, (number,))]
+        return sum(row[0] for row in found if row), sum(row[1] for row in found if row)
 
     def counts(self, association: str) -> tuple[int, int]:
         """(rows, those that are released)."""

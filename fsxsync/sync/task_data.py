@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 
+import trio
+
 from fsxsync.errors import FsxSyncError, ObjectArchived
 from fsxsync.model.identity import KINDS, Kind
 from fsxsync.model.release import Refusal, is_idle
@@ -39,8 +41,12 @@ class DataStage:
     async def estimate(self, goes_on: Going) -> int:
         order = self._task.order
         if order.owner_uid is None and order.idle_ns == 0:  # their rows are counted in a twentieth of the time
-            files = self.served.shared.catalog.files
-            return sum(files.count_objects(self.served.id, under)[0] for under in self._unders)
+            counted = 0
+            for number, under in enumerate(self._unders):
+                counted += self.served.shared.catalog.files.count_objects(self.served.id, under)[0]
+                if number % BATCH == BATCH - 1:
+                    await trio.lowlevel.checkpoint()
+            return counted
         return await count(self.served, self._unders, self._is_counted, goes_on)
 
     def _is_counted(self, path: bytes, state: Shallow) -> bool:
@@ -132,9 +138,21 @@ class ReleaseStage(DataStage):
                 yield Planned(path, "refuse", size, why.code, why.why)
 
 
-def _walk(served: Served, under: bytes, size: int) -> Iterator[list[tuple[bytes, Shallow]]]:
-    """What stands at a path and below it, some ``size`` at a time, by paths of the tree, with whether it is a stub.
+def _walk(served: Served, unders: Sequence[bytes], size: int) -> Iterator[list[tuple[bytes, Shallow]]]:
+    """What stands at paths and below them, about ``size`` at a time, by paths of the tree, with whether it is a stub.
     Blocking: for a worker thread."""
+    gathered: list[tuple[bytes, Shallow]] = []
+    for under in unders:
+        for some in _walk_at(served, under, size):
+            gathered += some
+            if len(gathered) >= size:
+                yield gathered
+                gathered = []
+    if gathered:
+        yield gathered
+
+
+def _walk_at(served: Served, under: bytes, size: int) -> Iterator[list[tuple[bytes, Shallow]]]:
     tree, top = served.shared.tree, served.tree_path(under)
     local = tree.identify(top)
     if local is None:
@@ -164,21 +182,20 @@ class RestoreStage(DataStage):
     async def batches(self, after: bytes) -> AsyncGenerator[Batch, None]:
         """The walk reads which files are marked: no row has to be asked for."""
         batch, size, most = Batch(), 0, min(BATCH, self.batch_size)
-        for under in self._unders:
-            async for found in ReadAhead(_walk(self.served, under, BATCH)):
-                for tree_path, state in found:
-                    path = self.served.association.relative(tree_path)
-                    if not path or path <= after or not self._is_counted(path, state):
-                        continue
-                    if not state.marks:
-                        batch.quiet += 1
-                    else:
-                        batch.todo.append(Entry(path, None, None))
-                        size += state.size
-                    batch.after = path
-                    if len(batch.todo) + batch.quiet >= most or size >= BYTES_AT_ONCE:
-                        yield batch
-                        batch, size, most = Batch(), 0, min(2 * most, self.batch_size)
+        async for found in ReadAhead(_walk(self.served, self._unders, BATCH)):
+            for tree_path, state in found:
+                path = self.served.association.relative(tree_path)
+                if not path or path <= after or not self._is_counted(path, state):
+                    continue
+                if not state.marks:
+                    batch.quiet += 1
+                else:
+                    batch.todo.append(Entry(path, None, None))
+                    size += state.size
+                batch.after = path
+                if len(batch.todo) + batch.quiet >= most or size >= BYTES_AT_ONCE:
+                    yield batch
+                    batch, size, most = Batch(), 0, min(2 * most, self.batch_size)
         if batch.after:
             yield batch
 

@@ -5,7 +5,8 @@ A stage gives batches, does each of them, and can tell beforehand what it would 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+import itertools
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -101,26 +102,38 @@ async def count(
     """How many entries of the tree there are at and below these paths: some microseconds each. What can't be read is
     left out, and whoever gets there tells of it."""
     counted = 0
-    for under in unders:
-        with suppress(TreeError):
-            async for some in ReadAhead(_counts(served, under, is_counted)):
-                counted += some
-                if not goes_on():
-                    return counted
+    async for some in ReadAhead(_counts(served, unders, is_counted)):
+        counted += some
+        if not goes_on():
+            break
     return counted
 
 
-def _counts(served: Served, under: bytes, is_counted: Callable[[bytes, Shallow], bool]) -> Iterator[int]:
+def _counts(served: Served, unders: Sequence[bytes], is_counted: Callable[[bytes, Shallow], bool]) -> Iterator[int]:
     """Blocking: for a worker thread."""
+    counted = looked_at = 0
+    for under in unders:
+        with suppress(TreeError):
+            for looked, some in _counts_at(served, under, is_counted):
+                counted += some
+                looked_at += looked
+                if looked_at >= COUNTED:
+                    yield counted
+                    counted = looked_at = 0
+    yield counted
+
+
+def _counts_at(served: Served, under: bytes, is_counted: Callable[[bytes, Shallow], bool]) -> Iterator[tuple[int, int]]:
+    """(entries looked at, those that count)."""
     tree, top, start = served.shared.tree, served.tree_path(under), served.association.start
     local = tree.identify(top)
     if local is None:
         return
     if under:
-        yield int(is_counted(under, Shallow.of(local)))
+        yield 1, int(is_counted(under, Shallow.of(local)))
     if local.kind is Kind.DIRECTORY:
         for found in tree.entry_batches(top, COUNTED):
-            yield sum(is_counted(key[start:].removesuffix(b"/"), state) for key, state in found)
+            yield len(found), sum(is_counted(key[start:].removesuffix(b"/"), state) for key, state in found)
 
 
 def failure_of(served: Served, path: bytes, error: FsxSyncError) -> Failure:
@@ -144,24 +157,50 @@ async def entries(
     Raises:
         TreeError: a directory can't be read.
     """
-    for under in unders:
-        rows = _Rows(served, under, after, remember=remember)
-        async for batch in ReadAhead(_walk(served, under, size)):
-            found: list[Entry] = []
-            for path, local in batch:
-                key = path + b"/" if local.kind is Kind.DIRECTORY else path
-                if not path or key <= after:
-                    continue
-                found += (Entry(row.path, None, row) for row in rows.before(key))
-                found.append(Entry(path, local, rows.take(key)))
-            if found:
-                yield found
-        while gone := [Entry(row.path, None, row) for row in rows.some(size)]:
-            yield gone
+    rows = _Rows(served, unders, after, remember=remember)
+    async for parts in ReadAhead(_walk(served, unders, size)):
+        for found in _some(_merged(parts, rows, after), 2 * size):
+            yield found
+    for found in _some(rows.gone_before(len(unders)), size):
+        yield found
 
 
-def _walk(served: Served, under: bytes, size: int) -> Iterator[list[tuple[bytes, Local]]]:
-    """Blocking: for a worker thread."""
+def _some(found: Iterator[Entry], size: int) -> Iterator[list[Entry]]:
+    while some := list(itertools.islice(found, size)):
+        yield some
+
+
+def _merged(parts: Iterable[Part], rows: _Rows, after: bytes) -> Iterator[Entry]:
+    for number, batch in parts:
+        yield from rows.gone_before(number)
+        for path, local in batch:
+            key = path + b"/" if local.kind is Kind.DIRECTORY else path
+            if not path or key <= after:
+                continue
+            yield from rows.before(key)
+            yield Entry(path, local, rows.take(key))
+
+
+Part = tuple[int, list[tuple[bytes, Local]]]
+
+
+def _walk(served: Served, unders: Sequence[bytes], size: int) -> Iterator[list[Part]]:
+    """What stands at and below paths, about ``size`` at a time, with the number of the path: of many that are files
+    themselves, each would cost a thread. Blocking: for a worker thread."""
+    parts: list[Part] = []
+    gathered = 0
+    for number, under in enumerate(unders):
+        for some in _walk_at(served, under, size):
+            parts.append((number, some))
+            gathered += len(some)
+            if gathered >= size:
+                yield parts
+                parts, gathered = [], 0
+    if parts:
+        yield parts
+
+
+def _walk_at(served: Served, under: bytes, size: int) -> Iterator[list[tuple[bytes, Local]]]:
     tree, top = served.shared.tree, served.tree_path(under)
     local = tree.identify(top)
     if local is None:
@@ -174,31 +213,47 @@ def _walk(served: Served, under: bytes, size: int) -> Iterator[list[tuple[bytes,
 
 
 class _Rows:
-    """Rows in catalog order, from the first one after a sort key on."""
+    """Rows at and below each of some paths, in catalog order, from the first one after a sort key on. Those of one path
+    wholly before those of the next: where a file took the place of a directory, they don't sort as the paths do."""
 
-    def __init__(self, served: Served, under: bytes, after: bytes, *, remember: bool) -> None:
-        self._rows = self._all(served, under, after, remember)
+    def __init__(self, served: Served, unders: Sequence[bytes], after: bytes, *, remember: bool) -> None:
+        self._served = served
+        self._unders = unders
+        self._after = after
+        self._remember = remember
+        self._number = 0
+        self._open()
+
+    def _open(self) -> None:
+        unders = self._unders[self._number : self._number + 1]
+        self._rows = (row for under in unders for row in self._all(under, self._after))
         self._head = next(self._rows, None)
 
-    @staticmethod
-    def _all(served: Served, under: bytes, after: bytes, remember: bool) -> Iterator[Base]:
-        while rows := served.shared.catalog.files.after(served.id, after, BATCH, under, remember=remember):
+    def _all(self, under: bytes, after: bytes) -> Iterator[Base]:
+        files, association = self._served.shared.catalog.files, self._served.id
+        while rows := files.after(association, after, BATCH, under, remember=self._remember):
             yield from rows
+            if len(rows) < BATCH:
+                return
             after = sort_key(rows[-1])
 
-    def before(self, key: bytes) -> Iterator[Base]:
+    def gone_before(self, number: int) -> Iterator[Entry]:
+        """What is left of the paths before that one: nothing stands there."""
+        while self._number < number:
+            while self._head is not None:
+                row, self._head = self._head, next(self._rows, None)
+                yield Entry(row.path, None, row)
+            self._number += 1
+            self._open()
+
+    def before(self, key: bytes) -> Iterator[Entry]:
+        """Of this path. Nothing stands there."""
         while self._head is not None and sort_key(self._head) < key:
             row, self._head = self._head, next(self._rows, None)
-            yield row
+            yield Entry(row.path, None, row)
 
     def take(self, key: bytes) -> Base | None:
         if self._head is None or sort_key(self._head) != key:
             return None
         row, self._head = self._head, next(self._rows, None)
         return row
-
-    def some(self, most: int) -> Iterator[Base]:
-        while self._head is not None and most > 0:
-            row, self._head = self._head, next(self._rows, None)
-            most -= 1
-            yield row

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from fsxsync.errors import BadInput
+from fsxsync.errors import BadInput, FsxSyncError
 from fsxsync.model.association import Policy
-from fsxsync.model.identity import Kind
+from fsxsync.model.identity import Kind, Local
 from fsxsync.model.task import Failure, Order, Task, TaskType
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.served import Served
@@ -44,6 +45,27 @@ def place_of_uri(uri: str, served: Iterable[Served]) -> tuple[Served, str]:
     raise BadInput(f"'{uri}' can't be used", "it lies in no linked repository", advice=WHERE)
 
 
+class _Here:
+    """What stands at paths of the tree, looked at once for all of them: lists of thousands are usual."""
+
+    def __init__(self, served: Mapping[str, Served]) -> None:
+        self._tree = next((one.shared.tree for one in served.values()), None)
+        self._found: dict[bytes, Local | None] = {}
+
+    def look_at(self, tree_paths: Iterable[bytes]) -> None:
+        if self._tree is not None:
+            self._found |= self._tree.identify_many(list(tree_paths))
+
+    def __getitem__(self, tree_path: bytes) -> Local | None:
+        if tree_path not in self._found:
+            self.look_at([tree_path])
+        return self._found.get(tree_path)
+
+
+def _tree_path(path: str) -> bytes:
+    return path.strip("/").encode("utf-8", "surrogateescape")
+
+
 def find(order: Order, served: Mapping[str, Served]) -> Targets:
     """What the order is about. A path that is nowhere, or in no association, is a failure of its own.
 
@@ -52,6 +74,9 @@ def find(order: Order, served: Mapping[str, Served]) -> Targets:
     """
     targets = Targets()
     wanted: dict[str, set[bytes]] = {}
+    here = _Here(served)
+    with suppress(FsxSyncError):  # one of them can't be looked at: whoever asks for that one is told
+        here.look_at(_tree_path(path) for path in order.paths if not path.startswith(URI))
     for path in order.paths or ("",):
         if path.startswith(URI):
             if not order.type.reads_listing:
@@ -59,14 +84,14 @@ def find(order: Order, served: Mapping[str, Served]) -> Targets:
             owner, rest = place_of_uri(path, served.values())
             wanted.setdefault(owner.id, set()).add(rest.rstrip("/").encode("utf-8", "surrogateescape"))
             continue
-        _find_path(path.strip("/").encode("utf-8", "surrogateescape"), order, served, wanted, targets)
+        _find_path(_tree_path(path), order, served, here, wanted, targets)
     if not wanted and not targets.failures:
         raise BadInput("there is nothing to do", "no association lies at these paths", advice=WHERE)
     for owner_id, unders in wanted.items():
         association = served[owner_id].association
         if order.type is TaskType.EXPORT and association.read_only:
             raise BadInput(f"{association.file_system_path} can't be exported", "its association is read-only")
-        targets.parts[owner_id] = _disjoint(served[owner_id], unders)
+        targets.parts[owner_id] = _disjoint(served[owner_id], unders, here)
     return targets
 
 
@@ -74,6 +99,7 @@ def _find_path(
     tree_path: bytes,
     order: Order,
     served: Mapping[str, Served],
+    here: _Here,
     wanted: dict[str, set[bytes]],
     targets: Targets,
 ) -> None:
@@ -87,14 +113,14 @@ def _find_path(
             continue
         found = True
         if inside and order.owner_uid is not None:
-            here = one.shared.tree.identify(tree_path)
-            if here is None or (here.kind is not Kind.DIRECTORY and here.uid != order.owner_uid):
+            local = here[tree_path]
+            if local is None or (local.kind is not Kind.DIRECTORY and local.uid != order.owner_uid):
                 targets.failures.append(Failure(tree_path, "OperationNotPermitted", "you own no such file"))
                 continue
         is_nowhere = (
             not order.type.reads_listing
             and inside
-            and one.shared.tree.identify(tree_path) is None
+            and here[tree_path] is None
             and not one.shared.catalog.files.count_under(one.id, inside)
         )
         if is_nowhere:
@@ -105,14 +131,14 @@ def _find_path(
         targets.failures.append(Failure(tree_path, "OperationNotPermitted", "it belongs to no association"))
 
 
-def _disjoint(served: Served, unders: set[bytes]) -> list[bytes]:
+def _disjoint(served: Served, unders: set[bytes], here: _Here) -> list[bytes]:
     """In catalog order, and without those that lie in others."""
     if b"" in unders:
         return [b""]
     kept = [under for under in unders if not any(other in unders for other in _ancestors(under))]
 
     def key(under: bytes) -> bytes:
-        local = served.shared.tree.identify(served.tree_path(under))
+        local = here[served.tree_path(under)]
         return under + b"/" if local is not None and local.kind is Kind.DIRECTORY else under
 
     return sorted(kept, key=key)
