@@ -18,7 +18,7 @@ from fsxsync.sync.ahead import ReadAhead
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.releasable import Candidate
 from fsxsync.sync.served import Served
-from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, count, entries, failure_of
+from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, Place, count, entries, failure_of
 from fsxsync.sync.under_way import NOBODY, Going, UnderWay
 
 BYTES_AT_ONCE = 256 << 20
@@ -73,10 +73,11 @@ class ReleaseStage(DataStage):
     """One is judged and one looked up while others wait for the disk."""
 
     async def batches(self, after: bytes) -> AsyncGenerator[Batch, None]:
-        files = self.served.shared.catalog.files
+        files, all_unders = self.served.shared.catalog.files, frozenset(self._unders)
+        unders, key = Place.parse(after).rest(self._unders)
         try:
-            async for found in entries(self.served, self._unders, after, self.batch_size, remember=True):
-                batch = Batch(after=found[-1].key)
+            async for found in entries(self.served, unders, key, self.batch_size, remember=True):
+                batch = Batch(after=Place.within(all_unders, found[-1].key).encode())
                 for entry in found:
                     if not self._concerns(entry):
                         continue

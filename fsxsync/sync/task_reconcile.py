@@ -16,7 +16,8 @@ from fsxsync.model.association import Policy
 from fsxsync.model.task import Failure, Task
 from fsxsync.ports import Planned
 from fsxsync.sync.served import Served
-from fsxsync.sync.task_looks import ExportStage, ImportStage, Object, Side, known_of
+from fsxsync.sync.task_imports import ImportStage, Object, known_of, lies_at
+from fsxsync.sync.task_looks import ExportStage, Side
 from fsxsync.sync.task_stages import BATCH, Batch, Done, Entry, entries
 from fsxsync.sync.under_way import Going
 
@@ -59,7 +60,7 @@ class ReconcileStage:
         self._exports_at = exports_at
         self._deletes_at = deletes_at
         self._again_at = again_at
-        self._import = ImportStage(served, under, policy, deletes=True)
+        self._import = ImportStage(served, [under], policy, deletes=True)
         self._export = ExportStage(served, [under], policy, deletes=True)
 
     async def estimate(self, goes_on: Going) -> int:
@@ -138,7 +139,7 @@ class ReconcileStage:
         """What conflicts were kept as has never been exported, and the walk had passed its directory. All of them, when
         everything was looked at: after a crash nothing else tells which conflicts are of this task."""
         catalog, tree, here = self.served.shared.catalog, self.served.shared.tree, self.served.id
-        kept = [one.kept_as for one in catalog.conflicts.all(here) if self._import.lies_here(one.path)]
+        kept = [one.kept_as for one in catalog.conflicts.all(here) if lies_at(one.path, self._under)]
         new = [path for path in kept if path and catalog.files.get(here, path) is None]
         return [path for path in new if tree.identify(self.served.tree_path(path)) is not None]
 

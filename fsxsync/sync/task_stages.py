@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -49,8 +50,8 @@ class Entry(NamedTuple):
 @dataclass(slots=True)
 class Batch:
     """Some paths in catalog order. ``quiet`` of them need nothing and are counted as done; ``gone`` are sort keys of
-    paths that one side lacks; ``fresh`` is what a listing said of those that no row knows; ``after`` is the last sort
-    key that it covers."""
+    paths that one side lacks; ``fresh`` is what a listing said of those that no row knows; ``after`` is where the
+    stage is when it is done: its last sort key, or an encoded `Place`."""
 
     todo: list[Entry] = field(default_factory=list)
     quiet: int = 0
@@ -58,6 +59,10 @@ class Batch:
     gone: list[bytes] = field(default_factory=list)
     fresh: dict[bytes, Listed] = field(default_factory=dict)
     after: bytes = b""
+
+    @property
+    def size(self) -> int:
+        return len(self.todo) + self.quiet + len(self.failures) + len(self.gone)
 
 
 @dataclass(slots=True)
@@ -87,7 +92,7 @@ class Stage(Protocol):
         """Raises FsxSyncError: it must not be begun."""
 
     def batches(self, after: bytes) -> AsyncGenerator[Batch, None]:
-        """From the first path after that sort key on."""
+        """From the first path behind that on, which is `Batch.after` of an earlier one; b"" is the beginning."""
 
     async def perform(self, batch: Batch, goes_on: Going) -> Done:
         """What is begun is finished; what is not when ``goes_on`` says no is left, and not counted."""
@@ -148,11 +153,43 @@ def planned(served: Served, path: bytes, action: str, size: int, failure: Failur
     return Planned(failure.path, action if failure.is_warning else "refuse", size, failure.code, failure.message)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a stage is that goes through one path after the other: behind a sort key of one of them. Keys alone would
+    not do: 'u-x' comes between 'u' and 'u/a', which is of the path 'u'."""
+
+    under: bytes
+    key: bytes
+
+    @classmethod
+    def parse(cls, cursor: bytes) -> Place:
+        """What `encode` made; b"" is the beginning."""
+        under, _, key = cursor.partition(b"\0")  # neither has one in it
+        return cls(under, key)
+
+    def encode(self) -> bytes:
+        return self.under + b"\0" + self.key
+
+    @staticmethod
+    def within(unders: AbstractSet[bytes], key: bytes) -> Place:
+        """That of a key that lies at or below one of these paths."""
+        path = key.removesuffix(b"/")
+        while path not in unders and path:
+            path = path.rpartition(b"/")[0]
+        return Place(path, key)
+
+    def rest(self, unders: Iterable[bytes]) -> tuple[list[bytes], bytes]:
+        """Of these paths, which do not contain each other, those that are not done, in their order; and the sort key
+        behind which the first of them begins."""
+        left = sorted(under for under in unders if under >= self.under)
+        return left, self.key if left[:1] == [self.under] else b""
+
+
 async def entries(
     served: Served, unders: Sequence[bytes], after: bytes, size: int = BATCH, *, remember: bool = False
 ) -> AsyncGenerator[list[Entry], None]:
     """Everything at and below these paths, which do not contain each other, tree and catalog merged, some ``size`` at a
-    time. ``remember``: see `Files.after`.
+    time; of the first one, what comes after a sort key. ``remember``: see `Files.after`.
 
     Raises:
         TreeError: a directory can't be read.
@@ -173,9 +210,10 @@ def _some(found: Iterator[Entry], size: int) -> Iterator[list[Entry]]:
 def _merged(parts: Iterable[Part], rows: _Rows, after: bytes) -> Iterator[Entry]:
     for number, batch in parts:
         yield from rows.gone_before(number)
+        done = after if number == 0 else b""
         for path, local in batch:
             key = path + b"/" if local.kind is Kind.DIRECTORY else path
-            if not path or key <= after:
+            if not path or key <= done:
                 continue
             yield from rows.before(key)
             yield Entry(path, local, rows.take(key))
@@ -213,8 +251,8 @@ def _walk_at(served: Served, under: bytes, size: int) -> Iterator[list[tuple[byt
 
 
 class _Rows:
-    """Rows at and below each of some paths, in catalog order, from the first one after a sort key on. Those of one path
-    wholly before those of the next: where a file took the place of a directory, they don't sort as the paths do."""
+    """Rows at and below each of some paths, in catalog order; of the first path, those after a sort key. Those of one
+    path wholly before those of the next (see `Place`)."""
 
     def __init__(self, served: Served, unders: Sequence[bytes], after: bytes, *, remember: bool) -> None:
         self._served = served
@@ -226,7 +264,8 @@ class _Rows:
 
     def _open(self) -> None:
         unders = self._unders[self._number : self._number + 1]
-        self._rows = (row for under in unders for row in self._all(under, self._after))
+        after = self._after if self._number == 0 else b""
+        self._rows = (row for under in unders for row in self._all(under, after))
         self._head = next(self._rows, None)
 
     def _all(self, under: bytes, after: bytes) -> Iterator[Base]:

@@ -13,8 +13,9 @@ from fsxsync.model.task import Failure, Order, Task, TaskType
 from fsxsync.sync.hydrator import StubHydrator
 from fsxsync.sync.served import Served
 from fsxsync.sync.task_data import ReleaseStage, RestoreStage
+from fsxsync.sync.task_imports import ImportStage
 from fsxsync.sync.task_left import DeleteStage, LeftStage
-from fsxsync.sync.task_looks import COPIES, EVERYTHING, ExportStage, ImportStage, policy_of
+from fsxsync.sync.task_looks import COPIES, EVERYTHING, ExportStage, policy_of
 from fsxsync.sync.task_reconcile import ReconcileStage
 from fsxsync.sync.task_stages import Stage
 
@@ -186,11 +187,12 @@ def _stages(task: Task, served: Served, unders: Sequence[bytes], hydrator: StubH
 def _imports(
     task: Task, served: Served, unders: Sequence[bytes], policy: Policy, first: int, *, deletes: bool
 ) -> list[Stage]:
-    made: list[Stage] = [ImportStage(served, under, policy, deletes=deletes) for under in unders]
-    if deletes:
-        made += [
-            DeleteStage(served, task, first + place, [under], policy, remote=True) for place, under in enumerate(unders)
-        ]
+    if not deletes:
+        return [ImportStage(served, unders, policy, deletes=False)]
+    # Of each its own, so that what one of them lost is not lost in what the others still have.
+    made: list[Stage] = [ImportStage(served, [under], policy, deletes=True) for under in unders]
+    for place, under in enumerate(unders):
+        made.append(DeleteStage(served, task, first + place, [under], policy, remote=True))
     return made
 
 

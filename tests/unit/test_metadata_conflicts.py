@@ -24,7 +24,7 @@ from fsxsync.sync import acting
 from fsxsync.sync.acting import Next
 from fsxsync.sync.bulk import HELD_NS, import_new
 from fsxsync.sync.look import look
-from fsxsync.sync.task_looks import ImportStage
+from fsxsync.sync.task_imports import ImportStage
 
 REMOTE = Policy(on_conflict=OnConflict.REMOTE)
 OF_FILE = Entry("dra-1", b"f", True, True, None, 0, 0, 1, 0, None, None, "")
@@ -301,7 +301,7 @@ async def test_what_only_a_listing_told_of_is_read_though_its_reader_ended(world
     says = Posix(0o640, 4001, 4002, MTIME_NS + 10**9)
     await world.store.put("f", b"data", ObjectHeaders(posix=says, kind=Kind.FILE), replaces=None)
     async with world.daemon() as daemon:
-        stage = ImportStage(daemon.served, b"", Policy(), deletes=False)
+        stage = ImportStage(daemon.served, [b""], Policy(), deletes=False)
         if ended == "listing":
             listed = [(b"f", one) for page in world.store.list_pages("") for one in page]
             with trio.CancelScope() as scope:
@@ -332,7 +332,7 @@ async def test_what_only_a_listing_told_of_is_read_though_its_reader_ended(world
 async def test_a_task_that_read_everything_leaves_no_looks(world: World) -> None:
     await world.store.put("f", b"data", ObjectHeaders(posix=Posix(0o640), kind=Kind.FILE), replaces=None)
     async with world.daemon() as daemon:
-        stage = ImportStage(daemon.served, b"", Policy(), deletes=False)
+        stage = ImportStage(daemon.served, [b""], Policy(), deletes=False)
         async for batch in stage.batches(b""):
             assert (await stage.perform(batch, lambda: True)).succeeded == 1
 
@@ -345,7 +345,7 @@ async def test_a_task_removes_what_only_a_listing_told_of_and_is_gone_there(worl
         listed = [(b"f", one) for page in world.store.list_pages("") for one in page]
         assert await import_new(daemon.served, listed, until_ns=HELD_NS) == []
         world.store.outside_delete("f")
-        stage = ImportStage(daemon.served, b"", Policy(), deletes=True)
+        stage = ImportStage(daemon.served, [b""], Policy(), deletes=True)
 
         gone = [key async for batch in stage.batches(b"") for key in batch.gone]
 

@@ -11,8 +11,9 @@ from support.hydrating import Daemon, World
 
 from fsxsync.model.identity import Kind, base_of
 from fsxsync.model.task import Order, Task, TaskType
+from fsxsync.sync.task_imports import ImportStage
 from fsxsync.sync.task_left import DeletesRefused, DeleteStage
-from fsxsync.sync.task_looks import EVERYTHING, ExportStage, ImportStage, policy_of
+from fsxsync.sync.task_looks import EVERYTHING, ExportStage, policy_of
 from fsxsync.sync.tasks import TaskRunner
 
 FILES = [f"d/f{number}" for number in range(12)]
@@ -57,7 +58,7 @@ async def test_a_task_believes_no_listing_without_files(world: World, *, marker:
         world.store.outside_delete(name)
     async with world.daemon() as daemon:
         policy = policy_of(daemon.served, exports=frozenset(), imports=EVERYTHING)
-        stage = await deletes_of(daemon, ImportStage(daemon.served, b"", policy, deletes=True), remote=True)
+        stage = await deletes_of(daemon, ImportStage(daemon.served, [b""], policy, deletes=True), remote=True)
 
         with pytest.raises(DeletesRefused, match="the listing is empty"):
             stage.check()
@@ -93,7 +94,7 @@ async def test_what_a_task_was_believed_before_a_restart_it_is_believed_after(wo
     async with world.daemon() as daemon:
         world.catalog.associations.put(daemon.served.association)
         policy = policy_of(daemon.served, exports=frozenset(), imports=EVERYTHING)
-        stage = await deletes_of(daemon, ImportStage(daemon.served, b"", policy, deletes=True), remote=True)
+        stage = await deletes_of(daemon, ImportStage(daemon.served, [b""], policy, deletes=True), remote=True)
         stage.check()
         for name in (*FILES[:5], FILES[11]):  # the last one was removed by somebody else meanwhile
             world.catalog.files.delete("dra-1", name.encode())

@@ -18,7 +18,7 @@ from fsxsync.model.identity import Kind, base_of
 from fsxsync.model.task import Order, Task, TaskType
 from fsxsync.sync.served import Served
 from fsxsync.sync.task_data import ReleaseStage, RestoreStage
-from fsxsync.sync.task_stages import Entry, count, entries
+from fsxsync.sync.task_stages import Entry, Place, count, entries
 from fsxsync.sync.task_targets import find
 
 TOPS = ["u", "u-x", "u.", "v", "w"]
@@ -134,11 +134,18 @@ async def _merge(made: World, tops: dict[str, Top], asked: list[str], size: int,
         counted = await count(served, unders, lambda _path, _state: True, lambda: True)
         assert counted == len(here)
 
-        # It goes on behind what was done. (Not sorted: it was a directory, is a file, and another name is between.)
-        is_sorted = told == sorted(told, key=key)
-        if is_sorted and cut < len(told):
-            rest = [entry async for found in entries(served, unders, told[cut].key, size) for entry in found]
-            assert [entry.key for entry in rest] == [entry.key for entry in told[cut + 1 :]]
+        # It goes on behind what was done, also where a path is gone by now.
+        if told and unders:
+            at = told[cut % len(told)]
+            place = Place.parse(Place.within(set(unders), at.key).encode())
+            left, key = place.rest(unders)
+            rest = [entry async for found in entries(served, left, key, size) for entry in found]
+            ordered = [entry async for found in entries(served, sorted(unders), b"", size) for entry in found]
+            done = [(entry.path, entry.key) for entry in ordered].index((at.path, at.key))
+            assert [entry.key for entry in rest] == [entry.key for entry in ordered[done + 1 :]]
+            left, key = place.rest([under for under in unders if under != place.under])
+            assert left == sorted(under for under in unders if under > place.under)
+            assert key == b""
 
 
 async def test_a_list_of_files_is_read_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
