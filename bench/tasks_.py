@@ -152,11 +152,12 @@ def _restored(report: Report, case: str, url: str, etags: list[str]) -> None:
         fsx.ok("associate", f"s3://{BUCKET}/{PREFIX}", "/d", "--endpoint-url", url, "--poll", "0", timeout=3600)
         fsx.settle(timeout=3600)
         place, pid = fsx.directory / "d", daemon_pid(fsx)
-        engine, restored, whole, used = [], [], [], []
+        pairs: list[tuple[float, float]] = []
+        whole, used = [], []
         for turn in range(report.rounds):  # in turns: other programs slow both down
             if turn:
                 fsx.ok("release", place, timeout=3600)
-            engine.append(_engine_s(url, etags, Path(scratch)))
+            engine_s = _engine_s(url, etags, Path(scratch))
             _have_memory_at_hand(Path(scratch), count * LARGE)
             before = cpu_s(pid)
             start = perf_counter()
@@ -165,9 +166,12 @@ def _restored(report: Report, case: str, url: str, etags: list[str]) -> None:
             fsx.settle(timeout=3600)
             used.append(cpu_s(pid) - before)
             told = fsx.ok("task", "show", task, "--json").json
-            restored.append(told["end_s"] - told["start_s"])  # a command takes its time to start and to look
-        best = count / min(engine)
-        report.add(case, "restored", "files/s", count / min(restored), engine=best, goal=RESTORE_SHARE * best)
+            # A command takes its time to start and to look.
+            pairs.append((engine_s, told["end_s"] - told["start_s"]))
+        # What is measured right after each other is compared: the machine's speed changes by a quarter within a minute.
+        engine_s, restored_s = sorted(pairs, key=lambda pair: pair[0] / pair[1])[len(pairs) // 2]
+        alone = count / engine_s
+        report.add(case, "restored", "files/s", count / restored_s, engine=alone, goal=RESTORE_SHARE * alone)
         report.add(case, "restored, the whole command", "files/s", count / min(whole))
         report.add(case, "daemon's processor, restoring", "us/file", min(used) / count * 1e6)
 
