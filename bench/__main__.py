@@ -39,7 +39,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long an idle daemon is watched (60)")
     parser.add_argument("--share", type=float, default=1.0, help="of what `transfer` and `mount` move (1.0)")
     parser.add_argument("--rounds", type=int, help="of `transfer`, `hashing` and `floor` (5), and `mount` (3)")
-    parser.add_argument("--only", default="", choices=("release", "diff", "restore"), help="this part of `tasks`")
+    parser.add_argument(
+        "--only", default="", choices=("release", "lists", "diff", "restore"), help="this part of `tasks`"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and rows there")
     given = parser.parse_args(arguments)
     report = Report(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -38,6 +39,9 @@ STATE_S_PER_100_000 = 3.0
 RESTORE_SHARE = 0.9
 DIFF_SHARE = 1.2
 SMALL, LARGE = 1024, 64 * 1024
+LISTED = 4_000
+LIST_SHARE = 3
+"""A command that names thousands takes a while to be told."""
 ROUNDS = 3
 """Of the restore."""
 
@@ -46,6 +50,8 @@ def run(report: Report) -> None:
     """Restore and release; the daemon has the settings that users get."""
     if report.only in {"", "release"}:
         _release(report, max(report.objects // 2, 1))
+    if report.only in {"", "lists"}:
+        _lists(report, LISTED)
     if report.only in {"", "diff"}:
         _diff_of_a_store(report, max(report.objects // 2, 1))
     if report.only in {"", "restore"}:
@@ -74,6 +80,22 @@ def _release(report: Report, count: int) -> None:
         client = boto3.client("s3", endpoint_url=server.url, region_name="us-east-1", config=unsigned)
         _diff(report, case, fsx, client, server.uri)
         report.add(case, "highest Rss", "MiB", memory_mib(pid)["Peak"])
+
+
+def _lists(report: Report, count: int) -> None:
+    """Files that are named one by one, as their directory is."""
+    with StaticServer(2 * count, SMALL) as server, running() as fsx:
+        fsx.ok("associate", server.uri, "/d", "--endpoint-url", server.url, "--poll", "0", timeout=3600)
+        fsx.settle(timeout=3600)
+        files = sorted(path for path in (fsx.directory / "d").rglob("*") if path.is_file())[:count]
+        directories = sorted({path.parent for path in files})
+        fsx.ok("restore", *directories, timeout=3600)
+        for command, undone_by in (("release", "restore"), ("restore", "release"), ("export", "export")):
+            alone = timed(partial(fsx.ok, command, *directories))
+            fsx.ok(undone_by, *directories)
+            listed = timed(partial(fsx.ok, command, *files))
+            case = f"{count} files of {SMALL} B, each named"
+            report.add(case, command, "s", listed, directories=alone, goal=LIST_SHARE * alone)
 
 
 def _diff(report: Report, case: str, fsx: Instance, client: S3Client, uri: str) -> None:

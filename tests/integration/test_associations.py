@@ -213,6 +213,7 @@ def test_they_are_there_after_a_restart(fsx: Instance, moto: MotoServer, s3: Any
     options = ["--import", "new,changed", "--export", "none", "--poll", "7", "--exclude", "*.tmp", "--uid", "77"]
     fsx.associate(moto, f"s3://{bucket}/a/", "/a", *options, "--file-mode", "0600", "--on-conflict", "newest")
     fsx.associate(moto, f"s3://{bucket}/b/", "/b", "--read-only")
+    fsx.settle()
     before = {path: fsx.ok("association", "show", path, "--json").json for path in ("/a", "/b")}
 
     assert fsx.stop() == 0

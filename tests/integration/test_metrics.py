@@ -113,6 +113,8 @@ def test_the_numbers_move_with_what_happens(  # noqa: PLR0915  one daemon for al
     rows = metrics.read()["fsxsync_fuse_seconds_count"]
     kinds = {(labels["operation"], labels["by"]) for labels, _ in rows}
     assert {("open", "python"), ("rename", "python")} <= kinds
+    fsx.settle()  # nothing is told to the kernel any more, so that it does not ask for the directory once more
+    assert not (directory / "absent").exists()
     looked = told("fsxsync_fuse_seconds_count", operation="lookup")
     for number in range(20):
         assert not (directory / f"absent {number}").exists()

@@ -210,8 +210,15 @@ def test_a_locked_object_is_reported_and_left_in_peace(fsx: Instance, s3: Any, b
     assert fsx.status()["associations"][0]["held"] == 2
     assert "object lock" in fsx.state(fsx.directory / "d/kept")["error"]
     assert "legal hold" in fsx.state(fsx.directory / "d/kept")["error"]
-    tries = [request for request in proxy.requests if request.method == "PUT" and request.path.endswith("/kept")]
-    assert len(tries) == 1
+
+    def tries() -> int:
+        return sum(request.method == "PUT" and request.path.endswith("/kept") for request in proxy.requests)
+
+    tried = tries()
+    assert tried in {1, 2}  # inotify may tell of the write after it was refused: once more, and never again
+    (fsx.directory / "d/another").write_bytes(b"1")
+    fsx.settle()
+    assert tries() == tried
     proxy.rule = None
     (fsx.directory / "d/kept").write_bytes(b"4444")
     fsx.settle()
