@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,12 @@ def daemons_of(made: Instance) -> list[str]:
     """Processes that have the state directory's lock open."""
     lock = str(made.state_dir / "daemon.lock")
     found = []
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if os.readlink(link) == lock:
-                found.append(str(link))
-        except OSError:
-            continue  # it went meanwhile, or is not ours to look at
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):  # it went meanwhile, or is not ours to look at
+            for number in os.listdir(f"/proc/{process}/fd"):
+                with suppress(OSError):
+                    link = f"/proc/{process}/fd/{number}"
+                    found += [link] if os.readlink(link) == lock else []
     return found
 
 
