@@ -40,7 +40,7 @@ RESTORE_SHARE = 0.9
 DIFF_SHARE = 1.2
 SMALL, LARGE = 1024, 64 * 1024
 LISTED = 4_000
-LIST_SHARE = 3
+LIST_SHARE = 5
 """A command that names thousands takes a while to be told."""
 ROUNDS = 3
 """Of the restore."""
