@@ -172,7 +172,7 @@ class ImportStage:
             path, is_directory = path_of(listed.key, prefix)
         except KeyNotPosix as error:
             name = listed.key.removeprefix(prefix).encode("utf-8", "surrogateescape")
-            return failure_of(self.served, name, error)
+            return failure_of(self.served, name, error) if lies_at(name, under) else None
         if not path or not lies_at(path, under):
             return None
         return Object(path + b"/" if is_directory else path, path, listed)

@@ -163,9 +163,9 @@ class Place:
 
     @classmethod
     def parse(cls, cursor: bytes) -> Place:
-        """What `encode` made; b"" is the beginning."""
-        under, _, key = cursor.partition(b"\0")  # neither has one in it
-        return cls(under, key)
+        """What `encode` made; b"" is the beginning, and so is what a version before had: a key alone."""
+        under, separator, key = cursor.partition(b"\0")  # neither has one in it
+        return cls(under, key) if separator else cls(b"", b"")
 
     def encode(self) -> bytes:
         return self.under + b"\0" + self.key

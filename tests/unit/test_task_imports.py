@@ -149,3 +149,13 @@ async def test_listings_of_many_paths_are_asked_for_at_the_same_time(
         with trio.fail_after(60):
             todo, _, _ = await found(daemon, [name.encode() for name in names])
     assert todo == {name.encode() for name in names}
+
+
+async def test_a_key_that_is_no_path_fails_whom_it_lies_below_alone(world: World) -> None:
+    for key in ("u", "u//inside", "u-x//other"):
+        world.store.outside_put(key, b"x")
+    async with world.daemon() as daemon:
+        for unders, failed in (([b"u"], [b"u//inside"]), ([b"u", b"u-x"], [b"u//inside", b"u-x//other"])):
+            stage = ImportStage(daemon.served, unders, Policy(imports=ALL_EVENTS), deletes=False)
+            failures = [failure.path async for batch in stage.batches(b"") for failure in batch.failures]
+            assert failures == failed

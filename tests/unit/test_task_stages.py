@@ -178,3 +178,10 @@ async def test_a_list_of_files_is_read_together(world: World, monkeypatch: pytes
             assert batches[0].quiet + len(batches[0].todo) == len(names)
         assert await count(served, unders, lambda _path, _state: True, lambda: True) == len(names)
     assert len(started) <= 8
+
+
+def test_a_task_of_an_older_version_is_gone_through_once_more() -> None:
+    """Its cursor was a sort key alone: taken for a path, it would have passed over all that was left."""
+    assert Place.parse(b"d/f").rest([b""]) == ([b""], b"")
+    assert Place.parse(b"d/f").rest([b"a", b"d"]) == ([b"a", b"d"], b"")
+    assert Place.parse(Place(b"", b"d/f").encode()).rest([b""]) == ([b""], b"d/f")
