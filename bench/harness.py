@@ -20,8 +20,10 @@ from support.instance import Instance
 
 from bench import ROOT
 
+MEMORY = Path("/dev/shm")  # noqa: S108  where what is measured is not the disk
 GOAL = "goal"
 """Among the others: the figure that was set for this row."""
+_MIB = 1 << 20
 _PACKAGES = ("fsxsync", "boto3", "botocore", "moto", "pyfuse3", "trio", "awscrt")
 _PROGRAMS = ("versitygw", "s5cmd", "rclone")
 
@@ -176,6 +178,14 @@ def until(check: Callable[[], bool], *, timeout_s: float = 60.0, step_s: float =
         if elapsed() > timeout_s:
             raise TimeoutError("what the benchmark waits for does not come")
         time.sleep(step_s)
+
+
+def have_memory_at_hand(size: int) -> None:
+    """Take so many bytes of memory and give them back. What was free for some seconds a virtual machine may have given
+    back to its host: whoever takes it next waits 5 us for each page of it, and that shall be nobody's loss."""
+    with tempfile.TemporaryFile(dir=MEMORY) as file:
+        for _ in range(0, size, _MIB):
+            file.write(bytes(_MIB))
 
 
 # ---------------------------------------------------------------- /proc

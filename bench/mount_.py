@@ -19,7 +19,7 @@ from statistics import median
 from support.built_servers import VersityServer, built_program
 
 from bench.fio import MIB, Measured, Work, require_fio, run_fio
-from bench.harness import CannotRun, Report
+from bench.harness import CannotRun, Report, have_memory_at_hand
 from bench.mount_peers import peer_mounts
 from bench.mount_places import BUCKET, Place, Stock, bare_directory, drop_caches, our_mount, read_whole
 from bench.mount_small import FIGURES, Figure, measure_small
@@ -28,6 +28,8 @@ ROUNDS = 3
 READ_BYTES = 256 * MIB
 WRITE_BYTES = 256 * MIB
 SMALL_FILES = 10_000
+MEMORY_BESIDE = 64 * MIB
+"""What fio and a daemon take beside the pages of the files."""
 JOBS = (1, 4)
 SEQUENTIAL_BLOCK = 128 * 1024  # cat's and cp's
 RANDOM_BLOCK = 4096
@@ -100,6 +102,7 @@ def _measure(report: Report, work: Work, places: list[Place]) -> None:
         for place in _in_turn(places, number):
             directory = place.read if work.reads else place.write
             drop_caches()
+            have_memory_at_hand(work.size + MEMORY_BESIDE)
             taken["cold"][place.name].append(_turn(work, place, directory, again=False))
             for name in work.files:
                 read_whole(directory / name)

@@ -24,10 +24,10 @@ from support.built_servers import VersityServer, built_program
 from support.instance import Instance
 from support.moto_server import ENVIRONMENT
 
-from bench.harness import Report, cpu_s, daemon_pid, memory_mib, running, timed
+from bench.harness import MEMORY, Report, cpu_s, daemon_pid, have_memory_at_hand, memory_mib, running, timed
 from bench.objects import BUCKET, PREFIX, etag_of, key_of
 from bench.server import StaticServer
-from bench.transfer_ import MEMORY, THREADS, child
+from bench.transfer_ import THREADS, child
 from bench.transfer_child import Task
 from fsxsync.repository.listing import fetch_page, read_fast
 
@@ -180,7 +180,7 @@ def _restored(report: Report, case: str, url: str, etags: list[str]) -> None:
             if turn:
                 fsx.ok("release", place, timeout=3600)
             engine_s = _engine_s(url, etags, Path(scratch))
-            _have_memory_at_hand(Path(scratch), count * LARGE)
+            have_memory_at_hand(count * LARGE)
             before = cpu_s(pid)
             start = perf_counter()
             task = fsx.ok("restore", place, timeout=3600).out.strip()
@@ -198,21 +198,12 @@ def _restored(report: Report, case: str, url: str, etags: list[str]) -> None:
         report.add(case, "daemon's processor, restoring", "us/file", min(used) / count * 1e6)
 
 
-def _have_memory_at_hand(scratch: Path, size: int) -> None:
-    """Take so many bytes of memory and give them back. What was free for some seconds a virtual machine may have given
-    back to its host: whoever takes it next waits 5 us for each page of it, and that shall be neither side's loss."""
-    with (scratch / "memory").open("wb") as file:
-        for _ in range(size // LARGE):
-            file.write(bytes(LARGE))
-    (scratch / "memory").unlink()
-
-
 def _engine_s(url: str, etags: list[str], scratch: Path) -> float:
     """What the transfer engine alone takes for the same objects."""
     count = len(etags)
     shutil.rmtree(scratch / "to", ignore_errors=True)
     (scratch / "to").mkdir()
-    _have_memory_at_hand(scratch, count * LARGE)
+    have_memory_at_hand(count * LARGE)
     task = Task(
         action="download",
         url=url,

@@ -26,10 +26,9 @@ from support.moto_server import MotoServer, clean_environment
 
 from bench import ROOT
 from bench.file_server import FileServer, etag_of
-from bench.harness import Report, stopwatch
+from bench.harness import MEMORY, Report, stopwatch
 from bench.transfer_child import MIB, Measured, Task
 
-MEMORY = Path("/dev/shm")  # noqa: S108  what is measured is not the disk
 THREADS = 8
 CHUNK = 8 * MIB
 BUCKET = "bench"

@@ -133,7 +133,8 @@ async def act(served: Served, path: bytes, action: Action, policy: Policy, *, se
     match action.verdict:
         case Verdict.NOTHING:
             if local is None:
-                forget_problems(served, path)
+                if action.suppressed is None or not conflicts.still_clashes(served, path):
+                    forget_problems(served, path)
             elif action.suppressed is None:
                 let_go(served, path, seen=seen)
             elif action.suppressed is Verdict.EXPORT_META:

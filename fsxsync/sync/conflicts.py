@@ -80,6 +80,11 @@ def is_clash(served: Served, path: bytes) -> bool:
     return any(conflict.kind is ConflictKind.CLASH for conflict in found)
 
 
+def still_clashes(served: Served, path: bytes) -> bool:
+    """Somebody, perhaps a task alone, met a clash there, and what was in the object's way still is."""
+    return is_clash(served, path) and in_the_way(served, path) is not None
+
+
 def close_clash(served: Served, path: bytes) -> None:
     """What clashed with the path is gone."""
     catalog = served.shared.catalog

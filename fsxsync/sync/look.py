@@ -166,7 +166,8 @@ def _made_way(served: Served, path: bytes, base: Base | None, local: Local | Non
     an object that went before it came has no need of its directories."""
     if local is None:
         conflicts.close_copy_if_gone(served, path)
-        conflicts.look_again_below(served, path)
+        if not conflicts.still_clashes(served, path):  # a file above is in the way of all below, too
+            conflicts.look_again_below(served, path)
         if base is None and served.shared.catalog.files.get(served.id, path) is None:
             importer.remove_needless_parents(served, path)
     return DONE

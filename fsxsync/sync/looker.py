@@ -13,22 +13,18 @@ from fsxsync.errors import (
     BucketMissing,
     EndpointUnreachable,
     FsxSyncError,
-    KeyRefused,
     LocalChanged,
-    NotExportable,
     ObjectArchived,
     ObjectChanged,
-    ObjectEncrypted,
     ObjectLocked,
     Throttled,
     TreeMoved,
-    TypeClash,
 )
-from fsxsync.sync import conflicts
 from fsxsync.sync.acting import Next
 from fsxsync.sync.holding import hold
-from fsxsync.sync.journal import HELD, record_failure, record_problem
+from fsxsync.sync.journal import record_failure
 from fsxsync.sync.look import look
+from fsxsync.sync.refusing import REFUSED, refuse
 from fsxsync.sync.served import Served
 from fsxsync.sync.uploads import end_settled
 
@@ -107,15 +103,6 @@ async def _look_one(served: Served, entry: Entry, slots: trio.Semaphore) -> None
         served.wake()
 
 
-def _refuse(served: Served, path: bytes, kind: str, error: FsxSyncError) -> None:
-    """A person has to see to the path; whatever another look was refused for is not the reason any more."""
-    others = {"not-exportable", "refused", HELD} - {kind}
-    if conflicts.is_clash(served, path):
-        others.discard("refused")
-    served.shared.catalog.problems.clear(served.id, path, others)
-    record_problem(served, path, kind, str(error), error.code, error.flow)
-
-
 async def _handle(served: Served, entry: Entry) -> None:
     changelog, now_ns = served.shared.catalog.changelog, served.shared.now_ns
     try:
@@ -126,17 +113,12 @@ async def _handle(served: Served, entry: Entry) -> None:
         if isinstance(moved, Throttled) and entry.attempts >= BUSY_MAX:
             record_failure(served, entry.path, moved, first=entry.attempts == BUSY_MAX, local=entry.local)
         return
-    except NotExportable as error:
-        _refuse(served, entry.path, "not-exportable", error)
-        changelog.done(entry)
-        served.looked(entry.path)
-        return
     except (ObjectArchived, ObjectLocked) as error:
         await hold(served, entry.path, error)
         changelog.done(entry)
         return
-    except (TypeClash, KeyRefused, ObjectEncrypted) as error:
-        _refuse(served, entry.path, "refused", error)
+    except REFUSED as error:
+        refuse(served, entry.path, error)
         changelog.done(entry)
         served.looked(entry.path)
         return

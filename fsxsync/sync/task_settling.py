@@ -11,6 +11,7 @@ from fsxsync.sync.acting import Next
 from fsxsync.sync.exporter import forget_left_alone, is_left_alone, parent_here
 from fsxsync.sync.journal import shown
 from fsxsync.sync.look import look
+from fsxsync.sync.refusing import REFUSED, refuse
 from fsxsync.sync.served import Served
 from fsxsync.sync.uploads import end_settled
 
@@ -42,6 +43,9 @@ async def settle_path(served: Served, path: bytes, policy: Policy, *, remote: bo
             error = moved
             await trio.sleep(min(AGAIN_S * 2**turn, 5.0))
             continue
+        except REFUSED as refused:
+            refuse(served, path, refused)
+            raise
         finally:
             changelog.free(served.id, [path])
             served.wake()

@@ -297,3 +297,31 @@ def test_a_clash_ends_when_a_file_goes_that_takes_no_part(
 
     assert conflicts(fsx) == []
     assert files(fsx) == {"x/below": b"below", "y/below": b"below"}
+
+
+def test_a_clash_that_a_task_alone_met_stays_reported(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
+    """The association imports nothing by itself: whoever looks for it does not even try."""
+    fsx.associate(moto, f"s3://{bucket}/", "/d", "--import", "none", "--export", "none", "--poll", "0")
+    (fsx.directory / "d/x").write_bytes(b"a file")
+    s3.put_object(Bucket=bucket, Key="x/below", Body=b"below")
+    fsx.settle()
+    assert conflicts(fsx) == []
+
+    for _ in range(2):
+        done = fsx.run("reconcile", fsx.directory / "d")
+
+        assert (done.code, "both are left as they are" in done.err) == (1, True)
+        assert conflicts(fsx) == [("x/below", "clash")]
+        assert fsx.status()["associations"][0]["errors"] == 1
+        assert fsx.run("status").code == 1
+        fsx.kill()
+        fsx.start()
+        fsx.settle()
+        assert conflicts(fsx) == [("x/below", "clash")]
+        assert fsx.status()["associations"][0]["errors"] == 1
+    (fsx.directory / "d/x").unlink()
+    fsx.settle()
+    assert conflicts(fsx) == []
+    assert fsx.status()["associations"][0]["errors"] == 0
+    fsx.ok("reconcile", fsx.directory / "d")
+    assert files(fsx) == {"x/below": b"below"}

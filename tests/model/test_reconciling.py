@@ -160,3 +160,14 @@ def test_a_released_file_that_was_renamed_and_copied_by_a_task_stays_released(da
         assert sorted(world.objects()) == ["anchor", "d/b"]
         assert world.mark("d/b") is not None
         world.settle_and_read()
+
+
+def test_a_clash_that_a_reconcile_met_was_forgotten_with_the_daemon(daemons: Daemons) -> None:
+    """The look after the restart had nothing to import, and took the path for one where nothing is wrong."""
+    with world_of("mount", daemons, versioned=True, options=BY_HAND) as world:
+        world.put("d", 5000)
+        world.settle()
+        world.put_parts("d/a/x", [5000, 5000, 70])
+        world.reconcile("d/e")
+        world.agree("", moments=8)
+        assert world.client.status()["associations"][0]["errors"] == 1
