@@ -66,12 +66,12 @@ class Connection:
         with self.translated(), self._writing(sql):
             return self.raw.execute(sql, parameters).rowcount
 
-    def run_many(self, sql: str, parameters: Iterable[Parameters]) -> None:
-        """Run a statement for each of ``parameters``. Only inside a transaction, which makes it all or
-        none."""
+    def run_many(self, sql: str, parameters: Iterable[Parameters]) -> int:
+        """Run a statement for each of ``parameters``; how many rows all of them touched. Only inside a transaction,
+        which makes it all or none."""
         assert self._depth, "each row would be a transaction of its own"
         with self.translated(), self._writing(sql):
-            self.raw.executemany(sql, parameters)
+            return self.raw.executemany(sql, parameters).rowcount
 
     def _writing(self, sql: str) -> AbstractContextManager[None]:
         """Outside a transaction a statement is one of its own, and so a durable step."""

@@ -39,6 +39,8 @@ _SET_LOCAL = """UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = ?, released 
     WHERE association = ? AND sort_key = ? AND ino = ?"""
 _SET_LOADED = """UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = ?, released = 0, content_hash = ?
     WHERE association = ? AND sort_key = ? AND ino = ?"""
+_SET_LOADED_AS_KNOWN = """UPDATE files SET size = ?, mtime_ns = ?, ctime_ns = ?, released = 0, content_hash = ?
+    WHERE etag = ? AND mode = ? AND uid = ? AND gid = ? AND association = ? AND sort_key = ? AND ino = ?"""
 _SET_HASH = "UPDATE files SET content_hash = ? WHERE association = ? AND sort_key = ? AND ino = ?"
 _DELETE_ONE = "DELETE FROM files WHERE association = ? AND sort_key = ?"
 _DELETE = "DELETE FROM files WHERE association = ? AND sort_key IN (?, ?)"
@@ -182,11 +184,24 @@ class Files:
         ]
         self._set_many(_SET_LOADED, number, rows)
 
-    def _set_many(self, sql: str, number: int | None, rows: Sequence[Row]) -> None:
-        """Rows of files of one association, that end with number, path and inode."""
+    def set_loaded_as_known(self, association: str, loaded: Sequence[tuple[bytes, Local, bytes, str]]) -> bool:
+        """As `set_loaded_many`, with the ETag of each one's object, for rows of that object that have the file's mode
+        and owner. False: not all have, and only those that have were written."""
+        number = self._numbers.get(association)
+        rows = [
+            (
+                *(local.size, local.mtime_ns, local.ctime_ns, digest, etag, local.mode, local.uid, local.gid),
+                *(number, path, signed(local.ino)),
+            )
+            for path, local, digest, etag in loaded
+        ]
+        return self._set_many(_SET_LOADED_AS_KNOWN, number, rows) == len(rows)
+
+    def _set_many(self, sql: str, number: int | None, rows: Sequence[Row]) -> int:
+        """Rows of files of one association, that end with number, path and inode. How many there were."""
         self._read.forget(number, [row[-2] for row in rows])
         with self._connection.transaction():
-            self._connection.run_many(sql, rows)
+            return self._connection.run_many(sql, rows)
 
     def loading(self, association: str, paths: Sequence[bytes]) -> dict[bytes, Loading]:
         """Of the rows of files at those paths what counts at the end of a restore."""

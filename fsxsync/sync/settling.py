@@ -30,6 +30,9 @@ SETTLED_AT_ONCE = 64
 TRIES = 2
 """Bytes that are wrong are loaded once more: they may have been damaged on their way."""
 
+_Loaded = tuple[bytes, Hydration, Local, bytes]
+"""A path of the association, what loaded it, the file as it is now, and its XXH3-128."""
+
 
 def _outcome(digest: bytes | FsxSyncError, state: Local | FsxSyncError | None) -> tuple[Local, bytes] | FsxSyncError:
     if isinstance(digest, FsxSyncError):
@@ -92,22 +95,19 @@ class Settler:
         """Those that nobody waits for in a read: one after the other, each would wait for the disk twice. Of one chunk
         each, whose bytes were compared with the object's checksum when they came. What came of each; `Garbled`: it is
         to be loaded again (`drop`)."""
-        tree, catalog = self._shared.tree, self._shared.catalog
         files = [
             Arrived(one.fd, one.mark.size, one.key, one.mtime_ns, one.atime_ns, one.crc64nvme()) for one in hydrations
         ]
-        digests = await trio.to_thread.run_sync(tree.compare_together, files)
-        marks: list[StubMark | None] = []
-        arrived: dict[int, tuple[StubMark, bytes]] = {}
-        with catalog.transaction():
-            for hydration, digest in zip(hydrations, digests, strict=True):
-                hydration.refresh_mark()
-                marks.append(None if isinstance(digest, FsxSyncError) else hydration.mark)
-                if not isinstance(digest, FsxSyncError):
-                    self._memory.forget(hydration.ino)
-                    arrived[hydration.ino] = hydration.mark, digest
-            links.are_loading(self._shared, arrived)
-        states = await trio.to_thread.run_sync(tree.unmark_together, files, marks)
+        digests = await trio.to_thread.run_sync(self._shared.tree.compare_together, files)
+        states = await self._unmark(hydrations, files, digests)
+        renamed = [  # a rename gave it another mark, which is asked for only where the one that is known isn't there
+            isinstance(state, LocalChanged) and hydration.refresh_mark()
+            for hydration, state in zip(hydrations, states, strict=True)
+        ]
+        if any(renamed):
+            left = [digest if is_to_do else None for digest, is_to_do in zip(digests, renamed, strict=True)]
+            again = await self._unmark(hydrations, files, left)
+            states = [late if is_to_do else state for late, state, is_to_do in zip(again, states, renamed, strict=True)]
         self._write_rows(
             [
                 (hydration, state, digest)
@@ -116,6 +116,21 @@ class Settler:
             ]
         )
         return [_outcome(digest, state) for digest, state in zip(digests, states, strict=True)]
+
+    async def _unmark(
+        self, hydrations: Sequence[Hydration], files: Sequence[Arrived], digests: Sequence[bytes | FsxSyncError | None]
+    ) -> list[Local | FsxSyncError | None]:
+        """Write down which bytes those are that have a digest, and take their marks off."""
+        marks: list[StubMark | None] = []
+        arrived: dict[int, tuple[StubMark, bytes]] = {}
+        with self._shared.catalog.transaction():
+            for hydration, digest in zip(hydrations, digests, strict=True):
+                marks.append(hydration.mark if isinstance(digest, bytes) else None)
+                if isinstance(digest, bytes):
+                    self._memory.forget(hydration.ino)
+                    arrived[hydration.ino] = hydration.mark, digest
+            links.are_loading(self._shared, arrived)
+        return await trio.to_thread.run_sync(self._shared.tree.unmark_together, files, marks)
 
     async def _damage(self, hydration: Hydration, crc: int) -> FsxSyncError | None:
         """What is wrong with the bytes; ``crc`` is their CRC64NVME as they lie on the disk."""
@@ -187,30 +202,42 @@ class Settler:
 
     def _by_association(
         self, loaded: Sequence[tuple[Hydration, Local, bytes]]
-    ) -> Iterable[tuple[Served, list[tuple[bytes, Hydration, Local, bytes]]]]:
-        owned: dict[str, tuple[Served, list[tuple[bytes, Hydration, Local, bytes]]]] = {}
+    ) -> Iterable[tuple[Served, list[_Loaded]]]:
+        owned: dict[str, tuple[Served, list[_Loaded]]] = {}
         for hydration, local, digest in loaded:
             if (place := self._place(hydration.path)) is not None:
                 served, path = place
                 owned.setdefault(served.id, (served, []))[1].append((path, hydration, local, digest))
         return owned.values()
 
-    def _write_rows_of(self, served: Served, loaded: Sequence[tuple[bytes, Hydration, Local, bytes]]) -> None:
-        catalog = self._shared.catalog
-        paths = [path for path, *_ in loaded]
-        rows: Mapping[bytes, Base | Loading]
-        if served.association.export_xattrs:  # of these a row in brief does not tell
-            rows = catalog.files.get_many(served.id, paths)
-        else:
-            rows = catalog.files.loading(served.id, paths)
-        known: list[tuple[bytes, Local, bytes]] = []
-        undisturbed: list[tuple[bytes, bytes, Local]] = []
+    def _write_rows_of(self, served: Served, loaded: Sequence[_Loaded]) -> None:
         for path, hydration, local, digest in loaded:
             served.counts.restored += 1
             served.counts.restored_bytes += hydration.mark.size
-            catalog.problems.clear(served.id, path, [DAMAGED_OBJECT, "lost"])
+            self._shared.catalog.problems.clear(served.id, path, [DAMAGED_OBJECT, "lost"])
             if local.nlink > 1:
                 links.loaded(self._shared, served.id, path, local, digest)
+        undisturbed = loaded if self._are_as_known(served, loaded) else self._write_undisturbed(served, loaded)
+        self._shared.own_work.note(served.id, [(one.path, path, local) for path, one, local, _ in undisturbed])
+
+    def _are_as_known(self, served: Served, loaded: Sequence[_Loaded]) -> bool:
+        """Write the rows, where all are what the files say; of extended attributes a row in brief does not tell."""
+        if served.association.export_xattrs:
+            return False
+        known = [(path, local, digest, hydration.mark.etag) for path, hydration, local, digest in loaded]
+        return self._shared.catalog.files.set_loaded_as_known(served.id, known)
+
+    def _write_undisturbed(self, served: Served, loaded: Sequence[_Loaded]) -> list[_Loaded]:
+        """Write the rows that are of those objects; those whose files are what the rows say. The others' are looked
+        at."""
+        files = self._shared.catalog.files
+        paths = [path for path, *_ in loaded]
+        rows: Mapping[bytes, Base | Loading]
+        has_xattrs = served.association.export_xattrs
+        rows = files.get_many(served.id, paths) if has_xattrs else files.loading(served.id, paths)
+        known: list[tuple[bytes, Local, bytes]] = []
+        undisturbed: list[_Loaded] = []
+        for path, hydration, local, digest in loaded:
             base = rows.get(path)
             is_known = base is not None and (base.etag == hydration.mark.etag or base.content_hash == digest)
             if base is None or base.ino != local.ino or not is_known:
@@ -221,6 +248,6 @@ class Settler:
             if not is_same or (isinstance(base, Base) and do_differ(served, path, base, local)):
                 served.add_hint(path, local=True)  # set meanwhile: a change to be exported, and no part of the loading
             else:
-                undisturbed.append((hydration.path, path, local))
-        catalog.files.set_loaded_many(served.id, known)
-        self._shared.own_work.note(served.id, undisturbed)
+                undisturbed.append((path, hydration, local, digest))
+        files.set_loaded_many(served.id, known)
+        return undisturbed

@@ -163,6 +163,7 @@ WRITERS: dict[str, Callable[[Files, Base], object]] = {
     "put_many, a directory now": lambda files, row: files.put_many([directory(row.path)]),
     "set_local_many": lambda files, row: files.set_local_many(A, [(row.path, LOCAL)]),
     "set_loaded_many": lambda files, row: files.set_loaded_many(A, [(row.path, LOCAL, b"h" * 16)]),
+    "set_loaded_as_known": lambda files, row: files.set_loaded_as_known(A, [(row.path, LOCAL, b"h" * 16, "other")]),
     "set_hash_many": lambda files, row: files.set_hash_many([(row, b"h" * 16)]),
     "note_hashes": lambda files, row: files.note_hashes({row.ino: (row.etag or "", b"h" * 16)}),
     "delete": lambda files, row: files.delete(A, row.path),

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+import xxhash
 from support.hydrating import CHUNK, MTIME_NS, Daemon, World, is_stub
 
-from fsxsync.errors import AccessDenied, ObjectChanged, ObjectDamaged, ObjectMissing, Throttled
-from fsxsync.model.stub import XATTR
+from fsxsync.errors import AccessDenied, LocalChanged, ObjectChanged, ObjectDamaged, ObjectMissing, Throttled
+from fsxsync.model.identity import Base, Local, base_of
+from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.ports import Priority
 from fsxsync.sync import restoring
 from fsxsync.sync.restoring import Outcome
@@ -53,6 +55,22 @@ def bodies() -> dict[str, bytes]:
 @pytest.fixture
 def paths(world: World, bodies: dict[str, bytes]) -> dict[str, Path]:
     return {name: world.stub(name, body) for name, body in bodies.items()}
+
+
+async def write_rows(world: World, paths: dict[str, Path]) -> None:
+    """The stubs are in sync with their objects."""
+    for name in paths:
+        local, remote = world.tree.identify(name.encode()), await world.store.head(name)
+        assert local is not None
+        assert remote is not None
+        world.catalog.files.put(base_of("dra-1", name.encode(), local, remote))
+
+
+def row_and_file(world: World, name: str) -> tuple[Base, Local]:
+    row, now = world.catalog.files.get("dra-1", name.encode()), world.tree.identify(name.encode())
+    assert row is not None
+    assert now is not None
+    return row, now
 
 
 def all_whole(paths: dict[str, Path], bodies: dict[str, bytes], but: Sequence[str] = ()) -> bool:
@@ -260,6 +278,66 @@ async def test_what_is_cut_replaced_or_removed_meanwhile_is_left_alone(
     assert replaced.stat().st_size == len(b"version 2")
     assert not paths[NAMES[17]].exists()
     assert all(is_whole(paths[name], bodies[name]) for name in NAMES[2:17])
+
+
+async def test_one_that_gets_another_mark_meanwhile_is_settled_like_the_others(
+    world: World, paths: dict[str, Path], bodies: dict[str, bytes]
+) -> None:
+    """A rename's copy was made: the object has another key and ETag, and the same bytes. A mark of another size is
+    nobody's of ours: its file has its data, and is taken for an ordinary one."""
+    moved, strange = NAMES[5], NAMES[6]
+    await write_rows(world, paths)
+    async with world.daemon() as daemon:
+        daemon.mover.held = set(NAMES)
+        outcomes: dict[str, Outcome] = {}
+
+        async def act() -> None:
+            outcomes.update(await restore_all(daemon))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(act)
+            await daemon.idle()
+            row, _ = row_and_file(world, moved)
+            world.catalog.files.put(row._replace(etag="another"))
+            os.setxattr(paths[moved], XATTR, StubMark("another", row.size, "elsewhere").encode())
+            os.setxattr(paths[strange], XATTR, StubMark("another", row.size + 9, "elsewhere").encode())
+            daemon.mover.let_all()
+        await daemon.idle()
+
+    assert isinstance(outcomes.pop(strange), LocalChanged)
+    assert outcomes == {name: len(body) for name, body in bodies.items() if name != strange}
+    assert all_whole(paths, bodies)
+    for name, body in bodies.items():
+        row, now = row_and_file(world, name)
+        if name != strange:
+            assert (row.released, row.content_hash) == (False, xxhash.xxh3_128(body).digest())
+            assert row.matches_local(now)
+        assert row.etag == "another" or name != moved
+
+
+async def test_what_is_set_on_some_of_them_meanwhile_is_a_change_of_theirs_alone(
+    world: World, paths: dict[str, Path], bodies: dict[str, bytes]
+) -> None:
+    """Of a mode or an owner that was set the row is not to say that it is the object's."""
+    await write_rows(world, paths)
+    async with world.daemon() as daemon:
+        daemon.mover.held = set(NAMES)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(restore_all, daemon)
+            await daemon.idle()
+            paths[NAMES[2]].chmod(0o600)
+            os.chown(paths[NAMES[3]], 77, -1)
+            os.chown(paths[NAMES[4]], -1, 77)
+            daemon.mover.let_all()
+        await daemon.idle()
+        hinted = {entry.path for entry in world.catalog.changelog.pending("dra-1", b"", 100)}
+
+    assert hinted == {name.encode() for name in NAMES[2:5]}
+    assert all_whole(paths, bodies)
+    for name in NAMES:
+        row, now = row_and_file(world, name)
+        assert not row.released
+        assert row.matches_local(now) != (name in NAMES[2:5])
 
 
 async def test_what_is_begun_when_the_task_is_cancelled_is_finished_and_the_rest_left(
