@@ -174,8 +174,9 @@ class StubHydrator(FrontHints):
         assert local.stub is not None
         chunk_size = self._chunk_size(local.stub.size)
         try:
-            refuse_written(self._served_for(path), path, local)
-            served = owner_of(self._served_for(path), local.ino, local.stub, owners)
+            here = self._served_for(path)
+            refuse_written(here, path, local)
+            served = owner_of(here, local.ino, local.stub, owners)
             hydration = begin(served, self._memory, path, own, local, chunk_size=chunk_size)
             hydration.suspect = self._settler.is_suspect(path)
         except BaseException:

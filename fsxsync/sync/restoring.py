@@ -225,7 +225,7 @@ class Restorer:
         """What loads each together with others; 0: it is no stub; None: it has to be alone."""
         found: list[Hydration | Outcome] = []
         stubs = self._shared.tree.open_stubs(paths)
-        owners = self._shared.catalog.files.released_owners([one[1].ino for one in stubs if isinstance(one, tuple)])
+        owners = self._owners([one[1].ino for one in stubs if isinstance(one, tuple)])
         for path, opened in zip(paths, stubs, strict=True):
             if opened is None:
                 found.append(0)
@@ -237,6 +237,10 @@ class Restorer:
                 except FsxSyncError as error:
                     found.append(error)
         return found
+
+    def _owners(self, inodes: Sequence[int]) -> Owners:
+        """Where there is one association, no row has to say whose a stub is that was moved."""
+        return self._shared.catalog.files.released_owners(inodes) if len(self._shared.served) > 1 else {}
 
     def _taken(self, path: bytes, fd: int, local: Local, owners: Owners) -> Hydration | None:
         """What loads the stub together with others; None if it has to be alone. ``fd`` is taken over."""

@@ -10,14 +10,17 @@ import pytest
 import trio
 import trio.testing
 import xxhash
+from fakes.store import FakeStore
 from support.hydrating import CHUNK, MTIME_NS, Daemon, World, is_stub
 
 from fsxsync.errors import AccessDenied, LocalChanged, ObjectChanged, ObjectDamaged, ObjectMissing, Throttled
+from fsxsync.model.association import Association
 from fsxsync.model.identity import Base, Local, base_of
 from fsxsync.model.stub import XATTR, StubMark
 from fsxsync.ports import Priority
 from fsxsync.sync import restoring
 from fsxsync.sync.restoring import Outcome
+from fsxsync.sync.served import Served
 from fsxsync.tree import settle_together
 
 NAMES = [f"f{number}" for number in range(20)]
@@ -278,6 +281,30 @@ async def test_what_is_cut_replaced_or_removed_meanwhile_is_left_alone(
     assert replaced.stat().st_size == len(b"version 2")
     assert not paths[NAMES[17]].exists()
     assert all(is_whole(paths[name], bodies[name]) for name in NAMES[2:17])
+
+
+async def test_what_was_moved_out_of_another_association_comes_from_there(
+    world: World, paths: dict[str, Path], bodies: dict[str, bytes]
+) -> None:
+    """Behind the mount: the row of its old name says whose it is."""
+    moved, elsewhere = NAMES[3:9], FakeStore()
+    await write_rows(world, paths)
+    for name in moved:
+        row, _ = row_and_file(world, name)
+        world.catalog.files.delete("dra-1", row.path)
+        world.catalog.files.put(row._replace(association="dra-2"))
+        elsewhere.objects[name] = world.store.objects.pop(name)
+    async with world.daemon() as daemon:
+        other = Served(
+            shared=daemon.shared,
+            association=Association(id="dra-2", directory=b"other", bucket="bucket", prefix=""),
+            store=elsewhere,
+        )
+        daemon.shared.served = {daemon.served.id: daemon.served, other.id: other}
+        outcomes = await restore_all(daemon)
+
+    assert outcomes == {name: len(body) for name, body in bodies.items()}
+    assert all_whole(paths, bodies)
 
 
 async def test_one_that_gets_another_mark_meanwhile_is_settled_like_the_others(
