@@ -26,14 +26,24 @@ from bench.mount_small import CREATE, READ_WARM, STAT, UNLINK, Figure, create_sm
 ROUNDS = 5
 FILES = 5000
 LOOK_US = 50
-_READ = Work("random read", "randread", 4096, 1, 64 * MIB)
-_WRITE = Work("random write", "randwrite", 4096, 1, 64 * MIB)
-_PASSED = "f99999"
-"""The floor serves no other names; fio wants its own, so it is given a link."""
+_PASSED = ("f99999", "f99998", "f99997", "f99996")
+"""A file for each job. The floor serves no other names; fio wants its own, so it is given links."""
+_PASSED_BYTES = 64 * MIB
+_WORKS = [
+    Work(name, pattern, block, jobs, jobs * _PASSED_BYTES)
+    for name, pattern, block in (
+        ("random read", "randread", 4096),
+        ("random write", "randwrite", 4096),
+        ("sequential read", "read", 128 * 1024),
+        ("sequential write", "write", 128 * 1024),
+    )
+    for jobs in (1, len(_PASSED))
+]
+"""Of what is in memory, which no server sees."""
 
 
 def run(report: Report) -> None:
-    """Small files, and random reads and writes of what is in memory, which no server sees."""
+    """Small files, and reads and writes of what is in memory."""
     require_fio()
     if os.geteuid() != 0:
         raise CannotRun("it mounts and drops the kernel's caches, which root may")
@@ -66,8 +76,10 @@ def run(report: Report) -> None:
             report.add(figure.case, figure.metric, figure.unit, values.pop("ours"), **values)
 
 
-_RANDOM = Figure("random read, 1 job, warm", "fio, 4 KiB", "1/s")
-_WRITTEN = Figure("random write, 1 job, warm", "fio, 4 KiB", "1/s")
+_WARM = [
+    Figure(f"{work.case}, warm", f"fio, {work.block >> 10} KiB", "MiB/s" if work.sequential else "1/s")
+    for work in _WORKS
+]
 
 
 def _round(place: Path, files: list[str], *, from_memory: bool) -> dict[Figure, float]:
@@ -82,11 +94,13 @@ def _round(place: Path, files: list[str], *, from_memory: bool) -> dict[Figure, 
     found[READ_WARM] = rate(read_small, stock)
     found[CREATE] = rate(create_small, made)
     found[UNLINK] = rate(os.unlink, made)
-    with tempfile.TemporaryDirectory(prefix="fsxsync-bench-") as links:
-        (Path(links) / next(iter(_READ.files))).symlink_to(place / _PASSED)
-        read_whole(place / _PASSED)
-        found[_RANDOM] = run_fio(_READ, Path(links), again=True).operations_per_s
-        found[_WRITTEN] = run_fio(_WRITE, Path(links), again=True).operations_per_s
+    for work, figure in zip(_WORKS, _WARM, strict=True):
+        with tempfile.TemporaryDirectory(prefix="fsxsync-bench-") as links:
+            for name, passed in zip(work.files, _PASSED, strict=False):
+                (Path(links) / name).symlink_to(place / passed)
+                read_whole(place / passed)
+            measured = run_fio(work, Path(links), again=True)
+            found[figure] = measured.bytes_per_s / MIB if work.sequential else measured.operations_per_s
     return found
 
 
@@ -94,7 +108,8 @@ def _stock_up(place: Path, files: list[str]) -> None:
     place.mkdir(parents=True)
     for name in files:
         (place / name).write_bytes(os.urandom(SMALL_FILE))
-    make_file(place / _PASSED, _READ.size)
+    for name in _PASSED:
+        make_file(place / name, _PASSED_BYTES)
 
 
 @contextmanager
