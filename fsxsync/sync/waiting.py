@@ -17,6 +17,10 @@ from fsxsync.tree.watch import Watcher
 
 LOOK_EVERY_S = 0.05
 SHOWN = 20
+_SETTLING = "what was done in the tree, or loaded into it, is still being written down"
+_READING = "the sources could not be read in time"
+_TELLING = "the kernel is still being told of what was imported"
+"""What `wait` waits for where no path is pending."""
 
 
 class Waiter:
@@ -65,22 +69,26 @@ class Waiter:
 
     async def wait(self, tree_path: bytes, timeout_s: float) -> tuple[PendingItem, ...]:
         """See `ports.Administration.wait`."""
+        waits_for = _SETTLING
         with trio.move_on_after(timeout_s):
             concerned = self._concerned(tree_path)
             await self.settle_local()
+            waits_for = _READING
             for service, _ in concerned:
                 await self._read_source(service)
             while True:
+                waits_for = _SETTLING
                 while self._count(concerned) > 0:  # noqa: ASYNC110  many rows, one look every now and then
                     await trio.sleep(LOOK_EVERY_S)
                 # What was done may have done something to the tree again (a conflict copy, a new marker).
                 await self.settle_local()
                 if self._count(concerned) == 0:
                     # What was imported is there only when no process is shown the old name, size or page any more.
+                    waits_for = _TELLING
                     await self._told()
                     return ()
         left = self.pending(tree_path)
-        return left or (PendingItem("/", "", timeout_s, 0, None, "the sources could not be read in time"),)
+        return left or (PendingItem("/", "", timeout_s, 0, None, waits_for),)
 
     async def _read_source(self, service: Service) -> None:
         while True:
