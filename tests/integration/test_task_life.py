@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
 import threading
@@ -378,3 +379,26 @@ def test_a_restore_of_many_small_files_with_trouble_and_killed_in_the_middle(
         assert found == {name: body for name, body in bodies.items() if name != "f010"} | {"f020": b"another version"}
         assert asked.count("f070") == 1
         assert fsx.status()["associations"][0]["exported"] == 0
+
+
+def test_what_only_a_task_found_not_exportable_is_counted_until_it_is_gone(
+    fsx: Instance, moto: MotoServer, bucket: str
+) -> None:
+    fsx.associate(moto, f"s3://{bucket}/", "/d", *MANUAL)
+    place = fsx.directory / "d"
+    deep = Path(*["n" * 250] * 5)
+    (place / deep).mkdir(parents=True)
+    (place / deep / "f").write_bytes(b"x")
+    fsx.settle()
+    assert fsx.status()["associations"][0]["not_exportable"] == 0
+
+    assert fsx.run("export", place).code == 1
+    told = fsx.status()["associations"][0]["not_exportable"]
+    assert told > 0
+    fsx.stop()
+    fsx.start()
+    fsx.settle()
+    assert fsx.status()["associations"][0]["not_exportable"] == told
+    shutil.rmtree(place / deep.parts[0])
+    fsx.settle()
+    assert fsx.status()["associations"][0]["not_exportable"] == 0
