@@ -25,15 +25,19 @@ def implausible_listing(known: int, missing: int, listed: int, *, missing_files:
     return ""
 
 
-def implausible_scan(known: int, gone: int) -> str:
+def implausible_scan(known: int, gone: int, *, was_refused: bool = False) -> str:
     """'' if the scan may be believed; else why not.
 
     ``known`` files were there at the last agreement, ``gone`` of them are nowhere in the tree, and nobody saw them go.
+    ``was_refused``: the scan before this one was; as long as any are gone somebody may be bringing them back, one after
+    the other.
     """
     if gone == known and known >= EMPTY_FLOOR:
         return f"no file is left in the tree, and {known} were known"
     if _too_many(known, gone):
         return f"{gone} of {known} known files are gone from the tree, and nobody saw them go"
+    if was_refused and gone:
+        return f"{gone} of {known} known files are still gone from the tree, of more that nobody saw go"
     return ""
 
 

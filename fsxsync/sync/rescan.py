@@ -17,6 +17,7 @@ from fsxsync.sync.served import Served
 
 PENDING_MAX = 1_000_000
 """Entries of the changelog that are read, beside one for each file, when a mass delete is in question."""
+_REFUSED = "refused scans"
 
 
 class ScanRefused(TreeError):
@@ -56,6 +57,7 @@ async def rescan(served: Served, intake: Intake, *, accept_deletes: bool = False
         seen = await _merge(served, intake)
         if not accept_deletes:
             _brake(served, intake, seen)
+        _note_refused(served, refused=False)
         served.tree_believed = True
         for start in range(0, len(seen.gone), BATCH):
             for row in seen.gone[start : start + BATCH]:
@@ -77,17 +79,31 @@ def _brake(served: Served, intake: Intake, seen: _Seen) -> None:
     """
     if Event.DELETED not in served.association.policy.exports:
         return
+    was_refused = served.id in _refused(served)
     gone = [row for row in seen.gone if row.kind is not Kind.DIRECTORY and _mark(row) not in seen.appeared]
-    if not brakes.implausible_scan(seen.known, len(gone)):
+    if not brakes.implausible_scan(seen.known, len(gone), was_refused=was_refused):
         return
     served.shared.front.catch_up()
     intake.flush()
     pending = served.shared.catalog.changelog.pending(served.id, b"", seen.known + len(gone) + PENDING_MAX)
     removed = {entry.path for entry in pending if entry.local}
     unseen = sum(row.path not in removed for row in gone)
-    if why := brakes.implausible_scan(seen.known, unseen):
+    if why := brakes.implausible_scan(seen.known, unseen, was_refused=was_refused):
         served.tree_believed = False
+        _note_refused(served, refused=True)
         raise ScanRefused(f"scan of {served.association.file_system_path}", why)
+
+
+def _refused(served: Served) -> list[str]:
+    """Associations whose last scan was refused, also by a daemon before this one."""
+    return list(served.shared.catalog.facts.get(_REFUSED) or ())
+
+
+def _note_refused(served: Served, *, refused: bool) -> None:
+    before = _refused(served)
+    others = [name for name in before if name != served.id]
+    if (served.id in before) != refused:
+        served.shared.catalog.facts.set(_REFUSED, [*others, served.id] if refused else others)
 
 
 def _doubt(served: Served, seen: _Seen, *, accept_deletes: bool) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -65,9 +65,11 @@ def set_aside(made: Instance, aside: Path) -> None:
         (made.tree / "d" / name).rename(aside / name)
 
 
-def goes_on_when_they_are_back(made: Instance, aside: Path, s3: Any, bucket: str) -> None:
+def goes_on_when_they_are_back(
+    made: Instance, aside: Path, s3: Any, bucket: str, names: Sequence[str] = NAMES[:110]
+) -> None:
     """The disk is there again: nobody has to say so."""
-    for name in NAMES[:110]:
+    for name in names:
         (aside / name).rename(made.tree / "d" / name)
     becomes(made, "AVAILABLE")
     made.settle()
@@ -125,6 +127,39 @@ def test_a_scan_after_lost_records_that_finds_half_the_files_gone_deletes_no_obj
         assert "110 of 210 known files are gone from the tree" in row(made)["failure"]
         assert keys_of(s3, full) == NAMES
         goes_on_when_they_are_back(made, tmp_path / "aside", s3, full)
+
+
+def test_files_that_come_back_one_after_the_other_are_not_taken_for_fewer_that_went(
+    tmp_path: Path, moto: MotoServer, s3: Any, full: str
+) -> None:
+    """Half way back they were plausible, and the objects of the others were deleted: of stubs, their only copy."""
+    aside = tmp_path / "aside"
+    with instance(tmp_path, mounted=True) as made:
+        made.associate(moto, f"s3://{full}/", "/d", "--poll", "1")
+        made.settle()
+        assert made.stop() == 0
+        set_aside(made, aside)
+        made.start()
+        becomes(made, "MISCONFIGURED")
+        for name in NAMES[:80]:
+            (aside / name).rename(made.tree / "d" / name)
+        eventually(lambda: "30 of 210 known files are still gone" in row(made)["failure"], 60)
+        made.kill()
+        made.start()
+        eventually(lambda: "30 of 210 known files are still gone" in row(made)["failure"], 60)
+        assert row(made)["state"] == "MISCONFIGURED"
+        assert keys_of(s3, full) == NAMES
+
+        goes_on_when_they_are_back(made, aside, s3, full, NAMES[80:110])
+
+        (made.tree / "d" / NAMES[0]).unlink()  # and one that goes afterwards is one that somebody removed
+        made.settle()
+        assert keys_of(s3, full) == NAMES[1:]
+        assert made.stop() == 0
+        (made.tree / "d" / NAMES[1]).unlink()
+        made.start()
+        made.settle()
+        assert keys_of(s3, full) == NAMES[2:]
 
 
 def test_a_refused_scan_goes_on_when_a_person_says_so(fsx: Instance, moto: MotoServer, s3: Any, full: str) -> None:

@@ -4,6 +4,7 @@ so, no name steers a terminal, and no secret is told."""
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -201,6 +202,17 @@ def test_no_command_prints_a_name_that_steers_a_terminal(fsx: Instance, moto: Mo
     assert seen.count("e\\x1b[31m\\x0d\\u202ev\\x9b") > 20
 
 
+@contextmanager
+def stopped(made: Instance) -> Iterator[None]:
+    """The daemon does nothing meanwhile."""
+    assert made.daemon is not None
+    made.daemon.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        made.daemon.send_signal(signal.SIGCONT)
+
+
 @pytest.mark.parametrize("mounted", [True, False], ids=["mount", "watch"])
 def test_a_directory_that_became_a_symlink(
     tmp_path: Path, moto: MotoServer, s3: Any, bucket: str, outside: Path, *, mounted: bool
@@ -212,22 +224,23 @@ def test_a_directory_that_became_a_symlink(
         fsx.associate(moto, f"s3://{bucket}/", "/d", "--poll", "0")
         fsx.settle()
         sub = fsx.tree / "d/sub"
-        (sub / "i").write_bytes(b"edited here")
         before = photograph(outside)
-        (fsx.tree / "d/sub").rename(fsx.tree / "moved")  # out of the association
-        (fsx.tree / "d/sub").symlink_to(outside)
-        s3.put_object(Bucket=bucket, Key="sub/f", Body=b"edited there")
-        s3.delete_object(Bucket=bucket, Key="sub/g")
-        s3.copy_object(
-            Bucket=bucket,
-            Key="sub/h",
-            CopySource=f"{bucket}/sub/h",
-            MetadataDirective="REPLACE",
-            Metadata={"file-permissions": "0100777"},
-        )
-        s3.put_object(Bucket=bucket, Key="sub/i", Body=b"edited there too")
-        s3.put_object(Bucket=bucket, Key="sub/passwd", Body=b"ours")
-        s3.put_object(Bucket=bucket, Key="sub/sub/new", Body=b"ours")
+        with stopped(fsx):  # or it is through with one of these before the next
+            (sub / "i").write_bytes(b"edited here")
+            (fsx.tree / "d/sub").rename(fsx.tree / "moved")  # out of the association
+            (fsx.tree / "d/sub").symlink_to(outside)
+            s3.put_object(Bucket=bucket, Key="sub/f", Body=b"edited there")
+            s3.delete_object(Bucket=bucket, Key="sub/g")
+            s3.copy_object(
+                Bucket=bucket,
+                Key="sub/h",
+                CopySource=f"{bucket}/sub/h",
+                MetadataDirective="REPLACE",
+                Metadata={"file-permissions": "0100777"},
+            )
+            s3.put_object(Bucket=bucket, Key="sub/i", Body=b"edited there too")
+            s3.put_object(Bucket=bucket, Key="sub/passwd", Body=b"ours")
+            s3.put_object(Bucket=bucket, Key="sub/sub/new", Body=b"ours")
         fsx.settle()
         if mounted:
             assert os.readlink(fsx.directory / "d/sub") == str(outside)

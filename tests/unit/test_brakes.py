@@ -38,6 +38,12 @@ def test_more_than_half_and_more_than_a_hundred_or_all_of_ten(known: int, gone: 
     assert bool(implausible_listing(known, gone, known - gone)) is stops
 
 
+def test_what_was_refused_stays_so_as_long_as_any_are_gone() -> None:
+    assert implausible_scan(210, 100) == implausible_scan(210, 1) == ""
+    assert "1 of 210 known files are still gone" in implausible_scan(210, 1, was_refused=True)
+    assert implausible_scan(210, 0, was_refused=True) == ""
+
+
 def test_a_listing_of_other_keys_is_no_empty_one() -> None:
     assert implausible_listing(20, 20, listed=3) == ""
     assert "empty" in implausible_listing(20, 20, listed=0)
