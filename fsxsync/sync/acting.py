@@ -11,7 +11,7 @@ from fsxsync.model.identity import Base, Kind, Local, Remote, base_of
 from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.model.stub import StubMark
 from fsxsync.sync import conflicts, exporter, importer, moves, releaser, renames
-from fsxsync.sync.journal import HELD, forget_problems, let_go, record_action, record_problem, shown
+from fsxsync.sync.journal import HELD, forget_problems, is_clash, let_go, record_action, record_problem, shown
 from fsxsync.sync.loading import object_of
 from fsxsync.sync.reconcile import QUIET, Action, Verdict
 from fsxsync.sync.served import Served
@@ -206,7 +206,7 @@ async def act(served: Served, path: bytes, action: Action, policy: Policy, *, se
         case _:  # CONFLICT and META_CONFLICT never leave reconcile
             raise ObjectChanged(f"sync of {shown(served, path)}", f"undecided: {action.verdict}")
     if action.verdict not in QUIET:
-        record_action(served, path, action, kept)
+        record_action(served, path, action, kept, again=again.next is Next.AGAIN)
     elif remote is not None:
         forget_problems(served, path, same_bytes=local is not None and local.stub is not None)
     return again
@@ -234,7 +234,7 @@ def _report(served: Served, path: bytes, kind: str, message: str, code: str) -> 
     """What a look ends with instead of an action; it takes the place of what another one ended with."""
     catalog = served.shared.catalog
     catalog.problems.clear(served.id, path, _ENDS - {kind})
-    if kind != "conflict" and not conflicts.is_clash(served, path):
+    if kind != "conflict" and not is_clash(served, path):
         catalog.conflicts.delete(served.id, path)
     record_problem(served, path, kind, message, code)
 

@@ -10,7 +10,7 @@ from fsxsync.errors import TypeClash
 from fsxsync.model.conflict import conflict_name
 from fsxsync.model.identity import Kind, Local, Remote
 from fsxsync.model.open_conflict import Conflict, ConflictKind
-from fsxsync.sync.journal import shown
+from fsxsync.sync.journal import is_clash, shown
 from fsxsync.sync.served import Served
 
 _ATTEMPTS = 1000
@@ -72,12 +72,6 @@ def close_copy_if_gone(served: Served, path: bytes) -> None:
     """Somebody removed or renamed a conflict copy: that decides on it."""
     if served.shared.tree.identify(served.tree_path(path)) is None:
         served.shared.catalog.conflicts.delete_copy(served.id, path)
-
-
-def is_clash(served: Served, path: bytes) -> bool:
-    """It was one when somebody looked last."""
-    found = served.shared.catalog.conflicts.at(served.id, path)
-    return any(conflict.kind is ConflictKind.CLASH for conflict in found)
 
 
 def still_clashes(served: Served, path: bytes) -> bool:

@@ -16,9 +16,9 @@ from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.keys import path_of
 from fsxsync.model.shallow import Shallow
 from fsxsync.ports import Listed
-from fsxsync.sync import conflicts
 from fsxsync.sync.ahead import ReadAhead
 from fsxsync.sync.filters import Age
+from fsxsync.sync.journal import is_clash
 from fsxsync.sync.reconcile import Delta, local_delta, needs_digest
 from fsxsync.sync.served import Served
 from fsxsync.tree.identify import hash_file
@@ -160,7 +160,7 @@ class _Merge:
         path = here.path
         if here.local is None and here.listed is not None and (clash := self._in_the_way(path, is_directory)):
             change, path = Change.TYPE, clash
-        elif change is Change.ONLY_LOCAL and conflicts.is_clash(self._served, path):
+        elif change is Change.ONLY_LOCAL and is_clash(self._served, path):
             change = Change.TYPE
         if change is None or path in self._clashes:
             return None

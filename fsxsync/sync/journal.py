@@ -52,9 +52,14 @@ def shown(served: Served, path: bytes) -> str:
     return "/" + served.tree_path(path).decode("utf-8", "backslashreplace")
 
 
-def record_action(served: Served, path: bytes, action: Action, kept: bytes | None) -> None:
-    """One line in the event log for a conflict; routine work is counted, not written down."""
-    forget_problems(served, path, same_bytes=action.verdict in _METADATA)
+def record_action(served: Served, path: bytes, action: Action, kept: bytes | None, *, again: bool) -> None:
+    """One line in the event log for a conflict; routine work is counted, not written down. ``again``: the path is to be
+    looked at once more, and that look asks whether what clashed with it still does."""
+    same_bytes = action.verdict in _METADATA
+    if again and is_clash(served, path):
+        _forget_all_but_clash(served, path, same_bytes=same_bytes)
+    else:
+        forget_problems(served, path, same_bytes=same_bytes)
     if not action.conflict:
         return
     flow, what = _DONE[action.verdict]
@@ -108,10 +113,20 @@ def let_go(served: Served, path: bytes, *, seen: bool) -> None:
     catalog = served.shared.catalog
     if not seen:
         catalog.problems.clear(served.id, path, [HELD, "not-exportable"])
-    elif any(one.kind is ConflictKind.CLASH for one in catalog.conflicts.at(served.id, path)):
-        catalog.problems.clear(served.id, path, but=(RESTORING, DAMAGED_OBJECT, "refused"))
+    elif is_clash(served, path):
+        _forget_all_but_clash(served, path, same_bytes=True)
     else:
         forget_problems(served, path, same_bytes=True)
+
+
+def is_clash(served: Served, path: bytes) -> bool:
+    """It was one when somebody looked last."""
+    return any(one.kind is ConflictKind.CLASH for one in served.shared.catalog.conflicts.at(served.id, path))
+
+
+def _forget_all_but_clash(served: Served, path: bytes, *, same_bytes: bool) -> None:
+    but = (RESTORING, DAMAGED_OBJECT, "refused") if same_bytes else (RESTORING, "refused")
+    served.shared.catalog.problems.clear(served.id, path, but=but)
 
 
 @contextmanager

@@ -26,7 +26,15 @@ from fsxsync.sync.carrying import as_carried, with_xattrs
 from fsxsync.sync.digests import content_hash, same_bytes
 from fsxsync.sync.excluded import forget, is_left_out, takes_no_part
 from fsxsync.sync.interrupted import taken_back
-from fsxsync.sync.journal import asks_repository, forget_problems, forget_refuted, going_its_way, shown, was_damaged
+from fsxsync.sync.journal import (
+    asks_repository,
+    forget_problems,
+    forget_refuted,
+    going_its_way,
+    is_clash,
+    shown,
+    was_damaged,
+)
 from fsxsync.sync.leaving import leave
 from fsxsync.sync.reconcile import QUIET, Delta, Verdict, local_delta, needs_digest, reconcile
 from fsxsync.sync.renames import base_as_remote
@@ -219,7 +227,7 @@ async def _settle(  # noqa: C901
         return Outcome(Next.AGAIN, local=True, remote=entry.remote)
     # After a failure, or where something is wrong with the object, the row's knowledge is no longer enough.
     hinted = entry.remote or entry.attempts > 0 or asks_repository(served, path) or trust is not Trust.FULL
-    is_clash = conflicts.is_clash(served, path)  # asked before an action forgets it
+    was_clash = is_clash(served, path)  # asked before an action forgets it
     if served.filters.leaves_out(base, local, None):
         return _leave_size(served, path, base, local)
     if base is None and local is not None and not hinted and await _follow(served, path, local, policy):
@@ -255,9 +263,9 @@ async def _settle(  # noqa: C901
         conflicts.note_clash(served, path, remote)
         raise
     if hinted and outcome.next is Next.DONE:
-        await _refuse_other_form(served, path, local, is_new=base is None, is_clash=is_clash)
+        await _refuse_other_form(served, path, local, is_new=base is None, is_clash=was_clash)
     # The row told which form of the name was asked for. A hint may have been about the other one.
-    other_form = other_form or ((is_clash or hinted) and base is not None and local is None)
+    other_form = other_form or ((was_clash or hinted) and base is not None and local is None)
     if other_form and outcome.next is Next.DONE and shared.catalog.files.get(served.id, path) is None:
         return Outcome(Next.AGAIN, remote=True)
     return outcome

@@ -55,9 +55,10 @@ async def rescan(served: Served, intake: Intake, *, accept_deletes: bool = False
     shared.expanding += 1
     try:
         seen = await _merge(served, intake)
-        if not accept_deletes:
+        if accept_deletes:
+            _note_refused(served, refused=False)
+        else:
             _brake(served, intake, seen)
-        _note_refused(served, refused=False)
         served.tree_believed = True
         for start in range(0, len(seen.gone), BATCH):
             for row in seen.gone[start : start + BATCH]:
@@ -81,16 +82,17 @@ def _brake(served: Served, intake: Intake, seen: _Seen) -> None:
         return
     was_refused = served.id in _refused(served)
     gone = [row for row in seen.gone if row.kind is not Kind.DIRECTORY and _mark(row) not in seen.appeared]
-    if not brakes.implausible_scan(seen.known, len(gone), was_refused=was_refused):
-        return
-    served.shared.front.catch_up()
-    intake.flush()
-    pending = served.shared.catalog.changelog.pending(served.id, b"", seen.known + len(gone) + PENDING_MAX)
-    removed = {entry.path for entry in pending if entry.local}
-    unseen = sum(row.path not in removed for row in gone)
-    if why := brakes.implausible_scan(seen.known, unseen, was_refused=was_refused):
+    why = brakes.implausible_scan(seen.known, len(gone), was_refused=was_refused)
+    if why:
+        served.shared.front.catch_up()
+        intake.flush()
+        pending = served.shared.catalog.changelog.pending(served.id, b"", seen.known + len(gone) + PENDING_MAX)
+        removed = {entry.path for entry in pending if entry.local}
+        unseen = sum(row.path not in removed for row in gone)
+        why = brakes.implausible_scan(seen.known, unseen, was_refused=was_refused)
+    _note_refused(served, refused=bool(why))
+    if why:
         served.tree_believed = False
-        _note_refused(served, refused=True)
         raise ScanRefused(f"scan of {served.association.file_system_path}", why)
 
 

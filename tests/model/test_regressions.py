@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from model.conftest import world_of
 from model.daemons import Daemons
 from model.gates import Gate
 from model.world import World
@@ -446,3 +447,19 @@ def test_an_object_that_came_while_a_directory_of_its_name_was_removed_was_not_i
     world.put_marker("d")
     world.unlink("d")
     world.settle_and_read()
+
+
+def test_a_clash_was_forgotten_when_mode_and_content_were_merged(daemons: Daemons) -> None:
+    """The look after the merge was of the file alone, and did not ask for the marker."""
+    with world_of("mount", daemons, options={"on_conflict": "local"}) as world:
+        world.write("a", 100)
+        world.settle()
+        world.put_marker("a")
+        world.settle()
+        world.chmod("a", 0o640)
+        world.put("a", 200, mode=0o640)
+        world.settle()
+        assert world.client.status()["associations"][0]["errors"] == 1
+        world.delete("a/")
+        world.settle_and_read()
+        assert world.client.status()["associations"][0]["errors"] == 0
