@@ -7,7 +7,8 @@
 #include <sys/inotify.h>
 #include <unistd.h>
 
-#define SLOTS 1024 /* a power of two */
+#define SLOTS_MIN 256U /* a power of two */
+#define TRIES 8        /* slots in a row for one name; where all are taken, the last one is lost */
 /* What tells of a name that something happened to what stands there, and nothing about the name. */
 #define PLAIN ((uint32_t)(IN_ATTRIB | IN_CLOSE_WRITE))
 
@@ -51,13 +52,13 @@ next_record(const char *data, size_t size, size_t at, struct inotify_event *head
 }
 
 static size_t
-slot_of(int wd, const char *name, size_t length)
+hash_of(int wd, const char *name, size_t length)
 {
     uint64_t hash = 14695981039346656037ULL ^ (uint64_t)(uint32_t)wd;
     for (size_t i = 0; i < length; i++) {
         hash = (hash ^ (unsigned char)name[i]) * 1099511628211ULL;
     }
-    return (size_t)(hash ^ hash >> 29) & (SLOTS - 1);
+    return (size_t)(hash ^ hash >> 29);
 }
 
 /* --- Python --- */
@@ -71,16 +72,23 @@ PyDoc_STRVAR(
 
 struct told {
     int wd;
-    const char *name;
+    const char *name; /* NULL: nothing was told here */
     size_t length;
     Py_ssize_t place;
+};
+
+/* Of the records so far, which one the next of the same name may be merged into. */
+struct merging {
+    PyObject *records;
+    struct told *slots;
+    size_t slots_count; /* a power of two */
+    Py_ssize_t since;   /* those at places before this one are no longer merged into */
 };
 
 static bool
 is_of(const struct told *told, int wd, const char *name, size_t length)
 {
-    return told->name != NULL && told->wd == wd && told->length == length &&
-           memcmp(told->name, name, length) == 0;
+    return told->wd == wd && told->length == length && memcmp(told->name, name, length) == 0;
 }
 
 /* Into the record at that place. */
@@ -110,51 +118,69 @@ add_record(PyObject *records, const struct inotify_event *head, const char *name
 }
 
 static int
-merge(PyObject *records, struct told slots[SLOTS], const struct inotify_event *head,
-      const char *name)
+merge(struct merging *merging, const struct inotify_event *head, const char *name)
 {
     size_t length = head->len == 0 ? 0 : strnlen(name, head->len);
-    struct told *told;
+    struct told *told = NULL;
 
     if ((head->mask & ~PLAIN) != 0 || length == 0) {
-        memset(slots, 0,
-               SLOTS * sizeof *slots); /* a name may stand for another file from here on */
-        return add_record(records, head, name, length);
+        /* a name may stand for another file from here on */
+        merging->since = PyList_GET_SIZE(merging->records) + 1;
+        return add_record(merging->records, head, name, length);
     }
-    told = &slots[slot_of(head->wd, name, length)];
-    if (is_of(told, head->wd, name, length)) {
-        return add_mask(records, told->place, head->mask);
+    for (size_t slot = hash_of(head->wd, name, length), tries = 0; tries < TRIES; tries++) {
+        told = &merging->slots[slot++ & (merging->slots_count - 1)];
+        if (told->name == NULL || told->place < merging->since) {
+            break;
+        }
+        if (is_of(told, head->wd, name, length)) {
+            return add_mask(merging->records, told->place, head->mask);
+        }
     }
-    *told = (struct told){head->wd, name, length, PyList_GET_SIZE(records)};
-    return add_record(records, head, name, length);
+    *told = (struct told){head->wd, name, length, PyList_GET_SIZE(merging->records)};
+    return add_record(merging->records, head, name, length);
+}
+
+static int
+merge_all(struct merging *merging, const Py_buffer *data)
+{
+    struct inotify_event head;
+    size_t at = 0;
+
+    while (at < (size_t)data->len) {
+        size_t next = next_record(data->buf, (size_t)data->len, at, &head);
+        if (next == 0) {
+            PyErr_SetString(PyExc_ValueError, "the data ends within a record");
+            return -1;
+        }
+        if (merge(merging, &head, (const char *)data->buf + at + sizeof head) < 0) {
+            return -1;
+        }
+        at = next;
+    }
+    return 0;
 }
 
 static PyObject *
 merged_records(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    struct told slots[SLOTS] = {0};
-    struct inotify_event head;
-    PyObject *records;
+    struct merging merging = {.slots_count = SLOTS_MIN};
     Py_buffer data;
-    size_t at = 0;
 
     if (!PyArg_ParseTuple(args, "y*:merged_records", &data)) {
         return NULL;
     }
-    records = PyList_New(0);
-    while (records != NULL && at < (size_t)data.len) {
-        size_t next = next_record(data.buf, (size_t)data.len, at, &head);
-        if (next == 0) {
-            PyErr_SetString(PyExc_ValueError, "the data ends within a record");
-            Py_CLEAR(records);
-        }
-        else if (merge(records, slots, &head, (const char *)data.buf + at + sizeof head) < 0) {
-            Py_CLEAR(records);
-        }
-        at = next;
+    while (merging.slots_count * sizeof(struct inotify_event) < (size_t)data.len) {
+        merging.slots_count *= 2; /* as many as there may be records: few share one */
     }
+    merging.slots = PyMem_Calloc(merging.slots_count, sizeof *merging.slots);
+    merging.records = merging.slots == NULL ? PyErr_NoMemory() : PyList_New(0);
+    if (merging.records != NULL && merge_all(&merging, &data) < 0) {
+        Py_CLEAR(merging.records);
+    }
+    PyMem_Free(merging.slots);
     PyBuffer_Release(&data);
-    return records;
+    return merging.records;
 }
 
 PyDoc_STRVAR(

@@ -36,6 +36,9 @@ FLUSH_BUSY_S = 0.25
 it costs one row and one look at the tree if these are gathered."""
 STEP = 128
 """So many are looked at in one step of the event loop: some two milliseconds."""
+OWN_STEP = 1024
+"""So many are compared with what our own work left, in as long: what lags behind a release is no longer known as its
+work, and costs ten times as much."""
 BATCH = 500
 NOARCHIVE = "noarchive is set on it or above it"
 
@@ -144,19 +147,26 @@ class Intake:
         self._put_back(self._held | (self._shared.releasing & self._in_hand.keys()), self._in_hand)
         self._read_ignore_lists(self._in_hand)
         while self._in_hand:
-            step = dict(itertools.islice(self._in_hand.items(), STEP))
-            for tree_path in step:
+            step = dict(itertools.islice(self._in_hand.items(), OWN_STEP))
+            self._drop_own(others := dict(step))
+            for tree_path in step.keys() - others.keys():
                 del self._in_hand[tree_path]
-            self._write(step)
-            await trio.lowlevel.checkpoint()
+            left = list(others)
+            for start in range(0, max(len(left), 1), STEP):
+                part = [path for path in left[start : start + STEP] if path in self._in_hand]  # nobody flushed it
+                self._look_at({path: self._in_hand.pop(path) for path in part})
+                await trio.lowlevel.checkpoint()
 
     def _put_back(self, some: Iterable[bytes], paths: dict[bytes, int]) -> None:
         for tree_path in some:
             self._told(tree_path, paths.pop(tree_path))
 
     def _write(self, paths: dict[bytes, int]) -> None:
+        self._drop_own(paths)
+        self._look_at(paths)
+
+    def _look_at(self, paths: dict[bytes, int]) -> None:
         if paths:
-            self._drop_own(paths)
             found = self._shared.tree.identify_many(list(paths))
             self._shared.noticed((tree_path for tree_path, by in paths.items() if by & _BY_INOTIFY), found)
             self._add_local(list(found.items()))

@@ -296,7 +296,8 @@ async def _punch(
                 shared.releasing -= places
     finally:
         changelog.free(served.id, reserved)
-        served.wake()
+        if changelog.count(served.id)[0]:  # somebody may wait for a look that was kept from them
+            served.wake()
     for (_, names), state in zip(taken, states, strict=True):
         outcomes[names[0].path] = _refusal_of(state)
     _count(served, [state for state in states if isinstance(state, Local)])

@@ -34,7 +34,13 @@ GATHER_S = 0.005
 """Between the first record and the look at all that came; who waits for a barrier need not."""
 GATHER_BUSY_S = 0.01
 """After a turn that read many: of a file that is told of again and again, records that are read together are one."""
-_READ_BYTES = 60 * 1024  # some 1,300 records: other tasks run in between
+_READ_BYTES = 60 * 1024
+"""At least; some 1,300 records."""
+_READ_MAX_BYTES = 1 << 20
+"""What the kernel queues at most, with short names. What is read at once can't be lost; the queue overflows where each
+read waits until all others had their turn."""
+TAKEN_AT_ONCE = 1000
+"""Records: other tasks run in between."""
 # The numbers: the names of an enumeration are looked up in five times as long, for each record.
 _ATTRIB, _CLOSE_WRITE, _CREATE, _DELETE = map(int, (flags.ATTRIB, flags.CLOSE_WRITE, flags.CREATE, flags.DELETE))
 _MOVED_FROM, _MOVED_TO, _ISDIR = map(int, (flags.MOVED_FROM, flags.MOVED_TO, flags.ISDIR))
@@ -186,15 +192,17 @@ class Watcher:
 
     async def _read_records(self, until: int, now_s: float) -> None:
         # No more than what was queued at the start: a storm must not keep the walks waiting.
-        while self._position < until:
+        while (left := until - self._position) > 0:
             try:
-                data = os.read(self._inotify.fileno(), _READ_BYTES)
+                data = os.read(self._inotify.fileno(), max(_READ_BYTES, min(left, _READ_MAX_BYTES)))
             except BlockingIOError:
                 return
             departure = (now_s + PAIR_S, self._position)
             self._position += len(data)
-            self._take(_core.merged_records(data), departure)
-            await trio.lowlevel.checkpoint()
+            records = _core.merged_records(data)
+            for start in range(0, len(records), TAKEN_AT_ONCE):
+                self._take(records[start : start + TAKEN_AT_ONCE], departure)
+                await trio.lowlevel.checkpoint()
 
     def _take(self, records: Sequence[tuple[int, int, int, bytes]], departure: tuple[float, int]) -> None:
         here, path = 0, None  # the directory of the record before: it has not moved since

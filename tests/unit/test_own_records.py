@@ -182,8 +182,8 @@ async def test_a_burst_is_taken_in_step_by_step(world: World, monkeypatch: pytes
     turns = 0
     async with world.daemon() as daemon, trio.open_nursery() as nursery:
         intake = daemon.hydrator._intake
-        write = intake._write
-        monkeypatch.setattr(intake, "_write", lambda paths: (taken.append(turns), write(paths))[1])
+        look_at = intake._look_at
+        monkeypatch.setattr(intake, "_look_at", lambda paths: (taken.append(turns), look_at(paths))[1])
         burst = [b"f%d" % number for number in range(5 * intake_module.STEP)]
         for path in burst:
             (world.tree.root / os.fsdecode(path)).touch()
@@ -195,6 +195,31 @@ async def test_a_burst_is_taken_in_step_by_step(world: World, monkeypatch: pytes
                 await trio.lowlevel.checkpoint()
         assert (len(taken), len(set(taken)) >= 3) == (5, True), "trio shuffles its rounds: two may follow each other"
         assert world.catalog.changelog.count("dra-1")[0] == len(burst)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_our_own_work_left_is_taken_in_faster_than_what_has_to_be_looked_at(world: World) -> None:
+    """At a hundred files for each turn of all others, what told of a release fell behind it, until its files were no
+    longer known to be released by us: each was looked at, and its row was read."""
+    async with world.daemon() as daemon, trio.open_nursery() as nursery:
+        intake, files = daemon.hydrator._intake, []
+        for path in (b"f%d" % number for number in range(4 * intake_module.OWN_STEP)):
+            (world.tree.root / os.fsdecode(path)).touch()
+            intake.noticed(path)
+            local = world.tree.identify(path)
+            assert local is not None
+            files.append((path, path, local))
+        daemon.shared.own_work.note("dra-1", files)
+        turns = 0
+        nursery.start_soon(intake.run)
+        with trio.fail_after(60):
+            while len(intake._in_hand) == 0:
+                await trio.lowlevel.checkpoint()
+            while not intake.is_idle:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+        assert turns < len(files) // intake_module.STEP // 2, "trio shuffles its rounds: some may have two turns"
+        assert world.catalog.changelog.count("dra-1")[0] == 0
         nursery.cancel_scope.cancel()
 
 
