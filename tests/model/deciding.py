@@ -30,16 +30,18 @@ class Decider(TaskMaker):
         if not listed:
             return
         one = listed[which % len(listed)]
-        given_up = self._given_up(one, keep)
+        said = one["kept_as"] or one["path"]
+        about = [other for other in listed if said in {other["path"], other["kept_as"]}]  # of a path all that are open
+        given_up = [thing for conflict in about for thing in self._given_up(conflict, keep)]
         troubles = len(self.store.faults)
         try:
-            self.client.resolve((one["kept_as"] or one["path"]).encode("utf-8", "surrogateescape"), keep)
+            self.client.resolve(said.encode("utf-8", "surrogateescape"), keep)
         except NoDaemon:
             self._is_really_down()  # it may be done
         except DaemonError as error:
-            if error.code in REFUSALS:
+            if error.code in REFUSALS and (len(about) == 1 or keep == "local"):  # else some may be done
                 return
-            if not (self.store.down or self.was_full or len(self.store.faults) < troubles):
+            if not (error.code in REFUSALS or self.store.down or self.was_full or len(self.store.faults) < troubles):
                 raise
         for key, thing in given_up:
             self._drop(thing)
