@@ -117,7 +117,8 @@ def _entries(columns: Mapping[str, Sequence[str]], *, url_encoded: bool) -> list
     keys, modified = columns["Key"], columns["LastModified"]
     if url_encoded:
         keys = [unquote_plus(key, errors="strict") if "%" in key or "+" in key else key for key in keys]
-    times_ns = {one: time_ns(datetime.fromisoformat(one)) for one in set(modified)}
+    # In whole seconds, as a HEAD tells them: else what was looked at would differ from its listing for ever (MinIO).
+    times_ns = {one: time_ns(datetime.fromisoformat(one).replace(microsecond=0)) for one in set(modified)}
     etags = [one.strip('"') for one in columns["ETag"]]
     classes = [one or "STANDARD" for one in columns["StorageClass"]]
     sizes, times = map(size_of, columns["Size"]), map(times_ns.__getitem__, modified)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import urllib.parse
+import urllib.request
 import uuid
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from support.instance import Instance, bucket_with_events, eventually, keys_of
 from support.moto_server import MotoServer
+from support.proxy import Answer, Proxy, Request, is_listing
 
 
 def put(s3: Any, bucket: str, key: str, body: bytes = b"data", **metadata: str) -> str:
@@ -33,6 +36,41 @@ def visible(directory: Path) -> list[str]:
 
 
 # ---------------------------------------------------------------- listing
+
+
+@pytest.mark.parametrize("fraction", ["000", "345"])
+def test_what_was_written_again_with_the_same_bytes_is_looked_at_once(
+    fsx: Instance, moto: MotoServer, proxy: Proxy, s3: Any, bucket: str, fraction: str
+) -> None:
+    """Each poll cost a request for each such object, for ever, and `diff` said that they had changed there. So it was
+    with every object of a store that lists fractions of seconds, which no HEAD tells."""
+
+    def listed(request: Request) -> Answer | None:
+        if not is_listing(request):
+            return None
+        with urllib.request.urlopen(f"{moto.url}{request.path}?{request.query}") as answer:  # noqa: S310  loopback
+            return Answer(200, answer.read().replace(b".000Z", f".{fraction}Z".encode()))
+
+    def heads(since: int) -> int:
+        return sum(request.method == "HEAD" and request.path.endswith("/a") for request in proxy.requests[since:])
+
+    def heads_of_two_polls() -> int:
+        before = len(proxy.requests)
+        eventually(lambda: sum(map(is_listing, proxy.requests[before:])) > 2, 60)
+        return heads(before)
+
+    proxy.rule = listed
+    put(s3, bucket, "a")
+    fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url, "--poll", "1")
+    fsx.settle()
+    assert heads_of_two_polls() == 0
+    time.sleep(1.1)  # until an object's time is another one
+    before = len(proxy.requests)
+    put(s3, bucket, "a")
+    eventually(lambda: heads(before) > 0, 60)
+    fsx.settle()
+    assert heads_of_two_polls() == 0
+    assert fsx.run("diff", fsx.directory / "d").out == ""
 
 
 def test_a_listing_becomes_stubs(fsx: Instance, moto: MotoServer, s3: Any, bucket: str) -> None:
