@@ -9,15 +9,12 @@ SHARE = 0.5
 """Nor that more than this many and more than this share of all are gone at once."""
 
 
-def implausible_listing(
-    known: int, missing: int, listed: int, *, missing_files: int = 0, markers: int = 0, was_refused: bool = False
-) -> str:
+def implausible_listing(known: int, missing: int, listed: int, *, missing_files: int = 0, markers: int = 0) -> str:
     """'' if the listing may be believed; else why not.
 
     ``known`` objects were there at the last agreement. ``missing`` of them, ``missing_files`` of which are no directory
     markers, are not in a listing of ``listed`` keys. Not counted among these are ``markers`` of directories: they stay,
-    or are made by a store's console, where everything else is gone. ``was_refused``: the listing before this one was;
-    as long as any are missing somebody may be bringing them back, one after the other.
+    or are made by a store's console, where everything else is gone.
     """
     if listed == 0 and known >= EMPTY_FLOOR and missing == known:
         return f"the listing is empty{_but_for(markers)}, and {known} objects were known"
@@ -25,8 +22,6 @@ def implausible_listing(
         return f"the listing is empty{_but_for(markers)}, and {missing_files} objects of files were known"
     if _too_many(known, missing):
         return f"{missing} of {known} known objects are missing from the listing"
-    if was_refused and missing:
-        return f"{missing} of {known} known objects are still missing from the listing, of more that were"
     return ""
 
 

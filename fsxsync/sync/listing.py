@@ -18,10 +18,9 @@ from fsxsync.model.association import Event
 from fsxsync.model.keys import path_of
 from fsxsync.model.open_conflict import ConflictKind
 from fsxsync.ports import Listed
-from fsxsync.sync import brakes, refused_deletes
+from fsxsync.sync import brakes
 from fsxsync.sync.bulk import HELD_NS, import_new
 from fsxsync.sync.filters import Age, Filters
-from fsxsync.sync.refused_deletes import LISTINGS
 from fsxsync.sync.refused_keys import refuse_key
 from fsxsync.sync.served import Served
 
@@ -88,18 +87,15 @@ async def reconcile_listing(served: Served, consent: Consent, *, closely_from_ns
         if count % PAGE == PAGE - 1:
             await trio.lowlevel.checkpoint()
     consent.gone.intersection_update(progress.missing)
-    was_refused = refused_deletes.was_refused(served, LISTINGS)
-    why = _implausible(progress, consent.gone, was_refused=was_refused)
+    why = _implausible(progress, consent.gone)
     if why:
         left = [path for path in progress.missing if path not in consent.gone]
-        why = _implausible(progress, consent.gone | await _gone_here(served, left), was_refused=was_refused)
-    if Event.DELETED in served.association.policy.imports:  # else it deletes nothing, and lifts no refusal
-        refused_deletes.note(served, LISTINGS, refused=bool(why) and not consent.given)
-        if why and not consent.given:
+        why = _implausible(progress, consent.gone | await _gone_here(served, left))
+    if why and Event.DELETED in served.association.policy.imports:
+        if not consent.given:
             served.listing_believed = False
             raise ListingRefused(f"listing of {served.association.uri}", why)
-        if why:
-            consent.gone.update(progress.missing)
+        consent.gone.update(progress.missing)
     consent.given = False
     served.listing_believed = True
     served.shared.catalog.refused_keys.forget_unseen(served.id, started_ns)
@@ -137,7 +133,7 @@ class _Rows:
             yield row
 
 
-def _implausible(progress: _Progress, expected: set[bytes], *, was_refused: bool) -> str:
+def _implausible(progress: _Progress, expected: set[bytes]) -> str:
     """'' if the listing may be believed; else why not. ``expected`` are paths that may be missing."""
     left = [path for path in progress.missing if path not in expected]
     return brakes.implausible_listing(
@@ -146,7 +142,6 @@ def _implausible(progress: _Progress, expected: set[bytes], *, was_refused: bool
         progress.listed - progress.markers,
         missing_files=sum(path not in progress.missing_directories for path in left),
         markers=progress.markers,
-        was_refused=was_refused,
     )
 
 

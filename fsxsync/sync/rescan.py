@@ -9,15 +9,15 @@ import trio
 from fsxsync.errors import TreeError, TreeMoved
 from fsxsync.model.association import Event
 from fsxsync.model.identity import Base, Kind, Local
-from fsxsync.sync import brakes, refused_deletes
+from fsxsync.sync import brakes
 from fsxsync.sync.excluded import forget
 from fsxsync.sync.intake import BATCH, Intake, is_known
 from fsxsync.sync.partials import end_interrupted
-from fsxsync.sync.refused_deletes import SCANS
 from fsxsync.sync.served import Served
 
 PENDING_MAX = 1_000_000
 """Entries of the changelog that are read, beside one for each file, when a mass delete is in question."""
+_REFUSED = "refused scans"
 
 
 class ScanRefused(TreeError):
@@ -56,7 +56,7 @@ async def rescan(served: Served, intake: Intake, *, accept_deletes: bool = False
     try:
         seen = await _merge(served, intake)
         if accept_deletes:
-            refused_deletes.note(served, SCANS, refused=False)
+            _note_refused(served, refused=False)
         else:
             _brake(served, intake, seen)
         served.tree_believed = True
@@ -80,7 +80,7 @@ def _brake(served: Served, intake: Intake, seen: _Seen) -> None:
     """
     if Event.DELETED not in served.association.policy.exports:
         return
-    was_refused = refused_deletes.was_refused(served, SCANS)
+    was_refused = served.id in _refused(served)
     gone = [row for row in seen.gone if row.kind is not Kind.DIRECTORY and _mark(row) not in seen.appeared]
     why = brakes.implausible_scan(seen.known, len(gone), was_refused=was_refused)
     if why:
@@ -90,10 +90,22 @@ def _brake(served: Served, intake: Intake, seen: _Seen) -> None:
         removed = {entry.path for entry in pending if entry.local}
         unseen = sum(row.path not in removed for row in gone)
         why = brakes.implausible_scan(seen.known, unseen, was_refused=was_refused)
-    refused_deletes.note(served, SCANS, refused=bool(why))
+    _note_refused(served, refused=bool(why))
     if why:
         served.tree_believed = False
         raise ScanRefused(f"scan of {served.association.file_system_path}", why)
+
+
+def _refused(served: Served) -> list[str]:
+    """Associations whose last scan was refused, also by a daemon before this one."""
+    return list(served.shared.catalog.facts.get(_REFUSED) or ())
+
+
+def _note_refused(served: Served, *, refused: bool) -> None:
+    before = _refused(served)
+    others = [name for name in before if name != served.id]
+    if (served.id in before) != refused:
+        served.shared.catalog.facts.set(_REFUSED, [*others, served.id] if refused else others)
 
 
 def _doubt(served: Served, seen: _Seen, *, accept_deletes: bool) -> None:

@@ -283,35 +283,6 @@ def test_a_listing_that_lacks_half_deletes_no_file(fsx: Instance, proxy: Proxy, 
     assert sorted(os.listdir(fsx.directory / "d")) == NAMES[110:]
 
 
-def test_objects_that_come_back_one_after_the_other_are_not_taken_for_fewer_that_went(
-    fsx: Instance, proxy: Proxy, s3: Any, full: str
-) -> None:
-    """Somebody puts a backup back. Half way they were plausible, and the files of the others were deleted, before a
-    backup of them had come."""
-    fsx.ok("associate", f"s3://{full}/", "/d", "--endpoint-url", proxy.url, "--poll", "1")
-    fsx.settle()
-    remove(s3, proxy, full, NAMES[:110])
-    becomes(fsx, "MISCONFIGURED")
-    for name in NAMES[:80]:
-        s3.put_object(Bucket=full, Key=name, Body=b"data")
-    eventually(lambda: "30 of 210 known objects are still missing" in row(fsx)["failure"], 60)
-    fsx.kill()
-    fsx.start()
-    eventually(lambda: "30 of 210 known objects are still missing" in row(fsx)["failure"], 60)
-    assert row(fsx)["state"] == "MISCONFIGURED"
-    assert sorted(os.listdir(fsx.directory / "d")) == NAMES
-
-    for name in NAMES[80:110]:
-        s3.put_object(Bucket=full, Key=name, Body=b"data")
-
-    becomes(fsx, "AVAILABLE")  # nobody has to say so
-    fsx.settle()
-    assert sorted(os.listdir(fsx.directory / "d")) == NAMES
-    s3.delete_object(Bucket=full, Key=NAMES[0])  # and one that goes afterwards is one that somebody removed
-    eventually(lambda: sorted(os.listdir(fsx.directory / "d")) == NAMES[1:], 60)
-    assert row(fsx)["state"] == "AVAILABLE"
-
-
 @pytest.mark.parametrize("below", ["", "sub/"])
 @pytest.mark.parametrize("count", [12, 50])
 def test_a_prefix_emptied_but_for_directory_markers_deletes_no_file(

@@ -42,9 +42,6 @@ def test_what_was_refused_stays_so_as_long_as_any_are_gone() -> None:
     assert implausible_scan(210, 100) == implausible_scan(210, 1) == ""
     assert "1 of 210 known files are still gone" in implausible_scan(210, 1, was_refused=True)
     assert implausible_scan(210, 0, was_refused=True) == ""
-    assert implausible_listing(210, 100, 110) == implausible_listing(210, 1, 209) == ""
-    assert "1 of 210 known objects are still missing" in implausible_listing(210, 1, 209, was_refused=True)
-    assert implausible_listing(210, 0, 210, was_refused=True) == ""
 
 
 def test_a_listing_of_other_keys_is_no_empty_one() -> None:
