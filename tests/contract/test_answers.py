@@ -271,7 +271,8 @@ def test_a_page_is_read() -> None:
     (listed,) = page.entries
     assert (page.is_truncated, page.token) == (True, "t")
     assert (listed.key, listed.etag, listed.size) == ("a\nb c+dü", "e", 3)
-    assert (listed.last_modified_ns, listed.storage_class) == (1795514400123000000, "STANDARD")
+    # ".123Z" is left out: a HEAD tells whole seconds, and what it told would differ from the listing for ever.
+    assert (listed.last_modified_ns, listed.storage_class) == (1795514400000000000, "STANDARD")
 
 
 def test_keys_are_decoded_only_where_the_store_encoded_them() -> None:
