@@ -106,7 +106,8 @@ def sides(base: str | None, local: str | None, remote: str | None) -> tuple[Base
     return (
         row._replace(posix=row.posix._replace(xattrs=base)),
         here._replace(xattrs=local),
-        there._replace(posix=there.posix._replace(xattrs=remote)),
+        # Not written once more with the same: that alone would be a reason to write the row.
+        there._replace(posix=there.posix._replace(xattrs=remote), last_modified_ns=row.last_modified_ns),
     )
 
 
