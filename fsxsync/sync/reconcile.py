@@ -314,8 +314,8 @@ def _row_is_behind(base: Base, local: Local | None, remote: Remote | None) -> bo
     return remote is not None and (
         base.etag != remote.etag
         or base.version_id != remote.version_id
-        or base.last_modified_ns < remote.last_modified_ns  # the same was written once more
         or (remote.posix_known and not base.posix_known)
+        or (remote.posix_known and base.last_modified_ns < remote.last_modified_ns)  # the same was written once more
         or base.storage_class != remote.storage_class
     )
 

@@ -296,8 +296,7 @@ async def _punch(
                 shared.releasing -= places
     finally:
         changelog.free(served.id, reserved)
-        if changelog.count(served.id)[0]:  # somebody may wait for a look that was kept from them
-            served.wake()
+        served.wake()
     for (_, names), state in zip(taken, states, strict=True):
         outcomes[names[0].path] = _refusal_of(state)
     _count(served, [state for state in states if isinstance(state, Local)])

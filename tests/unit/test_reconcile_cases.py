@@ -249,6 +249,16 @@ def test_metadata_that_the_listing_could_not_tell_comes_with_the_head() -> None:
     assert reconcile(unknown, local, remote, only_new).verdict is V.IMPORT_META
 
 
+def test_the_same_written_again_is_noted_unless_its_metadata_may_be_others() -> None:
+    base, local, remote = sides(ONE, ONE, ONE)
+    assert base is not None
+    assert remote is not None
+    again = remote._replace(last_modified_ns=base.last_modified_ns + 1)
+
+    assert reconcile(base, local, again, Policy()).verdict is V.REFRESH
+    assert reconcile(base, local, again._replace(posix_known=False), Policy()).verdict is V.NOTHING
+
+
 def test_a_touched_file_is_not_uploaded_again() -> None:
     base, local, remote = sides(ONE, ONE, ONE)
     assert base is not None
