@@ -118,7 +118,7 @@ class Watermark:
         self._busy: set[int] = set()
         """Files that the last walk left because they were open: once one of them is not, another walk may find more."""
         self._freed_at = 0.0
-        """When somebody who met a full disk was last helped."""
+        """When something was last released, for whomever."""
         self._refused_with: int | None = None
         """Free bytes when somebody who met a full disk could not be helped; None: there was nobody, or things are
         better since."""
@@ -266,7 +266,6 @@ class Watermark:
                     break
                 await trio.sleep(pause_s)
                 if await self._release_some_room():
-                    self._freed_at = trio.current_time()
                     return True
             self._nothing_until = trio.current_time() + NOTHING_S
             self._refuse()
@@ -329,7 +328,8 @@ class Watermark:
             while oldest and len(some) < SLICE and left > 0:
                 some.append(oldest.pop())
                 left -= some[-1].candidate.local.blocks * 512
-            has_freed |= await self._release_some(some)
+            if await self._release_some(some):
+                has_freed, self._freed_at = True, trio.current_time()
         return has_freed
 
     async def _release_some(self, some: list[_Old]) -> bool:
