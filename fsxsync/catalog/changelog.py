@@ -228,20 +228,27 @@ class Changelog:
 
     def reserve(self, association: str, paths: Collection[bytes]) -> bool:
         """Keep all of these paths from being claimed until `free`; False, and none is, if one of them is now."""
+        return self.reserve_each(association, [paths])[0]
+
+    def reserve_each(self, association: str, some: Collection[Collection[bytes]]) -> list[bool]:
+        """The same for each of ``some``: some paths that belong together."""
         number = self._numbers.get(association)
         if number is None:
-            return False
-        claims = self._claims.setdefault(number, {})
-        if any(path in claims for path in paths):
-            return False
-        claims.update(dict.fromkeys(paths, False))
-        return True
+            return [False] * len(some)
+        claims, kept = self._claims.setdefault(number, {}), []
+        for paths in some:
+            is_free = claims.keys().isdisjoint(paths)
+            if is_free:
+                claims.update(dict.fromkeys(paths, False))
+            kept.append(is_free)
+        return kept
 
     def free(self, association: str, paths: Collection[bytes]) -> None:
         """Let reserved paths be looked at again."""
         number = self._numbers.get(association)
-        for path in paths if number is not None else ():
-            self._claims.get(number or 0, {}).pop(path, None)
+        claims = self._claims.get(number, {}) if number is not None else {}
+        for path in paths:
+            claims.pop(path, None)
 
     def is_looked_at(self, association: str, path: bytes) -> bool:
         """Somebody looks at the path right now, be it that nothing is pending there (a task)."""

@@ -88,6 +88,11 @@ class Local(NamedTuple):
     def state(self) -> State:
         return self[1:8]
 
+    @property
+    def description(self) -> tuple[int, int, int]:
+        """Mode, uid and gid."""
+        return self[5:8]
+
     def same_state(self, other: Local | None) -> bool:
         """Nothing at all happened between the two looks, as far as the file system tells."""
         return other is not None and (

@@ -19,7 +19,6 @@ _PLAIN = re.compile(
     rb'\{"v":1,"etag":%b,"size":(0|[1-9][0-9]{0,17}),"key":%b,"version_id":(?:null|%b)\}' % (_TEXT, _TEXT, _TEXT)
 ).fullmatch
 """Most marks, as `StubMark.encode` writes them: read in a quarter of the time that JSON takes."""
-_PLAIN_TEXT = re.compile(r'[^"\\\x00-\x1f]*').fullmatch
 _JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
@@ -37,7 +36,8 @@ class StubMark:
     def encode(self) -> bytes:
         if self._raw is not None:
             return self._raw
-        if all(map(_PLAIN_TEXT, (self.etag, self.key, self.version_id or ""))):  # as below, in a quarter of the time
+        texts = f"{self.etag}{self.key}{self.version_id or ''}"
+        if texts.isprintable() and '"' not in texts and "\\" not in texts:  # as below, in a quarter of the time
             version = "null" if self.version_id is None else f'"{self.version_id}"'
             text = (
                 f'{{"v":{_VERSION},"etag":"{self.etag}","size":{self.size},"key":"{self.key}","version_id":{version}}}'

@@ -24,6 +24,7 @@ ALWAYS_EXCLUDED = (".fsxsync-*",)
 """Names of our own."""
 _SIZED = frozenset({Kind.FILE, Kind.SYMLINK})
 """A symlink's size is the length of its target, here and there."""
+_DEEP = 100
 _CONTENT = frozenset({Delta.NEW, Delta.CONTENT})
 
 
@@ -58,16 +59,16 @@ class Filters:
         """
         if path == IGNORE_FILE:
             return False
-        parts = path.decode("utf-8", "surrogateescape").split("/")
-        if self._exclude.match(parts):
+        name = path.decode("utf-8", "surrogateescape")
+        if self._exclude.match(name):
             return False
-        if self._include is not None and not self._include.match(parts):
+        if self._include is not None and not self._include.match(name):
             return False
-        return self._spec is None or not self._is_ignored("/".join(parts), directory=directory)
+        return self._spec is None or not self._is_ignored(name, directory=directory)
 
     def why_not(self, path: bytes, association: Association, *, directory: bool) -> str:
         """For people: what in the filters makes `wants` say no."""
-        parts = path.decode("utf-8", "surrogateescape").split("/")
+        name = path.decode("utf-8", "surrogateescape")
         if path == IGNORE_FILE:
             return "the ignore list itself does not travel"
         for globs, what in (
@@ -76,19 +77,27 @@ class Filters:
             (ALWAYS_EXCLUDED, "{}, names of our own"),
         ):
             for glob in globs:
-                if _Globs([glob]).match(parts):
+                if _Globs([glob]).match(name):
                     return what.format(glob)
-        if self._include is not None and not self._include.match(parts):
+        if self._include is not None and not self._include.match(name):
             return f"no --include names it ({', '.join(association.include)})"
-        if self._spec is not None and self._is_ignored("/".join(parts), directory=directory):
+        if self._spec is not None and self._is_ignored(name, directory=directory):
             return f"a line of {IGNORE_FILE.decode()}"
         return ""
 
     def _is_ignored(self, path: str, *, directory: bool) -> bool:
         parent = path.rpartition("/")[0]
+        if path.count("/") > _DEEP:
+            self._judge_from_the_top(parent)
         if parent and self._is_ignored_directory(parent):
             return True
         return self._is_ignored_directory(path) if directory else self._matches(path)
+
+    def _judge_from_the_top(self, directory: str) -> None:
+        """Each directory asks for the one above it; so many at once Python does not follow."""
+        parts = directory.split("/")
+        for depth in range(_DEEP, len(parts), _DEEP):
+            self._is_ignored_directory("/".join(parts[:depth]))
 
     def _judge_directory(self, path: str) -> bool:
         """As in git: what lies in a directory that is left out can't be taken in again."""
@@ -167,13 +176,21 @@ class _Globs:
         plain = [glob.strip("/") for glob in globs]
         self._names = _pattern([glob for glob in plain if "/" not in glob])
         self._paths = _pattern([glob for glob in plain if "/" in glob])
+        self._match_directory = functools.lru_cache(maxsize=4096)(self._match_each)
 
-    def match(self, parts: list[str]) -> bool:
-        if self._names is not None and any(self._names.fullmatch(part) for part in parts):
+    def match(self, path: str) -> bool:
+        """One of them matches the path or one of the directories above it."""
+        directory, _, name = path.rpartition("/")
+        return (bool(directory) and self._match_directory(directory)) or self._match_one(name, path)
+
+    def _match_each(self, directory: str) -> bool:
+        parts = directory.split("/")
+        return any(self._match_one(part, "/".join(parts[:count])) for count, part in enumerate(parts, start=1))
+
+    def _match_one(self, name: str, path: str) -> bool:
+        if self._names is not None and self._names.fullmatch(name):
             return True
-        if self._paths is None:
-            return False
-        return any(self._paths.fullmatch("/".join(parts[:count])) for count in range(1, len(parts) + 1))
+        return self._paths is not None and self._paths.fullmatch(path) is not None
 
 
 def _pattern(globs: list[str]) -> re.Pattern[str] | None:

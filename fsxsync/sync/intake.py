@@ -176,8 +176,7 @@ class Intake:
         was lifted, say."""
         by_inotify = [tree_path for tree_path, by in paths.items() if by == _BY_INOTIFY]
         for tree_path, association, path in self._shared.own_work.unchanged(by_inotify):
-            served = self._served_for(tree_path)
-            if served is None or served.id != association:
+            if (served := self._shared.served.get(association)) is None:
                 continue  # who noted it is gone, and its rows with it: of the next one nothing is known yet
             if not self._shared.catalog.problems.has(association, path):
                 del paths[tree_path]

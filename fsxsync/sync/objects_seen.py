@@ -95,7 +95,7 @@ def _listed(served: Served, rows: Sequence[Base]) -> tuple[dict[bytes, Looked], 
     else:
         upto = last
     upto = min(upto, last)
-    for key, path in wanted.items():
+    for key, path in wanted.items() if len(seen) < len(wanted) else ():
         if key <= upto:
             seen.setdefault(path, None)
     return seen, upto if upto < last else None

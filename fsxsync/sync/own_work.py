@@ -6,8 +6,8 @@ be read to find out that nobody else was there.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 
 from fsxsync.model.identity import Local
 from fsxsync.tree.tree import Tree
@@ -21,17 +21,19 @@ class OwnWork:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._left: OrderedDict[bytes, tuple[str, bytes, Local]] = OrderedDict()
+        self._left: dict[bytes, tuple[str, bytes, Local]] = {}
+        """The newest ones last."""
 
     def note(self, association: str, files: Iterable[tuple[bytes, bytes, Local]]) -> None:
         """Files by path of the tree and path in the association: each is as its row says, mode and owner included.
         With more names than one it is not remembered: each has a row of its own."""
-        left = {path: (association, below, local) for path, below, local in files if local.nlink == 1}
-        for path in left.keys() & self._left.keys():
-            del self._left[path]  # it is one of the newest now
-        self._left.update(left)
-        for _ in range(len(self._left) - MOST):
-            self._left.popitem(last=False)
+        left = self._left
+        for path, below, local in files:
+            left.pop(path, None)
+            if local.nlink == 1:
+                left[path] = (association, below, local)
+        for path in list(islice(left, max(len(left) - MOST, 0))):
+            del left[path]
 
     def unchanged(self, tree_paths: Collection[bytes]) -> Iterator[tuple[bytes, str, bytes]]:
         """(path of the tree, association, path there) of those that still are as they were noted. They stay noted: what

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from fsxsync.model.flags import Flags
 from fsxsync.model.identity import Base, Kind, Local
 from fsxsync.model.release import Refusal, Use, refuse_release
 from fsxsync.sync.served import Served
+from fsxsync.tree.flags import FlagReader
 
 
 class Candidate(NamedTuple):
@@ -27,25 +27,33 @@ class Moment:
     """What is asked once for many files. Holds until the next await."""
 
     served: Served
-    flags_of: Callable[[bytes], Flags]
+    flags: FlagReader
+    has_own: bool
+    """Else only what files inherit counts, which is one for all in a directory."""
     is_any_pending: bool
     open_inodes: AbstractSet[int]
+    _kept_in: dict[bytes, bool] = field(default_factory=dict)
 
     def is_open(self, ino: int) -> bool:
         return ino in self.open_inodes or ino in self.served.shared.writers
 
     def is_kept(self, path: bytes) -> bool:
-        return self.flags_of(self.served.tree_path(path)).norelease
+        if self.has_own:
+            return self.flags.of(self.served.tree_path(path)).norelease
+        directory = path.rpartition(b"/")[0]
+        if (is_kept := self._kept_in.get(directory)) is None:
+            is_kept = self._kept_in[directory] = self.flags.inside(self.served.tree_path(directory)).norelease
+        return is_kept
 
     def is_pending(self, path: bytes) -> bool:
         return self.is_any_pending and is_pending(self.served, path)
 
 
-def moment_of(served: Served, flags_of: Callable[[bytes], Flags] | None = None) -> Moment:
-    """This one. Without ``flags_of`` only what files inherit counts: marks ask for their own (`tree.releasing`)."""
+def moment_of(served: Served, flags: FlagReader | None = None) -> Moment:
+    """This one. Without ``flags`` only what files inherit counts: marks ask for their own (`tree.releasing`)."""
     shared = served.shared
     is_any_pending = shared.catalog.changelog.count(served.id)[0] > 0
-    return Moment(served, flags_of or shared.tree.flags().inherited, is_any_pending, shared.front.open_inodes())
+    return Moment(served, flags or shared.tree.flags(), flags is not None, is_any_pending, shared.front.open_inodes())
 
 
 _FILE = Kind.FILE  # the enumeration is asked for its members in five times as long
@@ -67,9 +75,13 @@ def is_plain(local: Local, row: Base) -> bool:
 
 def is_idle(base: Base, moment: Moment) -> bool:
     """Nothing goes on at a file with one name, which is where its row says, that is against its release."""
-    ino, path = base.ino, base.path
+    ino, path, shared = base.ino, base.path, moment.served.shared
     return not (
-        moment.is_open(ino) or ino in moment.served.shared.hydrating or moment.is_kept(path) or moment.is_pending(path)
+        ino in moment.open_inodes
+        or ino in shared.writers
+        or ino in shared.hydrating
+        or moment.is_kept(path)
+        or (moment.is_any_pending and moment.is_pending(path))
     )
 
 

@@ -155,6 +155,8 @@ def _as_they_are(served: Served, candidates: Sequence[Candidate]) -> Mapping[byt
     """Their rows at this moment: most were read before, and not written since."""
     read = [one.base for one in candidates if one.base is not None]
     current = served.shared.catalog.files.unwritten(served.id, read)
+    if len(current) == len(candidates):
+        return current
     return {**current, **_rows(served, [one for one in candidates if one.path not in current])}
 
 
@@ -219,7 +221,7 @@ def _moment_for(served: Served, candidates: Sequence[Candidate]) -> Moment:
 def _moment_with_flags(served: Served, candidates: Sequence[Candidate]) -> Moment:
     flags = served.shared.tree.flags()
     flags.read([served.tree_path(one.path) for one in candidates])
-    return moment_of(served, flags.of)
+    return moment_of(served, flags)
 
 
 def _choose(
@@ -228,16 +230,16 @@ def _choose(
     """Why not, and what may be released now, with the rows of all its names. No await."""
     refused: dict[bytes, Refusal | None] = {}
     chosen: list[tuple[Releasable, list[Base]]] = []
-    served = moment.served
+    served, plain, seen = moment.served, found.plain, found.seen
     rows = _as_they_are(served, candidates)
     for one in candidates:
         row = rows.get(one.path)
-        if row is not None and found.plain.get(one.path) is row and is_idle(row, moment):
-            names, why = [row], None
+        if row is not None and plain.get(one.path) is row and is_idle(row, moment):
+            names, why = [row], refuse_object(row, seen.get(one.path))
         else:
             names, why = judge(one, row, moment)
-        for name in names:
-            why = why or refuse_object(name, found.seen.get(name.path))
+            for name in names:
+                why = why or refuse_object(name, seen.get(name.path))
         if why is not None:
             refused[one.path] = why
         else:
@@ -259,13 +261,13 @@ async def _punch(
     outcomes: dict[bytes, Refusal | None] = {}
     taken: list[tuple[Releasable, list[Base]]] = []
     reserved: list[bytes] = []
-    for wanted, names in chosen:
-        paths = [row.path for row in names]
-        if changelog.reserve(served.id, paths):
-            reserved += paths
-            taken.append((wanted, names))
+    paths = [[row.path for row in names] for _, names in chosen]
+    for one, its, is_free in zip(chosen, paths, changelog.reserve_each(served.id, paths), strict=True):
+        if is_free:
+            reserved += its
+            taken.append(one)
         else:
-            outcomes[names[0].path] = Refusal("ResourceBusy", "it is being looked at")
+            outcomes[its[0]] = Refusal("ResourceBusy", "it is being looked at")
     if not taken:
         return outcomes
     try:
@@ -277,48 +279,47 @@ async def _punch(
             shared.releasing |= places
             try:
                 states = await trio.to_thread.run_sync(partial(shared.tree.release, files, even_kept=even_kept))
-                done = [
-                    (wanted, names, state)
-                    for (wanted, names), state in zip(taken, states, strict=True)
-                    if isinstance(state, Local)
-                ]
-                changed = [(row.path, local) for _, names, local in done for row in names]
-                shared.catalog.files.set_local_many(served.id, changed)
-                shared.own_work.note(
-                    served.id,
-                    [
-                        (wanted.path, names[0].path, local)
-                        for wanted, names, local in done
-                        if _is_described_as(local, wanted.expect)
-                    ],
-                )
+                outcomes |= _write_down(served, taken, states)
             finally:
                 shared.releasing -= places
     finally:
         changelog.free(served.id, reserved)
         served.wake()
-    for (_, names), state in zip(taken, states, strict=True):
-        outcomes[names[0].path] = _refusal_of(state)
-    _count(served, [state for state in states if isinstance(state, Local)])
     return outcomes
 
 
-def _is_described_as(local: Local, judged: Local) -> bool:
-    """Else somebody changed that while it was punched, and its row does not know of it."""
-    return local.mode == judged.mode and local.uid == judged.uid and local.gid == judged.gid
+def _write_down(
+    served: Served, taken: Sequence[tuple[Releasable, list[Base]]], states: Sequence[Local | FsxSyncError]
+) -> dict[bytes, Refusal | None]:
+    """What became of files gets into their rows. No await."""
+    shared, outcomes = served.shared, dict[bytes, Refusal | None]()
+    changed: list[tuple[bytes, Local]] = []
+    ours: list[tuple[bytes, bytes, Local]] = []
+    released_bytes = released = 0
+    for (wanted, names), state in zip(taken, states, strict=True):
+        path = names[0].path
+        if isinstance(state, FsxSyncError):
+            outcomes[path] = _refusal_of(state)
+            continue
+        outcomes[path] = None
+        released += 1
+        released_bytes += state.size
+        changed += [(path, state)] if len(names) == 1 else [(row.path, state) for row in names]
+        if state.description == wanted.expect.description:
+            ours.append((wanted.path, path, state))
+        # Else somebody changed that while it was punched, and its row does not know of it.
+        shared.front.invalidate_inode(state.ino, data=True)
+    shared.catalog.files.set_local_many(served.id, changed)
+    shared.own_work.note(served.id, ours)
+    served.counts.released += released
+    served.counts.released_bytes += released_bytes
+    return outcomes
 
 
-def _count(served: Served, released: Sequence[Local]) -> None:
-    served.counts.released += len(released)
-    served.counts.released_bytes += sum(local.size for local in released)
-    for local in released:
-        served.shared.front.invalidate_inode(local.ino, data=True)
-
-
-def _refusal_of(state: Local | FsxSyncError) -> Refusal | None:
-    if isinstance(state, LocalChanged | KeptHere):
-        return Refusal(state.code, state.why)
-    return Refusal("InternalError", str(state)) if isinstance(state, FsxSyncError) else None
+def _refusal_of(error: FsxSyncError) -> Refusal:
+    if isinstance(error, LocalChanged | KeptHere):
+        return Refusal(error.code, error.why)
+    return Refusal("InternalError", str(error))
 
 
 def _is_done(served: Served, one: Candidate, base: Base) -> bool:

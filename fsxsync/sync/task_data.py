@@ -85,8 +85,9 @@ class ReleaseStage(DataStage):
                         batch.quiet += 1
                     else:
                         batch.todo.append(entry)
-                todo = {entry.path for entry in batch.todo}
-                files.forget_read(self.served.id, [entry.path for entry in found if entry.path not in todo])
+                if len(batch.todo) < len(found):
+                    todo = {entry.path for entry in batch.todo}
+                    files.forget_read(self.served.id, [entry.path for entry in found if entry.path not in todo])
                 yield batch
         except BaseException:
             files.forget_read(self.served.id)  # what was read ahead; another task of it reads its own once more

@@ -215,8 +215,9 @@ def _merged(parts: Iterable[Part], rows: _Rows, after: bytes) -> Iterator[Entry]
             key = path + b"/" if local.kind is Kind.DIRECTORY else path
             if not path or key <= done:
                 continue
-            yield from rows.before(key)
-            yield Entry(path, local, rows.take(key))
+            if rows.key is not None and rows.key < key:
+                yield from rows.before(key)
+            yield Entry(path, local, rows.take() if rows.key == key else None)
 
 
 Part = tuple[int, list[tuple[bytes, Local]]]
@@ -246,8 +247,9 @@ def _walk_at(served: Served, under: bytes, size: int) -> Iterator[list[tuple[byt
     if under:
         yield [(under, local)]
     if local.kind is Kind.DIRECTORY:
-        for batch in tree.walk_batches(top, size):
-            yield [(path, state) for found, state in batch if (path := served.association.relative(found))]
+        start = served.association.start
+        for batch in tree.entry_batches(top, size):
+            yield [(key[start:].removesuffix(b"/"), state.local()) for key, state in batch]
 
 
 class _Rows:
@@ -260,18 +262,22 @@ class _Rows:
         self._after = after
         self._remember = remember
         self._number = 0
+        self._head: Base | None = None
         self._open()
 
     def _open(self) -> None:
         unders = self._unders[self._number : self._number + 1]
         after = self._after if self._number == 0 else b""
-        self._rows = (row for under in unders for row in self._all(under, after))
-        self._head = next(self._rows, None)
+        self._batches = (rows for under in unders for rows in self._all(under, after))
+        self._read: Iterator[Base] = iter(())
+        self.key: bytes | None = None
+        """Sort key of the next one; None: there is none."""
+        self.take()
 
-    def _all(self, under: bytes, after: bytes) -> Iterator[Base]:
+    def _all(self, under: bytes, after: bytes) -> Iterator[list[Base]]:
         files, association = self._served.shared.catalog.files, self._served.id
         while rows := files.after(association, after, BATCH, under, remember=self._remember):
-            yield from rows
+            yield rows
             if len(rows) < BATCH:
                 return
             after = sort_key(rows[-1])
@@ -279,20 +285,20 @@ class _Rows:
     def gone_before(self, number: int) -> Iterator[Entry]:
         """What is left of the paths before that one: nothing stands there."""
         while self._number < number:
-            while self._head is not None:
-                row, self._head = self._head, next(self._rows, None)
+            while (row := self.take()) is not None:
                 yield Entry(row.path, None, row)
             self._number += 1
             self._open()
 
     def before(self, key: bytes) -> Iterator[Entry]:
         """Of this path. Nothing stands there."""
-        while self._head is not None and sort_key(self._head) < key:
-            row, self._head = self._head, next(self._rows, None)
+        while self.key is not None and self.key < key and (row := self.take()) is not None:
             yield Entry(row.path, None, row)
 
-    def take(self, key: bytes) -> Base | None:
-        if self._head is None or sort_key(self._head) != key:
-            return None
-        row, self._head = self._head, next(self._rows, None)
+    def take(self) -> Base | None:
+        """The next one, and go on to the one after it."""
+        row = self._head
+        while (head := next(self._read, None)) is None and (some := next(self._batches, None)) is not None:
+            self._read = iter(some)
+        self._head, self.key = head, None if head is None else sort_key(head)
         return row

@@ -38,10 +38,6 @@ class FlagReader:
         """The flags of what stands at the path, its own and inherited ones. Raises TreeError."""
         return self._own(path) | (self.inside(path.rpartition(b"/")[0]) if path else Flags())
 
-    def inherited(self, path: bytes) -> Flags:
-        """What it has without its own. Raises TreeError."""
-        return self.inside(path.rpartition(b"/")[0])
-
     def inside(self, path: bytes) -> Flags:
         """What all has that lies directly in the directory. Raises TreeError."""
         found = self._directories.get(path)

@@ -11,16 +11,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from fsxsync import _core
 from fsxsync.crashpoint import durable, each_durable
-from fsxsync.errors import FsxSyncError, KeptHere, LocalChanged, TreeError
+from fsxsync.errors import FsxSyncError, KeptHere, LocalChanged, PathEscapes, TreeError
 from fsxsync.model.flags import NORELEASE
 from fsxsync.model.identity import Kind, Local
 from fsxsync.model.stub import XATTR, StubMark
-from fsxsync.tree.beneath import check_path, proc_path, shown, translated, tree_error
+from fsxsync.tree.beneath import check_path, check_paths, proc_path, shown, translated, tree_error
 from fsxsync.tree.identify import identify_fd, local_of_core, same_file
 from fsxsync.tree.moments import Moments
 from fsxsync.tree.stub_data import punch_all
@@ -29,6 +28,7 @@ from fsxsync.tree.stubs import open_write
 LEASE_S = 30.0
 """Whoever opens a file that we hold waits for us, and is let in after 45 s (/proc/sys/fs/lease-break-time): after this
 time a file may be in use, whatever we were told at first."""
+_FILE = Kind.FILE  # the enumeration is asked for its members in five times as long
 _MARKED = frozenset({_core.MARK_ALONE, _core.MARK_DONE})
 
 
@@ -42,8 +42,7 @@ class Releasable(NamedTuple):
     names: int = 1
 
 
-@dataclass(slots=True)
-class _Marked:
+class _Marked(NamedTuple):
     place: int
     wanted: Releasable
     fd: int
@@ -66,14 +65,11 @@ def release(
     outcomes: list[Local | FsxSyncError] = [TreeError("releasing", "it was not tried")] * len(files)
     deadline_s = time.monotonic() + LEASE_S
     marked: list[_Marked] = []
-    sound: list[tuple[int, Releasable]] = []
     kept = b"" if even_kept else NORELEASE
-    for place, wanted in enumerate(files):
-        try:
-            _check(wanted)
-            sound.append((place, wanted))
-        except FsxSyncError as error:
-            outcomes[place] = error
+    refused = _refused(files)
+    for place, error in refused.items():
+        outcomes[place] = error
+    sound = [one for one in enumerate(files) if one[0] not in refused] if refused else list(enumerate(files))
     for (place, wanted), (what, fd, number, ctime_ns) in zip(sound, _mark(root_fd, dev, kept, sound), strict=True):
         if what in _MARKED:
             marked.append(_Marked(place, wanted, fd, what == _core.MARK_ALONE, ctime_ns))
@@ -97,11 +93,22 @@ def release(
     return outcomes
 
 
-def _check(wanted: Releasable) -> None:
-    expect = wanted.expect
-    check_path(wanted.path)
-    if expect.kind is not Kind.FILE or expect.stub is not None or expect.size != wanted.mark.size:
-        raise LocalChanged(_what(wanted), "it is no resident file of the object's size")
+def _refused(files: Sequence[Releasable]) -> dict[int, FsxSyncError]:
+    """What must not even be looked at, by its place."""
+    refused: dict[int, FsxSyncError] = {
+        place: LocalChanged(_what(wanted), "it is no resident file of the object's size")
+        for place, wanted in enumerate(files)
+        if (expect := wanted.expect).kind is not _FILE or expect.stub is not None or expect.size != wanted.mark.size
+    }
+    try:
+        check_paths([wanted.path for wanted in files])
+    except PathEscapes:
+        for place, wanted in enumerate(files):
+            try:
+                check_path(wanted.path)
+            except PathEscapes as error:
+                refused[place] = error
+    return refused
 
 
 def _what(wanted: Releasable) -> str:

@@ -238,6 +238,9 @@ class Watcher:
         path = directory + b"/" + name if directory else name
         if path == self._staging_name:
             return
+        if not mask & _ABOUT_NAMES and not self._created:  # most of them
+            self._reports.on_change(path)
+            return
         is_directory = bool(mask & _ISDIR)
         if is_directory and not mask & _ATTRIB:
             self._coverage.touch(path)

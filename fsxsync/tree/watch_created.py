@@ -35,6 +35,9 @@ class Created:
     def add(self, parent: Directory, name: bytes) -> None:
         self._new[parent, name] = AGAIN_S
 
+    def __bool__(self) -> bool:
+        return bool(self._new or self._written)
+
     def __contains__(self, place: tuple[Directory, bytes]) -> bool:
         return place in self._new or place in self._written
 

@@ -211,3 +211,13 @@ def test_the_age_of_what_a_listing_shows(age_s: int, wanted: Age) -> None:
 
     assert made.age_of_new(NOW_NS - age_s * S, NOW_NS) is wanted
     assert filters().age_of_new(NOW_NS - age_s * S, NOW_NS) is Age.RIGHT
+
+
+def test_names_may_lie_as_deep_as_they_like() -> None:
+    """A path may have two thousand components; Python calls itself a thousand times."""
+    one = filters("*.tmp", exclude=("x/*.log",))
+    deep = b"d/" * 1500
+    assert one.wants(deep + b"f", directory=False)
+    assert not one.wants(deep + b"f.tmp", directory=False)
+    assert not filters("/d/d/d/").wants(deep + b"f", directory=False)
+    assert not filters(exclude=("d/d/d",)).wants(deep + b"f", directory=False)
