@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 
 from fsxsync.model.identity import Local
+from fsxsync.tree.identify import Stood
 from fsxsync.tree.tree import Tree
 
 MOST = 20_000
@@ -21,7 +22,7 @@ class OwnWork:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._left: dict[bytes, tuple[str, bytes, Local]] = {}
+        self._left: dict[bytes, tuple[str, bytes, Stood]] = {}
         """The newest ones last."""
 
     def note(self, association: str, files: Iterable[tuple[bytes, bytes, Local]]) -> None:
@@ -31,7 +32,7 @@ class OwnWork:
         for path, below, local in files:
             left.pop(path, None)
             if local.nlink == 1:
-                left[path] = (association, below, local)
+                left[path] = (association, below, (path, *local.state))
         for path in list(islice(left, max(len(left) - MOST, 0))):
             del left[path]
 
@@ -44,9 +45,9 @@ class OwnWork:
         """
         if not self._left:
             return
-        files = {path: self._left[path][2] for path in self._left.keys() & tree_paths}
-        standing = self._tree.standing(files)
-        for tree_path in files.keys() - standing:
+        known = self._left.keys() & tree_paths
+        standing = self._tree.standing([self._left[path][2] for path in known])
+        for tree_path in known.difference(standing):
             del self._left[tree_path]
         for tree_path in standing:
             association, path, _ = self._left[tree_path]

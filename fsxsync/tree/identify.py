@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TypeAlias
 
 from fsxsync import _core
 from fsxsync.errors import LocalChanged
@@ -65,11 +66,14 @@ def identify_many(root_fd: int, dev: int, paths: Sequence[bytes]) -> list[Local 
     return looked
 
 
-def standing(root_fd: int, dev: int, files: Mapping[bytes, Local]) -> list[bytes]:
-    """Paths of regular files with one name each: those where the same file stands, unchanged. Raises PathEscapes."""
-    check_paths(files)
-    asked = [(path, *now.state) for path, now in files.items()]
-    return [path for path, stands in zip(files, _core.stand(root_fd, dev, asked), strict=True) if stands]
+Stood: TypeAlias = tuple[bytes, int, int, int, int, int, int, int]
+"""A regular file with one name: its path, and its `State`."""
+
+
+def standing(root_fd: int, dev: int, files: Sequence[Stood]) -> list[bytes]:
+    """Paths of those that still stand there, unchanged. Raises PathEscapes."""
+    check_paths([one[0] for one in files])
+    return [one[0] for one, stands in zip(files, _core.stand(root_fd, dev, files), strict=True) if stands]
 
 
 def _local_from(found: _core._Looked, dev: int) -> Local:

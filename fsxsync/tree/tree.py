@@ -129,8 +129,8 @@ class Tree:
         """The same for many paths at a time."""
         return dict(zip(paths, self._places.identify_many(paths), strict=True))
 
-    def standing(self, files: Mapping[bytes, Local]) -> list[bytes]:
-        """Of paths of regular files with one name each those where the same file stands, unchanged."""
+    def standing(self, files: Sequence[identities.Stood]) -> list[bytes]:
+        """Of regular files with one name each the paths of those that still stand there, unchanged."""
         return identities.standing(self.root_fd, self.dev, files)
 
     def identify_fd(self, fd: int) -> Local:

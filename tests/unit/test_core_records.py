@@ -130,12 +130,12 @@ def test_a_file_stands_until_anything_happens_to_it(root: tuple[int, Path], chan
     dev = top.stat().st_dev
     local = identify(fd, dev, b"d/f")
     assert local is not None
-    assert standing(fd, dev, {b"d/f": local, b"d/gone": local}) == [b"d/f"]
-    assert standing(fd, dev + 1, {b"d/f": local}) == []
+    assert standing(fd, dev, [(b"d/f", *local.state), (b"d/gone", *local.state)]) == [b"d/f"]
+    assert standing(fd, dev + 1, [(b"d/f", *local.state)]) == []
 
     CHANGES[change](top / "d" / "f")
 
-    assert standing(fd, dev, {b"d/f": local}) == []
+    assert standing(fd, dev, [(b"d/f", *local.state)]) == []
 
 
 def test_what_lies_outside_is_not_asked_for(root: tuple[int, Path]) -> None:
@@ -143,4 +143,4 @@ def test_what_lies_outside_is_not_asked_for(root: tuple[int, Path]) -> None:
     local = identify(fd, top.stat().st_dev, b"d/f")
     assert local is not None
     with pytest.raises(PathEscapes):
-        standing(fd, top.stat().st_dev, {b"../d/f": local})
+        standing(fd, top.stat().st_dev, [(b"../d/f", *local.state)])
