@@ -251,7 +251,7 @@ def _releasable(served: Served, one: Candidate, names: Sequence[Base]) -> Releas
     row = names[0]
     assert row.etag is not None
     mark = StubMark(row.etag, row.size, served.key(row.path, Kind.FILE), row.version_id)
-    return Releasable(served.tree_path(one.path), one.local, mark, names=len(names))
+    return Releasable(served.tree_path(one.path), one.local, mark, len(names))
 
 
 async def _punch(
