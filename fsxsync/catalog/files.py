@@ -135,7 +135,7 @@ class Files:
         one is not among them says nothing."""
         number = self._numbers.get(association)
         self._read.notice_others()
-        return {row.path: row for row in rows if self._read.is_current(number, row)}
+        return self._read.current(number, rows)
 
     def forget_read(self, association: str, paths: Iterable[bytes] | None = None) -> None:
         """They need not be remembered any more; None: none of the association."""

@@ -36,10 +36,11 @@ class ReadRows:
             self._rows.clear()
         self._rows.setdefault(number, {}).update((row.path, row) for row in rows)
 
-    def is_current(self, number: int | None, row: Base) -> bool:
-        """This very row was remembered, and nobody wrote to its path since. False says nothing."""
-        rows = self._rows.get(number) if number is not None else None
-        return rows is not None and rows.get(row.path) is row
+    def current(self, number: int | None, rows: Iterable[Base]) -> dict[bytes, Base]:
+        """By path those of which this very row was remembered, and nobody wrote to its path since. Of the others
+        nothing is said."""
+        known = self._rows.get(number, {}) if number is not None else {}
+        return {path: row for row in rows if known.get(path := row.path) is row}
 
     def forget(self, number: int | None, paths: Iterable[bytes]) -> None:
         if number is None or (rows := self._rows.get(number)) is None:

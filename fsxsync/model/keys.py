@@ -8,6 +8,8 @@ COMPONENT_MAX = 255
 """Bytes in one name: NAME_MAX of every Linux file system we run on."""
 KEY_MAX = 1024
 """Bytes in one key, the prefix included: S3's limit."""
+_SURELY = KEY_MAX // 4
+"""So many characters never have more bytes."""
 
 
 def path_of(key: str, prefix: str) -> tuple[bytes, bool]:
@@ -62,7 +64,7 @@ def key_of(path: bytes, prefix: str, *, directory: bool) -> str:
         raise NotExportable(f"'{shown}'", why, code="InternalError") from error
     if directory and path:
         key += "/"
-    if len(key.encode()) > KEY_MAX:
+    if len(key) > _SURELY and len(key.encode()) > KEY_MAX:
         raise NotExportable(f"'{key}'", f"its key is longer than {KEY_MAX} bytes", code="PathSizeTooLong")
     return key
 

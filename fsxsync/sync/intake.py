@@ -148,10 +148,9 @@ class Intake:
         self._read_ignore_lists(self._in_hand)
         while self._in_hand:
             step = dict(itertools.islice(self._in_hand.items(), OWN_STEP))
-            self._drop_own(others := dict(step))
-            for tree_path in step.keys() - others.keys():
+            for tree_path in self._drop_own(step):
                 del self._in_hand[tree_path]
-            left = list(others)
+            left = list(step)
             for start in range(0, max(len(left), 1), STEP):
                 part = [path for path in left[start : start + STEP] if path in self._in_hand]  # nobody flushed it
                 self._look_at({path: self._in_hand.pop(path) for path in part})
@@ -171,16 +170,19 @@ class Intake:
             self._shared.noticed((tree_path for tree_path, by in paths.items() if by & _BY_INOTIFY), found)
             self._add_local(list(found.items()))
 
-    def _drop_own(self, paths: dict[bytes, int]) -> None:
-        """inotify tells of files, and these stand as we left them. Anybody else's hint may be about the row: a filter
-        was lifted, say."""
+    def _drop_own(self, paths: dict[bytes, int]) -> list[bytes]:
+        """inotify tells of files, and these stand as we left them: they are taken out, and given. Anybody else's hint
+        may be about the row: a filter was lifted, say."""
+        dropped: list[bytes] = []
         by_inotify = [tree_path for tree_path, by in paths.items() if by == _BY_INOTIFY]
         for tree_path, association, path in self._shared.own_work.unchanged(by_inotify):
             if (served := self._shared.served.get(association)) is None:
                 continue  # who noted it is gone, and its rows with it: of the next one nothing is known yet
             if not self._shared.catalog.problems.has(association, path):
                 del paths[tree_path]
+                dropped.append(tree_path)
                 served.counts.echoes_dropped += 1
+        return dropped
 
     def _read_ignore_lists(self, paths: Iterable[bytes]) -> None:
         """First of all: what was written after a list is judged by it."""

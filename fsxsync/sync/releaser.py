@@ -8,8 +8,9 @@ under way: the next look finishes it (`finished`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import NamedTuple
 
 import trio
@@ -53,9 +54,10 @@ def _has_no_data(base: Base, local: Local) -> bool:
     return local.size == 0 or (base.released and local.blocks <= STUB_BLOCKS)
 
 
-def _stands_for(served: Served, one: Candidate, base: Base | None) -> bool:
-    """It is the stub of what the row knows, whatever its times are: loading a part of it moved them."""
-    if base is None or not base.released or base.ino != one.local.ino:
+def _stands_for(served: Served, one: Candidate, base: Base) -> bool:
+    """It is the stub of what the row of a released file knows, whatever its times are: loading a part of it moved
+    them."""
+    if base.ino != one.local.ino:
         return False
     now = _now(served, one.path)
     return now is not None and now.stub is not None and now.stub.etag == base.etag
@@ -74,7 +76,13 @@ async def _release_stubs(
     served: Served, candidates: Sequence[Candidate], rows: Mapping[bytes, Base], *, acts: bool = True
 ) -> dict[bytes, Refusal | None]:
     """What becomes of those that are stubs: what was loaded of them goes again."""
-    stubs = [one for one in candidates if _stands_for(served, one, rows.get(one.path))]
+    stubs = [
+        one
+        for one in candidates
+        if (row := rows.get(one.path)) is not None and row.released and _stands_for(served, one, row)
+    ]
+    if not stubs:
+        return {}
     outcomes: dict[bytes, Refusal | None] = {one.path: None for one in stubs}
     partly = [one for one in stubs if not is_released(rows[one.path], one.local)]
     if not partly:
@@ -103,14 +111,19 @@ async def release(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
         rows = _as_they_are(served, left)
         if stubs := await _release_stubs(served, left, rows):
             rows = _rows(served, left)
-        found = await _survey(served, [one for one in left if one.path not in stubs], rows)
-        outcomes |= found.decided | stubs
-        undecided = [one for one in left if one.path not in found.decided and one.path not in stubs]
-        outcomes |= await _release_slices(served, undecided, found)
-        left = [now for one in left if (now := _to_try_again(served, one, outcomes[one.path])) is not None]
+        found = await _survey(served, _without(left, stubs), rows)
+        decided = found.decided | stubs
+        outcomes |= decided
+        outcomes |= await _release_slices(served, _without(left, decided), found)
+        kept = [(one, why) for one in left if (why := outcomes[one.path]) is not None]
+        left = [now for one, why in kept if (now := _to_try_again(served, one, why)) is not None]
         if not left:
             break
     return outcomes
+
+
+def _without(candidates: Sequence[Candidate], decided: Collection[bytes]) -> Sequence[Candidate]:
+    return [one for one in candidates if one.path not in decided] if decided else candidates
 
 
 async def mark_empty(served: Served, row: Base, local: Local) -> Refusal | None:
@@ -123,10 +136,10 @@ async def mark_empty(served: Served, row: Base, local: Local) -> Refusal | None:
     return (await _punch(served, [(_releasable(served, one, [row]), [row])], even_kept=True))[row.path]
 
 
-def _to_try_again(served: Served, one: Candidate, why: Refusal | None) -> Candidate | None:
+def _to_try_again(served: Served, one: Candidate, why: Refusal) -> Candidate | None:
     """The file as it is now, if it may soon be released: it is in use, a look that refreshes its row is to come, or it
     was judged by what it was before its data had come."""
-    if why is None or (now := _now(served, one.path)) is None:
+    if (now := _now(served, one.path)) is None:
         return None
     is_soon = why.code == "ResourceBusy" or now.ctime_ns != one.local.ctime_ns
     is_soon = is_soon or is_pending(served, one.path)
@@ -175,10 +188,10 @@ async def foresee(served: Served, candidates: Sequence[Candidate]) -> dict[bytes
         RepositoryError: the objects can't be looked at.
     """
     stubs = await _release_stubs(served, candidates, _as_they_are(served, candidates), acts=False)
-    others = [one for one in candidates if one.path not in stubs]
+    others = _without(candidates, stubs)
     found = await _survey(served, others, _as_they_are(served, others))
+    left = _without(others, found.decided)
     decided = found.decided | stubs
-    left = [one for one in candidates if one.path not in decided]
     refused, chosen = _choose(left, found, _moment_with_flags(served, left))
     return decided | refused | {names[0].path: None for _, names in chosen}
 
@@ -206,7 +219,7 @@ async def _survey(served: Served, candidates: Sequence[Candidate], known: Mappin
             decided[one.path] = why
         else:
             asked |= {row.path: row for row in names}
-    rows = sorted((plain | asked).values(), key=lambda row: row.path)
+    rows = sorted((plain | asked).values() if asked else plain.values(), key=attrgetter("path"))
     return _Survey(decided, plain, await see_objects(served, rows) if rows else {})
 
 

@@ -167,7 +167,7 @@ def _walk_at(served: Served, under: bytes, size: int) -> Iterator[list[tuple[byt
 
 
 def _candidates(found: Sequence[Entry]) -> list[Candidate]:
-    return [Candidate(entry.path, entry.local, entry.base) for entry in found if entry.local is not None]
+    return [Candidate(path, local, base) for path, local, base in found if local is not None]
 
 
 class RestoreStage(DataStage):
