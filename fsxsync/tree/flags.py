@@ -40,9 +40,14 @@ class FlagReader:
 
     def inside(self, path: bytes) -> Flags:
         """What all has that lies directly in the directory. Raises TreeError."""
-        found = self._directories.get(path)
+        unread: list[bytes] = []
+        while (found := self._directories.get(path)) is None and path:
+            unread.append(path)
+            path = path.rpartition(b"/")[0]
         if found is None:
-            found = self._directories[path] = self.of(path)
+            found = self._directories[path] = self._own(path)
+        for directory in reversed(unread):  # one by one: it may lie deeper than Python can call itself
+            found = self._directories[directory] = self._own(directory) | found
         return found
 
     def _own(self, path: bytes) -> Flags:

@@ -414,3 +414,36 @@ def test_the_state_directory_and_the_socket_are_their_owners(tmp_path: Path) -> 
         assert modes.pop(socket.name) == 0o600
         assert modes.pop("tree") & 0o022 == 0
         assert {name: oct(mode) for name, mode in modes.items() if mode & 0o077} == {}
+
+
+def test_names_that_lie_deeper_than_python_calls_itself_end_no_daemon(
+    made: Instance, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    """A key holds 512 names, a path on the host any number; Python calls itself a thousand times."""
+    deep = "d/" * 505 + "f"
+    s3.put_object(Bucket=bucket, Key=deep, Body=b"deep")
+    made.associate(moto, f"s3://{bucket}/", "/d")
+    made.settle()
+    assert (made.directory / "d" / deep).stat().st_size == 4
+    (made.tree / "d/.fsxsyncignore").write_text("*.tmp\n")
+    above = os.open(made.tree / "d", os.O_RDONLY)
+    for _ in range(600):
+        os.mkdir("e", dir_fd=above)
+        below = os.open("e", os.O_RDONLY, dir_fd=above)
+        os.close(above)
+        above = below
+    os.close(os.open("f", os.O_CREAT | os.O_WRONLY, dir_fd=above))
+    os.close(above)
+
+    made.settle()
+
+    assert made.is_alive()
+    assert made.ok("restore", made.directory / "d" / deep)
+    assert (made.directory / "d" / deep).read_bytes() == b"deep"
+    assert made.status()["associations"][0]["not_exportable"] == 600 - 1024 // 2 + 1
+    assert made.stop() == 0
+    made.start()
+    made.settle()
+    subprocess.run(["rm", "-r", made.directory / "d/e", made.directory / "d/d"], check=True)  # noqa: S603, S607
+    made.settle()
+    assert keys_of(s3, bucket) == []
