@@ -40,7 +40,7 @@ RESTORE_SHARE = 0.9
 DIFF_SHARE = 1.2
 SMALL, LARGE = 1024, 64 * 1024
 MARK_TAKES = 8 * 1024
-"""Bytes of memory that the file system takes for the mark of a file, a block of its own, and what it has to read for it."""
+"""Bytes of memory that the file system takes for the mark of a file: a block of its own, and what it reads for that."""
 LISTED = 4_000
 LIST_SHARE = 5
 """A command that names thousands takes a while to be told."""
