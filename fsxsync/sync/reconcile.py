@@ -234,9 +234,8 @@ def _stub_verdict(base: Base | None, local: Local, remote: Remote | None) -> Ver
         return None
     if remote is None:
         return V.LOST
-    if mark.etag == remote.etag and local.size == remote.size:
-        return V.ADOPT
-    return V.IMPORT
+    # A listing does not tell a symlink from a file: what was made of one is no symlink yet.
+    return V.ADOPT if equal(local, remote, same_bytes=None) else V.IMPORT
 
 
 def _verdict(

@@ -256,6 +256,31 @@ def test_a_dead_daemons_mount_can_be_unmounted(fsx: Instance) -> None:
     assert os.listdir(fsx.directory) == []
 
 
+def test_a_symlink_that_only_a_listing_had_told_of_is_none_the_less_one(
+    fsx: Instance, proxy: Proxy, moto: MotoServer, s3: Any, bucket: str
+) -> None:
+    """A listing makes a released file of it. What has its mark and no row any more is taken for what it stands for."""
+    s3.put_object(Bucket=bucket, Key="link", Body=b"the target", Metadata={"file-permissions": "0120777"})
+    s3.put_object(Bucket=bucket, Key="the target", Body=b"data")
+    hold = Hold(lambda request: request.method == "HEAD" and request.path.count("/") == 2, after=0)
+    proxy.rule = hold
+    fsx.ok("associate", f"s3://{bucket}/", "/d", "--endpoint-url", proxy.url, "--no-wait")
+    assert hold.reached.wait(60)
+    assert not (fsx.tree / "d/link").is_symlink()
+    fsx.kill()
+    hold.released.set()
+    for file in fsx.state_dir.glob("catalog.db*"):
+        file.unlink()
+
+    fsx.start()
+    fsx.associate(moto, f"s3://{bucket}/", "/d")
+    fsx.settle()
+
+    assert os.readlink(fsx.directory / "d/link") == "the target"
+    assert (fsx.directory / "d/link").read_bytes() == b"data"
+    assert fsx.run("diff", fsx.directory / "d").out == ""
+
+
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_a_lost_catalog_exports_no_zeros(fsx: Instance, moto: MotoServer, s3: Any, bucket: str, end: str) -> None:
     large = os.urandom(20 * 1024 * 1024)

@@ -159,6 +159,14 @@ def test_a_stub_that_lost_its_row_is_adopted_imported_or_lost_but_never_exported
     assert reconcile(None, stub_without_base("etag-1"), None, Policy()).verdict is V.LOST
 
 
+def test_a_stub_that_a_listing_made_of_a_symlink_is_none_yet() -> None:
+    """A crash came before its row was written, and the object's kind, which its HEAD tells, before anybody asked."""
+    remote = remote_of(ONE)
+    assert remote is not None
+    link = remote._replace(kind=Kind.SYMLINK)
+    assert reconcile(None, stub_without_base("etag-1"), link, Policy()).verdict is V.IMPORT
+
+
 def test_an_unreadable_mark_means_no_data_here() -> None:
     local = stub_without_base("etag-1")._replace(stub=StubMark.decode(b"garbage"))
 
