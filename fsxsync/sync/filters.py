@@ -25,6 +25,7 @@ ALWAYS_EXCLUDED = (".fsxsync-*",)
 _SIZED = frozenset({Kind.FILE, Kind.SYMLINK})
 """A symlink's size is the length of its target, here and there."""
 _DEEP = 100
+"""From so many directories on they are judged from the top: Python calls itself a thousand times at most."""
 _CONTENT = frozenset({Delta.NEW, Delta.CONTENT})
 
 

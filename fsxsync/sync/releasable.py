@@ -75,13 +75,9 @@ def is_plain(local: Local, row: Base) -> bool:
 
 def is_idle(base: Base, moment: Moment) -> bool:
     """Nothing goes on at a file with one name, which is where its row says, that is against its release."""
-    ino, path, shared = base.ino, base.path, moment.served.shared
+    ino, path = base.ino, base.path
     return not (
-        ino in moment.open_inodes
-        or ino in shared.writers
-        or ino in shared.hydrating
-        or moment.is_kept(path)
-        or (moment.is_any_pending and moment.is_pending(path))
+        moment.is_open(ino) or ino in moment.served.shared.hydrating or moment.is_kept(path) or moment.is_pending(path)
     )
 
 

@@ -318,9 +318,8 @@ def _write_down(
         released += 1
         released_bytes += state.size
         changed += [(path, state)] if len(names) == 1 else [(row.path, state) for row in names]
-        if state.description == wanted.expect.description:
+        if state.description == wanted.expect.description:  # else its row does not know of that change
             ours.append((wanted.path, path, state))
-        # Else somebody changed that while it was punched, and its row does not know of it.
         shared.front.invalidate_inode(state.ino, data=True)
     shared.catalog.files.set_local_many(served.id, changed)
     shared.own_work.note(served.id, ours)
